@@ -1,0 +1,107 @@
+"""Features, declared once. Log and sample columns, quality checks, batches and model tables derive from this file.
+
+A new feature is one line here and its producer: a landing column of the same name, a statistic, or a derivation in
+`spark_jobs/build_samples.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["user", "item", "context", "ad"]
+Log = Literal["natural", "ad"]
+Entity = Literal["user", "item", "category"]
+
+LOGS: tuple[Log, ...] = ("natural", "ad")
+ENTITIES: tuple[Entity, ...] = ("user", "item", "category")
+
+TPM, CPM, ACTR = "tpm", "cpm", "actr"
+ALL_MODELS = frozenset({TPM, CPM, ACTR})
+FINE_GRAINED = frozenset({CPM, ACTR})  # E-CDCTR: CPM and A-CTR read the same fine-grained features, TPM a few basic ones
+
+HISTORY_LENGTH = 200  # positives that a user's long history holds
+HISTORY_DAYS = 180  # how far back a long history reaches
+SHORT_HISTORY_SECONDS = 7 * 24 * 3600
+HELD_OUT_ONE_IN = 50  # requests that a hash keeps out of all training, for the gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A categorical feature of an impression.
+
+    Attributes:
+        name: the column's name in logs, samples and batches.
+        side: whose attribute it is; an `ad` feature exists in the ad log alone and reads as unknown elsewhere.
+        meaning: one line for `docs/tables.md`.
+        source: `landing` (delivered in the landing file) or `derived` (computed by build_samples).
+        models: kinds of model that read it.
+        embedding_dim: width of its embedding.
+        maximum: largest legal value, or None.
+    """
+
+    name: str
+    side: Side
+    meaning: str
+    source: Literal["landing", "derived"] = "landing"
+    models: frozenset[str] = ALL_MODELS
+    embedding_dim: int = 16
+    maximum: int | None = None
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature(name="user_id", side="user", meaning="who saw it"),
+    Feature(name="item_id", side="item", meaning="what was shown"),
+    Feature(name="category_id", side="item", meaning="the item's category"),
+    Feature(name="user_segment_id", side="user", meaning="a stable attribute of the user", models=FINE_GRAINED),
+    Feature(name="position", side="context", meaning="rank on the page, 0 on top", maximum=10_000),
+    Feature(name="hour", side="context", meaning="hour of the day in day_timezone", source="derived", maximum=23),
+    Feature(name="campaign_id", side="ad", meaning="the advertisement's campaign", models=FINE_GRAINED),
+    Feature(name="advertiser_id", side="ad", meaning="who pays", models=FINE_GRAINED),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """Impressions and clicks of an entity in one log over the `window_days` days before a sample's own."""
+
+    entity: Entity
+    log: Log
+    window_days: int
+
+    @property
+    def impressions(self) -> str:
+        return f"{self.entity}_{self.log}_impressions_{self.window_days}d_cnt"
+
+    @property
+    def clicks(self) -> str:
+        return f"{self.entity}_{self.log}_clicks_{self.window_days}d_cnt"
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        return self.impressions, self.clicks
+
+
+STATISTIC_WINDOWS = (7, 30)
+STATISTICS: tuple[Statistic, ...] = tuple(
+    Statistic(entity=entity, log=log, window_days=days) for entity in ENTITIES for log in LOGS for days in STATISTIC_WINDOWS
+)
+
+# What a user did on an impression, from least to most; a behaviour is an impression with action >= 1.
+ACTIONS: dict[int, str] = {0: "none", 1: "click", 2: "like", 3: "comment", 4: "forward", 5: "follow", 6: "purchase"}
+
+# One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time.
+BEHAVIOUR_TYPE = (
+    "struct<event_ts: timestamp, log: string, event_id: bigint, item_id: bigint, category_id: bigint,"
+    " action: int, dwell_seconds: double>"
+)
+
+
+def features_of(model: str) -> tuple[Feature, ...]:
+    """Features that a kind of model reads, in declaration order."""
+    return tuple(feature for feature in FEATURES if model in feature.models)
+
+
+def features_in_log(log: Log) -> tuple[Feature, ...]:
+    """Features delivered with this log's impressions."""
+    return tuple(f for f in FEATURES if f.source == "landing" and (log == "ad" or f.side != "ad"))

@@ -1,0 +1,82 @@
+"""Where things lie under a deployment's home folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Paths of one deployment; nothing here touches the disk."""
+
+    home: Path
+
+    @property
+    def landing(self) -> Path:
+        return self.home / "landing"
+
+    def landing_day(self, log: str, day: date) -> Path:
+        """Folder of one log's landing files that arrived on `day`: CSV with a header, UTF-8."""
+        return self.landing / log / str(day)
+
+    @property
+    def truth(self) -> Path:
+        """The simulator's true click probability of each ad impression: `<day>.parquet` (event_id, probability)."""
+        return self.home / "truth"
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    def table(self, name: str) -> Path:
+        return self.lake / name
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    def run_of(self, kind: str, period: date, variant: str, release_id: str) -> Path:
+        """Where the training of one release leaves its files."""
+        return self.runs / kind / str(period) / variant / release_id
+
+    def staged(self, kind: str, period: date) -> Path:
+        """Names the run folders that a training task has left to be audited and published, as JSON."""
+        return self.runs / kind / str(period) / "staged.json"
+
+    @property
+    def indexes(self) -> Path:
+        return self.home / "indexes"
+
+    def index(self, release_id: str) -> Path:
+        return self.indexes / release_id
+
+    @property
+    def reports(self) -> Path:
+        return self.home / "reports"
+
+    def report(self, table: str, day: date) -> Path:
+        return self.reports / table / f"{day}.html"
+
+    @property
+    def locks(self) -> Path:
+        return self.home / "locks"
+
+    @property
+    def lake_lock(self) -> Path:
+        """Held by the one JVM that writes to a local lake."""
+        return self.home / "locks" / "lake.lock"
+
+    @property
+    def stack(self) -> Path:
+        """State of the one-machine stack: logs, process ids, secrets, PostgreSQL, Airflow."""
+        return self.home / "stack"
+
+    @property
+    def connect_token(self) -> Path:
+        return self.stack / "connect.token"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"

@@ -1,0 +1,129 @@
+"""What a release is, and the id that its content gives it.
+
+The lake is the registry: a model or a vector table is visible once its row stands in `releases`, and serves once
+`activations` names it. The id hashes everything that the result depends on, so making the same release again is a no-op.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import BadInput
+from contracts.locations import Locations
+
+DEFAULT_VARIANT = "default"
+MANIFEST = "manifest.json"
+AUDIT = "audit.json"
+
+# Raised when a change of the code would change results; part of every release id.
+MODEL_VERSIONS: dict[str, int] = {"tpm": 1, "cpm": 1, "actr": 1}
+
+# Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
+VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}
+
+VECTORS_FILE = "vectors.parquet"  # entity, id, vector, dim
+PREDICTIONS_FILE = "predictions.parquet"  # event_id, user_id, score, click, scored_by, ds; A-CTR only
+METRICS_FILE = "metrics.parquet"  # metric, split, value, row_cnt, ds
+MODEL_FILE = "model.safetensors"
+MAPPING_FILE = "mapping.parquet"  # field, id, row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A trained model of one kind, variant and period, in its run folder.
+
+    Attributes:
+        kind: tpm, cpm or actr.
+        variant: transfer setting, `default` where there is one only.
+        period: first day of its period.
+        recipe: its settings (JSON values).
+        parents: release id of each parent, by `role/kind/period`.
+        absent_parents: snapshots that are masked since they precede `history_start`.
+        inputs: content digest of each partition read, by `table/owner`.
+        feature_set: features that it reads.
+        metrics: headline figures.
+        files: sha256 of each file of the run folder.
+        dims: width of the vectors of each entity.
+    """
+
+    kind: str
+    variant: str
+    period: date
+    recipe: Mapping[str, Any]
+    parents: Mapping[str, str]
+    inputs: Mapping[str, str]
+    feature_set: tuple[str, ...]
+    absent_parents: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def model_version(self) -> int:
+        return MODEL_VERSIONS[self.kind]
+
+    @property
+    def release_id(self) -> str:
+        """Kind, variant, period and a hash of recipe, parents, inputs and code version."""
+        content = json.dumps(
+            [self.kind, self.variant, str(self.period), self.recipe, dict(self.parents), list(self.absent_parents),
+             dict(self.inputs), self.feature_set, self.model_version],
+            sort_keys=True,
+        )
+        return f"{self.kind}-{self.variant}-{self.period}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    def to_json(self) -> str:
+        values = asdict(self) | {"period": str(self.period), "release_id": self.release_id, "model_version": self.model_version}
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Release:
+        """Reads a run folder's manifest.
+
+        Raises:
+            BadInput: no manifest, or its id is not the one that its content gives.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise BadInput(path, "manifest", expected="a finished run", found="no such file")
+        values = json.loads(path.read_text())
+        claimed = values.pop("release_id")
+        values.pop("model_version")
+        values["period"] = date.fromisoformat(values["period"])
+        for name in ("absent_parents", "feature_set"):
+            values[name] = tuple(values[name])
+        release = cls(**values)
+        if release.release_id != claimed:
+            raise BadInput(path, "release_id", expected=release.release_id, found=claimed,
+                           hint="The manifest was changed, or another version of the code made it.")
+        return release
+
+
+def parent_key(role: str, kind: str, period: date) -> str:
+    """The key of a parent in `Release.parents`."""
+    return f"{role}/{kind}/{period}"
+
+
+def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
+    """Run folders that the last training of a kind and period has left, one a variant.
+
+    Raises:
+        BadInput: nothing was staged.
+    """
+    path = locations.staged(kind, period)
+    if not path.is_file():
+        option = "--ds" if kind == "actr" else "--period"
+        raise BadInput(path, "staged runs", expected=f"a finished training of {kind} {period}", found="none",
+                       hint=f"Run: tributary training {kind} {option} {period}")
+    return [locations.home / folder for folder in json.loads(path.read_text())["runs"]]
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

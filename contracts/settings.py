@@ -1,0 +1,170 @@
+"""One deployment's settings (`deployment.toml` in its home folder) and the environment variables, read here alone."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from contracts.errors import BadInput
+from contracts.periods import Lineage, PeriodSettings
+from contracts.tables import LANDING_ID_COLUMNS
+
+HOME_VARIABLE = "TRIBUTARY_HOME"
+DATA_VARIABLE = "TRIBUTARY_DATA"
+JARS_VARIABLE = "TRIBUTARY_JARS"
+DEFAULT_HOME = "tributary-home"
+SETTINGS_FILE = "deployment.toml"
+TRANSFER_VARIANTS = ("none", "tpm+cpm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a team decides once.
+
+    Attributes:
+        day_timezone: IANA name; a day begins at its midnight.
+        history_start: first day with logs.
+        actr_start: the one A-CTR day without a predecessor.
+        periods: how days fall into weeks and months.
+        allowed_lateness_days: how many days after its own an event may arrive and still count.
+        feedback_delay_seconds: a sample at time t sees behaviours with `event_ts + feedback_delay < t`.
+        string_ids: landing columns that hold strings; they are hashed once, at ingest. Other ids are integers >= 0.
+        variants: transfer settings that A-CTR trains side by side, on the same rows and days.
+        replay_days: ad days that an A-CTR replays when it starts from a new CPM.
+        source: where the landing files come from; for people, and for the simulator's truth.
+        history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
+    """
+
+    day_timezone: str = "UTC"
+    history_start: date
+    actr_start: date
+    periods: PeriodSettings = field(default_factory=PeriodSettings)
+    allowed_lateness_days: int = 1
+    feedback_delay_seconds: int = 600
+    string_ids: tuple[str, ...] = ()
+    variants: tuple[str, ...] = TRANSFER_VARIANTS
+    replay_days: int = 30
+    source: str = "own"
+    history_end: date | None = None
+
+    def __post_init__(self) -> None:
+        def check(name: str, ok: bool, expected: str) -> None:
+            if not ok:
+                raise BadInput(SETTINGS_FILE, name, expected=expected, found=repr(getattr(self, name)))
+
+        try:
+            ZoneInfo(self.day_timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            check("day_timezone", False, "an IANA time zone such as Asia/Shanghai")
+        check("actr_start", self.actr_start >= self.history_start, f"a day not before history_start {self.history_start}")
+        check("history_end", self.history_end is None or self.history_end >= self.actr_start,
+              f"a day not before actr_start {self.actr_start}, or none")
+        check("allowed_lateness_days", self.allowed_lateness_days >= 0, "a number >= 0")
+        check("feedback_delay_seconds", self.feedback_delay_seconds >= 0, "a number >= 0")
+        check("replay_days", self.replay_days >= 1, "a number >= 1")
+        check("string_ids", set(self.string_ids) <= set(LANDING_ID_COLUMNS), f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}")
+        check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_VARIANTS)
+              and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_VARIANTS)}")
+
+    @property
+    def timezone(self) -> ZoneInfo:
+        return ZoneInfo(self.day_timezone)
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage(settings=self.periods, history_start=self.history_start, actr_start=self.actr_start)
+
+    def day_start(self, day: date) -> datetime:
+        """The instant at which `day` begins, with the deployment's time zone."""
+        return datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+
+    def refuse_unfinished(self, day: date, now: datetime) -> None:
+        """Raises BadInput if `day` has not ended at `now`."""
+        today = now.astimezone(self.timezone).date()
+        if day >= today:
+            raise BadInput("--ds", "ds", expected=f"a day that has ended in {self.day_timezone} (before {today})", found=day)
+
+    def to_toml(self) -> str:
+        lines = [
+            f'source = "{self.source}"',
+            f'day_timezone = "{self.day_timezone}"',
+            f"history_start = {self.history_start}",
+            f"actr_start = {self.actr_start}",
+            f"allowed_lateness_days = {self.allowed_lateness_days}",
+            f"feedback_delay_seconds = {self.feedback_delay_seconds}",
+            f"replay_days = {self.replay_days}",
+            f"string_ids = [{', '.join(map(_quoted, self.string_ids))}]",
+            f"variants = [{', '.join(map(_quoted, self.variants))}]",
+        ]
+        if self.history_end is not None:
+            lines.append(f"history_end = {self.history_end}")
+        if not self.periods.is_calendar:
+            lines += ["", "[periods]", f"anchor = {self.periods.anchor}",
+                      f"month_days = {self.periods.month_days}", f"week_days = {self.periods.week_days}"]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Deployment:
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(SETTINGS_FILE, "syntax", expected="TOML", found=str(error)) from None
+        _check_keys(values, set(cls.__dataclass_fields__), required={"history_start", "actr_start"}, where=SETTINGS_FILE)
+        periods = values.pop("periods", {})
+        _check_keys(periods, set(PeriodSettings.__dataclass_fields__), required=set(), where=f"{SETTINGS_FILE} [periods]")
+        for name in ("history_start", "actr_start", "history_end"):
+            if name in values and type(values[name]) is not date:
+                raise BadInput(SETTINGS_FILE, name, expected="a date such as 2026-01-31, unquoted", found=repr(values[name]))
+        for name in ("string_ids", "variants"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values, periods=PeriodSettings(**periods))
+
+    @classmethod
+    def load(cls, home: Path) -> Deployment:
+        path = home / SETTINGS_FILE
+        if not path.is_file():
+            raise BadInput(path, "file", expected="a deployment's settings", found="no such file",
+                           hint=f"Set {HOME_VARIABLE} to the deployment's folder, or make one with `tributary init`.")
+        return cls.from_toml(path.read_text())
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _check_keys(values: dict[str, object], known: set[str], *, required: set[str], where: str) -> None:
+    for name in sorted(set(values) - known):
+        raise BadInput(where, name, expected=f"one of {', '.join(sorted(known))}", found="an unknown setting")
+    for name in sorted(required - set(values)):
+        raise BadInput(where, name, expected="a value", found="nothing")
+
+
+def home_folder() -> Path:
+    """The deployment's folder: TRIBUTARY_HOME, else `tributary-home` under the working folder."""
+    return Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).resolve()
+
+
+def jars_folder() -> Path | None:
+    """A folder of Delta jars to use instead of Maven Central, from TRIBUTARY_JARS."""
+    value = os.environ.get(JARS_VARIABLE)
+    return Path(value).resolve() if value else None
+
+
+def spark_remote() -> str | None:
+    """Address of a Spark Connect server that the environment names (SPARK_REMOTE)."""
+    return os.environ.get("SPARK_REMOTE") or None
+
+
+def spark_master() -> str:
+    """Master URL for a session that is started here (SPARK_MASTER), `local[*]` by default."""
+    return os.environ.get("SPARK_MASTER", "local[*]")
+
+
+def folder_python(folder: str) -> str | None:
+    """The interpreter that runs a folder's commands, from TRIBUTARY_PYTHON_<FOLDER>; None means the one that runs now."""
+    return os.environ.get(f"TRIBUTARY_PYTHON_{folder.upper()}") or None

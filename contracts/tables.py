@@ -1,0 +1,365 @@
+"""Tables of the lake: columns, meanings, legal values, and which partition a producer owns.
+
+Column types are Spark DDL. Names are the same in Spark, Parquet and the batch. The rules that send a row to quarantine
+and the expectations that judge a day both derive from the columns' legal values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.errors import BadInput
+from contracts.features import ACTIONS, BEHAVIOUR_TYPE, ENTITIES, FEATURES, LOGS, STATISTICS, Feature, Log, features_in_log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column and its legal values.
+
+    Attributes:
+        name: its name.
+        type: Spark DDL type.
+        meaning: one line for people.
+        nullable: whether null is legal.
+        minimum, maximum: legal range, inclusive; None is unbounded.
+        allowed: the legal values, or None.
+        volatile: differs between equal runs (a clock, a run id); left out of digests and comparisons.
+    """
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = False
+    minimum: int | None = None
+    maximum: int | None = None
+    allowed: tuple[int | str, ...] | None = None
+    volatile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the lake.
+
+    Attributes:
+        name: its folder in the lake.
+        grain: what one row is.
+        columns: in order.
+        owner: columns whose values name the one partition that a producer may replace.
+        partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
+        unique: columns that no two rows of a partition share.
+        content_addressed: written by insert-only MERGE on the unique columns instead.
+    """
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+    owner: tuple[str, ...]
+    partition: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()
+    content_addressed: bool = False
+
+    def __post_init__(self) -> None:
+        names = {column.name for column in self.columns}
+        assert len(names) == len(self.columns), f"{self.name}: a column is declared twice"
+        assert {*self.owner, *self.partition, *self.unique} <= names, f"{self.name}: an owner column is not declared"
+
+    @property
+    def partition_columns(self) -> tuple[str, ...]:
+        return self.partition or self.owner
+
+    @property
+    def ddl(self) -> str:
+        return ", ".join(f"`{column.name}` {column.type}" for column in self.columns)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def stable_columns(self) -> tuple[str, ...]:
+        """Columns that equal runs agree on: what digests and comparisons read."""
+        return tuple(column.name for column in self.columns if not column.volatile)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+_DS = Column(name="ds", type="date", meaning="the day, in day_timezone")
+_LOG = Column(name="log", type="string", meaning="natural or ad", allowed=LOGS)
+_CLICK = Column(name="click", type="int", meaning="1 if the user took it up, else 0", allowed=(0, 1))
+
+
+def _id(name: str, meaning: str) -> Column:
+    return Column(name=name, type="bigint", meaning=meaning, minimum=0)
+
+
+def _feature(feature: Feature, *, nullable: bool = False) -> Column:
+    return Column(name=feature.name, type="bigint", meaning=feature.meaning, nullable=nullable, minimum=0, maximum=feature.maximum)
+
+
+def _log_table(log: Log) -> Table:
+    return Table(
+        name=f"{log}_log",
+        grain=f"one impression of the {log} domain",
+        columns=(
+            _id("event_id", "the impression"),
+            Column(name="event_ts", type="timestamp", meaning="when it was shown"),
+            Column(name="arrival_ts", type="timestamp", meaning="when the row reached the landing folder", nullable=True),
+            _id("request_id", "the request it answered; its candidates share one history"),
+            *map(_feature, features_in_log(log)),
+            _CLICK,
+            Column(name="action", type="int", meaning=f"the strongest action: {', '.join(f'{k} {v}' for k, v in ACTIONS.items())}",
+                   allowed=tuple(ACTIONS)),
+            Column(name="dwell_seconds", type="double", meaning="how long the user stayed", minimum=0, maximum=86_400),
+            Column(name="late", type="boolean", meaning="an event of an earlier day that arrived on this one"),
+            _DS,
+        ),
+        owner=("ds",),
+        unique=("event_id",),
+    )
+
+
+def _samples_table(log: Log) -> Table:
+    return Table(
+        name=f"{log}_samples",
+        grain=f"one impression of the {log} domain, as a training row",
+        columns=(
+            _id("event_id", "the impression"),
+            _id("request_id", "the request it answered"),
+            Column(name="event_ts", type="timestamp", meaning="when it was shown"),
+            Column(name="sample_ts", type="timestamp", meaning="the request's first event_ts: what the row may know, it knew then"),
+            *(_feature(f) for f in FEATURES if f.side != "ad" or log == "ad"),
+            *(Column(name=name, type="bigint", meaning="a statistic of the days before", minimum=0)
+              for statistic in STATISTICS for name in statistic.columns),
+            Column(name="history_end", type="int", meaning="how many behaviours of the user's history of the day it may see", minimum=0),
+            Column(name="held_out", type="boolean", meaning="its request is kept out of all training, for the gate"),
+            _CLICK,
+            _DS,
+        ),
+        owner=("ds",),
+        unique=("event_id",),
+    )
+
+
+LANDING_COLUMNS: dict[Log, tuple[str, ...]] = {
+    log: ("event_id", "event_ts", "arrival_ts", "request_id", *(f.name for f in features_in_log(log)), "click", "action", "dwell_seconds")
+    for log in LOGS
+}
+OPTIONAL_LANDING_COLUMNS = ("arrival_ts",)
+LANDING_ID_COLUMNS = ("event_id", "request_id", *(f.name for f in FEATURES if f.name.endswith("_id")))
+
+_ENTITY_KEY = (
+    Column(name="entity", type="string", meaning="user, item or category", allowed=ENTITIES),
+    _id("entity_id", "the entity's id"),
+)
+_COUNTS = (
+    Column(name="impressions", type="bigint", meaning="times shown", minimum=0),
+    Column(name="clicks", type="bigint", meaning="times clicked", minimum=0),
+)
+_UNTIL = Column(name="until_ds", type="date", meaning="merged over all days before this one, from history_start on")
+_BEHAVIOURS = Column(name="behaviours", type=f"array<{BEHAVIOUR_TYPE}>", meaning="positives, oldest first")
+_RELEASE = Column(name="release_id", type="string", meaning="the release that it belongs to")
+
+
+def _embedding_table(name: str, grain: str) -> Table:
+    return Table(
+        name=name,
+        grain=grain,
+        columns=(
+            Column(name="entity", type="string", meaning="user or item", allowed=("user", "item")),
+            _id("id", "the entity's raw id"),
+            Column(name="vector", type="array<float>", meaning="the embedding"),
+            Column(name="dim", type="int", meaning="its width", minimum=1),
+            _RELEASE,
+        ),
+        owner=("release_id",),
+        unique=("entity", "id"),
+    )
+
+
+_ALL = (
+    _log_table("natural"),
+    _log_table("ad"),
+    Table(
+        name="quarantine",
+        grain="one bad row",
+        columns=(
+            Column(name="rule", type="string", meaning="the first rule that it breaks"),
+            Column(name="field", type="string", meaning="the field at fault"),
+            Column(name="expected", type="string", meaning="what the field should have been"),
+            Column(name="found", type="string", meaning="what it was", nullable=True),
+            Column(name="file", type="string", meaning="the landing file, under the landing folder"),
+            Column(name="raw", type="string", meaning="the whole row, as JSON"),
+            Column(name="run_id", type="string", meaning="the run that found it", volatile=True),
+            _LOG,
+            _DS,
+        ),
+        owner=("ds", "log"),
+    ),
+    Table(
+        name="behaviour_partials",
+        grain="one user of a day and log",
+        columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _DS),
+        owner=("ds", "log"),
+        unique=("user_id",),
+    ),
+    Table(
+        name="statistic_partials",
+        grain="one user, item or category of a day and log",
+        columns=(*_ENTITY_KEY, *_COUNTS, _LOG, _DS),
+        owner=("ds", "log"),
+        unique=("entity", "entity_id"),
+    ),
+    Table(
+        name="behaviour_checkpoints",
+        grain="one user, merged up to a day: the last 200 positives",
+        columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _UNTIL),
+        owner=("until_ds", "log"),
+        unique=("user_id",),
+    ),
+    Table(
+        name="user_histories",
+        grain="one user of the day: the last 200 positives before it and those of the day",
+        columns=(_id("user_id", "the user"), _BEHAVIOURS, _DS),
+        owner=("ds",),
+        unique=("user_id",),
+    ),
+    Table(
+        name="entity_statistics",
+        grain="one user, item or category of the day: window sums over the days before it",
+        columns=(
+            *_ENTITY_KEY,
+            *(Column(name=f"{log}_{what}_{days}d_cnt", type="bigint", meaning=f"{what} in the {log} log, last {days} days before", minimum=0)
+              for log in LOGS for days in sorted({s.window_days for s in STATISTICS}) for what in ("impressions", "clicks")),
+            _DS,
+        ),
+        owner=("ds",),
+        unique=("entity", "entity_id"),
+    ),
+    _samples_table("natural"),
+    _samples_table("ad"),
+    _embedding_table("tpm_embeddings", "one user's or item's vector in a month's TPM snapshot"),
+    _embedding_table("merged_embeddings", "one user's or item's three snapshots, merged by a CPM's aggregator"),
+    _embedding_table("actr_embeddings", "one user's or item's vector in an A-CTR"),
+    Table(
+        name="predictions",
+        grain="one ad impression, scored by the model of the day before",
+        columns=(
+            _id("event_id", "the impression"),
+            _id("user_id", "who saw it"),
+            Column(name="score", type="double", meaning="predicted click probability", minimum=0, maximum=1),
+            _CLICK,
+            Column(name="scored_by", type="string", meaning="the release that scored it"),
+            Column(name="variant", type="string", meaning="its transfer setting"),
+            _RELEASE,
+            _DS,
+        ),
+        owner=("ds", "release_id"),
+        unique=("event_id",),
+    ),
+    Table(
+        name="model_metrics",
+        grain="one figure of a release",
+        columns=(
+            Column(name="metric", type="string", meaning="its name: auc, gauc, gauc_plain, logloss, ..."),
+            Column(name="split", type="string", meaning="the rows it is of: next_day, held_out, train"),
+            Column(name="value", type="double", meaning="the figure", nullable=True),
+            Column(name="row_cnt", type="bigint", meaning="rows behind it", minimum=0),
+            Column(name="kind", type="string", meaning="kind of model"),
+            Column(name="variant", type="string", meaning="its transfer setting"),
+            _RELEASE,
+            _DS,
+        ),
+        owner=("ds", "release_id"),
+        unique=("metric", "split"),
+    ),
+    Table(
+        name="quality_results",
+        grain="one check of one table and day",
+        columns=(
+            Column(name="table_name", type="string", meaning="the table"),
+            Column(name="check_name", type="string", meaning="the expectation"),
+            Column(name="field", type="string", meaning="the column it judges, if one", nullable=True),
+            Column(name="severity", type="string", meaning="fail stops the day, warn reports", allowed=("fail", "warn")),
+            Column(name="success", type="boolean", meaning="whether it held"),
+            Column(name="expected", type="string", meaning="what should hold"),
+            Column(name="found", type="string", meaning="what did"),
+            Column(name="run_ts", type="timestamp", meaning="when it was judged", volatile=True),
+            _DS,
+        ),
+        owner=("table_name", "ds"),
+    ),
+    Table(
+        name="builds",
+        grain="one partition written",
+        columns=(
+            Column(name="table_name", type="string", meaning="the table"),
+            Column(name="owner", type="string", meaning="the partition, as column=value, comma-separated"),
+            Column(name="row_cnt", type="bigint", meaning="rows written", minimum=0),
+            Column(name="digest", type="string", meaning="sum of xxhash64 over the non-volatile columns"),
+            Column(name="inputs", type="map<string, string>", meaning="digest of each partition read, by table/owner"),
+            Column(name="counts", type="map<string, bigint>", meaning="figures of the job: read, kept, duplicates, ..."),
+            Column(name="code_version", type="string", meaning="version of the code that wrote it"),
+            Column(name="built_ts", type="timestamp", meaning="when", volatile=True),
+        ),
+        owner=("table_name", "owner"),
+        partition=("table_name",),
+        unique=("table_name", "owner"),
+    ),
+    Table(
+        name="releases",
+        grain="one release of a model and its vectors; immutable",
+        columns=(
+            _RELEASE,
+            Column(name="kind", type="string", meaning="tpm, cpm or actr", allowed=("tpm", "cpm", "actr")),
+            Column(name="variant", type="string", meaning="transfer setting; `default` where there is one only"),
+            Column(name="period", type="date", meaning="first day of its period"),
+            Column(name="recipe", type="string", meaning="its settings, as JSON"),
+            Column(name="parents", type="map<string, string>", meaning="release id of each parent, by role/kind/period"),
+            Column(name="absent_parents", type="array<string>", meaning="snapshots that precede history_start"),
+            Column(name="inputs", type="map<string, string>", meaning="digest of each partition read, by table/owner"),
+            Column(name="model_version", type="int", meaning="version of the model's code"),
+            Column(name="artifact", type="string", meaning="its run folder, under the home folder"),
+            Column(name="sha256", type="string", meaning="of the artifact's manifest"),
+            Column(name="feature_set", type="array<string>", meaning="features it reads"),
+            Column(name="metrics", type="map<string, double>", meaning="headline figures"),
+            Column(name="created_ts", type="timestamp", meaning="when", volatile=True),
+        ),
+        owner=("release_id",),
+        partition=("kind",),
+        unique=("release_id",),
+    ),
+    Table(
+        name="activations",
+        grain="which release serves a kind, variant and period",
+        columns=(
+            Column(name="kind", type="string", meaning="kind of model"),
+            Column(name="variant", type="string", meaning="transfer setting"),
+            Column(name="period", type="date", meaning="first day of the period"),
+            _RELEASE,
+            Column(name="activated_ts", type="timestamp", meaning="when", volatile=True),
+        ),
+        owner=("kind", "variant", "period"),
+        partition=("kind",),
+        unique=("kind", "variant", "period"),
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _ALL}
+VALIDATED_TABLES = ("natural_log", "ad_log", "natural_samples", "ad_samples")
+
+
+def table(name: str) -> Table:
+    """The contract of a table.
+
+    Raises:
+        BadInput: there is none of this name.
+    """
+    if name not in TABLES:
+        raise BadInput("contracts", "table", expected=f"one of {', '.join(TABLES)}", found=name)
+    return TABLES[name]
+
+
+def owner_key(**values: object) -> str:
+    """Owner values as one string, e.g. `ds=2026-01-01,log=ad`: the key of `builds`, and of a lock."""
+    return ",".join(f"{name}={value}" for name, value in values.items())
