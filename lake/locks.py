@@ -1,0 +1,111 @@
+"""Locks on (table, partition), by `flock`: released by the kernel when their holder dies, however it dies.
+
+A lock file names its holder and the Spark Connect session that it writes through: a client killed by -9 leaves its
+query running in the server, so whoever takes the lock over ends that session first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from contracts.errors import TributaryError
+
+
+class Locked(TributaryError):
+    """Somebody else holds the lock."""
+
+    exit_code = 1  # another try may find it free
+
+
+def read_holder(path: Path) -> dict[str, Any]:
+    """What a lock's last holder wrote of itself; {} if nothing readable."""
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def try_lock(path: Path) -> TextIO | None:
+    """Takes the lock and returns its open file, which holds it; None if somebody else has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def write_holder(file: TextIO, **values: object) -> None:
+    """Writes into a held lock's file who holds it."""
+    file.seek(0)
+    file.truncate()
+    json.dump({"pid": os.getpid(), "command": " ".join(sys.argv), **values}, file)
+    file.flush()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock now."""
+    if not path.exists():
+        return False
+    file = try_lock(path)
+    if file is None:
+        return True
+    file.close()
+    return False
+
+
+@contextmanager
+def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str | None = None,
+         end_session: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds all locks, taken in sorted order so that two holders cannot wait for each other.
+
+    Args:
+        paths: lock files.
+        timeout_seconds: how long to wait for each.
+        session_id: the Spark Connect session that this holder writes through.
+        end_session: interrupts and stops the session of a former holder that did not release it.
+
+    Raises:
+        Locked: another process still held one after the timeout; the message names it.
+    """
+    with ExitStack() as stack:
+        held = [(path, stack.enter_context(_wait_for(path, timeout_seconds))) for path in sorted(set(paths))]
+        left_behind = {holder["session_id"] for path, _ in held if (holder := read_holder(path)).get("session_id")}
+        for old_session in sorted(left_behind - {session_id}):
+            if end_session is not None:
+                end_session(old_session)
+        for _, file in held:
+            write_holder(file, session_id=session_id)
+        yield
+        for _, file in held:  # not reached when the body raises: a failed writer's session is ended by the next one
+            file.seek(0)
+            file.truncate()
+            file.flush()
+
+
+@contextmanager
+def _wait_for(path: Path, timeout_seconds: float) -> Iterator[TextIO]:
+    deadline = time.monotonic() + timeout_seconds
+    said = False
+    while (file := try_lock(path)) is None:
+        holder = read_holder(path)
+        who = f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown command')})"
+        if time.monotonic() >= deadline:
+            raise Locked(f"{path}: expected a free lock within {timeout_seconds:.0f} s, found it held by {who}")
+        if not said:
+            print(f"waiting for {path.name}, held by {who}", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(0.2)
+    with file:
+        yield file

@@ -1,0 +1,129 @@
+"""Reads the lake without Spark, by `deltalake` into Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from contracts import tables
+from contracts.errors import ParentMissing
+from contracts.locations import Locations
+from contracts.tables import Column
+
+Values = Sequence[Any] | Any
+
+
+class LakeReader:
+    """One deployment's tables, each read at the version it had when this reader first opened it."""
+
+    def __init__(self, locations: Locations) -> None:
+        self.locations = locations
+        self._opened: dict[str, DeltaTable | None] = {}
+
+    def read(self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Values] | None = None) -> pa.Table:
+        """Rows of a table, in no particular order; an absent table reads as empty.
+
+        Args:
+            name: a table of the contracts.
+            columns: columns to read; all by default.
+            where: column -> value, or list of values; conditions on partition columns skip files.
+
+        Returns:
+            Arrow table with columns in the order asked for.
+        """
+        contract = tables.table(name)
+        wanted = list(columns or contract.column_names)
+        table = self._open(name)
+        if table is None:
+            return _empty(wanted)
+        predicate = " AND ".join(_one_of(contract.column(column), values) for column, values in (where or {}).items())
+        stream = table.scan(columns=wanted, predicate=predicate or None)
+        rows = pa.RecordBatchReader.from_stream(stream).read_all().select(wanted)
+        return rows.cast(pa.schema([(field.name, _without_views(field.type)) for field in rows.schema]))
+
+    def version(self, name: str) -> int | None:
+        table = self._open(name)
+        return None if table is None else table.version()
+
+    def builds(self, name: str, owners: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Build records of a table by owner key, e.g. `ds=2026-01-01`: row_cnt, digest, inputs, counts.
+
+        Args:
+            name: a table of the contracts.
+            owners: the partitions wanted; all by default.
+        """
+        where: dict[str, Values] = {"table_name": name}
+        if owners is not None:
+            where["owner"] = list(owners)
+        rows = self.read("builds", where=where).to_pylist()
+        for row in rows:
+            row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
+        return {row["owner"]: row for row in rows}
+
+    def require_builds(self, name: str, owners: Sequence[str], *, hint: str) -> dict[str, str]:
+        """Digest of each partition by `table/owner`, as a release or build records its inputs.
+
+        Raises:
+            ParentMissing: one was never built; `hint` names the command that makes it.
+        """
+        built = self.builds(name, owners)
+        missing = [owner for owner in owners if owner not in built]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ParentMissing(f"{name}: expected a build of {missing[0]}{more}, found none. {hint}")
+        return {f"{name}/{owner}": built[owner]["digest"] for owner in owners}
+
+    def releases(self) -> dict[str, dict[str, Any]]:
+        """Rows of `releases` by release id, their maps as dicts."""
+        rows = self.read("releases").to_pylist()
+        for row in rows:
+            for name in ("parents", "inputs", "metrics"):
+                row[name] = dict(row[name] or ())
+        return {row["release_id"]: row for row in rows}
+
+    def active(self, kind: str, variant: str, period: date) -> dict[str, Any] | None:
+        """The release that serves a kind, variant and period, or None."""
+        rows = self.read("activations", where={"kind": kind, "variant": variant, "period": period}).to_pylist()
+        return self.releases().get(rows[0]["release_id"]) if rows else None
+
+    def current(self, kind: str, variant: str) -> dict[str, Any] | None:
+        """The release of the newest active period, or None."""
+        rows = self.read("activations", where={"kind": kind, "variant": variant}).to_pylist()
+        if not rows:
+            return None
+        return self.releases().get(max(rows, key=lambda row: row["period"])["release_id"])
+
+    def _open(self, name: str) -> DeltaTable | None:
+        if name not in self._opened:
+            path = self.locations.table(name)
+            self._opened[name] = DeltaTable(str(path)) if DeltaTable.is_deltatable(str(path)) else None
+        return self._opened[name]
+
+
+def _empty(columns: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.array([], type=pa.null()) for name in columns})
+
+
+def _one_of(column: Column, values: Values) -> str:
+    """DataFusion SQL: the column is one of the values."""
+    listed = list(values) if isinstance(values, (list, tuple, set, frozenset, range)) else [values]
+    prefix = "DATE " if column.type == "date" else ""
+    quoted = (str(v) if column.type in ("bigint", "int") else prefix + "'" + str(v).replace("'", "''") + "'" for v in listed)
+    return f"{column.name} IN ({', '.join(quoted)})" if listed else "false"
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """The same type with plain strings: DataFusion hands out string views, which much of Arrow cannot compute with."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_views(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_views(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_views(kind.key_type), _without_views(kind.item_type))
+    return kind

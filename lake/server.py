@@ -1,0 +1,52 @@
+"""`python -m lake.server`: becomes the Spark Connect server of a lake, holding the lake's lock for as long as it lives."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contracts.errors import BadInput, run_command
+from contracts.locations import Locations
+from contracts.settings import home_folder
+from lake import locks
+from lake.session import require_java, server_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lake.server", description=__doc__)
+    parser.add_argument("--home", type=Path, default=None, help="the deployment's folder")
+    parser.add_argument("--port", type=int, default=15002, help="loopback port (default 15002)")
+    options = parser.parse_args(argv)
+    locations = Locations((options.home or home_folder()).resolve())
+    require_java()
+    lock = locks.try_lock(locations.lake_lock)
+    if lock is None:
+        holder = locks.read_holder(locations.lake_lock)
+        raise BadInput(locations.lake, "lake", expected="no other writer",
+                       found=f"process {holder.get('pid', '?')} ({holder.get('address') or holder.get('command', 'unknown')})")
+    token = _token(locations)
+    locks.write_holder(lock, address=f"sc://localhost:{options.port}")
+    # The JVM inherits the open file and with it the lock, which ends when the JVM does, however it ends.
+    fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.fcntl(lock, fcntl.F_GETFD) & ~fcntl.FD_CLOEXEC)
+    command = server_command(locations, options.port, token)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.execv(command[0], command)
+
+
+def _token(locations: Locations) -> str:
+    """The server's token: made once, readable by its owner alone."""
+    path = locations.connect_token
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,237 @@
+"""The Spark session: everybody gets it here, and here alone.
+
+In this order: the Spark Connect server that SPARK_REMOTE names; the server that already writes to this lake; a session of
+our own (SPARK_MASTER, else local[*]), which then holds the lake's lock, since Delta commits of two JVMs on a plain file
+system overwrite each other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import BadInput
+from contracts.locations import Locations
+from contracts.settings import jars_folder, spark_master, spark_remote
+from lake import locks
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+USER = "tributary"
+DRIVER_MEMORY = "2g"
+
+
+def jars_cache() -> Path:
+    """Where Ivy keeps the Delta jars, for all deployments of this user."""
+    return Path.home() / ".cache" / "tributary" / "ivy"
+
+
+def _delta_confs() -> dict[str, str]:
+    """Where the Delta jars come from: a folder (TRIBUTARY_JARS), else Maven Central by Spark's own mechanism, once.
+
+    Once fetched they are named as files, which saves the resolution at every start, and its network.
+    """
+    folder = jars_folder()
+    if folder is not None:
+        jars = sorted(folder.glob("*.jar"))
+        if not any(jar.name.startswith("delta-spark_") for jar in jars):
+            raise BadInput(folder, "TRIBUTARY_JARS", expected=f"a folder with the jars of {DELTA_PACKAGE}",
+                           found=f"{len(jars)} jars, delta-spark not among them")
+        return {"spark.jars": ",".join(map(str, jars))}
+    fetched = _fetched_jars()
+    if fetched:
+        return {"spark.jars": ",".join(fetched)}
+    settings = Path(__file__).with_name("ivysettings.xml")
+    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(jars_cache())}
+
+
+def _complete_marker() -> Path:
+    return jars_cache() / f"{DELTA_PACKAGE.replace(':', '_')}.complete"
+
+
+def _fetched_jars() -> list[str]:
+    """The jars of a finished fetch; [] if there was none, or one of them has gone."""
+    marker = _complete_marker()
+    jars = marker.read_text().split() if marker.is_file() else []
+    return jars if all(Path(jar).is_file() for jar in jars) else []
+
+
+def spark_confs(locations: Locations) -> dict[str, str]:
+    """Settings of every session and server of ours; a tiny day must not pay for a large one's defaults."""
+    cores = os.cpu_count() or 2
+    return {
+        "spark.jars": ",".join(fetch_jars()),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(max(2, cores)),
+        "spark.sql.warehouse.dir": str(locations.home / "spark-warehouse"),
+        "spark.databricks.delta.snapshotPartitions": "1",  # the default of 50 runs 50 tasks on each read of a tiny table
+        "spark.driver.memory": DRIVER_MEMORY,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+    }
+
+
+def require_java() -> None:
+    """Raises BadInput with the command that installs it if there is no Java 17 or later."""
+    home = os.environ.get("JAVA_HOME")  # Spark's own rule: JAVA_HOME first, then PATH
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None or not Path(java).exists():
+        raise BadInput("this machine", "java", expected="Java 17", found="none", hint="Install it: apt-get install openjdk-17-jre-headless")
+
+
+def server_command(locations: Locations, port: int, token: str) -> list[str]:
+    """The command line of a Spark Connect server on loopback that asks for `token`."""
+    confs = spark_confs(locations) | {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.connect.authenticate.token": token,
+    }
+    arguments = [arg for name, value in confs.items() for arg in ("--conf", f"{name}={value}")]
+    return [str(_spark_home() / "bin" / "spark-submit"), "--master", spark_master(), *arguments,
+            "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "tributary-connect", "spark-internal"]
+
+
+@contextmanager
+def spark_session(locations: Locations, *, app: str, session_id: str | None = None) -> Iterator[SparkSession]:
+    """A session on this deployment's lake.
+
+    Args:
+        locations: the deployment's paths.
+        app: shown in Spark's own lists.
+        session_id: id of a new Spark Connect session, so that a lock can name it; ignored by a session of our own.
+
+    Raises:
+        BadInput: no Java, or another JVM without a server writes to the lake.
+    """
+    address = server_address(locations)
+    if address is not None:
+        spark = _connect(locations, address, session_id or str(uuid.uuid4()))
+        try:
+            yield spark
+        finally:
+            spark.stop()
+        return
+    require_java()
+    lock = locks.try_lock(locations.lake_lock)
+    if lock is None:
+        holder = locks.read_holder(locations.lake_lock)
+        raise BadInput(locations.lake, "lake", expected="no other writer",
+                       found=f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown')})",
+                       hint="Wait for it to end, or start the shared server with `tributary up`.")
+    with lock:
+        locks.write_holder(lock)
+        spark = _start(locations, app)
+        try:
+            yield spark
+        finally:
+            spark.stop()
+
+
+@contextmanager
+def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]]) -> Iterator[SparkSession]:
+    """A session that holds the locks of the partitions it is about to write.
+
+    Args:
+        locations: the deployment's paths.
+        app: shown in Spark's own lists.
+        partitions: owner keys by table, e.g. `{"natural_log": ["ds=2026-01-01"]}`.
+    """
+    session_id = str(uuid.uuid4())
+    paths = [locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners]
+    with ExitStack() as stack:
+        stack.enter_context(locks.hold(paths, session_id=session_id, end_session=lambda old: end_session(locations, old)))
+        yield stack.enter_context(spark_session(locations, app=app, session_id=session_id))
+
+
+def server_address(locations: Locations) -> str | None:
+    """Address of the Spark Connect server to use, or None: SPARK_REMOTE, else the one that holds the lake's lock."""
+    remote = spark_remote()
+    if remote is not None:
+        return remote
+    if not locks.is_held(locations.lake_lock):
+        return None
+    return locks.read_holder(locations.lake_lock).get("address")
+
+
+def end_session(locations: Locations, session_id: str) -> None:
+    """Interrupts what a dead client left running in the server, and closes its session for good."""
+    address = server_address(locations)
+    if address is None:
+        return  # its server is gone, and its queries with it
+    from pyspark.errors import PySparkException
+
+    try:
+        left_behind = _connect(locations, address, session_id)
+        left_behind.interruptAll()
+        left_behind.stop()
+    except PySparkException as error:
+        if "SESSION_CLOSED" not in str(error) and "SESSION_NOT_FOUND" not in str(error):
+            raise
+
+
+def _connect(locations: Locations, address: str, session_id: str) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    if locations.connect_token.is_file() and spark_remote() is None:
+        os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = locations.connect_token.read_text().strip()
+    separator = "" if address.rstrip("/").count("/") > 2 else "/"
+    url = address if "session_id=" in address else f"{address.rstrip(';')}{separator};session_id={session_id};user_id={USER}"
+    spark = SparkSession.builder.remote(url).create()
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    return spark
+
+
+def _start(locations: Locations, app: str) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers start the PATH's python, without our packages
+    builder = SparkSession.builder.master(spark_master()).appName(app)
+    for name, value in spark_confs(locations).items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def fetch_jars() -> list[str]:
+    """Fetches the Delta jars unless they are there, and returns them; one fetch at a time on a machine.
+
+    Raises:
+        BadInput: no Java; TRIBUTARY_JARS names a folder without them.
+    """
+    require_java()
+    if jars_folder() is not None:
+        return _delta_confs()["spark.jars"].split(",")
+    with locks.hold([jars_cache() / "fetch.lock"]):
+        if not _fetched_jars():
+            _resolve_jars()
+        return _fetched_jars()
+
+
+def _resolve_jars() -> None:
+    """Lets spark-submit resolve the package; it runs nothing, and its pages of notes are shown only when it fails."""
+    confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
+    command = [str(_spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    jars = sorted((jars_cache() / "jars").glob("*.jar"))
+    if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
+        raise BadInput("Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:])
+    _complete_marker().write_text("\n".join(map(str, jars)))
+
+
+def _spark_home() -> Path:
+    from pyspark.find_spark_home import _find_spark_home
+
+    return Path(_find_spark_home())

@@ -1,0 +1,171 @@
+"""The one way into a Delta table: replace exactly the partitions that the producer owns, and record their build."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import reduce
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from contracts import tables
+from contracts.locations import Locations
+from contracts.tables import Table, owner_key
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+Owner = Mapping[str, object]
+
+# A pinned training set and the longest replay stay readable by version; VACUUM respects both.
+RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.logRetentionDuration": "interval 120 days"}
+COMMIT_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One partition written: a row of `builds`."""
+
+    table_name: str
+    owner: str
+    row_cnt: int
+    digest: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def replace_partitions(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, owners: Sequence[Owner],
+                       inputs: Mapping[str, Mapping[str, str]] | None = None,
+                       counts: Mapping[str, Mapping[str, int]] | None = None) -> list[Build]:
+    """Replaces partitions of a table and records their builds; see `write_partitions` and `record_builds`."""
+    builds = write_partitions(spark, locations, name, df, owners=owners, inputs=inputs, counts=counts)
+    record_builds(spark, locations, builds)
+    return builds
+
+
+def write_partitions(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, owners: Sequence[Owner],
+                     inputs: Mapping[str, Mapping[str, str]] | None = None,
+                     counts: Mapping[str, Mapping[str, int]] | None = None) -> list[Build]:
+    """Replaces partitions of a table in one atomic commit, without recording them.
+
+    A row outside the owners' partitions is refused by Delta; an owner without rows is left empty.
+
+    Args:
+        spark: the session.
+        locations: the deployment's paths.
+        name: a table of the contracts.
+        df: rows with the contract's columns, in any order.
+        owners: values of the table's owner columns, one mapping a partition.
+        inputs: digests of what was read, by owner key.
+        counts: figures of the job, by owner key.
+
+    Returns:
+        One build a partition, with its row count and content digest.
+    """
+    contract = tables.table(name)
+    missing = set(contract.column_names) - set(df.columns)
+    assert not missing, f"{name}: expected columns {contract.column_names}, missing {sorted(missing)}"
+    create_if_absent(spark, locations, contract)
+    rows = df.select(*contract.column_names)
+    if len(owners) == 1:
+        figures = {owner_key(**owners[0]): _write_observed(locations, contract, rows, owners[0])}
+    else:
+        _commit(locations, contract, rows, owners)
+        figures = _read_back(spark, locations, contract, owners)
+    return [
+        Build(table_name=name, owner=key, row_cnt=figures.get(key, (0, "0"))[0], digest=figures.get(key, (0, "0"))[1],
+              inputs=(inputs or {}).get(key, {}), counts=(counts or {}).get(key, {}))
+        for key in (owner_key(**owner) for owner in owners)
+    ]
+
+
+def record_builds(spark: SparkSession, locations: Locations, builds: Sequence[Build]) -> None:
+    """Records partitions as built, in one commit: until then readers that ask for a build do not see them."""
+    contract = tables.TABLES["builds"]
+    now = datetime.now(UTC).replace(tzinfo=None)
+    rows = [(b.table_name, b.owner, b.row_cnt, b.digest, dict(b.inputs), dict(b.counts), version("tributary"), now) for b in builds]
+    create_if_absent(spark, locations, contract)
+    df = spark.createDataFrame(rows, schema=contract.ddl)
+    _commit(locations, contract, df, [{"table_name": b.table_name, "owner": b.owner} for b in builds])
+
+
+def create_if_absent(spark: SparkSession, locations: Locations, contract: Table) -> None:
+    """Creates an empty plain Delta table of this contract (reader 1, writer 2) unless it exists."""
+    path = locations.table(contract.name)
+    if (path / "_delta_log").is_dir():
+        return
+    properties = ", ".join(f"'{key}' = '{value}'" for key, value in RETENTION.items())
+    partition = ", ".join(f"`{name}`" for name in contract.partition_columns)
+    spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({contract.ddl}) USING delta "
+              f"PARTITIONED BY ({partition}) TBLPROPERTIES ({properties})")
+
+
+def read_delta(spark: SparkSession, locations: Locations, name: str) -> DataFrame:
+    """A table as a DataFrame; empty, with its contract's columns, if nothing was ever written to it."""
+    create_if_absent(spark, locations, tables.table(name))
+    return spark.read.format("delta").load(str(locations.table(name)))
+
+
+def digest_of(contract: Table) -> Column:
+    """Aggregate: sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order."""
+    from pyspark.sql import functions as F
+
+    columns = [c for c in contract.columns if not c.volatile]
+    hashable = [F.array_sort(F.map_entries(c.name)) if c.type.startswith("map<") else F.col(c.name) for c in columns]  # maps have no order
+    return F.coalesce(F.sum(F.xxhash64(*hashable).cast("decimal(38,0)")), F.lit(0).cast("decimal(38,0)")).cast("string")
+
+
+def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owner: Owner) -> tuple[int, str]:
+    """Writes one partition; its row count and digest are gathered during the write."""
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    observed: dict[str, Any] = {}
+
+    def observe(df: DataFrame) -> DataFrame:
+        observed["now"] = Observation()  # one use each: a retry needs a new one
+        return df.observe(observed["now"], F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest"))
+
+    _commit(locations, contract, rows, [owner], observe=observe)
+    figures = observed["now"].get
+    return int(figures["row_cnt"]), str(figures["digest"])
+
+
+def _read_back(spark: SparkSession, locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
+    """Row count and digest of each partition of a range, from one pass over what was committed."""
+    from pyspark.sql import functions as F
+
+    found = (spark.read.format("delta").load(str(locations.table(contract.name))).where(owner_predicate(owners))
+             .groupBy(*contract.owner).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect())
+    return {owner_key(**{name: row[name] for name in contract.owner}): (int(row["row_cnt"]), str(row["digest"])) for row in found}
+
+
+def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner], *, observe: Any = None) -> None:
+    """One replaceWhere commit; tried again when another partition of the same folder was committed meanwhile."""
+    from pyspark.errors import PySparkException
+
+    for attempt in range(1, COMMIT_ATTEMPTS + 1):
+        df = rows.hint("rebalance", *contract.partition_columns)  # few files a partition, large ones split
+        try:
+            writer = (observe(df) if observe else df).write.format("delta").mode("overwrite")
+            writer.option("replaceWhere", owner_predicate(owners)).save(str(locations.table(contract.name)))
+            return
+        except PySparkException as error:
+            if "DELTA_CONCURRENT" not in str(error) or attempt == COMMIT_ATTEMPTS:
+                raise
+            time.sleep(0.3 * attempt)
+
+
+def owner_predicate(owners: Sequence[Owner]) -> str:
+    """SQL that holds for exactly the owners' partitions: a conjunction of INs where they form a grid."""
+    names = list(owners[0])
+    values = {name: sorted({str(owner[name]) for owner in owners}) for name in names}
+    if reduce(lambda size, name: size * len(values[name]), names, 1) == len({tuple(map(str, o.values())) for o in owners}):
+        return " AND ".join(f"{name} IN ({_literals(values[name])})" for name in names)
+    return " OR ".join("(" + " AND ".join(f"{name} = {_literals([str(value)])}" for name, value in owner.items()) + ")" for owner in owners)
+
+
+def _literals(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
