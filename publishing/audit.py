@@ -1,0 +1,111 @@
+"""Judges a staged run before anybody sees it: its vectors, its figures, and the recall of the index made from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contracts.errors import QualityFailed
+from contracts.locations import Locations
+from contracts.releases import AUDIT, MANIFEST, MAPPING_FILE, METRICS_FILE, VECTORS_FILE, Release, sha256_of
+from publishing.index import Vectors, build_index
+
+MIN_COVERAGE = 0.99  # share of the ids that a model knows which have a vector
+MIN_RECALL = 0.95
+REQUIRED_METRICS = {"tpm": ("train_loss",), "cpm": ("train_loss",), "actr": ("train_loss",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One verdict of an audit, in words."""
+
+    name: str
+    passed: bool
+    expected: str
+    found: str
+
+
+def audit(locations: Locations, folder: Path) -> list[Check]:
+    """Audits a run folder, builds its index if the vectors are sound, and writes `audit.json` beside the manifest.
+
+    Raises:
+        QualityFailed: a check failed; readers go on seeing what they saw.
+    """
+    release = Release.read(folder)
+    checks = check_files(folder, release)
+    if all(check.passed for check in checks):
+        vectors = {entity: Vectors.read(folder / VECTORS_FILE, entity) for entity in ("user", "item")}
+        checks += [check for entity, found in vectors.items() for check in check_vectors(entity, found, release)]
+        checks += check_coverage(folder, vectors) + check_metrics(folder, release)
+        if all(check.passed for check in checks):
+            recall = build_index(locations.index(release.release_id), vectors["item"], release, manifest_sha256=sha256_of(folder / MANIFEST))
+            checks.append(Check(name="index_recall", passed=recall >= MIN_RECALL, expected=f"recall@10 >= {MIN_RECALL}", found=f"{recall:.3f}"))
+    passed = all(check.passed for check in checks)
+    text = json.dumps({"release_id": release.release_id, "passed": passed, "manifest_sha256": sha256_of(folder / MANIFEST),
+                       "checks": [asdict(check) for check in checks]}, indent=2)
+    temporary = folder / f".{AUDIT}.tmp"
+    temporary.write_text(text + "\n")
+    os.replace(temporary, folder / AUDIT)
+    if not passed:
+        failed = next(check for check in checks if not check.passed)
+        raise QualityFailed(f"{release.release_id}: {failed.name}: expected {failed.expected}, found {failed.found}. "
+                            f"Nothing was published. Report: {folder / AUDIT}")
+    return checks
+
+
+def check_files(folder: Path, release: Release) -> list[Check]:
+    """Every file of the manifest is there and is the one that training wrote."""
+    bad = [name for name, digest in release.files.items() if not (folder / name).is_file() or sha256_of(folder / name) != digest]
+    absent = [name for name in (VECTORS_FILE, METRICS_FILE, MAPPING_FILE) if name not in release.files]
+    return [Check(name="files", passed=not bad and not absent, expected="the files of the manifest, unchanged",
+                  found="those" if not bad + absent else f"changed or missing: {', '.join(bad + absent)}")]
+
+
+def check_vectors(entity: str, vectors: Vectors, release: Release) -> list[Check]:
+    """Dimension, finiteness, norms and distinct ids of an entity's vectors."""
+    dims, expected = set(vectors.dims.tolist()), release.dims.get(entity)
+    checks = [
+        Check(name=f"{entity}_vectors", passed=len(vectors.ids) > 0, expected="at least one vector", found=f"{len(vectors.ids)} vectors"),
+        Check(name=f"{entity}_dimension", passed=dims == {expected}, expected=f"dimension {expected}", found=f"dimensions {sorted(dims)}"),
+        Check(name=f"{entity}_distinct_ids", passed=len(np.unique(vectors.ids)) == len(vectors.ids), expected="each id once",
+              found=f"{len(vectors.ids) - len(np.unique(vectors.ids))} repeated"),
+    ]
+    if not all(check.passed for check in checks):
+        return checks
+    bad = int((~np.isfinite(vectors.values).all(axis=1)).sum())
+    checks.append(Check(name=f"{entity}_finite", passed=bad == 0, expected="finite values", found=f"{bad} vectors with NaN or infinity"))
+    if bad == 0:
+        largest = float(np.abs(vectors.values).max())
+        checks.append(Check(name=f"{entity}_norm", passed=0 < largest < 1e4, expected="values not all zero, below 10000", found=f"largest {largest:.3g}"))
+    return checks
+
+
+def check_coverage(folder: Path, vectors: dict[str, Vectors]) -> list[Check]:
+    """Nearly every user and item that the model knows has a vector."""
+    mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"])
+    checks = []
+    for entity, found in vectors.items():
+        known = mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy()
+        share = float(np.isin(known, found.ids).mean()) if len(known) else 1.0
+        checks.append(Check(name=f"{entity}_coverage", passed=share >= MIN_COVERAGE, expected=f"a vector for {MIN_COVERAGE:.0%} of the known ids",
+                            found=f"{share:.1%} of {len(known)}"))
+    return checks
+
+
+def check_metrics(folder: Path, release: Release) -> list[Check]:
+    """The training loss is there and finite: a model that diverged is not published."""
+    rows = pq.read_table(folder / METRICS_FILE).to_pylist()
+    figures = {row["metric"]: row["value"] for row in rows}
+    checks = []
+    for name in REQUIRED_METRICS[release.kind]:
+        value = figures.get(name)
+        ok = value is not None and math.isfinite(value)
+        checks.append(Check(name=name, passed=ok, expected="a finite figure", found=str(value)))
+    return checks

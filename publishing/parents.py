@@ -1,0 +1,50 @@
+"""Which releases and samples a period needs, and which of them are not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from contracts.periods import Parent
+from contracts.releases import DEFAULT_VARIANT
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+
+DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
+
+
+def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[str]:
+    """What a period's training still waits for, each as a sentence that ends with the command that makes it; [] if nothing."""
+    lineage = deployment.lineage
+    missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(parent, deployment)
+               if reader.active(parent.kind, variant, parent.period) is None]
+    table = "ad_samples" if kind == "actr" else "natural_samples"
+    days = sample_days(deployment, kind, period)
+    built = reader.builds(table, [owner_key(ds=day) for day in days])
+    absent = [day for day in days if owner_key(ds=day) not in built]
+    if absent:
+        missing.append(f"{table} of {len(absent)} days, the first {absent[0]}: airflow backfill create --dag-id features_daily "
+                       f"--from-date {absent[0]} --to-date {absent[-1]}")
+    return missing
+
+
+def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[date]:
+    """Days whose samples the training of a period reads for certain."""
+    lineage = deployment.lineage
+    whole = lineage.period(kind, period)
+    if kind == "cpm":
+        return lineage.cpm_training_days(whole)
+    if kind == "actr":
+        return lineage.actr_training_days(period, replay_days=deployment.replay_days) if period == deployment.actr_start else [period]
+    return [day for day in whole.days() if day >= deployment.history_start]
+
+
+def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
+    return deployment.variants if parent.kind == "actr" else (DEFAULT_VARIANT,)
+
+
+def _sentence(parent: Parent, variant: str) -> str:
+    name = parent.kind if variant == DEFAULT_VARIANT else f"{parent.kind} ({variant})"
+    return (f"the {parent.role} {name} of {parent.period}: airflow backfill create --dag-id {DAG_OF_KIND[parent.kind]} "
+            f"--from-date {parent.period} --to-date {parent.period}")

@@ -1,0 +1,1 @@
+"""Landing files -> logs -> features -> samples, by Spark; every write goes through `lake.writing`."""

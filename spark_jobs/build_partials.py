@@ -1,0 +1,67 @@
+"""What each day leaves for the days after it: per user the day's positives, per user, item and category its counts.
+
+A partial depends on its own day's log alone, so days may be built in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.features import BEHAVIOUR_TYPE, LOGS, Log
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+from lake.writing import Build, read_delta, record_builds, write_partitions
+
+TABLES = ("behaviour_partials", "statistic_partials")
+
+
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
+    """Builds both partials of both logs.
+
+    Raises:
+        ParentMissing: a day's log was never ingested.
+    """
+    reader = LakeReader(locations)
+    inputs: dict[str, dict[str, str]] = {}
+    for log in LOGS:
+        read = reader.require_builds(f"{log}_log", [owner_key(ds=day) for day in days],
+                                     hint=f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}")
+        inputs |= {owner_key(ds=day, log=log): {key: read[key]} for day in days for key in [f"{log}_log/{owner_key(ds=day)}"]}
+    owners = [{"ds": day, "log": log} for day in days for log in LOGS]
+    builds = []
+    for name, aggregate in zip(TABLES, (aggregate_behaviours, aggregate_statistics), strict=True):
+        frames = [aggregate(_log_of(spark, locations, log, days), log) for log in LOGS]
+        builds += write_partitions(spark, locations, name, frames[0].unionByName(frames[1]), owners=owners, inputs=inputs)
+    record_builds(spark, locations, builds)
+    return builds
+
+
+def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+    """What `run` writes, by table: its locks."""
+    return {name: [owner_key(ds=day, log=log) for day in days for log in LOGS] for name in TABLES}
+
+
+def aggregate_behaviours(rows: DataFrame, log: Log) -> DataFrame:
+    """Log rows -> one row per (ds, user_id): the day's positives, oldest first."""
+    positives = rows.where(F.col("action") >= 1)
+    behaviour = F.struct("event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds")
+    return positives.groupBy("ds", "user_id").agg(F.sort_array(F.collect_list(behaviour)).cast(f"array<{BEHAVIOUR_TYPE}>").alias("behaviours")
+                                                  ).withColumn("log", F.lit(log))
+
+
+def aggregate_statistics(rows: DataFrame, log: Log) -> DataFrame:
+    """Log rows -> one row per (ds, entity, entity_id): impressions and clicks."""
+    keys = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), F.col(f"{entity}_id").alias("entity_id"))
+                               for entity in ("user", "item", "category"))))
+    counted = rows.select("ds", "click", keys.alias("key")).groupBy("ds", "key.entity", "key.entity_id")
+    return counted.agg(F.count(F.lit(1)).alias("impressions"), F.sum("click").alias("clicks")).withColumn("log", F.lit(log))
+
+
+def _log_of(spark: SparkSession, locations: Locations, log: Log, days: Sequence[date]) -> DataFrame:
+    return read_delta(spark, locations, f"{log}_log").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))

@@ -1,0 +1,83 @@
+"""Histories, once per user and day: the last 200 positives before the day and those of the day, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.locations import Locations
+from contracts.periods import ONE_DAY, days_between
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+from lake.writing import Build, read_delta, replace_partitions
+from spark_jobs import build_checkpoints
+from spark_jobs.build_checkpoints import last_behaviours
+from spark_jobs.inputs import require_partials
+
+TABLE = "user_histories"
+
+
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
+    """Builds the histories of consecutive days, from the newest checkpoint before the first of them and the partials since.
+
+    Raises:
+        ParentMissing: the partials of a day since history_start were never built.
+    """
+    base = deployment.lineage.checkpoint_before(days[0])
+    if base is not None:
+        build_checkpoints.run(spark, locations, deployment, base)
+    reader = LakeReader(locations)
+    since = base or deployment.history_start
+    read = require_partials(reader, "behaviour_partials", list(days_between(since, days[-1] + ONE_DAY)))
+    active = require_partials(reader, "statistic_partials", list(days))
+    before = reader.builds("behaviour_checkpoints", [owner_key(until_ds=base, log=log) for log in ("natural", "ad")]) if base else {}
+    checkpoint = {f"behaviour_checkpoints/{owner}": build["digest"] for owner, build in before.items()}
+    inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in (read | active).items() if _day_of(key) <= str(day)}
+              for day in days}
+    histories = with_history(_active_users(spark, locations, days), _parts_by_user(spark, locations, base, since, days[-1]))
+    return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
+
+
+def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[str]]:
+    """What `run` writes, by table: its locks."""
+    base = deployment.lineage.checkpoint_before(days[0])
+    return {TABLE: [owner_key(ds=day) for day in days], **(build_checkpoints.partitions(base) if base else {})}
+
+
+def with_history(active: DataFrame, parts: DataFrame) -> DataFrame:
+    """Adds `behaviours`; drops users of the day without any.
+
+    Args:
+        active: ds, user_id.
+        parts: user_id, `parts`: array of (ds, behaviours), ds null for what a checkpoint holds.
+    """
+    def behaviours_of(condition: str) -> Column:
+        return F.sort_array(F.flatten(F.expr(f"transform(filter(parts, part -> {condition}), part -> part.behaviours)")))
+
+    before = last_behaviours(behaviours_of("part.ds IS NULL OR part.ds < ds"))
+    rows = active.join(parts, "user_id").withColumn("behaviours", F.sort_array(F.concat(before, behaviours_of("part.ds = ds"))))
+    return rows.where(F.size("behaviours") > 0).select("user_id", "behaviours", "ds")
+
+
+def _active_users(spark: SparkSession, locations: Locations, days: Sequence[date]) -> DataFrame:
+    """ds, user_id: users with an impression on the day, in either log."""
+    counted = read_delta(spark, locations, "statistic_partials").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
+    return counted.where(F.col("entity") == "user").select("ds", F.col("entity_id").alias("user_id")).distinct()
+
+
+def _parts_by_user(spark: SparkSession, locations: Locations, base: date | None, since: date, last: date) -> DataFrame:
+    partials = read_delta(spark, locations, "behaviour_partials").where(F.col("ds").between(F.lit(since), F.lit(last)))
+    parts = partials.select("user_id", "ds", "behaviours")
+    if base is not None:
+        merged = read_delta(spark, locations, build_checkpoints.TABLE).where(F.col("until_ds") == F.lit(base))
+        parts = parts.unionByName(merged.select("user_id", F.lit(None).cast("date").alias("ds"), "behaviours"))
+    return parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
+
+
+def _day_of(input_key: str) -> str:
+    """The ds of an input such as `behaviour_partials/ds=2026-01-01,log=ad`."""
+    return input_key.split("ds=")[1].split(",")[0]

@@ -1,0 +1,119 @@
+"""`tributary spark_jobs`: each job by hand, with the arguments that the scheduler uses."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from importlib import import_module
+from typing import Any
+
+from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
+from contracts.commands import day as day_argument
+from contracts.locations import Locations
+from contracts.settings import Deployment
+
+DAY_JOBS = {
+    "ingest_logs": "landing files -> natural_log, ad_log, quarantine",
+    "build_partials": "logs -> behaviour_partials, statistic_partials",
+    "build_user_histories": "partials and the newest checkpoint -> user_histories",
+    "build_statistics": "partials -> entity_statistics",
+    "build_samples": "logs, histories, statistics -> natural_samples, ad_samples",
+}
+NEXT = {
+    "ingest_logs": "tributary validation run --table natural_log --table ad_log {span}",
+    "build_partials": "tributary spark_jobs build_user_histories {span}",
+    "build_user_histories": "tributary spark_jobs build_statistics {span}",
+    "build_statistics": "tributary spark_jobs build_samples {span}",
+    "build_samples": "tributary validation run --table natural_samples --table ad_samples {span}",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tributary spark_jobs", description="Spark jobs; every write to a Delta table.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="JOB")
+    for name, what in DAY_JOBS.items():
+        job = commands.add_parser(name, help=what, description=what)
+        add_home(job)
+        add_days(job)
+    checkpoint = commands.add_parser("build_checkpoints", help="partials -> behaviour_checkpoints (made when first needed; rarely by hand)")
+    add_home(checkpoint)
+    checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
+    check = commands.add_parser("check_partials", help="are the partials there that a day's features need? exit 75: not yet")
+    add_home(check)
+    check.add_argument("--ds", type=day_argument, required=True)
+    publish = commands.add_parser("publish_release", help="audited runs -> vectors, predictions, metrics, release, activation")
+    add_home(publish)
+    publish.add_argument("--kind", required=True, choices=("tpm", "cpm", "actr"))
+    publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
+    options = parser.parse_args(argv)
+    locations, deployment = deployment_of(options)
+    return _COMMANDS.get(options.command, _run_days)(options, locations, deployment)
+
+
+def _run_days(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    days = days_of(options)
+    deployment.refuse_unfinished(days[-1], datetime.now(UTC))
+    job = import_module(f"spark_jobs.{options.command}")
+    partitions = job.partitions(days, deployment) if options.command == "build_user_histories" else job.partitions(days)
+    builds = _write(locations, options.command, days, partitions, lambda spark: job.run(spark, locations, deployment, days))
+    _say(builds, days)
+    span = f"--ds {days[0]}" if len(days) == 1 else f"--from {days[0]} --to {days[-1]}"
+    print(f"next: {NEXT[options.command].format(span=span)}")
+    return 0
+
+
+def _run_checkpoint(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    from spark_jobs import build_checkpoints
+
+    partitions = build_checkpoints.partitions(options.until)
+    _say(_write(locations, "build_checkpoints", [options.until], partitions,
+                lambda spark: build_checkpoints.run(spark, locations, deployment, options.until)), [options.until])
+    return 0
+
+
+def _check_partials(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    from lake.reader import LakeReader
+    from spark_jobs.inputs import check_partials
+
+    count = check_partials(LakeReader(locations), deployment, options.ds)
+    print(f"partials of all {count} days from {deployment.history_start} to {options.ds} are there")
+    return 0
+
+
+def _publish(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    from spark_jobs import publish_release
+
+    return publish_release.command(locations, deployment, options.kind, options.period)
+
+
+def _write(locations: Locations, title: str, days: Sequence[date], partitions: dict[str, list[str]], run: Callable[[Any], list[Any]]) -> list[Any]:
+    from lake.session import writing_session
+
+    span = str(days[0]) if len(days) == 1 else f"{days[0]} .. {days[-1]}"
+    with stage(f"{title} {span}"), writing_session(locations, app=title, partitions=partitions) as spark:
+        return run(spark)
+
+
+def _say(builds: Sequence[Any], days: Sequence[date]) -> None:
+    """Prints what was written: a row a partition for a day, a row a table for a range."""
+    if not builds:
+        print("nothing to do: it is there already")
+        return
+    if len(days) == 1:
+        rows = [(b.table_name, b.owner, b.row_cnt, ", ".join(f"{k} {v}" for k, v in b.counts.items() if v)) for b in builds]
+        print(table_text(("wrote", "partition", "rows", "of which"), rows))
+        return
+    names = list(dict.fromkeys(b.table_name for b in builds))
+    rows = []
+    for name in names:
+        of_table = [b for b in builds if b.table_name == name]
+        keys = dict.fromkeys(k for b in of_table for k in b.counts)
+        totals = ", ".join(f"{k} {total}" for k in keys if (total := sum(b.counts[k] for b in of_table)))
+        rows.append((name, f"{len(of_table)} partitions", sum(b.row_cnt for b in of_table), totals))
+    print(table_text(("wrote", "partitions", "rows", "of which"), rows))
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
+    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
+}

@@ -1,0 +1,121 @@
+"""Landing files -> natural_log, ad_log and quarantine: typed, deduplicated, bad rows set aside with the rule they break.
+
+A day is a function of the landing files of that day and of the allowed lateness before it, so a live run and a backfill
+agree. Every row read is kept, a duplicate, or in quarantine.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from contracts import tables
+from contracts.features import LOGS, Log
+from contracts.locations import Locations
+from contracts.periods import days_between
+from contracts.settings import Deployment
+from contracts.tables import LANDING_COLUMNS, owner_key
+from lake.writing import Build, record_builds, write_partitions
+from spark_jobs.landing import digest_of_files, landing_files, read_landing
+from spark_jobs.rules import CORRUPT, RAW, rules_for, typed
+
+STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "late")
+
+
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
+    """Ingests both logs of these consecutive days in one pass.
+
+    Raises:
+        BadInput: a landing day is missing or empty, or a file lacks a column.
+    """
+    builds = []
+    for log in LOGS:
+        builds += _ingest(spark, locations, deployment, log, days)
+    record_builds(spark, locations, builds)
+    return builds
+
+
+def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+    """What `run` writes, by table: its locks."""
+    return {**{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
+            "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS]}
+
+
+def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date]) -> list[Build]:
+    lookback = timedelta(days=deployment.allowed_lateness_days)
+    first = max(days[0] - lookback, min(deployment.history_start, days[0]))
+    files = {day: landing_files(locations, log, day) for day in days_between(first, days[-1] + timedelta(days=1))}
+    digests = {day: digest_of_files(paths) for day, paths in files.items()}
+    rows = with_status(with_broken_rule(with_typed(read_landing(spark, log, sum(files.values(), [])), log, deployment), log, deployment),
+                       log=log, lateness_days=deployment.allowed_lateness_days)
+    rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
+    try:
+        figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
+        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS} for day in days}
+        inputs = {day: {f"landing/{owner_key(log=log, ds=d)}": digests[d] for d in digests if day - lookback <= d <= day} for day in days}
+        kept = rows.where(F.col("status") == "kept")
+        logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
+                                inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
+        owners = [{"ds": day, "log": log} for day in days]
+        bad = write_partitions(spark, locations, "quarantine", to_quarantine(rows, log), owners=owners,
+                               inputs={owner_key(**owner): inputs[owner["ds"]] for owner in owners})
+        return logs + bad
+    finally:
+        rows.unpersist()
+
+
+def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
+    """Adds each landing column as its contract's type (null where unreadable), `event_day` and `late`."""
+    contract = tables.table(f"{log}_log")
+    values = {name: typed(contract.column(name), hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
+    event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
+    return rows.withColumns(values).withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
+
+
+def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
+    """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks; null where it keeps them all."""
+    verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
+                                             F.lit(rule.expected).alias("expected"), rule.found.cast("string").alias("found")))
+                for rule in rules_for(log, deployment))
+    return rows.withColumn("broken", F.coalesce(*verdicts)).select("*", "broken.*").drop("broken")
+
+
+def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
+    """Adds `status` (kept, duplicate, quarantined) and `conflicting`: a duplicate whose payload differs from the first.
+
+    A row duplicates another if its event_id was seen before on the same landing day (the smallest payload hash is kept)
+    or on one of the `lateness_days` before it.
+    """
+    payload = F.xxhash64(*(name for name in LANDING_COLUMNS[log] if name != "arrival_ts"))
+    good = F.col("rule").isNull()
+    # Bad rows have no reliable event_id: each is a group of its own, so that one window serves all.
+    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id"))})
+    seen = Window.partitionBy("group_id", good).orderBy("ds", "payload", "arrival_ts", "file")
+    rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
+    is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))
+    status = F.when(~good, "quarantined").when(is_duplicate, "duplicate").otherwise("kept")
+    return rows.withColumns({"status": status, "conflicting": is_duplicate & (F.col("payload") != F.col("first_payload"))}).drop(
+        "payload", "group_id", "previous_ds", "first_payload")
+
+
+def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
+    """The bad rows, in the quarantine's columns: the whole landing row as JSON."""
+    fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
+    line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
+    return rows.where(F.col("status") == "quarantined").select(
+        "rule", "field", "expected", "found", "file", F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields).alias("raw"),
+        F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
+
+
+def _counts() -> list[Column]:
+    def count(condition: Column) -> Column:
+        return F.sum(F.when(condition, 1).otherwise(0))
+
+    status = F.col("status")
+    return [F.count(F.lit(1)).alias("read"), count(status == "kept").alias("kept"), count(status == "duplicate").alias("duplicates"),
+            count(F.col("conflicting")).alias("conflicting_duplicates"), count(status == "quarantined").alias("quarantined"),
+            count((status == "kept") & F.col("late")).alias("late")]

@@ -1,0 +1,50 @@
+"""Which partitions a day's features read, and whether they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from contracts.errors import NotYet
+from contracts.features import LOGS, STATISTIC_WINDOWS
+from contracts.periods import ONE_DAY, days_between
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+
+
+def partial_owners(days: Sequence[date]) -> list[str]:
+    """Owner keys of the partials of these days, both logs."""
+    return [owner_key(ds=day, log=log) for day in days for log in LOGS]
+
+
+def statistic_days(day: date, deployment: Deployment) -> list[date]:
+    """Days whose partials the statistics of `day` read: the longest window before it, and itself for who is active."""
+    return list(days_between(max(deployment.history_start, day - timedelta(days=max(STATISTIC_WINDOWS))), day + ONE_DAY))
+
+
+def require_partials(reader: LakeReader, name: str, days: Sequence[date]) -> dict[str, str]:
+    """Digests of the partials of these days, by `table/owner`.
+
+    Raises:
+        ParentMissing: one was never built.
+    """
+    hint = f"Make it: tributary spark_jobs build_partials --from {days[0]} --to {days[-1]}" if days else ""
+    return reader.require_builds(name, partial_owners(days), hint=hint)
+
+
+def check_partials(reader: LakeReader, deployment: Deployment, day: date) -> int:
+    """Number of days whose partials the features of `day` rest on: every day since history_start, and `day` itself.
+
+    Raises:
+        NotYet: one of them was not built yet; a missing day is never taken for an empty one.
+    """
+    days = list(days_between(deployment.history_start, day + ONE_DAY))
+    for name in ("behaviour_partials", "statistic_partials"):
+        built = reader.builds(name)
+        missing = [owner for owner in partial_owners(days) if owner not in built]
+        if missing:
+            first = missing[0].split(",")[0].removeprefix("ds=")
+            raise NotYet(f"{name}: expected every day from {days[0]} to {day}, {len(missing)} partitions are missing, the first {missing[0]}. "
+                         f"If nothing is running: airflow backfill create --dag-id logs_daily --from-date {first} --to-date {day}")
+    return len(days)
