@@ -23,7 +23,7 @@ class Locations:
 
     @property
     def truth(self) -> Path:
-        """The simulator's true click probability of each ad impression: `<day>.parquet` (event_id, probability)."""
+        """The simulator's true click probability of each impression: `<day>.parquet` (event_id, log, probability)."""
         return self.home / "truth"
 
     @property

@@ -144,9 +144,15 @@ def _check_keys(values: dict[str, object], known: set[str], *, required: set[str
         raise BadInput(where, name, expected="a value", found="nothing")
 
 
-def home_folder() -> Path:
+def home_folder(default: str = DEFAULT_HOME) -> Path:
     """The deployment's folder: TRIBUTARY_HOME, else `tributary-home` under the working folder."""
-    return Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).resolve()
+    return Path(os.environ.get(HOME_VARIABLE) or default).resolve()
+
+
+def data_folder() -> Path | None:
+    """Where the original files of public data sets lie, from TRIBUTARY_DATA."""
+    value = os.environ.get(DATA_VARIABLE)
+    return Path(value).resolve() if value else None
 
 
 def jars_folder() -> Path | None:

@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contracts.errors import BadInput
-from contracts.features import ACTIONS, BEHAVIOUR_TYPE, ENTITIES, FEATURES, LOGS, STATISTICS, Feature, Log, features_in_log
+from contracts.features import (
+    ACTIONS,
+    BEHAVIOUR_TYPE,
+    ENTITIES,
+    FEATURES,
+    LOGS,
+    STATISTIC_WINDOWS,
+    STATISTICS,
+    Feature,
+    Log,
+    features_in_log,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +240,9 @@ _ALL = (
         grain="one user, item or category of the day: window sums over the days before it",
         columns=(
             *_ENTITY_KEY,
-            *(Column(name=f"{log}_{what}_{days}d_cnt", type="bigint", meaning=f"{what} in the {log} log, last {days} days before", minimum=0)
-              for log in LOGS for days in sorted({s.window_days for s in STATISTICS}) for what in ("impressions", "clicks")),
+            *(Column(name=f"{log}_{what}_{days}d_cnt", type="bigint", minimum=0,
+                     meaning=f"{what} in the {log} log, in the {days} days before")
+              for log in LOGS for days in STATISTIC_WINDOWS for what in ("impressions", "clicks")),
             _DS,
         ),
         owner=("ds",),

@@ -86,4 +86,6 @@ def _neighbours(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"audit": _audit, "parents": _parents, "releases": _releases, "neighbours": _neighbours}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "audit": _audit, "parents": _parents, "releases": _releases, "neighbours": _neighbours,
+}

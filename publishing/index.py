@@ -45,7 +45,7 @@ class Vectors:
         return cls(rows["id"].to_numpy(), flat.reshape(-1, width) if width else np.zeros((0, 0), np.float32), dims)
 
 
-def build_index(folder: Path, vectors: Vectors, release: Release, *, manifest_sha256: str) -> float:
+def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha256: str) -> float:
     """Builds the index of a release and puts it in place at once, whole.
 
     Cosine similarity: vectors are normalised, the metric is the inner product.

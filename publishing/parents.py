@@ -24,8 +24,8 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
     if absent:
-        missing.append(f"{table} of {len(absent)} days, the first {absent[0]}: airflow backfill create --dag-id features_daily "
-                       f"--from-date {absent[0]} --to-date {absent[-1]}")
+        missing.append(f"{table} of {len(absent)} days, the first {absent[0]}: tributary dags backfill features_daily "
+                       f"--from {absent[0]} --to {absent[-1]}")
     return missing
 
 
@@ -46,5 +46,5 @@ def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
 
 def _sentence(parent: Parent, variant: str) -> str:
     name = parent.kind if variant == DEFAULT_VARIANT else f"{parent.kind} ({variant})"
-    return (f"the {parent.role} {name} of {parent.period}: airflow backfill create --dag-id {DAG_OF_KIND[parent.kind]} "
-            f"--from-date {parent.period} --to-date {parent.period}")
+    return (f"the {parent.role} {name} of {parent.period}: tributary dags backfill {DAG_OF_KIND[parent.kind]} "
+            f"--from {parent.period} --to {parent.period}")

@@ -42,7 +42,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     return builds
 
 
-def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
     return {name: [owner_key(ds=day, log=log) for day in days for log in LOGS] for name in TABLES}
 
@@ -51,8 +51,8 @@ def aggregate_behaviours(rows: DataFrame, log: Log) -> DataFrame:
     """Log rows -> one row per (ds, user_id): the day's positives, oldest first."""
     positives = rows.where(F.col("action") >= 1)
     behaviour = F.struct("event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds")
-    return positives.groupBy("ds", "user_id").agg(F.sort_array(F.collect_list(behaviour)).cast(f"array<{BEHAVIOUR_TYPE}>").alias("behaviours")
-                                                  ).withColumn("log", F.lit(log))
+    sequence = F.sort_array(F.collect_list(behaviour)).cast(f"array<{BEHAVIOUR_TYPE}>")
+    return positives.groupBy("ds", "user_id").agg(sequence.alias("behaviours")).withColumn("log", F.lit(log))
 
 
 def aggregate_statistics(rows: DataFrame, log: Log) -> DataFrame:

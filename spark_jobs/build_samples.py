@@ -1,4 +1,4 @@
-"""Training rows, thin and point in time: an impression, what was known of it then, and how far into its user's history it sees."""
+"""Training rows, thin and point in time: an impression, what was known then, how far into its user's history it sees."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.writing import Build, read_delta, record_builds, write_partitions
 
+# Which job makes what is read here: for the message when it is missing.
+MADE_BY = {"user_histories": "build_user_histories", "entity_statistics": "build_statistics",
+           **{f"{log}_log": "ingest_logs" for log in LOGS}}
+
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
     """Builds the natural and ad samples of consecutive days.
@@ -24,21 +28,22 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     """
     reader, owners = LakeReader(locations), [owner_key(ds=day) for day in days]
     span = f"--from {days[0]} --to {days[-1]}"
-    made_by = {"user_histories": "build_user_histories", "entity_statistics": "build_statistics", **{f"{log}_log": "ingest_logs" for log in LOGS}}
-    read = {name: reader.require_builds(name, owners, hint=f"Make it: tributary spark_jobs {job} {span}") for name, job in made_by.items()}
+    read: dict[str, str] = {}
+    for name, job in MADE_BY.items():
+        read |= reader.require_builds(name, owners, hint=f"Make it: tributary spark_jobs {job} {span}")
     builds = []
     for log in LOGS:
-        inputs = {owner: {key: read[name][key] for name in ("user_histories", "entity_statistics", f"{log}_log") for key in [f"{name}/{owner}"]}
-                  for owner in owners}
+        sources = (f"{log}_log", "user_histories", "entity_statistics")
+        inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
         rows, histories, statistics = (read_delta(spark, locations, name).where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
-                                       for name in (f"{log}_log", "user_histories", "entity_statistics"))
+                                       for name in sources)
         samples = to_samples(rows, histories, statistics, deployment)
         builds += write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
     record_builds(spark, locations, builds)
     return builds
 
 
-def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
     return {f"{log}_samples": [owner_key(ds=day) for day in days] for log in LOGS}
 
@@ -53,7 +58,8 @@ def to_samples(rows: DataFrame, histories: DataFrame, statistics: DataFrame, dep
         deployment: time zone and feedback delay.
     """
     rows = rows.where(~F.col("late"))
-    samples = rows.join(with_history_end(aggregate_requests(rows), histories, deployment.feedback_delay_seconds), ["ds", "request_id", "user_id"])
+    requests = with_history_end(aggregate_requests(rows), histories, deployment.feedback_delay_seconds)
+    samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:
         samples = samples.join(_statistics_of(statistics, entity), ["ds", f"{entity}_id"], "left")
     counts = {name: F.coalesce(F.col(name), F.lit(0).cast("bigint")) for statistic in STATISTICS for name in statistic.columns}

@@ -39,7 +39,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     return replace_partitions(spark, locations, TABLE, statistics, owners=[{"ds": day} for day in days], inputs=inputs)
 
 
-def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
     return {TABLE: [owner_key(ds=day) for day in days]}
 
@@ -49,7 +49,8 @@ def aggregate_windows(partials: DataFrame) -> DataFrame:
     figures = ("impressions", "clicks")
     daily = partials.groupBy("entity", "entity_id", "ds").agg(
         *(F.sum(F.when(F.col("log") == log, F.col(figure)).otherwise(0)).alias(f"{log}_{figure}") for log in LOGS for figure in figures))
+    no_impressions = F.lit(0).cast("bigint")
     by_day = Window.partitionBy("entity", "entity_id").orderBy(F.datediff("ds", F.lit(date(1970, 1, 1))))
-    sums = {f"{log}_{figure}_{days}d_cnt": F.coalesce(F.sum(f"{log}_{figure}").over(by_day.rangeBetween(-days, -1)), F.lit(0).cast("bigint"))
+    sums = {f"{log}_{figure}_{days}d_cnt": F.coalesce(F.sum(f"{log}_{figure}").over(by_day.rangeBetween(-days, -1)), no_impressions)
             for log in LOGS for days in STATISTIC_WINDOWS for figure in figures}
     return daily.withColumns(sums).select("entity", "entity_id", *sums, "ds")

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = commands.add_parser(name, help=what, description=what)
         add_home(job)
         add_days(job)
+        if name == "ingest_logs":
+            job.add_argument("--allow-empty", action="store_true", help="a landing day without a row is right")
     checkpoint = commands.add_parser("build_checkpoints", help="partials -> behaviour_checkpoints (made when first needed; rarely by hand)")
     add_home(checkpoint)
     checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
@@ -55,8 +57,9 @@ def _run_days(options: argparse.Namespace, locations: Locations, deployment: Dep
     days = days_of(options)
     deployment.refuse_unfinished(days[-1], datetime.now(UTC))
     job = import_module(f"spark_jobs.{options.command}")
-    partitions = job.partitions(days, deployment) if options.command == "build_user_histories" else job.partitions(days)
-    builds = _write(locations, options.command, days, partitions, lambda spark: job.run(spark, locations, deployment, days))
+    extra = {"allow_empty": options.allow_empty} if options.command == "ingest_logs" else {}
+    builds = _write(locations, options.command, days, job.partitions(days, deployment),
+                    lambda spark: job.run(spark, locations, deployment, days, **extra))
     _say(builds, days)
     span = f"--ds {days[0]}" if len(days) == 1 else f"--from {days[0]} --to {days[-1]}"
     print(f"next: {NEXT[options.command].format(span=span)}")
@@ -87,7 +90,8 @@ def _publish(options: argparse.Namespace, locations: Locations, deployment: Depl
     return publish_release.command(locations, deployment, options.kind, options.period)
 
 
-def _write(locations: Locations, title: str, days: Sequence[date], partitions: dict[str, list[str]], run: Callable[[Any], list[Any]]) -> list[Any]:
+def _write(locations: Locations, title: str, days: Sequence[date], partitions: dict[str, list[str]],
+           run: Callable[[Any], list[Any]]) -> list[Any]:
     from lake.session import writing_session
 
     span = str(days[0]) if len(days) == 1 else f"{days[0]} .. {days[-1]}"

@@ -26,32 +26,43 @@ from spark_jobs.rules import CORRUPT, RAW, rules_for, typed
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "late")
 
 
-def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date], *,
+        allow_empty: bool = False) -> list[Build]:
     """Ingests both logs of these consecutive days in one pass.
+
+    Args:
+        spark: the session.
+        locations: the deployment's paths.
+        deployment: its settings.
+        days: consecutive landing days.
+        allow_empty: a landing day without a row is right.
 
     Raises:
         BadInput: a landing day is missing or empty, or a file lacks a column.
     """
     builds = []
     for log in LOGS:
-        builds += _ingest(spark, locations, deployment, log, days)
+        builds += _ingest(spark, locations, deployment, log, days, allow_empty)
     record_builds(spark, locations, builds)
     return builds
 
 
-def partitions(days: Sequence[date]) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
     return {**{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
             "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS]}
 
 
-def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date]) -> list[Build]:
+def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
+            allow_empty: bool) -> list[Build]:
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
-    files = {day: landing_files(locations, log, day) for day in days_between(first, days[-1] + timedelta(days=1))}
+    landing_days = days_between(first, days[-1] + timedelta(days=1))
+    files = {day: landing_files(locations, log, day, allow_empty=allow_empty) for day in landing_days}
     digests = {day: digest_of_files(paths) for day, paths in files.items()}
-    rows = with_status(with_broken_rule(with_typed(read_landing(spark, log, sum(files.values(), [])), log, deployment), log, deployment),
-                       log=log, lateness_days=deployment.allowed_lateness_days)
+    landing = read_landing(spark, log, [path for paths in files.values() for path in paths])
+    rows = with_broken_rule(with_typed(landing, log, deployment), log, deployment)
+    rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
     try:
         figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
@@ -60,9 +71,8 @@ def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, l
         kept = rows.where(F.col("status") == "kept")
         logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
                                 inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
-        owners = [{"ds": day, "log": log} for day in days]
-        bad = write_partitions(spark, locations, "quarantine", to_quarantine(rows, log), owners=owners,
-                               inputs={owner_key(**owner): inputs[owner["ds"]] for owner in owners})
+        bad = write_partitions(spark, locations, "quarantine", to_quarantine(rows, log), owners=[{"ds": day, "log": log} for day in days],
+                               inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
         return logs + bad
     finally:
         rows.unpersist()

@@ -45,6 +45,6 @@ def check_partials(reader: LakeReader, deployment: Deployment, day: date) -> int
         missing = [owner for owner in partial_owners(days) if owner not in built]
         if missing:
             first = missing[0].split(",")[0].removeprefix("ds=")
-            raise NotYet(f"{name}: expected every day from {days[0]} to {day}, {len(missing)} partitions are missing, the first {missing[0]}. "
-                         f"If nothing is running: airflow backfill create --dag-id logs_daily --from-date {first} --to-date {day}")
+            raise NotYet(f"{name}: expected every day from {days[0]} to {day}, found {len(missing)} partitions missing, "
+                         f"the first {missing[0]}. If nothing is running: tributary dags backfill logs_daily --from {first} --to {day}")
     return len(days)

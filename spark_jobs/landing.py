@@ -20,8 +20,14 @@ from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS
 from spark_jobs.rules import CORRUPT, RAW
 
 
-def landing_files(locations: Locations, log: Log, day: date) -> list[Path]:
+def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: bool = False) -> list[Path]:
     """A landing day's files.
+
+    Args:
+        locations: the deployment's paths.
+        log: natural or ad.
+        day: day of arrival.
+        allow_empty: a person says that files without a row are right.
 
     Raises:
         BadInput: no folder, no file, or only files without a row.
@@ -33,8 +39,9 @@ def landing_files(locations: Locations, log: Log, day: date) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix == ".csv")
     if not files:
         raise BadInput(folder, "landing day", expected="at least one .csv file", found="none")
-    if not any(_has_rows(path) for path in files):
-        raise BadInput(files[0], "rows", expected="at least one row on this landing day", found="none")
+    if not allow_empty and not any(_has_rows(path) for path in files):
+        raise BadInput(files[0], "rows", expected="at least one row on this landing day", found="none",
+                       hint="If the day was empty indeed, say so: tributary spark_jobs ingest_logs --allow-empty.")
     return files
 
 

@@ -1,0 +1,53 @@
+# `make help` lists the targets. Set-up needs Linux, Python 3.11 and Java 17.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint up down status bench
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+SOURCE ?= simulator
+DATA ?= $(TRIBUTARY_DATA)
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with everything in it, and fetch the Delta jars (the other targets call this)
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing. Install it: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@$${JAVA_HOME:+$$JAVA_HOME/bin/}java -version >/dev/null 2>&1 || { echo "Java 17 is missing. Install it: apt-get install openjdk-17-jre-headless"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing. Install it: apt-get install python3.11-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV) (about 7 GB on disk) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@echo "fetching the Delta jars, once per user ..."
+	@$(BIN)/python -m lake
+	@touch $(STAMP)
+
+demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>
+	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
+
+test: setup  ## all tests: pure, Spark, DAG policies, one live backfill through Airflow
+	@$(BIN)/python -m pytest -q -m "not gpu"
+
+test-fast: setup  ## pure tests: no JVM, no network, under a minute
+	@$(BIN)/python -m pytest -q
+
+lint: setup  ## ruff, mypy, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+up: setup  ## start PostgreSQL, Spark Connect and Airflow for TRIBUTARY_HOME
+	@$(BIN)/tributary up
+
+down: setup  ## end them with all their children
+	@$(BIN)/tributary down
+
+status: setup  ## what runs, and where
+	@$(BIN)/tributary status

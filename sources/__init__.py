@@ -1,0 +1,1 @@
+"""Makes landing files: the log simulator, and adapters of public data sets."""

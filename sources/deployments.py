@@ -1,0 +1,74 @@
+"""Deployment settings that go with each source."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import date, timedelta
+from pathlib import Path
+
+from contracts.errors import BadInput
+from contracts.periods import PeriodSettings
+from contracts.settings import SETTINGS_FILE, Deployment
+
+KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole day of the standard log, in Asia/Shanghai
+SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores the last three
+
+
+def simulator(*, start: date, days: int) -> Deployment:
+    """Calendar months and ISO weeks, UTC."""
+    return Deployment(source="simulator", history_start=start, actr_start=_fourth_last(start, days), feedback_delay_seconds=600)
+
+
+def kuairand() -> Deployment:
+    """Ten days of Beijing time, with months and weeks of two days; the log's keys are strings."""
+    first_day = KUAIRAND_DAYS[0]
+    return Deployment(
+        source="kuairand",
+        day_timezone="Asia/Shanghai",
+        history_start=first_day,
+        actr_start=date(2022, 5, 1),
+        periods=PeriodSettings(anchor=first_day, month_days=2, week_days=2),
+        feedback_delay_seconds=600,
+        string_ids=("event_id", "request_id"),
+    )
+
+
+def movielens(*, start: date, days: int) -> Deployment:
+    """Days of equal count, with months and weeks of five days; a rating is known at once."""
+    return Deployment(
+        source="movielens",
+        history_start=start,
+        actr_start=_fourth_last(start, days),
+        periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
+        feedback_delay_seconds=0,
+    )
+
+
+def write(home: Path, deployment: Deployment) -> Path:
+    """Writes `deployment.toml`, unless the same settings are there already.
+
+    Raises:
+        BadInput: the folder belongs to a deployment with other settings; the message names the first that differs.
+    """
+    path = home / SETTINGS_FILE
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(deployment.to_toml(), encoding="utf-8")
+        temporary.rename(path)
+        return path
+    present = Deployment.load(home)
+    for name in sorted((field.name for field in fields(Deployment)), key=lambda name: name != "source"):  # source first
+        wanted, found = getattr(deployment, name), getattr(present, name)
+        if wanted != found:
+            raise BadInput(path, name, expected=_shown(wanted), found=_shown(found),
+                           hint="This folder belongs to another deployment: use another --home, or remove it.")
+    return path
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, (date, str)) else repr(value)
+
+
+def _fourth_last(start: date, days: int) -> date:
+    return start + timedelta(days=max(days - SCORED_AND_FIRST, 0))

@@ -1,0 +1,148 @@
+"""The days that ad models have scored, side by side: transfer, no transfer, and the truth where a simulator knows it.
+
+Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken on all scored
+days together, its interval by a bootstrap over users (2,000 draws, 95 %).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contracts.commands import table_text
+from contracts.features import LOGS
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from contracts.tables import VALIDATED_TABLES, owner_key
+from lake.reader import LakeReader
+from training.metrics import gauc, grouped_auc
+
+DRAWS = 2000
+SEED = 7
+NO_TRANSFER = "none"
+TRUTH = "truth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The same ad impressions, scored by each variant.
+
+    Attributes:
+        days: N, datetime64[D].
+        user_ids: N.
+        clicks: N, 0 or 1.
+        scores: by variant, N each; `truth` is the simulator's probability.
+    """
+
+    days: NDArray[np.datetime64]
+    user_ids: NDArray[np.int64]
+    clicks: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float64]]
+
+    def on(self, day: date) -> Scored:
+        """The rows of one day."""
+        mask = self.days == np.datetime64(day)
+        return Scored(days=self.days[mask], user_ids=self.user_ids[mask], clicks=self.clicks[mask],
+                      scores={name: scores[mask] for name, scores in self.scores.items()})
+
+    def gauc(self, name: str) -> float | None:
+        """Impression-weighted GAUC of a variant; None where it scored nothing."""
+        return gauc(self.scores[name], self.clicks, self.user_ids) if name in self.scores and len(self.clicks) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """GAUC of a variant minus GAUC without transfer, with its 95 % interval over users."""
+
+    variant: str
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        verdict = "above zero" if self.low > 0 else "below zero" if self.high < 0 else "not distinguishable from zero"
+        return f"{self.variant} - {NO_TRANSFER}: {self.value:+.4f} GAUC, 95 % interval {self.low:+.4f} .. {self.high:+.4f}: {verdict}"
+
+
+def read_scored(locations: Locations, reader: LakeReader, deployment: Deployment, days: Sequence[date]) -> Scored:
+    """Predictions of the active releases of these days; a row counts if every variant scored it."""
+    parts = []
+    for variant in deployment.variants:
+        releases = [release["release_id"] for day in days if (release := reader.active("actr", variant, day)) is not None]
+        rows = reader.read("predictions", columns=["ds", "event_id", "user_id", "click", "score"],
+                           where={"ds": list(days), "release_id": releases})
+        parts.append(rows.rename_columns(["ds", "event_id", "user_id", "click", variant]))
+    joined = parts[0]
+    for rows in parts[1:]:
+        joined = joined.join(rows.select(["ds", "event_id", rows.column_names[-1]]), ["ds", "event_id"], join_type="inner")
+    joined = _with_truth(locations, joined, days) if len(joined) else joined
+    joined = joined.sort_by([("ds", "ascending"), ("event_id", "ascending")])
+    names = [name for name in (*deployment.variants, TRUTH) if name in joined.column_names]
+    return Scored(days=joined["ds"].to_numpy().astype("datetime64[D]"), user_ids=joined["user_id"].to_numpy(),
+                  clicks=joined["click"].to_numpy().astype(np.int64), scores={name: joined[name].to_numpy() for name in names})
+
+
+def difference(scored: Scored, variant: str) -> Difference | None:
+    """Paired difference to no transfer over all rows; None where no user has both labels.
+
+    A draw takes users with replacement; both variants are judged on the same draw.
+    """
+    ours, counts = grouped_auc(scored.scores[variant], scored.clicks, scored.user_ids)
+    base, _ = grouped_auc(scored.scores[NO_TRANSFER], scored.clicks, scored.user_ids)
+    known = ~np.isnan(ours)
+    if not known.any():
+        return None
+    gain, weight = (ours - base)[known], counts[known].astype(np.float64)
+    draws = np.random.default_rng(SEED).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), size=DRAWS)
+    drawn = (draws @ (gain * weight)) / (draws @ weight)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Difference(variant=variant, value=float(np.average(gain, weights=weight)), low=float(low), high=float(high))
+
+
+def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -> str:
+    """A table of these days, and the paired difference on all of them together."""
+    reader = LakeReader(locations)
+    scored = read_scored(locations, reader, deployment, days)
+    names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
+    rows = [_day_row(reader, deployment, scored, names, day) for day in days]
+    lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release"), rows)]
+    lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {len(np.unique(scored.user_ids))} users: "
+                 + ", ".join(f"GAUC {name} {_figure(scored.gauc(name))}" for name in names))
+    for variant in deployment.variants:
+        if variant != NO_TRANSFER and NO_TRANSFER in deployment.variants and len(scored.clicks):
+            lines.append(str(difference(scored, variant) or f"{variant}: no user with both labels"))
+    return "\n".join(lines)
+
+
+def _day_row(reader: LakeReader, deployment: Deployment, scored: Scored, names: Sequence[str], day: date) -> tuple[object, ...]:
+    counts = [reader.builds(f"{log}_log", [owner_key(ds=day)]).get(owner_key(ds=day), {"counts": {}})["counts"] for log in LOGS]
+    release = reader.active("actr", deployment.variants[-1], day)
+    return (day, sum(c.get("read", 0) for c in counts), sum(c.get("quarantined", 0) for c in counts), quality_of(reader, day),
+            *(_figure(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-")
+
+
+def quality_of(reader: LakeReader, day: date) -> str:
+    """The worst verdict of the day's tables: fail, warn, pass, or `not judged`."""
+    judged = {"table_name": list(VALIDATED_TABLES), "ds": day}
+    rows = reader.read("quality_results", columns=["severity", "success"], where=judged).to_pylist()
+    broken = {row["severity"] for row in rows if not row["success"]}
+    return "fail" if "fail" in broken else "warn" if "warn" in broken else "pass" if rows else "not judged"
+
+
+def _with_truth(locations: Locations, rows: pa.Table, days: Sequence[date]) -> pa.Table:
+    """Joins the simulator's probabilities, where there are any."""
+    files = [path for day in days if (path := locations.truth / f"{day}.parquet").is_file()]
+    if not files:
+        return rows
+    truth = pa.concat_tables([pq.read_table(path, columns=["event_id", "probability"], filters=[("log", "==", "ad")]) for path in files])
+    return rows.join(truth.rename_columns(["event_id", TRUTH]), "event_id", join_type="inner")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,251 @@
+"""`tributary demo`: the whole platform from nothing, on made logs or on real ones.
+
+History is loaded as range jobs, TPM and CPM are trained by hand commands, and the last days go through Airflow: a real
+backfill of every DAG that they need. Everything it calls is a command that a person can run alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from contracts.errors import BadInput, TributaryError
+from contracts.locations import Locations
+from contracts.periods import ONE_DAY, Parent
+from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
+from tributary import stack
+from tributary.airflow_api import AirflowApi
+from tributary.commands import own_parser
+from tributary.stack import postgres, processes
+
+Source = Literal["simulator", "kuairand", "movielens"]
+SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
+BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
+DAY_DAGS = ("logs_daily", "features_daily")
+DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
+
+
+class StageFailed(TributaryError):
+    """A command of the demo failed; it has said why."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is loaded as history, and what goes through Airflow.
+
+    Attributes:
+        history: first and last day loaded by range jobs.
+        backfilled: the last days, in order.
+        trained: parents whose periods end with the history, trained by hand commands, in order.
+        scheduled: parents whose periods end later, trained by Airflow.
+    """
+
+    history: tuple[date, date]
+    backfilled: tuple[date, ...]
+    trained: tuple[Parent, ...]
+    scheduled: tuple[Parent, ...]
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = own_parser("demo")
+    parser.add_argument("--source", choices=SOURCES, default="simulator", help="where the logs come from (default simulator)")
+    parser.add_argument("--data", type=Path, help=f"folder of the original files of kuairand or movielens (default: {DATA_VARIABLE})")
+    parser.add_argument("--days", type=int, default=120, help="days to simulate (default 120)")
+    parser.add_argument("--unrelated-domains", action="store_true", help="simulate domains that share neither taste nor item quality")
+    options = parser.parse_args(argv)
+    home = home_folder(f"{DEFAULT_HOME}/demo-{options.source}")
+    os.environ[HOME_VARIABLE] = str(home)
+    began = time.monotonic()
+    with PeakMemory(home) as memory:
+        run(home, _source_command(options, home), memory)
+    print(f"\ndemo: {time.monotonic() - began:.0f} s, peak memory of all its processes {memory.peak_gib:.2f} GiB\n")
+    _say_addresses(home)
+    return 0
+
+
+def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
+    """All stages, each with a line that says its seconds."""
+    stages = Stages(memory)
+    with stages.stage("landing files"):
+        command(*source_command)
+    deployment = Deployment.load(home)
+    plan = plan_of(deployment, landing_days(Locations(home)))
+    with stages.stage("start PostgreSQL, Spark Connect and Airflow"):
+        stack.up(home)
+    first, last = map(str, plan.history)
+    span = ("--from", first, "--to", last)
+    with stages.stage(f"history {first} .. {last}: logs"):
+        command("spark_jobs", "ingest_logs", *span)
+        command("validation", "run", "--table", "natural_log", "--table", "ad_log", *span)
+    with stages.stage(f"history {first} .. {last}: features and samples"):
+        for job in ("build_partials", "build_user_histories", "build_statistics", "build_samples"):
+            command("spark_jobs", job, *span)
+        command("validation", "run", "--table", "natural_samples", "--table", "ad_samples", *span)
+    for parent in plan.trained:
+        with stages.stage(f"{parent.kind} {parent.period}"):
+            train_and_publish(parent)
+    with stages.stage(f"Airflow backfill {plan.backfilled[0]} .. {plan.backfilled[-1]}"):
+        backfill(AirflowApi.of(home), plan)
+    print()
+    command("training", "compare", "--from", str(plan.backfilled[0]), "--to", str(plan.backfilled[-1]))
+    stages.print_table()
+
+
+def plan_of(deployment: Deployment, days: Sequence[date]) -> Plan:
+    """Splits the landing days into history and the last days, and finds the models that these rest on.
+
+    Raises:
+        BadInput: too few days.
+    """
+    if len(days) <= BACKFILLED_DAYS:
+        raise BadInput("demo", "--days", expected=f"more than {BACKFILLED_DAYS} days", found=len(days))
+    backfilled = tuple(days[-BACKFILLED_DAYS:])
+    needed = _ancestors(deployment, [Parent(role="predecessor", kind="actr", period=day) for day in backfilled])
+    ended = [parent for parent in needed if deployment.lineage.period(parent.kind, parent.period).end <= backfilled[0]]
+    later = [parent for parent in needed if parent not in ended and parent.kind != "actr"]
+    return Plan(history=(days[0], backfilled[0] - ONE_DAY), backfilled=backfilled, trained=tuple(ended), scheduled=tuple(later))
+
+
+def landing_days(locations: Locations) -> list[date]:
+    """Days with landing files, in order."""
+    return sorted(date.fromisoformat(folder.name) for folder in (locations.landing / "natural").iterdir() if folder.is_dir())
+
+
+def train_and_publish(parent: Parent) -> None:
+    """Trains, audits and publishes one period's model by hand commands."""
+    command("training", parent.kind, "--period", str(parent.period))
+    command("publishing", "audit", "--kind", parent.kind, "--period", str(parent.period))
+    command("spark_jobs", "publish_release", "--kind", parent.kind, "--period", str(parent.period))
+
+
+def backfill(api: AirflowApi, plan: Plan) -> None:
+    """Starts the backfills of all DAGs together, in no order of importance: each run waits for its own parents."""
+    spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, DAG_OF_KIND["actr"])}
+    for kind in ("tpm", "cpm"):
+        periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
+        if periods:
+            spans[DAG_OF_KIND[kind]] = (periods[0], periods[-1])
+    for dag, (first, last) in spans.items():
+        api.unpause(dag)
+        api.create_backfill(dag, first, last, max_active_runs=1 if dag == DAG_OF_KIND["actr"] else 2, reprocess="completed")
+    for dag, (first, last) in spans.items():
+        api.wait_for_periods(dag, first, last, say=lambda line: print(line, flush=True))
+
+
+def command(*arguments: str) -> None:
+    """Runs `tributary <arguments>`, its output shown.
+
+    Raises:
+        StageFailed: it failed.
+    """
+    print(f"$ tributary {' '.join(arguments)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+    if code != 0:
+        raise StageFailed(f"`tributary {' '.join(arguments)}` ended with exit code {code}; the stack is left up. "
+                          "Mend what it names and run the demo again, or end the stack with `tributary down`.")
+
+
+class Stages:
+    """A line per stage with its seconds and the memory at its peak, and a table of them in the end."""
+
+    def __init__(self, memory: PeakMemory) -> None:
+        self._memory = memory
+        self._rows: list[tuple[str, float, float]] = []
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        print(f"\n== {title}", flush=True)
+        began = time.monotonic()
+        self._memory.start_interval()
+        yield
+        self._rows.append((title, time.monotonic() - began, self._memory.interval_gib))
+        print(f"== {title}: {self._rows[-1][1]:.0f} s", flush=True)
+
+    def print_table(self) -> None:
+        width = max(len(title) for title, _, _ in self._rows)
+        print(f"\n{'stage'.ljust(width)}  seconds  peak GiB")
+        for title, seconds, gib in self._rows:
+            print(f"{title.ljust(width)}  {seconds:7.0f}  {gib:8.2f}")
+
+
+class PeakMemory:
+    """Samples, once a second, the memory of all processes of a deployment: proportional set size."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._peak = self._interval = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def peak_gib(self) -> float:
+        return self._peak / 2**30
+
+    @property
+    def interval_gib(self) -> float:
+        return self._interval / 2**30
+
+    def start_interval(self) -> None:
+        self._interval = 0
+
+    def _sample(self) -> None:
+        while not self._stop.wait(1.0):
+            pids = {*processes.marked(self._home, HOME_VARIABLE), *processes.working_in(postgres.folder_of(self._home)), os.getpid()}
+            used = processes.memory_bytes(sorted(pids))
+            self._peak, self._interval = max(self._peak, used), max(self._interval, used)
+
+
+def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Parent]:
+    """All releases that these are made from, parents before children, without the A-CTRs themselves."""
+    found: dict[tuple[str, date], Parent] = {}
+
+    def visit(release: Parent) -> None:
+        if (release.kind, release.period) in found:
+            return
+        for parent in deployment.lineage.parents(release.kind, release.period):
+            visit(parent)
+        found[release.kind, release.period] = release
+
+    for release in releases:
+        visit(release)
+    return [release for release in found.values() if release.kind != "actr"]
+
+
+def _source_command(options: argparse.Namespace, home: Path) -> list[str]:
+    if options.source == "simulator":
+        unrelated = ["--unrelated-domains"] if options.unrelated_domains else []
+        return ["sources", "simulate", "--home", str(home), "--days", str(options.days), *unrelated]
+    folder = options.data or data_folder()
+    if folder is None:
+        raise BadInput("tributary demo", "--data", expected=f"the folder of the original files of {options.source}", found="none",
+                       hint=f"With make: make demo SOURCE={options.source} DATA=<folder>, or set {DATA_VARIABLE}.")
+    return ["sources", options.source, "--home", str(home), "--data", str(folder.resolve())]
+
+
+def _say_addresses(home: Path) -> None:
+    locations = Locations(home)
+    print("The stack is left up:")
+    for line in stack.info(home).lines():
+        print(f"  {line}")
+    print(f"  quality reports  {(locations.reports / 'index.html').as_uri()}")
+    print(f"next: tributary --home {home} publishing neighbours --item 1, or end it: tributary down --home {home}")
