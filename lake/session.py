@@ -96,14 +96,19 @@ def require_java() -> None:
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
-    """The command line of a Spark Connect server on loopback that asks for `token`."""
+    """The command line of a Spark Connect server on loopback that asks for `token`.
+
+    Its settings go into a file that only the user reads: a command line is open to everybody on the machine.
+    """
     confs = spark_confs(locations) | {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(port),
         "spark.connect.authenticate.token": token,
     }
-    arguments = [arg for name, value in confs.items() for arg in ("--conf", f"{name}={value}")]
-    return [str(_spark_home() / "bin" / "spark-submit"), "--master", spark_master(), *arguments,
+    path = locations.stack / "spark-connect.conf"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{name} {value}\n" for name, value in confs.items())
+    return [str(_spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "tributary-connect", "spark-internal"]
 
 

@@ -16,7 +16,8 @@ SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores t
 
 def simulator(*, start: date, days: int) -> Deployment:
     """Calendar months and ISO weeks, UTC."""
-    return Deployment(source="simulator", history_start=start, actr_start=_fourth_last(start, days), feedback_delay_seconds=600)
+    return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
+                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600)
 
 
 def kuairand() -> Deployment:
@@ -26,6 +27,7 @@ def kuairand() -> Deployment:
         source="kuairand",
         day_timezone="Asia/Shanghai",
         history_start=first_day,
+        history_end=KUAIRAND_DAYS[1],
         actr_start=date(2022, 5, 1),
         periods=PeriodSettings(anchor=first_day, month_days=2, week_days=2),
         feedback_delay_seconds=600,
@@ -38,6 +40,7 @@ def movielens(*, start: date, days: int) -> Deployment:
     return Deployment(
         source="movielens",
         history_start=start,
+        history_end=_last(start, days),
         actr_start=_fourth_last(start, days),
         periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
@@ -68,6 +71,10 @@ def write(home: Path, deployment: Deployment) -> Path:
 
 def _shown(value: object) -> str:
     return str(value) if isinstance(value, (date, str)) else repr(value)
+
+
+def _last(start: date, days: int) -> date:
+    return start + timedelta(days=days - 1)
 
 
 def _fourth_last(start: date, days: int) -> date:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +24,7 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
 from tributary import stack
-from tributary.airflow_api import AirflowApi
+from tributary.airflow_api import AirflowApi, RunFailed
 from tributary.commands import own_parser
 from tributary.stack import postgres, processes
 
@@ -140,8 +140,31 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
     for dag, (first, last) in spans.items():
         api.unpause(dag)
         api.create_backfill(dag, first, last, max_active_runs=1 if dag == DAG_OF_KIND["actr"] else 2, reprocess="completed")
-    for dag, (first, last) in spans.items():
-        api.wait_for_periods(dag, first, last, say=lambda line: print(line, flush=True))
+    wait_for_all(api, spans)
+
+
+def wait_for_all(api: AirflowApi, spans: Mapping[str, tuple[date, date]], *, timeout_seconds: float = 3600) -> None:
+    """Waits until every run of these DAGs and periods has ended, with a line whenever one changes.
+
+    Raises:
+        RunFailed: one failed; the message ends with the tail of its log.
+        StageFailed: they did not end in time.
+    """
+    began, said = time.monotonic(), ""
+    while time.monotonic() - began < timeout_seconds:
+        runs = [run for dag, (first, last) in spans.items() for run in api.runs(dag, first, last)]
+        for run in runs:
+            if run.state == "failed":
+                raise RunFailed(f"{run.dag_id} {run.period}: failed.\n{api.failures(run.dag_id, run.run_id)}")
+        done = {dag: [run.state == "success" for run in runs if run.dag_id == dag] for dag in spans}
+        line = ", ".join(f"{dag} {sum(ended)}/{len(ended)}" for dag, ended in done.items())
+        if line != said:
+            print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+            said = line
+        if runs and all(all(ended) for ended in done.values()):
+            return
+        time.sleep(1)
+    raise StageFailed(f"{said}: expected all runs to end within {timeout_seconds:.0f} s. See {api.address}")
 
 
 def command(*arguments: str) -> None:

@@ -1,0 +1,27 @@
+"""Ad samples of a day -> A-CTR, the ad model, in all its variants.
+
+The day is scored with the model of the day before, which has not seen it, and only then trained on.
+
+- **`wait_for_parents`**: the ad samples of the day, the A-CTR of the day before, the CPM.
+  *When it stops:* its log names what is missing, and the command that makes it.
+- **`train_actr`**: scores, trains, stages vectors, predictions and metrics as files.
+  *When it stops:* it is tried again by itself, twice.
+- **`audit_actr`**: checks the staged vectors, builds their index.
+  *When it stops:* readers see nothing of this run; the log names the check.
+- **`publish_actr`**: commits vectors, metrics and the release, the release last.
+  *When it stops:* it is safe to run again: the same release is a no-op.
+
+A range: `tributary dags backfill ad_ctr_daily --from ... --to ...` (first days of the periods), oldest first.
+"""
+
+from airflow.sdk import DAG
+
+from dags.dagkit.commands import model_tasks
+from dags.dagkit.defaults import defaults
+from dags.dagkit.deployment import deployment
+
+# More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
+# made again.
+with DAG("ad_ctr_daily", description="ad samples of a day -> scored, A-CTR trained, released", doc_md=__doc__, max_active_runs=3,
+         **defaults("day", first_day=deployment().actr_start)) as dag:
+    model_tasks("actr")

@@ -1,0 +1,28 @@
+"""Landing files of a day -> logs, quarantine, quality report, partials.
+
+Depends on no other day: days may be made in any order, and made again at any time with the same result.
+
+- **`ingest_logs`**: keeps the rows that arrive for the first time, sets bad ones aside in `quarantine`.
+  *When it stops:* a file or a column is missing: the message names it. Deliver it, clear the task.
+- **`validate_logs`**: checks both logs, writes a report for each.
+  *When it stops:* the log ends with the report's address. Mend the landing files and clear the run from `ingest_logs` on.
+- **`build_partials`**: what this day adds to histories and statistics.
+  *When it stops:* `features_daily` of this day and all later ones waits for it.
+
+By hand: `tributary spark_jobs ingest_logs --ds 2026-01-31`, and so on.
+A range of days: `tributary dags backfill logs_daily --from ... --to ...`.
+"""
+
+from airflow.sdk import DAG
+
+from dags.dagkit.commands import CommandOperator
+from dags.dagkit.defaults import defaults
+
+with DAG("logs_daily", description="landing files of a day -> logs, quality, partials", doc_md=__doc__, max_active_runs=2,
+         **defaults("day")) as dag:
+    ingest_logs = CommandOperator(task_id="ingest_logs", command=["spark_jobs", "ingest_logs"], cadence="day")
+    # One process for both tables: most of its time goes into starting.
+    validate_logs = CommandOperator(task_id="validate_logs", cadence="day",
+                                    command=["validation", "run", "--table", "natural_log", "--table", "ad_log"])
+    build_partials = CommandOperator(task_id="build_partials", command=["spark_jobs", "build_partials"], cadence="day")
+    ingest_logs >> validate_logs >> build_partials

@@ -1,0 +1,26 @@
+"""Natural samples of a closed month -> TPM, the model of long histories, continued from the month before.
+
+Where months are blocks of days, this DAG ticks daily, and skips the days that end no month.
+
+- **`wait_for_parents`**: the samples of the month, and the TPM of the month before.
+  *When it stops:* its log names what is missing, and the command that makes it.
+- **`train_tpm`**: trains, stages vectors and metrics as files.
+  *When it stops:* it is tried again by itself, twice.
+- **`audit_tpm`**: checks the staged vectors, builds their index.
+  *When it stops:* readers see nothing of this run; the log names the check.
+- **`publish_tpm`**: commits vectors, metrics and the release, the release last.
+  *When it stops:* it is safe to run again: the same release is a no-op.
+
+A range: `tributary dags backfill tpm_monthly --from ... --to ...` (first days of the periods), oldest first.
+"""
+
+from airflow.sdk import DAG
+
+from dags.dagkit.commands import model_tasks
+from dags.dagkit.defaults import defaults
+
+# More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
+# made again.
+with DAG("tpm_monthly", description="natural samples of a month -> TPM", doc_md=__doc__, max_active_runs=3,
+         **defaults("month")) as dag:
+    model_tasks("tpm")

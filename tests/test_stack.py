@@ -1,0 +1,334 @@
+"""The one-machine stack, without starting all of it: whose processes are ended, ports, secrets, the REST client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import BadInput
+from contracts.periods import PeriodSettings
+from contracts.settings import SETTINGS_FILE, Deployment
+from tributary import stack
+from tributary.airflow_api import AirflowApi, ApiError, RunFailed
+from tributary.stack import airflow, machine, ports, postgres, processes
+
+CALENDAR = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 1, 5))
+SHRUNKEN = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
+                      periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / SETTINGS_FILE).write_text(CALENDAR.to_toml())
+    (tmp_path / "stack").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def sleep(env: dict[str, str], started: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["sleep", "60"], env=os.environ | env)
+    started.append(process)
+    return process
+
+
+def is_running(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
+class TestProcesses:
+    def test_a_recycled_pid_is_another_process(self, home: Path, sleepers: list[subprocess.Popen[bytes]]) -> None:
+        process = sleep({}, sleepers)
+        one = processes.record(home / "stack", "triggerer", process.pid)
+        assert processes.read_record(home / "stack", "triggerer") == one
+        assert one.is_alive
+        for recycled in (replace(one, start_ticks=one.start_ticks - 1), replace(one, boot_id="another boot")):
+            assert not recycled.is_alive
+            processes.ask_to_end([recycled], grace_seconds=0.2)
+            assert is_running(process)
+        processes.ask_to_end([one], grace_seconds=5)
+        assert process.wait() == -signal.SIGTERM
+
+    def test_a_zombie_does_not_live(self, home: Path, sleepers: list[subprocess.Popen[bytes]]) -> None:
+        process = sleep({}, sleepers)
+        one = processes.record(home / "stack", "triggerer", process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while one.is_alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert Path(f"/proc/{process.pid}").exists()  # not yet reaped: its parent is this test
+        assert not one.is_alive
+
+    def test_ends_what_this_home_started_and_nothing_else(self, home: Path, sleepers: list[subprocess.Popen[bytes]]) -> None:
+        ours = [sleep({processes.MARKER: str(home)}, sleepers) for _ in range(2)]
+        others = [sleep({}, sleepers), sleep({processes.MARKER: f"{home}2"}, sleepers), sleep({"TRIBUTARY_HOME": str(home)}, sleepers)]
+        assert sorted(processes.marked(home)) == sorted(process.pid for process in ours)
+        processes.kill_marked(home, spare=[ours[0].pid])
+        assert is_running(ours[0])
+        stack.down(home, say=lambda line: None)
+        assert not any(map(is_running, ours))
+        assert all(map(is_running, others))
+
+    def test_a_component_is_detached_and_its_log_private(self, home: Path) -> None:
+        one = processes.start("triggerer", ["sh", "-c", "echo started; exec sleep 60"], folder=home / "stack", cwd=home,
+                              env=os.environ | {processes.MARKER: str(home)})
+        try:
+            assert os.getsid(one.pid) == os.getpgid(one.pid) == one.pid
+            for name in ("triggerer.log", "triggerer.json"):
+                assert stat.S_IMODE((home / "stack" / name).stat().st_mode) == 0o600
+        finally:
+            processes.kill_marked(home)
+        assert not one.is_alive
+        assert not machine.is_up(home)
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": 1}', "no json"])
+    def test_a_broken_record_is_none(self, home: Path, text: str) -> None:
+        (home / "stack" / "triggerer.json").write_text(text)
+        assert processes.read_record(home / "stack", "triggerer") is None
+
+
+class TestPorts:
+    def test_a_taken_port_is_named_with_its_holder(self, home: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            said = rf"--spark-port: expected a free port, found {port}, used by process {os.getpid()} \(.*--spark-port"
+            with pytest.raises(BadInput, match=said):
+                stack.up(home, ui_port=_free_port(), spark_port=port, say=lambda line: None)
+            assert ports.answers(port)
+        ports.require_free(port, option="--spark-port")
+        assert not ports.answers(port)
+        assert list(processes.marked(home)) == []
+        assert [path.name for path in (home / "stack").iterdir()] == ["up.lock"]
+
+    @pytest.mark.parametrize("port", [0, 65536])
+    def test_what_is_no_port(self, port: int) -> None:
+        with pytest.raises(BadInput, match="expected a port between 1 and 65535"):
+            ports.require_free(port, option="--ui-port")
+
+    def test_one_port_for_two(self, home: Path) -> None:
+        with pytest.raises(BadInput, match="expected a port other than --ui-port"):
+            stack.up(home, ui_port=1234, spark_port=1234, say=lambda line: None)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class TestStart:
+    def test_two_at_once(self, home: Path) -> None:
+        with machine._one_at_a_time(home / "stack"), pytest.raises(stack.StackFailed, match="no other `tributary up` or `down`"):
+            stack.up(home, say=lambda line: None)
+
+    def test_a_component_that_ends_takes_the_rest_down(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def started(home: Path, **_: object) -> bool:
+            env = airflow.marked_env(home)
+            processes.start("scheduler", ["sleep", "60"], env=env, folder=home / "stack", cwd=home)
+            ended = processes.start("triggerer", ["sh", "-c", "echo why; exit 1"], env=env, folder=home / "stack", cwd=home)
+            machine._wait(lambda: False, [ended], home / "stack", timeout=20, what="anything")
+            raise AssertionError
+
+        monkeypatch.setattr(machine, "_start_all", started)
+        with pytest.raises(stack.StackFailed, match=r"triggerer: expected a running process, found that it ended(.|\n)*why"):
+            stack.up(home, ui_port=_free_port(), spark_port=_free_port(), say=lambda line: None)
+        assert list(processes.marked(home)) == []
+        assert processes.read_record(home / "stack", "scheduler") is None
+
+    def test_info_of_what_does_not_run(self, home: Path) -> None:
+        with pytest.raises(BadInput, match=r"expected a running process, found none\. Start the stack: `tributary up"):
+            stack.info(home)
+        assert "not up" in stack.status(home)
+
+    def test_down_where_nothing_ever_ran(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        stack.down(tmp_path, say=said.append)
+        assert said == [f"nothing runs: there is no stack in {tmp_path}"]
+
+    @pytest.mark.parametrize(("length", "fits"), [(78, True), (79, False)])
+    def test_length_of_the_socket_path(self, length: int, fits: bool) -> None:
+        folder = postgres.folder_of(Path("/" + "x" * (length - 1)))
+        assert (len(str(folder / ".s.PGSQL.5432")) <= postgres.SOCKET_PATH_BYTES) == fits
+        if fits:
+            postgres.check_folder(folder)
+        else:
+            with pytest.raises(BadInput, match=rf"at most 78 bytes.*\({length}\)"):
+                postgres.check_folder(folder)
+
+    @pytest.mark.parametrize("name", ["with space", "a'b", "a$b", "a;b"])
+    def test_characters_of_the_socket_path(self, name: str) -> None:
+        with pytest.raises(BadInput, match="no white space"):
+            postgres.check_folder(postgres.folder_of(Path("/") / name))
+
+
+class TestAirflowSettings:
+    def test_secrets_are_private_and_stay(self, home: Path) -> None:
+        assert airflow.configure(home, ui_port=8080)
+        folder = airflow.folder_of(home)
+        before = {path.name: path.read_text() for path in folder.iterdir()}
+        assert set(before) == {"airflow.cfg", "secrets.json", "passwords.json"}
+        assert not airflow.configure(home, ui_port=8080)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == before
+        for path in folder.iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        assert len(airflow.password(home)) >= 12
+        assert airflow.password(home) not in before["airflow.cfg"]
+
+    def test_listens_on_loopback_alone(self, home: Path) -> None:
+        airflow.configure(home, ui_port=18080)
+        text = (airflow.folder_of(home) / "airflow.cfg").read_text()
+        assert "host = 127.0.0.1" in text
+        assert "execution_api_server_url = http://127.0.0.1:18080/execution/" in text
+        assert "0.0.0.0" not in text
+        for name in (airflow.SCHEDULER, "triggerer"):
+            assert "--skip-serve-logs" in airflow.COMPONENTS[name]
+
+    def test_environment_is_this_stacks(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "somebody else's")
+        monkeypatch.setenv("SPARK_REMOTE", "sc://elsewhere")
+        env = stack.airflow_env(home)
+        assert not {name for name in env if name.startswith("AIRFLOW__")} and "SPARK_REMOTE" not in env
+        assert env["AIRFLOW_HOME"] == str(home / "stack" / "airflow") and env["TRIBUTARY_HOME"] == str(home)
+        assert env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+        assert processes.MARKER not in env  # whoever uses this environment is not ended by `down`
+
+
+class FakeAirflow(BaseHTTPRequestHandler):
+    """Answers from a list of (status, JSON); keeps what was asked."""
+
+    answers: list[tuple[int, Any]]
+    asked: list[tuple[str, str, Any]]
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append((self.command, self.path, json.loads(body) if body else None))
+        status, value = (201, {"access_token": "t"}) if self.path == "/auth/token" else self.answers.pop(0)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(value).encode())
+
+    do_GET = do_POST = do_PATCH = answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fake() -> Iterator[tuple[type[FakeAirflow], str]]:
+    handler = type("Handler", (FakeAirflow,), {"answers": [], "asked": []})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield handler, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _row(day: str, state: str, **more: object) -> dict[str, object]:
+    return {"dag_id": "cpm_weekly", "dag_run_id": f"run {day}", "state": state, "run_type": "backfill", "conf": {}, "duration": 1.0,
+            "data_interval_start": day, **more}
+
+
+class TestApi:
+    def test_a_shrunken_period_is_backfilled_by_its_last_day(self, fake: tuple[type[FakeAirflow], str]) -> None:
+        handler, address = fake
+        handler.answers += [(200, {"id": 7})]
+        api = AirflowApi(address, "admin", "secret", deployment=SHRUNKEN)
+        assert api.create_backfill("cpm_weekly", date(2022, 4, 25), date(2022, 4, 29), max_active_runs=2) == 7
+        method, path, body = handler.asked[-1]
+        assert (method, path) == ("POST", "/api/v2/backfills")
+        assert (body["from_date"], body["to_date"]) == ("2022-04-26T00:00:00+08:00", "2022-04-30T00:00:00+08:00")
+        with pytest.raises(BadInput, match="expected the first day of a week, found 2022-04-26"):
+            api.create_backfill("cpm_weekly", date(2022, 4, 26), date(2022, 4, 29))
+
+    def test_a_calendar_period_is_backfilled_by_its_first_day(self, fake: tuple[type[FakeAirflow], str]) -> None:
+        handler, address = fake
+        handler.answers += [(200, {"id": 1}), (200, {"id": 2})]
+        api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
+        api.create_backfill("tpm_monthly", date(2026, 1, 1), date(2026, 3, 1))
+        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="failed")
+        bodies = [body for method, path, body in handler.asked if path == "/api/v2/backfills"]
+        assert [(body["from_date"][:10], body["to_date"][:10], body["reprocess_behavior"]) for body in bodies] == [
+            ("2026-01-01", "2026-03-01", "none"), ("2026-01-06", "2026-01-07", "failed")]
+
+    def test_periods_of_runs(self, fake: tuple[type[FakeAirflow], str]) -> None:
+        handler, address = fake
+        rows = [_row("2022-04-24T16:00:00Z", "success"), _row("2022-04-25T16:00:00Z", "success"),
+                _row("2022-04-25T16:00:00Z", "success", conf={"ds": "2022-04-29"}), {**_row("", "success"), "data_interval_start": None}]
+        handler.answers += [(200, {"dag_runs": rows, "total_entries": 4})]
+        runs = AirflowApi(address, "admin", "secret", deployment=SHRUNKEN).runs("cpm_weekly")
+        # The 25th and 26th are one week: the first ends none, the second ends the week of the 25th.
+        assert [run.period for run in runs] == [None, date(2022, 4, 25), date(2022, 4, 29), None]
+
+    def test_waits_until_all_have_ended(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        handler, address = fake
+        for states in (("queued", "running"), ("success", "running"), ("success", "success")):
+            rows = [_row(f"2026-01-0{5 + place}T00:00:00Z", state) for place, state in enumerate(states)]
+            handler.answers.append((200, {"dag_runs": rows, "total_entries": 2}))
+        said: list[str] = []
+        api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
+        runs = api.wait_for_periods("cpm_weekly", date(2026, 1, 5), date(2026, 1, 5), say=said.append)
+        assert [run.state for run in runs] == ["success", "success"]
+        assert len(said) == 3 and "2026-01-05 queued, 2026-01-06 running" in said[0]
+
+    def test_a_failed_run_ends_with_the_tail_of_the_log(self, fake: tuple[type[FakeAirflow], str]) -> None:
+        handler, address = fake
+        handler.answers += [
+            (200, {"dag_runs": [_row("2026-01-05T00:00:00Z", "failed")], "total_entries": 1}),
+            (200, {"task_instances": [{"task_id": "train_cpm", "state": "failed", "try_number": 3}, {"task_id": "audit", "state": None}]}),
+            (200, {"content": [{"event": "::group::Pre Execute"}, {"event": "error: samples: rows: expected > 0, found 0."},
+                               {"event": "Task failed with exception", "error_detail": [{"exc_type": "X", "exc_value": "exit code 2"}]}]}),
+        ]
+        api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
+        with pytest.raises(RunFailed) as failed:
+            api.wait_for_periods("cpm_weekly", date(2026, 1, 5), date(2026, 1, 5))
+        assert str(failed.value).splitlines()[1:] == [
+            "cpm_weekly.train_cpm (try 3):", "    error: samples: rows: expected > 0, found 0.", "    X: exit code 2"]
+        assert handler.asked[-1][1].startswith("/api/v2/dags/cpm_weekly/dagRuns/run%202026-01-05T00%3A00%3A00Z/taskInstances/")
+        assert "/train_cpm/logs/3?" in handler.asked[-1][1]
+
+    def test_waits_for_a_former_backfill(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        handler, address = fake
+        api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
+        handler.answers += [(409, {"detail": "another"}), (409, {"detail": "another"}), (200, {"id": 3})]
+        assert api.create_backfill("logs_daily", date(2026, 1, 1), date(2026, 1, 2)) == 3
+        handler.answers += [(409, {"detail": "another"})]
+        with pytest.raises(ApiError, match="409 another"):
+            api.create_backfill("logs_daily", date(2026, 1, 1), date(2026, 1, 2), timeout_seconds=0)
+
+    def test_what_is_refused_is_said(self, fake: tuple[type[FakeAirflow], str]) -> None:
+        handler, address = fake
+        handler.answers += [(422, {"detail": "no runs"}), (409, {"detail": "is there"})]
+        api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
+        with pytest.raises(ApiError, match="422 no runs"):
+            api.unpause("logs_daily")
+        api.ensure_pool("gpu", slots=1)
+        with pytest.raises(ApiError, match="not reached"):
+            AirflowApi(f"http://127.0.0.1:{_free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()

@@ -1,0 +1,1 @@
+"""The one command, and the one-machine stack: start, stop, status, demo."""

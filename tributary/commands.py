@@ -1,0 +1,100 @@
+"""The command's own sub-commands; imported only when one of them runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import date
+
+from contracts.errors import BadInput
+from contracts.periods import PeriodSettings
+from contracts.settings import SETTINGS_FILE, TRANSFER_VARIANTS, Deployment, home_folder
+from tributary.cli import OWN
+
+
+def main(name: str, argv: Sequence[str]) -> int:
+    """Runs one of `tributary.cli.OWN`."""
+    if name == "demo":
+        from tributary import demo
+
+        return demo.main(list(argv))
+    if name == "dags":
+        from tributary import dags_command
+
+        return dags_command.main(argv)
+    return {"init": _init, "up": _up, "down": _down, "status": _status}[name](argv)
+
+
+def own_parser(name: str) -> argparse.ArgumentParser:
+    """A parser of one own command; `--home` has been taken from the arguments already, wherever it stood."""
+    return argparse.ArgumentParser(prog=f"tributary {name}", description=f"{OWN[name]}.",
+                                   epilog="--home FOLDER is the deployment's folder: TRIBUTARY_HOME by default, else ./tributary-home.")
+
+
+def day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a day such as 2026-01-31, found {text!r}") from None
+
+
+def _init(argv: Sequence[str]) -> int:
+    parser = own_parser("init")
+    parser.add_argument("--history-start", type=day, required=True, help="first day with logs")
+    parser.add_argument("--history-end", type=day, help="last day of a closed data set; none if days keep coming")
+    parser.add_argument("--actr-start", type=day, required=True, help="the one ad-model day without a predecessor")
+    parser.add_argument("--day-timezone", default="UTC", help="IANA name; a day begins at its midnight (default UTC)")
+    parser.add_argument("--source", default="own", help="where the landing files come from, for people")
+    parser.add_argument("--allowed-lateness-days", type=int, default=1, help="how many days late an event may arrive (default 1)")
+    parser.add_argument("--feedback-delay-seconds", type=int, default=600, help="age at which a behaviour may be used (default 600)")
+    parser.add_argument("--replay-days", type=int, default=30, help="ad days replayed from a new CPM (default 30)")
+    parser.add_argument("--string-ids", nargs="*", default=[], metavar="COLUMN", help="landing columns that hold strings")
+    parser.add_argument("--variants", nargs="+", default=list(TRANSFER_VARIANTS), help="transfer settings trained side by side")
+    parser.add_argument("--anchor", type=day, help="with --month-days and --week-days: equal blocks instead of the calendar's")
+    parser.add_argument("--month-days", type=int, help="length of a month in days")
+    parser.add_argument("--week-days", type=int, help="length of a week in days")
+    parser.add_argument("--force", action="store_true", help=f"write over an existing {SETTINGS_FILE}")
+    options = parser.parse_args(argv)
+    home = home_folder()
+    deployment = Deployment(
+        day_timezone=options.day_timezone, history_start=options.history_start, history_end=options.history_end,
+        actr_start=options.actr_start, allowed_lateness_days=options.allowed_lateness_days,
+        feedback_delay_seconds=options.feedback_delay_seconds, replay_days=options.replay_days,
+        string_ids=tuple(options.string_ids), variants=tuple(options.variants), source=options.source,
+        periods=PeriodSettings(anchor=options.anchor, month_days=options.month_days, week_days=options.week_days))
+    path = home / SETTINGS_FILE
+    if path.exists() and not options.force and path.read_text() != deployment.to_toml():
+        raise BadInput(path, "file", expected="no other settings there", found="a deployment",
+                       hint="Its lake was built with them; `--force` writes over them.")
+    home.mkdir(parents=True, exist_ok=True)
+    path.write_text(deployment.to_toml())
+    print(f"wrote {path}")
+    print(f"next: landing files under {home / 'landing'} (see `tributary sources --help`), then `tributary up --home {home}`")
+    return 0
+
+
+def _up(argv: Sequence[str]) -> int:
+    from tributary import stack
+
+    parser = own_parser("up")
+    parser.add_argument("--ui-port", type=int, default=stack.UI_PORT, help=f"Airflow's UI and API (default {stack.UI_PORT})")
+    parser.add_argument("--spark-port", type=int, default=stack.SPARK_PORT, help=f"Spark Connect (default {stack.SPARK_PORT})")
+    options = parser.parse_args(argv)
+    stack.up(home_folder(), ui_port=options.ui_port, spark_port=options.spark_port)
+    return 0
+
+
+def _down(argv: Sequence[str]) -> int:
+    from tributary import stack
+
+    own_parser("down").parse_args(argv)
+    stack.down(home_folder())
+    return 0
+
+
+def _status(argv: Sequence[str]) -> int:
+    from tributary import stack
+
+    own_parser("status").parse_args(argv)
+    print(stack.status(home_folder()))
+    return 0

@@ -1,0 +1,88 @@
+"""`tributary dags`: backfill, trigger and watch the DAGs of the running stack."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from contracts.settings import home_folder
+from tributary.airflow_api import CADENCES, AirflowApi
+from tributary.commands import day, own_parser
+
+DAG_IDS = tuple(CADENCES)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = own_parser("dags")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="DAGs, whether they are paused, and files that could not be imported")
+    for name, text in (("unpause", "let a DAG run"), ("pause", "hold a DAG")):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("dag_id", nargs="+", choices=DAG_IDS, metavar="dag_id")
+    backfill = commands.add_parser("backfill", help="run all periods of a range")
+    backfill.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
+    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day)")
+    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), inclusive")
+    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods at a time (default 1)")
+    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="none",
+                          help="what to do again: nothing (default), failed runs, or all runs")
+    backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
+    trigger = commands.add_parser("trigger", help="run one period by hand")
+    trigger.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
+    trigger.add_argument("--ds", type=day, required=True, help="first day of the period")
+    trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
+    runs = commands.add_parser("runs", help="runs of a DAG")
+    runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
+    runs.add_argument("--from", dest="first", type=day, help="first day")
+    runs.add_argument("--to", dest="last", type=day, help="last day")
+    options = parser.parse_args(argv)
+    api = AirflowApi.of(home_folder())
+    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "trigger": _trigger, "runs": _runs}[
+        options.command](api, options)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _list(api: AirflowApi, options: argparse.Namespace) -> int:
+    for dag in api.call("GET", "/dags", limit=100)["dags"]:
+        print(f"{dag['dag_id']:<20}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
+    errors = api.import_errors()
+    for file, trace in errors.items():
+        print(f"{file}: not importable\n{trace}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _pause(api: AirflowApi, options: argparse.Namespace) -> int:
+    for dag_id in options.dag_id:
+        api.set_paused(dag_id, options.command == "pause")
+        print(f"{dag_id}: {'paused' if options.command == 'pause' else 'active'}")
+    return 0
+
+
+def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
+    first, last = options.first, options.last
+    api.unpause(options.dag_id)  # the runs of a paused DAG stay queued
+    number = api.create_backfill(options.dag_id, first, last, max_active_runs=options.max_active_runs, reprocess=options.reprocess)
+    print(f"backfill {number} of {options.dag_id}: {len(api.runs(options.dag_id, first, last))} runs, {api.address}/dags/{options.dag_id}")
+    if not options.no_wait:
+        api.wait_for_periods(options.dag_id, first, last, say=_say)
+    return 0
+
+
+def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
+    api.unpause(options.dag_id)
+    run_id = api.trigger(options.dag_id, options.ds)
+    print(f"{options.dag_id} {options.ds}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
+    if not options.no_wait:
+        api.wait_for_run(options.dag_id, run_id, say=_say)
+    return 0
+
+
+def _runs(api: AirflowApi, options: argparse.Namespace) -> int:
+    for run in api.runs(options.dag_id, options.first, options.last):
+        seconds = "" if run.seconds is None else f"{run.seconds:8.1f} s"
+        print(f"{run.period!s:<12}{run.state:<10}{run.run_type:<12}{seconds}  {run.run_id}")
+    return 0

@@ -1,0 +1,196 @@
+"""Processes of the stack: started in sessions of their own, known again by pid and start time, ended with what they started.
+
+No supervisor runs beside them. A pid alone proves nothing, since the kernel gives it to others later: a record holds the
+process's start time too. Whatever a component has started carries `TRIBUTARY_STACK=<home>` in its environment, which only
+`up` sets, so leftovers of a killed component are found without a record, and nobody else's process is ever ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MARKER = "TRIBUTARY_STACK"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_children: list[subprocess.Popen[bytes]] = []  # kept, so that a dead child is reaped and not mistaken for a living one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is needed to know a process again.
+
+    Attributes:
+        name: the component.
+        pid: its process id, also that of its session and process group.
+        start_ticks: field 22 of /proc/<pid>/stat, clock ticks since boot.
+        boot_id: the kernel's name of this boot; ticks start anew with each.
+        address: where it listens, for people; "" if nowhere.
+    """
+
+    name: str
+    pid: int
+    start_ticks: int
+    boot_id: str
+    address: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
+
+
+def start(name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = "") -> Record:
+    """Starts a component detached from this terminal, its output in `<folder>/<name>.log`, and records it."""
+    log_path = folder / f"{name}.log"
+    with os.fdopen(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+        process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    _children.append(process)
+    return record(folder, name, process.pid, address=address)
+
+
+def record(folder: Path, name: str, pid: int, *, address: str = "") -> Record:
+    """Writes `<folder>/<name>.json` for a running process."""
+    one = Record(name=name, pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id(), address=address)
+    write_private(folder / f"{name}.json", json.dumps(asdict(one)) + "\n")
+    return one
+
+
+def read_record(folder: Path, name: str) -> Record | None:
+    """The record of a component, or None if there is none that can be read."""
+    try:
+        return Record(**json.loads((folder / f"{name}.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def forget(folder: Path, name: str) -> None:
+    (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a file at once, readable by its owner alone."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it does not run (a zombie does not)."""
+    for child in _children:
+        if child.pid == pid:
+            child.poll()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def started_at(ticks: int) -> float:
+    """Seconds since the epoch of a start time in ticks."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + ticks / _TICKS_PER_SECOND
+
+
+def all_pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def marked(home: Path, marker: str = MARKER) -> Iterator[int]:
+    """Pids of living processes whose environment holds `marker=home`; never this process itself.
+
+    With the default marker: those that `up` of this home has started, directly or not.
+    """
+    wanted = f"{marker}={home}".encode()
+    for pid in all_pids():
+        if pid == os.getpid():
+            continue
+        with suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and start_ticks(pid) is not None:
+                yield pid
+
+
+def working_in(folder: Path) -> list[int]:
+    """Pids of living processes whose working folder is `folder`: PostgreSQL's, which overwrite their environment."""
+    found = []
+    for pid in all_pids():
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder) and pid != os.getpid() and start_ticks(pid) is not None:
+                found.append(pid)
+    return found
+
+
+def memory_bytes(pids: Sequence[int]) -> int:
+    """Proportional memory of processes: pages shared among them count once; resident memory where that is not readable."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError, IndexError, ValueError):
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("Pss:")))
+            except (OSError, StopIteration):
+                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def session_of(pid: int) -> list[int]:
+    """Living processes of the session that `pid` leads."""
+    found = []
+    for other in all_pids():
+        with suppress(OSError):
+            if os.getsid(other) == pid and start_ticks(other) is not None:
+                found.append(other)
+    return found
+
+
+def ask_to_end(records: Iterable[Record], *, grace_seconds: float) -> None:
+    """SIGTERM to living components themselves, not to what they started, and waits for them up to the grace."""
+    asked = [one for one in records if one.is_alive]
+    _signal([one.pid for one in asked], signal.SIGTERM)
+    deadline = time.monotonic() + grace_seconds
+    while any(one.is_alive for one in asked) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def kill_marked(home: Path, *, spare: Iterable[int] = ()) -> None:
+    """SIGKILL to every marked process but some, until several looks find none, and waits until they and their ports are gone.
+
+    Several, since one may start another while we look, and a process in the middle of an exec shows no environment. A dying
+    one loses its environment before it closes its files.
+    """
+    spared = set(spare)
+    killed: dict[int, int | None] = {}
+    looks = 0
+    deadline = time.monotonic() + 10
+    while looks < 3 and time.monotonic() < deadline:
+        left = [pid for pid in marked(home) if pid not in spared]
+        killed |= {pid: start_ticks(pid) for pid in left}
+        _signal(left, signal.SIGKILL)
+        is_quiet = not left and not any(ticks is not None and start_ticks(pid) == ticks for pid, ticks in killed.items())
+        looks = looks + 1 if is_quiet else 0
+        time.sleep(0.02)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log, for an error message."""
+    with suppress(OSError):
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return ""
