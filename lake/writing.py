@@ -21,6 +21,8 @@ Owner = Mapping[str, object]
 
 # A pinned training set and the longest replay stay readable by version; VACUUM respects both.
 RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.logRetentionDuration": "interval 120 days"}
+# Every reader asks by partition: minima and maxima of forty columns would be gathered row by row, and never used.
+NO_COLUMN_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 COMMIT_ATTEMPTS = 6
 
 
@@ -96,7 +98,7 @@ def create_if_absent(spark: SparkSession, locations: Locations, contract: Table)
     path = locations.table(contract.name)
     if (path / "_delta_log").is_dir():
         return
-    properties = ", ".join(f"'{key}' = '{value}'" for key, value in RETENTION.items())
+    properties = ", ".join(f"'{key}' = '{value}'" for key, value in (RETENTION | NO_COLUMN_STATISTICS).items())
     partition = ", ".join(f"`{name}`" for name in contract.partition_columns)
     spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({contract.ddl}) USING delta "
               f"PARTITIONED BY ({partition}) TBLPROPERTIES ({properties})")

@@ -1,0 +1,69 @@
+"""Histories, statistics and samples of a small log, recomputed in full by pandas: what the Spark jobs are compared with."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import pandas as pd
+
+from contracts.features import HISTORY_LENGTH, LOGS, STATISTICS
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from contracts.tables import TABLES
+from lake.reader import LakeReader
+
+
+def logs(locations: Locations) -> pd.DataFrame:
+    """All kept rows of both logs, with a column `log`."""
+    reader = LakeReader(locations)
+    return pd.concat([reader.read(f"{log}_log").to_pandas().assign(log=log) for log in LOGS], ignore_index=True)
+
+
+def histories(rows: pd.DataFrame, day: date) -> dict[int, list[int]]:
+    """user_id -> event ids of the last 200 positives that arrived before the day and of those of the day, oldest first."""
+    rows = rows.sort_values(["event_ts", "log", "event_id"])
+    found = {}
+    for user, of_user in rows[rows["ds"] <= day].groupby("user_id"):
+        if not (of_user["ds"] == day).any():
+            continue
+        positives = of_user[of_user["action"] >= 1]
+        before, today = positives[positives["ds"] < day].tail(HISTORY_LENGTH), positives[positives["ds"] == day]
+        both = pd.concat([before, today]).sort_values(["event_ts", "log", "event_id"])
+        if len(both):
+            found[int(user)] = both["event_id"].tolist()
+    return found
+
+
+def statistics(rows: pd.DataFrame, day: date) -> dict[tuple[str, int], dict[str, int]]:
+    """(entity, id) -> counts over each window before the day, by scanning the whole log."""
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for statistic in STATISTICS:
+        window = rows[(rows["log"] == statistic.log) & (rows["ds"] < day) & (rows["ds"] >= day - timedelta(days=statistic.window_days))]
+        counted = window.groupby(f"{statistic.entity}_id")["click"].agg(["size", "sum"])
+        for entity_id in rows[rows["ds"] == day][f"{statistic.entity}_id"].unique():
+            impressions, clicks = counted.loc[entity_id] if entity_id in counted.index else (0, 0)
+            figures = found.setdefault((statistic.entity, int(entity_id)), {})
+            figures[f"{statistic.log}_impressions_{statistic.window_days}d_cnt"] = int(impressions)
+            figures[f"{statistic.log}_clicks_{statistic.window_days}d_cnt"] = int(clicks)
+    return found
+
+
+def history_ends(rows: pd.DataFrame, log: str, day: date, deployment: Deployment) -> dict[int, int]:
+    """event_id -> number of behaviours of the user's history of the day that its sample may see."""
+    stored = histories(rows, day)
+    times = rows.set_index("event_id")["event_ts"]
+    of_day = rows[(rows["log"] == log) & (rows["ds"] == day) & ~rows["late"]]
+    delay = pd.Timedelta(seconds=deployment.feedback_delay_seconds)
+    found = {}
+    for (_, user), request in of_day.groupby(["request_id", "user_id"]):
+        start = request["event_ts"].min()
+        visible = sum(times[event] + delay < start for event in stored.get(int(user), []))
+        found.update(dict.fromkeys(request["event_id"].tolist(), visible))
+    return found
+
+
+def content(locations: Locations, name: str, **where: Any) -> list[str]:
+    """A table's non-volatile columns as sorted text, one line a row: equal for equal tables."""
+    rows = LakeReader(locations).read(name, columns=TABLES[name].stable_columns, where=where or None)
+    return sorted(map(str, rows.to_pylist()))

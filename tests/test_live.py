@@ -1,0 +1,163 @@
+"""The stack for real: two days backfilled through Airflow, the same days by hand, and a client killed in the middle of a write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import features_reference as reference
+import pytest
+from deltalake import DeltaTable
+
+from contracts.locations import Locations
+from contracts.settings import HOME_VARIABLE
+from contracts.tables import owner_key
+from lake import locks
+from sources.faults import FaultRates
+from sources.simulator import SimulatorSettings, simulate
+from sources.world import WorldSettings
+from tributary import stack
+from tributary.airflow_api import AirflowApi
+
+pytestmark = pytest.mark.live
+
+START = date(2026, 1, 1)
+HISTORY, BACKFILLED, KILLED = range(6), (6, 7), 8
+TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "user_histories", "entity_statistics",
+          "natural_samples", "ad_samples")
+JOBS = ("ingest_logs", "build_partials", "build_user_histories", "build_statistics", "build_samples")
+
+
+def day(number: int) -> date:
+    return START + timedelta(days=number)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Commands:
+    """`python -m <folder> ...` on one home, against the stack's Spark Connect server."""
+
+    def __init__(self, home: Path, info: stack.StackInfo) -> None:
+        self.locations = Locations(home)
+        self.env = os.environ | {HOME_VARIABLE: str(home), "SPARK_REMOTE": info.spark,
+                                 "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-m", *arguments], env=self.env, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
+
+    def run(self, *arguments: str) -> str:
+        with self.start(*arguments) as process:
+            output, _ = process.communicate()
+        assert process.returncode == 0, output
+        return output
+
+    def build(self, *days: str) -> None:
+        for job in JOBS:
+            self.run("spark_jobs", job, *days)
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, Commands, stack.StackInfo]]:
+    """Two homes with the same landing files; the stack of the first is up."""
+    first = tmp_path_factory.mktemp("a") / "home"  # a short path: PostgreSQL's socket lies below it
+    world = WorldSettings(users=80, items=90, seed=11)
+    simulate(SimulatorSettings(start=START, days=9, world=world, faults=FaultRates(duplicates=0.03, malformed=0.01, late=0.02)), first)
+    second = tmp_path_factory.mktemp("b") / "home"
+    shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks"))
+    info = stack.up(first, ui_port=free_port(), spark_port=free_port())
+    try:
+        yield Commands(first, info), Commands(second, info), info
+    finally:
+        stack.down(first)
+
+
+def test_a_backfill_equals_hand_commands_in_another_order(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    through_airflow, by_hand, _ = homes
+    span = ("--from", str(day(HISTORY[0])), "--to", str(day(HISTORY[-1])))
+    through_airflow.build(*span)
+    api = AirflowApi.of(through_airflow.locations.home)
+    first, last = day(BACKFILLED[0]), day(BACKFILLED[-1])
+    for dag in ("features_daily", "logs_daily"):  # features first: they wait for the logs
+        api.unpause(dag)
+        api.create_backfill(dag, first, last, max_active_runs=2)
+    for dag in ("logs_daily", "features_daily"):
+        runs = api.wait_for_periods(dag, first, last, timeout_seconds=600)
+        assert [(run.period, run.state) for run in runs] == [(first, "success"), (last, "success")]
+
+    for job in JOBS[:2]:
+        for number in reversed(BACKFILLED):
+            by_hand.run("spark_jobs", job, "--ds", str(day(number)))
+        by_hand.run("spark_jobs", job, *span)
+    for job in JOBS[2:]:
+        for number in reversed(BACKFILLED):
+            by_hand.run("spark_jobs", job, "--ds", str(day(number)))
+        by_hand.run("spark_jobs", job, *span)
+    for name in TABLES:
+        rows = reference.content(through_airflow.locations, name)
+        assert rows, name
+        assert rows == reference.content(by_hand.locations, name), name
+    for number in BACKFILLED:
+        assert through_airflow.locations.report("natural_log", day(number)).is_file()
+
+
+def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    undisturbed, killed, _ = homes
+    arguments = ("spark_jobs", "ingest_logs", "--ds", str(day(KILLED)))
+    undisturbed.run(*arguments)
+    lock = killed.locations.locks / "natural_log" / f"{owner_key(ds=day(KILLED))}.lock"
+    process = killed.start(*arguments)
+    deadline = time.monotonic() + 60
+    while not (session := locks.read_holder(lock).get("session_id")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2.5)  # by now it has a query running in the server
+    assert process.poll() is None, process.communicate()[0]
+    process.kill()
+    process.communicate()
+    assert locks.read_holder(lock)["session_id"] == session
+    killed.run(*arguments)
+    versions = {name: DeltaTable(str(killed.locations.table(name))).version() for name in ("natural_log", "ad_log", "quarantine", "builds")}
+    time.sleep(8)  # a query that was left running would commit now
+    assert versions == {name: DeltaTable(str(killed.locations.table(name))).version() for name in versions}
+    for name in ("natural_log", "ad_log", "quarantine"):
+        assert reference.content(killed.locations, name, ds=day(KILLED)) == reference.content(undisturbed.locations, name, ds=day(KILLED))
+
+
+def test_a_second_up_says_so(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    said: list[str] = []
+    stack.up(homes[0].locations.home, say=said.append)
+    assert said[0] == "already up:"
+
+
+def test_nothing_listens_beyond_loopback(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    """Every listening socket of the stack's processes is bound to 127.0.0.1 or ::1."""
+    from tributary.stack import processes
+
+    pids = set(processes.marked(homes[0].locations.home))
+    sockets = {target.removeprefix("socket:[").rstrip("]") for pid in pids for target in _links(Path(f"/proc/{pid}/fd"))}
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                listening.append(fields[1].split(":")[0])
+    assert listening
+    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def _links(folder: Path) -> list[str]:
+    try:
+        return [os.readlink(path) for path in folder.iterdir()]
+    except OSError:
+        return []

@@ -1,0 +1,162 @@
+"""The Spark jobs on small logs with faults, against a full recompute by pandas; few runs, many rows each."""
+
+from __future__ import annotations
+
+import csv
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import features_reference as reference
+import pytest
+
+from contracts.errors import BadInput, NotYet, ParentMissing
+from contracts.features import LOGS
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from contracts.tables import TABLES, owner_key
+from lake.reader import LakeReader
+from sources.faults import FaultRates
+from sources.simulator import SimulatorSettings, simulate
+from sources.world import WorldSettings
+from spark_jobs import build_partials, build_samples, build_statistics, build_user_histories, ingest_logs, inputs
+
+pytestmark = pytest.mark.spark
+
+FEATURE_TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_checkpoints",
+                  "user_histories", "entity_statistics", "natural_samples", "ad_samples")
+START = date(2026, 1, 1)
+NUM_DAYS = 14  # past the first checkpoint, at ten days
+
+
+def make_logs(home: Path, *, num_days: int = NUM_DAYS) -> tuple[Locations, Deployment]:
+    """A small simulated deployment with many faults."""
+    rates = FaultRates(duplicates=0.05, malformed=0.03, late=0.04)
+    simulate(SimulatorSettings(days=num_days, start=START, faults=rates, world=WorldSettings(users=40, items=60, seed=3)), home)
+    return Locations(home), Deployment.load(home)
+
+
+def build(spark: Any, locations: Locations, deployment: Deployment, days: list[date]) -> None:
+    """Every job over these days, as range jobs."""
+    for job in (ingest_logs, build_partials, build_user_histories, build_statistics, build_samples):
+        job.run(spark, locations, deployment, days)
+
+
+def day(number: int) -> date:
+    return START + timedelta(days=number)
+
+
+@pytest.fixture(scope="module")
+def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Locations, Deployment]:
+    """All days built, by one range job each for all but the last two, which are built alone."""
+    locations, deployment = make_logs(tmp_path_factory.mktemp("built"))
+    build(spark, locations, deployment, [day(n) for n in range(NUM_DAYS - 2)])
+    for number in (NUM_DAYS - 2, NUM_DAYS - 1):
+        build(spark, locations, deployment, [day(number)])
+    return locations, deployment
+
+
+def test_rows_read_are_kept_duplicates_or_quarantined(built: tuple[Locations, Deployment]) -> None:
+    locations, _ = built
+    for log in LOGS:
+        for owner, record in LakeReader(locations).builds(f"{log}_log").items():
+            counts = record["counts"]
+            path = locations.landing_day(log, date.fromisoformat(owner.removeprefix("ds="))) / "part-00000.csv"
+            landed = len(list(csv.reader(path.read_text().splitlines()))) - 1
+            assert counts["read"] == landed
+            assert counts["read"] == counts["kept"] + counts["duplicates"] + counts["quarantined"]
+            assert counts["kept"] == record["row_cnt"]
+    totals = [record["counts"] for record in LakeReader(locations).builds("natural_log").values()]
+    for name in ("duplicates", "conflicting_duplicates", "quarantined", "late"):
+        assert sum(counts[name] for counts in totals) > 0, f"the logs hold no {name}, so nothing is shown"
+
+
+def test_events_are_kept_once(built: tuple[Locations, Deployment]) -> None:
+    rows = reference.logs(built[0])
+    assert not rows["event_id"].duplicated().any()
+
+
+def test_quarantine_names_field_expected_and_found(built: tuple[Locations, Deployment]) -> None:
+    rows = LakeReader(built[0]).read("quarantine").to_pandas()
+    clicks = rows[rows["rule"] == "click_range"]
+    assert len(clicks)
+    assert set(clicks["field"]) == {"click"}
+    assert set(clicks["expected"]) == {"one of 0, 1"}
+    assert not set(clicks["found"]) & {"0", "1"}
+    assert rows["file"].str.match(r"^(natural|ad)/\d{4}-\d{2}-\d{2}/part-00000.csv$").all()
+
+
+@pytest.mark.parametrize("number", [0, 5, NUM_DAYS - 3, NUM_DAYS - 1])
+def test_histories_equal_a_full_recompute(built: tuple[Locations, Deployment], number: int) -> None:
+    locations, _ = built
+    expected = reference.histories(reference.logs(locations), day(number))
+    stored = LakeReader(locations).read("user_histories", where={"ds": day(number)}).to_pylist()
+    assert {row["user_id"]: [b["event_id"] for b in row["behaviours"]] for row in stored} == expected
+
+
+@pytest.mark.parametrize("number", [0, NUM_DAYS - 1])
+def test_statistics_equal_a_full_recompute(built: tuple[Locations, Deployment], number: int) -> None:
+    locations, _ = built
+    expected = reference.statistics(reference.logs(locations), day(number))
+    stored = LakeReader(locations).read("entity_statistics", where={"ds": day(number)}).to_pylist()
+    found = {(row.pop("entity"), row.pop("entity_id")): {k: v for k, v in row.items() if k != "ds"} for row in stored}
+    assert found == expected
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_samples_see_only_the_past(built: tuple[Locations, Deployment], log: str) -> None:
+    locations, deployment = built
+    last = day(NUM_DAYS - 1)
+    stored = LakeReader(locations).read(f"{log}_samples", where={"ds": last}).to_pandas()
+    assert dict(zip(stored["event_id"], stored["history_end"], strict=True)) == reference.history_ends(
+        reference.logs(locations), log, last, deployment)
+    assert stored["history_end"].max() > 0
+    assert stored["held_out"].mean() < 0.2
+
+
+def test_a_day_again_and_days_in_another_order_change_no_row(spark: Any, built: tuple[Locations, Deployment], tmp_path: Path) -> None:
+    locations, deployment = built
+    before = {name: reference.content(locations, name) for name in FEATURE_TABLES}
+    builds = reference.content(locations, "builds")
+    build(spark, locations, deployment, [day(NUM_DAYS - 2)])
+    assert {name: reference.content(locations, name) for name in FEATURE_TABLES} == before
+    assert reference.content(locations, "builds") == builds
+
+    other, _ = make_logs(tmp_path)
+    for job in (ingest_logs, build_partials):
+        for numbers in ([NUM_DAYS - 1], [NUM_DAYS - 2], range(NUM_DAYS - 2)):
+            job.run(spark, other, deployment, [day(n) for n in numbers])
+    for job in (build_user_histories, build_statistics, build_samples):
+        for numbers in ([NUM_DAYS - 1], [NUM_DAYS - 2], range(NUM_DAYS - 2)):
+            job.run(spark, other, deployment, [day(n) for n in numbers])
+    assert {name: reference.content(other, name) for name in FEATURE_TABLES} == before
+
+
+def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
+    locations, deployment = make_logs(tmp_path, num_days=5)
+    with pytest.raises(ParentMissing, match=r"natural_log: expected a build of ds=2026-01-01.*tributary spark_jobs ingest_logs"):
+        build_partials.run(spark, locations, deployment, [START])
+    with pytest.raises(NotYet, match=r"tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02"):
+        inputs.check_partials(LakeReader(locations), deployment, day(1))
+    path = locations.landing_day("ad", day(2)) / "part-00000.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(BadInput, match=r"2026-01-03/part-00000.csv: rows: expected at least one row on this landing day, found none"):
+        ingest_logs.run(spark, locations, deployment, [day(2)])
+    path.write_text(path.read_text().replace("user_id,", "usr,"))
+    with pytest.raises(BadInput, match=r"user_id: expected a column of this name in the header"):
+        ingest_logs.run(spark, locations, deployment, [day(2)], allow_empty=True)
+    path.unlink()
+    with pytest.raises(BadInput, match=r"landing day: expected at least one .csv file, found none"):
+        ingest_logs.run(spark, locations, deployment, [day(2)])
+
+
+def test_every_table_is_plain(built: tuple[Locations, Deployment]) -> None:
+    """Reader 1, writer 2: what deltalake and any other reader opens."""
+    from deltalake import DeltaTable
+
+    for name in FEATURE_TABLES:
+        protocol = DeltaTable(str(built[0].table(name))).protocol()
+        assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), name
+        assert LakeReader(built[0]).builds(name)
+        assert set(TABLES[name].owner) == {part.split("=")[0] for part in next(iter(LakeReader(built[0]).builds(name))).split(",")}
+        assert owner_key(ds=START) == "ds=2026-01-01"
