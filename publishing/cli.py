@@ -41,7 +41,7 @@ def _audit(options: argparse.Namespace) -> int:
     deployment.lineage.period(options.kind, options.period)
     for folder in staged_runs(locations, options.kind, options.period):
         with stage(f"audit {folder.name}"):
-            checks = audit(locations, folder)
+            checks = audit(locations, deployment, folder)
         print(table_text(("check", "expected", "found"), [(c.name, c.expected, c.found) for c in checks]))
     print(f"next: tributary spark_jobs publish_release --kind {options.kind} --period {options.period}")
     return 0

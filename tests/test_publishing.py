@@ -21,6 +21,7 @@ from publishing.audit import audit
 from publishing.index import Vectors, load_index, measured_recall, neighbours
 from publishing.parents import missing_inputs
 
+DEPLOYMENT = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27))
 DIM = 8
 ITEMS = 300
 
@@ -31,7 +32,7 @@ def clustered(rng: np.random.Generator) -> np.ndarray:
     return (centres[np.arange(ITEMS) % 10] + 0.1 * rng.normal(size=(ITEMS, DIM))).astype(np.float32)
 
 
-def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]], None] = lambda rows: None, loss: float = 0.4,
+def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]], None] = lambda rows: None, loss: float | None = 0.4,
               dims: int = DIM, known_items: int = ITEMS) -> Path:
     """Writes a run folder as training leaves it, its vectors changed by `change` before they are written."""
     values = clustered(np.random.default_rng(5))
@@ -39,15 +40,15 @@ def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]
         "entity": ["item"] * ITEMS + ["user"] * 2, "id": [*range(1000, 1000 + ITEMS), 1, 2],
         "vector": [*values.tolist(), *values[:2].tolist()], "dim": [DIM] * (ITEMS + 2)}
     change(rows)
-    release = Release(kind="cpm", variant="default", period=date(2026, 4, 20), recipe={}, parents={}, inputs={}, feature_set=("item_id",))
-    folder = locations.run_of("cpm", release.period, "default", release.release_id)
+    release = Release(kind="tpm", variant="default", period=date(2026, 3, 1), recipe={}, parents={}, inputs={}, feature_set=("item_id",))
+    folder = locations.run_of("tpm", release.period, "default", release.release_id)
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"entity": rows["entity"], "id": pa.array(rows["id"], pa.int64()),
                              "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())}),
                    folder / VECTORS_FILE)
     known = list(range(known_items))
     pq.write_table(pa.table({"field": ["item_id"] * known_items, "id": [1000 + row for row in known], "row": known}), folder / MAPPING_FILE)
-    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": [loss], "row_cnt": [10]}), folder / METRICS_FILE)
+    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": pa.array([loss], pa.float64()), "row_cnt": [10]}), folder / METRICS_FILE)
     files = {name: sha256_of(folder / name) for name in (VECTORS_FILE, MAPPING_FILE, METRICS_FILE)}
     release = Release(**{**vars(release), "files": files, "dims": {"item": dims, "user": dims}})
     (folder / MANIFEST).write_text(release.to_json())
@@ -57,7 +58,7 @@ def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]
 def test_a_sound_run_is_indexed(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
-    assert all(check.passed for check in audit(locations, folder))
+    assert all(check.passed for check in audit(locations, DEPLOYMENT, folder))
     release_id = Release.read(folder).release_id
     found, manifest = neighbours(locations.index(release_id), 1007, 20)
     assert manifest["release_id"] == release_id
@@ -86,14 +87,14 @@ def drop_users(rows: dict[str, list[object]]) -> None:
 
 @pytest.mark.parametrize(("arguments", "failed"), [
     ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": put_nan}, "item_finite"), ({"change": shorten}, "item_dimension"),
-    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"loss": float("nan")}, "train_loss"),
+    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
     ({"known_items": 2 * ITEMS}, "item_coverage"),
 ])
 def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: dict[str, object], failed: str) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations, **arguments)
     with pytest.raises(QualityFailed, match=f"{failed}: expected .*Nothing was published"):
-        audit(locations, folder)
+        audit(locations, DEPLOYMENT, folder)
     assert not json.loads((folder / AUDIT).read_text())["passed"]
     assert not locations.index(Release.read(folder).release_id).exists()
 
@@ -103,13 +104,13 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     folder = stage_run(locations)
     (folder / VECTORS_FILE).write_bytes(b"PAR1")
     with pytest.raises(QualityFailed, match="files: expected the files of the manifest, unchanged"):
-        audit(locations, folder)
+        audit(locations, DEPLOYMENT, folder)
 
 
 def test_a_changed_index_is_refused_before_it_is_read(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
-    audit(locations, folder)
+    audit(locations, DEPLOYMENT, folder)
     index = locations.index(Release.read(folder).release_id)
     (index / "items.faiss").write_bytes(b"garbage")
     with pytest.raises(BadInput, match="sha256"):
@@ -121,8 +122,8 @@ def test_a_changed_index_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_an_item_without_a_vector_is_named(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
-    audit(locations, folder)
-    with pytest.raises(BadInput, match=r"item: expected an item with a vector in cpm-default-2026-04-20-.*, found 5"):
+    audit(locations, DEPLOYMENT, folder)
+    with pytest.raises(BadInput, match=r"item: expected an item with a vector in tpm-default-2026-03-01-.*, found 5"):
         neighbours(locations.index(Release.read(folder).release_id), 5, 3)
 
 
@@ -140,8 +141,7 @@ def test_recall_counts_what_an_index_misses(tmp_path: Path) -> None:
 
 
 def test_what_a_period_waits_for_is_named_with_its_command(tmp_path: Path) -> None:
-    deployment = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27))
-    missing = missing_inputs(LakeReader(Locations(tmp_path)), deployment, "actr", date(2026, 4, 28))
+    missing = missing_inputs(LakeReader(Locations(tmp_path)), DEPLOYMENT, "actr", date(2026, 4, 28))
     assert missing == [
         "the pretrained cpm of 2026-04-20: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20",
         "the predecessor actr (none) of 2026-04-27: tributary dags backfill ad_ctr_daily --from 2026-04-27 --to 2026-04-27",

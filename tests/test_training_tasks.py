@@ -1,0 +1,308 @@
+"""Training tasks from a tiny lake to run folders: parents, order of scoring and training, held-out rows, reruns."""
+
+import json
+import shutil
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lake_fixture import World, make_lake, publish_staged, write_table
+from safetensors.torch import load_file
+
+import training.engine.loop
+import training.tasks.actr
+from contracts.errors import BadInput, ParentMissing
+from contracts.features import features_of
+from contracts.locations import Locations
+from contracts.releases import MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from lake.reader import LakeReader
+from training.cli import main
+from training.data.vectors import read_vectors
+from training.engine.runs import open_run
+from training.models.ctr import batch_norm_names
+from training.recipes import quick
+from training.tasks.cpm import run_cpm
+from training.tasks.session import Session
+from training.tasks.tpm import run_tpm
+
+MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
+WEEKS = [date(2026, 1, day) for day in (7, 9)]
+DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # fresh; continues; starts again, from the CPM of the week of the 9th
+
+
+def _go(home, kind, period, *more):
+    main([kind, "--ds" if kind == "actr" else "--period", str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu", *more])
+    return publish_staged(home, kind, period)
+
+
+def _session(home):
+    return Session.open(home, quick(), torch.device("cpu"))
+
+
+def _content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, world):
+    """All kinds over several periods, published one after the other; what reached a training step is noted by row."""
+    home = tmp_path_factory.mktemp("home")
+    make_lake(home, world)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.engine.loop, "_train_step", _noting(training.engine.loop._train_step))
+        runs = {("tpm", month): _go(home, "tpm", month) for month in MONTHS}
+        runs |= {("cpm", week): _go(home, "cpm", week) for week in WEEKS}
+        runs |= {("actr", day): _go(home, "actr", day) for day in DAYS}
+    return home, runs
+
+
+_batches: list[tuple[int, float]] = []
+
+
+def _noting(step):
+    def noted(model, batch, optimizer):
+        _batches.append((len(batch.label_B), float(batch.label_B.sum())))
+        return step(model, batch, optimizer)
+    return noted
+
+
+def _rows(home, table, days, *columns):
+    return LakeReader(Locations(home)).read(table, columns=list(columns), where={"ds": list(days)})
+
+
+def test_a_run_leaves_its_files_and_is_staged(chain):
+    home, runs = chain
+    for (kind, period), folders in runs.items():
+        staged = json.loads(Locations(home).staged(kind, period).read_text())["runs"]
+        assert staged == [str(folder.relative_to(home)) for folder in folders]
+        assert len(folders) == (2 if kind == "actr" else 1)
+        for folder in folders:
+            release = open_run(folder).release
+            assert {"model.safetensors", "mapping.parquet", "vectors.parquet", "metrics.parquet"} <= set(release.files)
+            assert (PREDICTIONS_FILE in release.files) == (kind == "actr")
+            assert folder == Locations(home).run_of(kind, period, release.variant, release.release_id)
+            assert set(f.name for f in features_of(kind)) <= set(release.feature_set)
+            assert release.dims == {"user": 16, "item": 16}
+    assert not list(home.rglob(".*"))
+
+
+def test_parents_are_those_that_the_period_computes(chain):
+    """I10; the variant `none` has no CPM, and an absent snapshot is named."""
+    home, runs = chain
+    lineage, active = World().deployment().lineage, LakeReader(Locations(home)).active
+    for (kind, period), folders in runs.items():
+        for folder in folders:
+            release = Release.read(folder)
+            expected = {}
+            for parent in lineage.parents(kind, period):
+                if release.variant == "none" and parent.role == "pretrained":
+                    continue
+                row = active(parent.kind, release.variant if parent.kind == "actr" else "default", parent.period)
+                expected[f"{parent.role}/{parent.kind}/{parent.period}"] = row["release_id"]
+            assert dict(release.parents) == expected
+    (cpm,) = runs["cpm", WEEKS[0]]
+    assert Release.read(cpm).absent_parents == ("snapshot/tpm/2025-12-26", "snapshot/tpm/2025-12-29")
+
+
+def test_inputs_are_the_days_that_were_trained_on(chain):
+    _, runs = chain
+    lineage = World().deployment().lineage
+    inputs = {Release.read(folder).variant: set(Release.read(folder).inputs) for folder in runs["actr", DAYS[2]]}
+
+    def partitions(days):
+        return {f"{table}/ds={day}" for table in ("ad_samples", "user_histories") for day in days}
+
+    assert inputs["none"] == partitions([DAYS[2]])
+    assert inputs["tpm+cpm"] == partitions(lineage.actr_training_days(DAYS[2], replay_days=3))
+    (continued,) = (f for f in runs["actr", DAYS[1]] if Release.read(f).variant == "tpm+cpm")
+    assert set(Release.read(continued).inputs) == partitions([DAYS[1]])
+
+
+def test_held_out_rows_never_reach_a_training_step(chain):
+    """Rows and clicks of all steps of all kinds, against the lake's rows that are not held out."""
+    home, _ = chain
+    deployment = World().deployment()
+    lineage, expected = deployment.lineage, [0, 0]
+
+    def add(table, days, times):
+        rows = _rows(home, table, days, "held_out", "click")
+        rows = rows.filter(pc.invert(rows["held_out"]))
+        expected[0] += times * rows.num_rows
+        expected[1] += times * pc.sum(rows["click"]).as_py()
+
+    recipe = quick()
+    for month in MONTHS:
+        add("natural_samples", lineage.period("tpm", month).days(), recipe.tpm.train.epochs)
+    for week in WEEKS:
+        add("natural_samples", lineage.cpm_training_days(lineage.period("cpm", week)), recipe.cpm.train.epochs)
+    for day, restarts in zip(DAYS, (2, 0, 1), strict=True):
+        add("ad_samples", lineage.actr_training_days(day, replay_days=3), restarts * recipe.actr.restart.epochs)
+        add("ad_samples", [day], (2 - restarts) * recipe.actr.daily.epochs)
+    assert [sum(rows for rows, _ in _batches), sum(clicks for _, clicks in _batches)] == expected
+    held_out = _rows(home, "ad_samples", DAYS, "held_out")["held_out"].to_pylist()
+    assert any(held_out), "the fixture holds some rows out, or this test would show nothing"
+
+
+def test_the_day_before_scores_every_row_of_the_day(chain):
+    home, runs = chain
+    assert all(pq.read_table(folder / PREDICTIONS_FILE).num_rows == 0 for folder in runs["actr", DAYS[0]])
+    before = {Release.read(f).variant: Release.read(f).release_id for f in runs["actr", DAYS[0]]}
+    for folder in runs["actr", DAYS[1]]:
+        release, rows = Release.read(folder), pq.read_table(folder / PREDICTIONS_FILE)
+        expected = _rows(home, "ad_samples", [DAYS[1]], "event_id", "user_id", "click")
+        assert rows.select(["event_id", "user_id", "click"]).sort_by("event_id") == expected.sort_by("event_id").cast(
+            rows.schema.remove(5).remove(4).remove(2))
+        assert set(rows["scored_by"].to_pylist()) == {before[release.variant]} and set(rows["ds"].to_pylist()) == {DAYS[1]}
+        metrics = {(m["metric"], m["split"]): m for m in pq.read_table(folder / "metrics.parquet").to_pylist()}
+        assert metrics["gauc", "next_day"]["row_cnt"] == rows.num_rows
+        assert metrics["auc", "next_day"]["value"] == pytest.approx(release.metrics["next_day_auc"])
+
+
+def test_an_ad_model_reads_the_merged_table_of_its_own_cpm(chain):
+    """The day that starts again still scores with its predecessor, bound to the CPM of the week before."""
+    home, runs = chain
+    session = _session(home)
+    plan = training.tasks.actr.plan_variant(session, DAYS[2], "tpm+cpm")
+    assert plan.restart and plan.cpm.folder == runs["cpm", WEEKS[1]][0] and plan.predecessor_cpm.folder == runs["cpm", WEEKS[0]][0]
+    scorer = training.tasks.actr.open_model(session, plan.predecessor, plan.predecessor_cpm)
+    own = read_vectors(runs["cpm", WEEKS[0]][0] / VECTORS_FILE, {"user": 16, "item": 16})
+    assert scorer.encoding.transfer["user"].ids.tolist() == own["user"].ids.tolist()
+    assert np.array_equal(scorer.model.transfer.get_buffer("user")[1:].numpy(), own["user"].vectors)
+    assert len(own["user"].ids) > 0
+
+
+def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
+    """I9 through the task: before the first step, all but batch-norm and ad-only tables are the CPM's."""
+    home, runs = chain
+    session = _session(home)
+    plan = training.tasks.actr.plan_variant(session, DAYS[2], "tpm+cpm")
+    rows = training.tasks.actr._Days(session)(plan.days).trainable()
+    model = training.tasks.actr.start_model(session, plan, rows).model
+    source, norms = load_file(plan.cpm.folder / MODEL_FILE), batch_norm_names(model)
+    compared = 0
+    for name, tensor in model.state_dict().items():
+        if name in norms:
+            assert (tensor == (1 if name.endswith(("weight", "running_var")) else 0)).all(), name
+        elif name not in {f"embeddings.tables.{ad_only}.weight" for ad_only in training.tasks.actr.AD_ONLY}:
+            assert torch.equal(tensor[:len(source[name])] if name.startswith("embeddings.") else tensor, source[name]), name
+            compared += 1
+    assert compared > 20
+    # The CPM's mapping is a prefix of the A-CTR's.
+    old, new = (pq.read_table(folder / MAPPING_FILE).to_pylist() for folder in (plan.cpm.folder, runs["actr", DAYS[2]][1]))
+    assert {tuple(row.values()) for row in old} < {tuple(row.values()) for row in new}
+
+
+def test_the_same_again_is_skipped_and_a_damaged_run_is_made_again(chain, capsys):
+    home, runs = chain
+    before = [_content(folder) for folder in runs["actr", DAYS[2]]]
+    stamps = [(folder / MODEL_FILE).stat().st_mtime_ns for folder in runs["actr", DAYS[2]]]
+    main(["actr", "--ds", str(DAYS[2]), "--home", str(home), "--recipe", "quick"])
+    assert capsys.readouterr().out.count("is there already") == 2
+    assert [(folder / MODEL_FILE).stat().st_mtime_ns for folder in runs["actr", DAYS[2]]] == stamps
+    for damage in ("remove", "change"):
+        torch.manual_seed(987)
+        victim = runs["actr", DAYS[2]][1]
+        if damage == "remove":
+            shutil.rmtree(victim)
+        else:
+            (victim / MODEL_FILE).write_bytes(b"torn")
+        main(["actr", "--ds", str(DAYS[2]), "--home", str(home), "--recipe", "quick"])
+        assert [_content(folder) for folder in runs["actr", DAYS[2]]] == before, "training again gives the same bytes"
+
+
+@pytest.mark.parametrize(("kind", "period"), [("tpm", MONTHS[1]), ("cpm", WEEKS[0])])
+def test_training_again_gives_the_same_bytes(chain, kind, period):
+    home, runs = chain
+    (folder,) = runs[kind, period]
+    before = _content(folder)
+    shutil.rmtree(folder)
+    torch.manual_seed(987)  # nothing may draw from the generator as it finds it
+    main([kind, "--period", str(period), "--home", str(home), "--recipe", "quick"])
+    assert _content(folder) == before
+
+
+def test_labels_of_a_day_do_not_change_its_scores(chain, tmp_path):
+    """Scored first, trained after: with all labels of the day turned round, the model differs and its scores of the day do not."""
+    home, runs = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    rows = _rows(other, "ad_samples", [DAYS[1]])
+    flipped = rows.set_column(rows.schema.get_field_index("click"), "click", pc.cast(pc.subtract(1, rows["click"]), pa.int32()))
+    write_table(Locations(other), "ad_samples", flipped, mode="overwrite", predicate=f"ds = '{DAYS[1]}'")
+    for folder in runs["actr", DAYS[1]]:
+        shutil.rmtree(other / folder.relative_to(home))
+    main(["actr", "--ds", str(DAYS[1]), "--home", str(other), "--recipe", "quick"])
+    for folder in runs["actr", DAYS[1]]:
+        again = other / folder.relative_to(home)
+        ours, theirs = (pq.read_table(f / PREDICTIONS_FILE) for f in (folder, again))
+        assert ours.drop(["click"]) == theirs.drop(["click"]) and ours["click"] != theirs["click"]
+        assert (folder / MODEL_FILE).read_bytes() != (again / MODEL_FILE).read_bytes()
+
+
+def test_a_missing_parent_is_named_with_the_command_that_makes_it(tmp_path, world):
+    make_lake(tmp_path, world)
+    for kind, option, period, command in (
+        ("tpm", "--period", MONTHS[1], "tributary training tpm --period 2026-01-01"),
+        ("cpm", "--period", WEEKS[0], "tributary training tpm --period 2026-01-01"),
+        ("actr", "--ds", DAYS[0], "tributary training cpm --period 2026-01-07"),
+        ("actr", "--ds", DAYS[1], "tributary training actr --ds 2026-01-09"),
+    ):
+        with pytest.raises(ParentMissing) as error:
+            main([kind, option, str(period), "--home", str(tmp_path), "--recipe", "quick"])
+        assert str(error.value).endswith(command)
+
+
+def test_missing_samples_are_named_with_the_command_that_builds_them(tmp_path):
+    make_lake(tmp_path, World(num_days=2))
+    with pytest.raises(ParentMissing, match=r"natural_samples: .*tributary spark_jobs build_samples --ds 2026-01-03$"):
+        run_tpm(_session(tmp_path), MONTHS[0])
+
+
+def test_bad_periods_are_refused(chain):
+    home, _ = chain
+    with pytest.raises(BadInput, match="expected the first day of a month, found 2026-01-02"):
+        run_tpm(_session(home), date(2026, 1, 2))
+    with pytest.raises(BadInput, match="expected a day that has ended"):
+        run_cpm(_session(home), date(2199, 1, 4))
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, MANIFEST])
+def test_a_changed_artifact_is_refused(chain, tmp_path, name):
+    """The model against its manifest, the manifest against the row of `releases`."""
+    home, runs = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    changed = other / runs["tpm", MONTHS[0]][0].relative_to(home) / name
+    changed.write_bytes(changed.read_bytes() + b" ")
+    with pytest.raises(BadInput, match="sha256"):
+        run_tpm(_session(other), MONTHS[1])
+
+
+def test_another_recipe_than_the_cpms_is_refused(chain):
+    home, _ = chain
+    with pytest.raises(BadInput, match="Train the chain of models with the same --recipe"):
+        main(["actr", "--ds", str(DAYS[0]), "--home", str(home), "--recipe", "default"])
+
+
+def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
+    home, runs = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    rows = _rows(other, "ad_samples", [DAYS[1]])
+    write_table(Locations(other), "ad_samples", rows.slice(0, 0), mode="overwrite", predicate=f"ds = '{DAYS[1]}'")
+    for folder in runs["actr", DAYS[1]]:
+        shutil.rmtree(other / folder.relative_to(home))
+    main(["actr", "--ds", str(DAYS[1]), "--home", str(other), "--recipe", "quick"])
+    for folder, before in zip(runs["actr", DAYS[1]], runs["actr", DAYS[0]], strict=True):
+        again = other / folder.relative_to(home)
+        assert (again / MODEL_FILE).read_bytes() == (before / MODEL_FILE).read_bytes()
+        assert Release.read(again).metrics == {}

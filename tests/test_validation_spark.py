@@ -1,0 +1,182 @@
+"""Great Expectations judges real Delta tables over Spark: each kind of damage breaks its own check and no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contracts.errors import EXIT_OK, EXIT_QUALITY_FAILED, run_command
+from contracts.features import LOGS, STATISTICS, Log, features_in_log
+from contracts.locations import Locations
+from contracts.tables import TABLES, owner_key
+from lake.reader import LakeReader
+from validation import cli
+from validation.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("default")]  # Great Expectations and py4j warn of themselves
+
+GOOD, BAD, EMPTY = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
+DAYS = (GOOD, BAD, EMPTY)
+ROWS, LATE = 200, 3
+COUNTS = {"read": ROWS + 3, "kept": ROWS, "duplicates": 2, "conflicting_duplicates": 1, "quarantined": 1, "late": LATE}
+
+
+def log_row(log: Log, day: date, i: int) -> dict[str, Any]:
+    seen = datetime(day.year, day.month, day.day, 10, tzinfo=UTC) + timedelta(seconds=i)
+    return {"event_id": i, "event_ts": seen, "arrival_ts": None, "request_id": i // 5, **{f.name: i % 7 for f in features_in_log(log)},
+            "user_id": 50_000 + i, "click": int(i % 4 == 0), "action": int(i % 4 == 0), "dwell_seconds": 1.5, "late": i < LATE, "ds": day}
+
+
+def sample_row(log: Log, day: date, i: int) -> dict[str, Any]:
+    row = log_row(log, day, i)
+    return row | {"sample_ts": row["event_ts"], "hour": 10, "history_end": i % 3, "held_out": False,
+                  **{name: 1 for statistic in STATISTICS for name in statistic.columns}}
+
+
+def damaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A null, a negative and an illegal value, and an event_id that stands twice."""
+    rows[10]["item_id"] = None
+    rows[11]["user_id"] = -48213
+    rows[12]["click"] = 3
+    rows[13]["event_id"] = rows[14]["event_id"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
+    return Locations(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, locations: Locations) -> Locations:
+    """A good, a damaged and an empty day of the natural log; samples of the ad log that lost a row and look ahead."""
+    for log in LOGS:
+        rows = [log_row(log, GOOD, i) for i in range(ROWS)] + damaged([log_row(log, BAD, i) for i in range(ROWS)])
+        empty = {"read": 0, "kept": 0, "duplicates": 0, "quarantined": 0, "late": 0}
+        counts = {owner_key(ds=day): COUNTS for day in (GOOD, BAD)} | {owner_key(ds=EMPTY): empty}
+        put(spark, locations, f"{log}_log", rows, counts=counts)
+    samples = [sample_row("ad", GOOD, i) for i in range(LATE, ROWS)]
+    samples += [sample_row("ad", BAD, i) for i in range(LATE + 1, ROWS)]
+    samples[-1]["sample_ts"] += timedelta(seconds=1)
+    put(spark, locations, "ad_samples", samples)
+    return locations
+
+
+def put(spark: SparkSession, locations: Locations, name: str, rows: list[dict[str, Any]], *, counts: Any = None) -> None:
+    from lake.writing import replace_partitions
+
+    contract = TABLES[name]
+    df = spark.createDataFrame([tuple(row[column] for column in contract.column_names) for row in rows], schema=contract.ddl)
+    replace_partitions(spark, locations, name, df, owners=[{"ds": day} for day in DAYS], counts=counts)
+
+
+def failed(verdict: Verdict) -> dict[str, str]:
+    return {result.id: result.found for result in verdict.results if not result.success and result.severity == "fail"}
+
+
+@pytest.fixture
+def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command line, on this run's session: one of its own would end it."""
+    @contextmanager
+    def shared(*arguments: Any, **settings: Any) -> Iterator[SparkSession]:
+        yield spark
+
+    monkeypatch.setattr("lake.session.writing_session", shared)
+    return lambda *arguments: run_command(cli.main, list(arguments))
+
+
+def test_a_good_day_passes_and_leaves_report_and_results(lake: Locations, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", "--table", "natural_log", "--table", "ad_samples", "--ds", str(GOOD), "--home", str(lake.home)) == EXIT_OK
+    addresses = re.findall(r"file://(\S+)", capsys.readouterr().out)
+    assert [Path(address).is_file() for address in addresses] == [True] * 3  # the index and two reports
+    rows = LakeReader(lake).read("quality_results", where={"ds": GOOD}).to_pylist()
+    assert {row["table_name"] for row in rows} == {"natural_log", "ad_samples"}
+    assert len(rows) == 33 + 83 and all(row["success"] for row in rows)
+    built = LakeReader(lake).builds("quality_results")
+    assert built[owner_key(table_name="natural_log", ds=GOOD)]["counts"] == {"checks": 33, "failed": 0, "warned": 0}
+
+
+def test_each_damage_breaks_its_own_check(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import run
+
+    found = failed(run(spark, lake, "natural_log", BAD))
+    assert found == {
+        "unique(event_id)": "2 of 200 rows, such as event_id 14",
+        "not_null(item_id)": "1 of 200 rows",
+        "range(user_id)": "1 of 200 rows, such as -99999",
+        "allowed(click)": "1 of 200 rows, such as 3",
+    }
+
+
+def test_an_empty_day_fails_for_having_no_row_alone(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import run
+
+    verdict = run(spark, lake, "natural_log", EMPTY)
+    assert failed(verdict) == {"rows": "0"}
+    assert [result.id for result in verdict.failed("warn")] == ["rows_as_usual"]
+
+
+def test_samples_that_lost_a_row_or_look_ahead_fail(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import run
+
+    found = failed(run(spark, lake, "ad_samples", BAD))
+    assert set(found) == {"rows_of_log", "point_in_time(sample_ts)"}
+    assert found["rows_of_log"] == "-1"
+    assert found["point_in_time(sample_ts)"].startswith("1 of 196 rows, such as 2026-01-02 10:03:19 / 2026-01-02 10:03:20")
+
+
+def test_a_range_is_judged_at_once_and_names_its_bad_days(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import run_range
+
+    verdict = run_range(spark, lake, "natural_log", GOOD, EMPTY)
+    assert [day.rows for day in verdict.days] == [ROWS, ROWS, 0]
+    found = failed(verdict)
+    assert found["rows"] == "1 of 3 days: 2026-01-03 (0)"
+    assert found["unique(event_id)"] == "2 of 400 rows, such as event_id 14"  # equal event_ids of two days are no duplicates
+
+
+def test_a_failed_day_stops_until_it_is_accepted_or_built_again(spark: SparkSession, lake: Locations, command: Any,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    day = ("--table", "ad_log", "--ds", str(BAD), "--home", str(lake.home))
+    assert command("run", *day) == EXIT_QUALITY_FAILED
+    report = lake.report("ad_log", BAD)
+    assert capsys.readouterr().err.strip().endswith(report.as_uri())
+    assert "stops the day" in report.read_text() and "48213" not in report.read_text()
+    assert command("accept", *day, "--reason", "known outage") == EXIT_OK
+    assert command("run", *day) == EXIT_OK
+    rows = LakeReader(lake).read("quality_results", where={"table_name": "ad_log", "ds": BAD}).to_pylist()
+    assert [row["found"] for row in rows if row["check_name"] == "accepted"] == ["known outage"]
+    put(spark, lake, "ad_log", damaged([log_row("ad", BAD, i) for i in range(ROWS - 1)]), counts={owner_key(ds=BAD): COUNTS})
+    assert command("run", *day) == EXIT_QUALITY_FAILED
+
+
+def test_a_missing_column_fails_and_what_needs_it_is_not_judged(spark: SparkSession, tmp_path: Path) -> None:
+    from lake.writing import Build, record_builds
+    from validation.runner import run
+
+    locations, contract = Locations(tmp_path), TABLES["user_histories"]
+    df = spark.createDataFrame([([], GOOD)], schema="behaviours array<string>, ds date")
+    df.write.format("delta").partitionBy("ds").save(str(locations.table(contract.name)))
+    record_builds(spark, locations, [Build(table_name=contract.name, owner=owner_key(ds=GOOD), row_cnt=1, digest="1")])
+    found = failed(run(spark, locations, contract.name, GOOD))
+    assert found["columns"] == "missing: user_id"
+    assert {"unique(user_id)", "not_null(user_id)", "range(user_id)"} == {id for id, words in found.items() if "no such column" in words}
+
+
+def test_a_failing_engine_is_no_verdict(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import _expect
+    from validation.suites import derive_suite
+
+    (check,) = (check for check in derive_suite(TABLES["ad_log"]) if check.id == "range(position)")
+    rows = spark.sql("SELECT CAST(raise_error('disk lost') AS BIGINT) AS position")
+    with pytest.raises(RuntimeError, match=r"range\(position\): could not be judged"):
+        _expect([check], rows, {"result_format": "BOOLEAN_ONLY"})

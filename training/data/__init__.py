@@ -1,0 +1,1 @@
+"""Lake -> tensors: samples and histories, ids -> rows, transferred vectors, batches."""

@@ -1,0 +1,183 @@
+"""Samples as tensors of table rows, and batches of them.
+
+Everything stays resident on the device; a batch is an index into it. Histories are jagged: the behaviours of all rows of a
+batch lie end to end, and nothing is padded.
+
+Shapes: B rows of a batch, N samples, F features, S dense inputs, P behaviours of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contracts.features import STATISTICS
+from training.data.mapping import UNKNOWN_ROW, IdMapping
+from training.data.samples import Samples
+from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityIndex
+
+LOG_COUNT_SCALE = 8.0  # log1p of 3,000 impressions: keeps the input near 0 .. 1, as the rates are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jagged:
+    """The histories of B rows, end to end.
+
+    Attributes:
+        item_rows_P, category_rows_P: table rows of the behaviours.
+        row_P: which row of the batch a behaviour belongs to, ascending.
+        offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`.
+    """
+
+    item_rows_P: Tensor
+    category_rows_P: Tensor
+    row_P: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a model reads.
+
+    Attributes:
+        rows_BF: table rows of the categorical features, in the order of the model's features.
+        dense_BS: statistics.
+        long, short: histories; None for a model that reads none.
+        user_at_B, item_at_B: positions in the index of transferred vectors, 0 where there is none.
+        day_B: the day's number, counted from the encoding's first.
+        label_B: click, as a float.
+    """
+
+    rows_BF: Tensor
+    dense_BS: Tensor
+    long: Jagged | None
+    short: Jagged | None
+    user_at_B: Tensor
+    item_at_B: Tensor
+    day_B: Tensor
+    label_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a model turns samples into tensors: part of its state.
+
+    Attributes:
+        mapping: ids -> rows, of its features in its order.
+        statistics: the statistics' columns that it reads, impressions and clicks in pairs.
+        rate_prior: clicks and impressions added before a rate is taken.
+        transfer: index of the transferred vectors by entity; empty without transfer.
+        first_day: the day that has number 0.
+    """
+
+    mapping: IdMapping
+    statistics: tuple[str, ...] = ()
+    rate_prior: tuple[float, float] = (1.0, 10.0)
+    transfer: Mapping[Entity, EntityIndex]
+    first_day: date = date.min
+
+    def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
+        """The samples as resident tensors; ids and columns that the model does not know read as unknown."""
+        nothing = np.zeros(len(samples), np.int64)
+        rows = [mapping.rows(samples.features[name]) if name in samples.features else nothing + UNKNOWN_ROW
+                for name, mapping in self.mapping.fields.items()]
+        at = {entity: self.transfer[entity].positions(samples.features[ID_COLUMN[entity]]) if entity in self.transfer else nothing
+              for entity in VECTOR_ENTITIES}
+        histories = samples.histories
+        packed = {} if histories is None else {
+            "item_rows": self.mapping.fields["item_id"].rows(histories.item_ids),
+            "category_rows": self.mapping.fields["category_id"].rows(histories.category_ids),
+            "long_start": histories.long_start, "short_start": histories.short_start, "end": histories.end,
+        }
+        return EncodedSamples(
+            rows_NF=torch.from_numpy(np.stack(rows, axis=1)).to(device),
+            dense_NS=torch.from_numpy(self._dense(samples)).to(device),
+            user_at_N=torch.from_numpy(at["user"]).to(device),
+            item_at_N=torch.from_numpy(at["item"]).to(device),
+            day_N=torch.from_numpy(samples.day - self.first_day.toordinal()).to(device),
+            label_N=torch.from_numpy(samples.click.astype(np.float32)).to(device),
+            packed={name: torch.from_numpy(values).to(device) for name, values in packed.items()},
+        )
+
+    def _dense(self, samples: Samples) -> NDArray[np.float32]:
+        """N x S: of each pair of counts, log1p of the impressions (scaled) and the smoothed click rate."""
+        clicks_prior, impressions_prior = self.rate_prior
+        nothing = np.zeros(len(samples), np.int64)
+        columns = []
+        for statistic in STATISTICS:
+            if statistic.impressions in self.statistics:
+                impressions = samples.statistics.get(statistic.impressions, nothing)
+                clicks = samples.statistics.get(statistic.clicks, nothing)
+                columns += [np.log1p(impressions) / LOG_COUNT_SCALE, (clicks + clicks_prior) / (impressions + impressions_prior)]
+        return np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((len(samples), 0), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSamples:
+    """N samples as resident tensors; see `Batch` for the fields.
+
+    Attributes:
+        packed: rows of the packed behaviours and the ranges of the samples; empty for a model that reads no histories.
+    """
+
+    rows_NF: Tensor
+    dense_NS: Tensor
+    user_at_N: Tensor
+    item_at_N: Tensor
+    day_N: Tensor
+    label_N: Tensor
+    packed: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The samples of an index (B, int64)."""
+        end = self.packed["end"][index] if self.packed else None
+        return Batch(
+            rows_BF=self.rows_NF[index],
+            dense_BS=self.dense_NS[index],
+            long=None if end is None else self._jagged(self.packed["long_start"][index], end),
+            short=None if end is None else self._jagged(self.packed["short_start"][index], end),
+            user_at_B=self.user_at_N[index],
+            item_at_B=self.item_at_N[index],
+            day_B=self.day_N[index],
+            label_B=self.label_N[index],
+        )
+
+    def _jagged(self, start_B: Tensor, end_B: Tensor) -> Jagged:
+        lengths = end_B - start_B
+        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        total = int(offsets[-1])
+        row_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
+        at_P = torch.arange(total, device=lengths.device) + (start_B - offsets[:-1])[row_P]
+        return Jagged(item_rows_P=self.packed["item_rows"][at_P], category_rows_P=self.packed["category_rows"][at_P],
+                      row_P=row_P, offsets=offsets)
+
+
+def in_order(count: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Indices of all samples, in order: for scoring."""
+    return iter(torch.arange(count, device=device).split(batch_size)) if count else iter(())
+
+
+def shuffled(samples: EncodedSamples, batch_size: int, generator: np.random.Generator, *, in_time_order: bool) -> list[Tensor]:
+    """Indices of all samples in a seeded order: wholly shuffled, or day by day and shuffled within the day.
+
+    A last batch of one row joins the batch before, since batch-norm needs two; a lone sample is no batch at all.
+    """
+    order = generator.permutation(len(samples))
+    if in_time_order:
+        order = order[np.argsort(samples.day_N.cpu().numpy()[order], kind="stable")]
+    batches = list(torch.from_numpy(order).to(samples.label_N.device).split(batch_size)) if len(order) > 1 else []
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+

@@ -1,0 +1,159 @@
+"""Which behaviours of a user a sample may see, as slices of packed arrays: no padding, no loop over rows.
+
+A user's behaviours are stored once per day, oldest first; a sample's `history_end` says how many of them it may see, so
+its histories are ranges that end there. The long one begins `long_length` before, the short one `short_length` before,
+each cut by its time window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contracts.errors import BadInput
+from contracts.features import HISTORY_DAYS, SHORT_HISTORY_SECONDS
+
+Ints = NDArray[np.int64]
+
+_SECOND = 1_000_000  # event times are microseconds
+LONG_WINDOW = HISTORY_DAYS * 86_400 * _SECOND
+SHORT_WINDOW = SHORT_HISTORY_SECONDS * _SECOND
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedHistories:
+    """Histories of one day's users, end to end.
+
+    Attributes:
+        user_ids: U, ascending.
+        offsets: U + 1; user u's behaviours are `[offsets[u], offsets[u + 1])`.
+        event_us: all behaviours' times in microseconds.
+        item_ids, category_ids: all behaviours' items and categories.
+    """
+
+    user_ids: Ints
+    offsets: Ints
+    event_us: Ints
+    item_ids: Ints
+    category_ids: Ints
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> PackedHistories:
+        """From rows (user_id, behaviours) of `user_histories`, in any order."""
+        if table.num_rows == 0:
+            nothing = np.zeros(0, np.int64)
+            return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing)
+        table = table.sort_by("user_id")
+        column = table["behaviours"]
+        lengths = _ints(pc.fill_null(pc.list_value_length(column), 0))
+        flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=column.type.value_type)
+        return cls(
+            user_ids=_ints(table["user_id"]),
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+            event_us=_ints(pc.cast(pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC")), pa.int64())),
+            item_ids=_ints(pc.struct_field(flat, "item_id")),
+            category_ids=_ints(pc.struct_field(flat, "category_id")),
+        )
+
+
+def _ints(column: pa.ChunkedArray | pa.Array) -> Ints:
+    return np.asarray(pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array)
+                      else pc.cast(column, pa.int64()).to_numpy(), np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistorySlices:
+    """What N samples may see: each a range of packed behaviours.
+
+    Attributes:
+        item_ids, category_ids: packed behaviours.
+        long_start, short_start, end: N each; the long history is `[long_start, end)`, the short one `[short_start, end)`.
+    """
+
+    item_ids: Ints
+    category_ids: Ints
+    long_start: Ints
+    short_start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    def select(self, index: NDArray[np.generic]) -> HistorySlices:
+        """Of some samples; the packed behaviours stay shared."""
+        return HistorySlices(item_ids=self.item_ids, category_ids=self.category_ids, long_start=self.long_start[index],
+                             short_start=self.short_start[index], end=self.end[index])
+
+    def seen_cnt(self) -> Ints:
+        """How many samples see each packed behaviour in their longer history."""
+        change = np.zeros(len(self.item_ids) + 1, np.int64)
+        start = np.minimum(self.long_start, self.short_start)
+        change += np.bincount(start, minlength=len(change)) - np.bincount(self.end, minlength=len(change))
+        return np.cumsum(change)[:-1]
+
+    def compacted(self) -> HistorySlices:
+        """Without the behaviours that no sample sees."""
+        seen = self.seen_cnt() > 0
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(seen)])
+        return HistorySlices(item_ids=self.item_ids[seen], category_ids=self.category_ids[seen], long_start=before[self.long_start],
+                             short_start=before[self.short_start], end=before[self.end])
+
+    @classmethod
+    def concat(cls, parts: list[HistorySlices]) -> HistorySlices:
+        shifts = np.cumsum([0, *(len(part.item_ids) for part in parts)])
+        shifted = [(part, shift) for part, shift in zip(parts, shifts[:-1], strict=True)]
+        return cls(
+            item_ids=np.concatenate([part.item_ids for part in parts]),
+            category_ids=np.concatenate([part.category_ids for part in parts]),
+            long_start=np.concatenate([part.long_start + shift for part, shift in shifted]),
+            short_start=np.concatenate([part.short_start + shift for part, shift in shifted]),
+            end=np.concatenate([part.end + shift for part, shift in shifted]),
+        )
+
+
+def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Ints, sample_us: Ints, long_length: int,
+                    short_length: int) -> HistorySlices:
+    """The ranges of N samples of one day; a user without a row has no history.
+
+    Args:
+        packed: the day's histories.
+        user_ids, history_end, sample_us: N each.
+        long_length, short_length: most behaviours of each history.
+
+    Raises:
+        BadInput: a sample may see more behaviours than its user has.
+    """
+    if len(packed.user_ids) == 0:
+        nothing = np.zeros(len(user_ids), np.int64)
+        return HistorySlices(item_ids=nothing[:0], category_ids=nothing[:0], long_start=nothing, short_start=nothing, end=nothing)
+    at = np.minimum(np.searchsorted(packed.user_ids, user_ids), len(packed.user_ids) - 1)
+    known = packed.user_ids[at] == user_ids
+    begin = np.where(known, packed.offsets[at], 0)
+    end = np.where(known, begin + history_end, 0)
+    beyond = known & (end > packed.offsets[at + 1])
+    if beyond.any():
+        first = int(np.flatnonzero(beyond)[0])
+        has = packed.offsets[at + 1][first] - begin[first]
+        raise BadInput("samples", "history_end", expected=f"at most the {has} behaviours of the user", found=int(history_end[first]),
+                       hint="The day's samples and user_histories are of different builds: build both again.")
+    starts = {
+        name: np.maximum(_first_since(packed.event_us, begin, end, sample_us - window), end - length)
+        for name, window, length in (("long_start", LONG_WINDOW, long_length), ("short_start", SHORT_WINDOW, short_length))
+    }
+    return HistorySlices(item_ids=packed.item_ids, category_ids=packed.category_ids, end=end, **starts)
+
+
+def _first_since(times: Ints, begin: Ints, end: Ints, since: Ints) -> Ints:
+    """First position in each ascending range `[begin, end)` of `times` with `times >= since`: binary searches side by side."""
+    low, high = begin.copy(), end.copy()
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        earlier = np.zeros(len(low), bool)
+        earlier[open_] = times[middle[open_]] < since[open_]
+        low = np.where(earlier, middle + 1, low)
+        high = np.where(open_ & ~earlier, middle, high)
+    return low

@@ -1,0 +1,148 @@
+"""Samples of the lake, day by day, with the histories that each may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contracts.features import FEATURES, STATISTICS, Log
+from contracts.tables import table
+from lake.progress import each
+from lake.reader import LakeReader
+from training.data.histories import HistorySlices, Ints, PackedHistories, slice_histories
+from training.data.mapping import count_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """N impressions in order of (ds, sample_ts, event_id), ids still raw.
+
+    Attributes:
+        day: N, the day's ordinal number.
+        event_id, user_id, click: N.
+        held_out: N; rows that are kept out of all training.
+        features: raw ids by feature, N each; -1 where the log has no value.
+        statistics: counts by column, N each.
+        histories: what each may see; None where the model reads no histories.
+    """
+
+    day: Ints
+    event_id: Ints
+    user_id: Ints
+    click: Ints
+    held_out: NDArray[np.bool_]
+    features: Mapping[str, Ints]
+    statistics: Mapping[str, Ints]
+    histories: HistorySlices | None
+
+    def __len__(self) -> int:
+        return len(self.day)
+
+    def select(self, index: NDArray[np.generic]) -> Samples:
+        """The rows of a mask or index, in its order."""
+        return Samples(
+            **{name: getattr(self, name)[index] for name in _ROW_FIELDS},
+            features={name: values[index] for name, values in self.features.items()},
+            statistics={name: values[index] for name, values in self.statistics.items()},
+            histories=None if self.histories is None else self.histories.select(index),
+        )
+
+    def trainable(self) -> Samples:
+        """Without the held-out rows: what may reach a training batch."""
+        return self.select(~self.held_out)
+
+    def id_counts(self, names: Sequence[str]) -> dict[str, tuple[Ints, Ints]]:
+        """How often each id of each feature occurs, as a candidate or in a history that a sample sees."""
+        counts = {}
+        for name in names:
+            if name not in self.features:
+                continue
+            ids, weights = [self.features[name]], [np.ones(len(self), np.int64)]
+            if self.histories is not None and name in ("item_id", "category_id"):
+                ids.append(self.histories.item_ids if name == "item_id" else self.histories.category_ids)
+                weights.append(self.histories.seen_cnt())
+            counts[name] = count_ids(np.concatenate(ids), np.concatenate(weights))
+        return counts
+
+    @classmethod
+    def concat(cls, parts: Sequence[Samples]) -> Samples:
+        first = parts[0]
+        histories = [part.histories for part in parts if part.histories is not None]
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_FIELDS},
+            features={name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
+            statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in first.statistics},
+            histories=HistorySlices.concat(histories) if histories else None,
+        )
+
+
+_ROW_FIELDS = tuple(f.name for f in fields(Samples) if f.name not in ("features", "statistics", "histories"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What a kind of model reads of a sample.
+
+    Attributes:
+        log: whose samples.
+        names: features and statistics; those that the log does not have are left out.
+        histories: lengths of the long and the short history; None reads none.
+    """
+
+    log: Log
+    names: tuple[str, ...]
+    histories: tuple[int, int] | None = None
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(f.name for f in FEATURES if f.name in self._present)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        return tuple(name for s in STATISTICS for name in s.columns if name in self._present)
+
+    @property
+    def _present(self) -> set[str]:
+        return set(self.names) & set(table(f"{self.log}_samples").column_names)
+
+
+def read_days(reader: LakeReader, days: Sequence[date], columns: Columns) -> dict[date, Samples]:
+    """Each day's samples, in order of (sample_ts, event_id)."""
+    return {day: read_day(reader, day, columns) for day in each(days, description=f"read {columns.log} samples", unit="day")}
+
+
+def read_day(reader: LakeReader, day: date, columns: Columns) -> Samples:
+    """One day's samples, in order of (sample_ts, event_id)."""
+    wanted = dict.fromkeys(["event_id", "sample_ts", "user_id", "click", "held_out", "history_end", *columns.features, *columns.statistics])
+    rows = reader.read(f"{columns.log}_samples", columns=list(wanted), where={"ds": day})
+    sample_us = _numbers(pc.cast(rows["sample_ts"], pa.timestamp("us", "UTC")))
+    event_id = _numbers(rows["event_id"])
+    order = np.lexsort((event_id, sample_us))
+    user_id = _numbers(rows["user_id"])[order]
+    histories = None
+    if columns.histories is not None:
+        packed = PackedHistories.from_arrow(reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day}))
+        histories = slice_histories(packed, user_ids=user_id, history_end=_numbers(rows["history_end"])[order], sample_us=sample_us[order],
+                                    long_length=columns.histories[0], short_length=columns.histories[1]).compacted()
+    return Samples(
+        day=np.full(len(order), day.toordinal(), np.int64),
+        event_id=event_id[order],
+        user_id=user_id,
+        click=_numbers(rows["click"])[order],
+        held_out=_numbers(rows["held_out"])[order].astype(bool),
+        features={name: _numbers(rows[name], missing=-1)[order] for name in columns.features},
+        statistics={name: _numbers(rows[name])[order] for name in columns.statistics},
+        histories=histories,
+    )
+
+
+def _numbers(column: pa.ChunkedArray, missing: int = 0) -> Any:
+    """A column as int64; a column that the day's files do not have yet reads as null."""
+    return pc.fill_null(pc.cast(column, pa.int64()), missing).to_numpy()

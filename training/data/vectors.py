@@ -1,0 +1,116 @@
+"""Vectors that other models left: monthly snapshots of TPM, and a CPM's merged table; ids -> positions beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contracts.errors import BadInput
+from training.data.mapping import Ids
+
+Floats = NDArray[np.float32]
+Entity = Literal["user", "item"]
+VECTOR_ENTITIES: tuple[Entity, ...] = ("user", "item")
+ID_COLUMN: dict[Entity, str] = {"user": "user_id", "item": "item_id"}
+
+
+@dataclass(frozen=True)
+class EntityIndex:
+    """Ascending ids of an entity; position 0 means that it is not among them, `ids[i]` has position i + 1."""
+
+    ids: Ids
+
+    def positions(self, ids: Ids) -> Ids:
+        if len(self.ids) == 0:
+            return np.zeros(len(ids), np.int64)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == ids, at + 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityVectors:
+    """Vectors of one entity: ids (N, ascending) and vectors (N x D)."""
+
+    ids: Ids
+    vectors: Floats
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.vectors)
+        assert (np.diff(self.ids) > 0).all(), "ids ascend, each once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots:
+    """One entity's vectors of several months, on one index.
+
+    Attributes:
+        index: all ids that occur in any of the months.
+        vectors: M x (N + 1) x D; zeros where the entity is missing; position 0 is the missing entity.
+        present: M x (N + 1).
+    """
+
+    index: EntityIndex
+    vectors: Floats
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def stack(cls, months: Sequence[EntityVectors], dim: int) -> Snapshots:
+        """From the months' vectors, in the order given."""
+        ids = np.unique(np.concatenate([np.zeros(0, np.int64), *(month.ids for month in months)]))
+        index = EntityIndex(ids)
+        vectors = np.zeros((len(months), len(ids) + 1, dim), np.float32)
+        present = np.zeros((len(months), len(ids) + 1), bool)
+        for number, month in enumerate(months):
+            at = index.positions(month.ids)
+            vectors[number, at], present[number, at] = month.vectors, True
+        return cls(index=index, vectors=vectors, present=present)
+
+
+def write_vectors(path: Path, vectors: Mapping[Entity, EntityVectors]) -> dict[str, int]:
+    """Writes rows (entity, id, vector, dim), ordered by entity and id; returns the width of each entity's vectors."""
+    parts: list[pa.Table] = []
+    dims: dict[str, int] = {}
+    for entity, of_entity in vectors.items():
+        count, dim = of_entity.vectors.shape
+        dims[entity] = dim
+        flat = pa.array(np.ascontiguousarray(of_entity.vectors, np.float32).reshape(-1), pa.float32())
+        offsets = pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32), pa.int32())
+        parts.append(pa.table({
+            "entity": pa.array([entity] * count, pa.string()),
+            "id": pa.array(of_entity.ids, pa.int64()),
+            "vector": pa.ListArray.from_arrays(offsets, flat),
+            "dim": pa.array(np.full(count, dim, np.int32), pa.int32()),
+        }))
+    pq.write_table(pa.concat_tables(parts), path)
+    return dims
+
+
+def read_vectors(path: Path, dims: Mapping[str, int]) -> dict[Entity, EntityVectors]:
+    """Reads what `write_vectors` wrote.
+
+    Raises:
+        BadInput: a vector has another width than its release says.
+    """
+    table = pq.read_table(path)
+    entity = table["entity"].to_numpy(zero_copy_only=False)
+    ids = table["id"].to_numpy()
+    lengths = pc.list_value_length(table["vector"]).to_numpy().astype(np.int64)
+    flat = np.concatenate([np.zeros(0, np.float32), *(chunk.flatten().to_numpy() for chunk in table["vector"].chunks)])
+    ends = np.cumsum(lengths)
+    result: dict[Entity, EntityVectors] = {}
+    for name in VECTOR_ENTITIES:
+        rows, dim = np.flatnonzero(entity == name), dims[name]
+        if (lengths[rows] != dim).any():
+            raise BadInput(path, "vector", expected=f"{dim} numbers for each {name}", found=f"{set(lengths[rows].tolist())}")
+        vectors = flat[(ends[rows] - dim)[:, None] + np.arange(dim)].reshape(len(rows), dim)
+        order = np.argsort(ids[rows], kind="stable")
+        result[name] = EntityVectors(ids=ids[rows][order], vectors=vectors[order])
+    return result

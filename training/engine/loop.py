@@ -1,0 +1,155 @@
+"""The training loop. It knows `forward(batch)` and `loss(outputs, batch)`, and no concrete model."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from contracts.errors import BadInput, TributaryError
+from lake.progress import progress
+from training.data.batches import Batch, EncodedSamples, in_order, shuffled
+from training.engine.optimizer import Adam
+from training.recipes import Phase
+
+SCORING_BATCH = 8192
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
+
+
+class Trainable(Protocol):
+    """What the engine needs of a model, beside being a `torch.nn.Module`."""
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a phase of training leaves beside the weights.
+
+    Attributes:
+        row_cnt: distinct rows trained on.
+        losses: mean over the rows of the last epoch, each row's taken just before its step; empty where there was no row.
+    """
+
+    row_cnt: int
+    losses: Mapping[str, float]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is `cuda` where there is one.
+
+    Raises:
+        BadInput: `cuda` was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("--device", "device", expected="a machine with CUDA", found="none", hint="Use --device cpu.")
+    return torch.device(name)
+
+
+def prepare_process(threads: int = 1) -> None:
+    """Makes torch deterministic, and keeps freed memory in the process: batches reuse it instead of faulting it in again.
+
+    Args:
+        threads: of torch on a CPU. One by default: sums then do not depend on the machine's cores, and beside Spark and
+            Airflow on two cores several threads wait for each other (12 thousand samples a second were seen instead of 130).
+    """
+    torch.set_num_threads(threads)
+    # Some CUDA sums have no deterministic algorithm. (`use_deterministic_algorithms` would import torch's compiler: seconds.)
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+    # A debugging aid that costs a twentieth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+
+
+def generator_of(*parts: object) -> np.random.Generator:
+    """A generator seeded by a hash of the parts."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
+
+
+def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str) -> Fitted:
+    """Trains a model in place.
+
+    Args:
+        model: a `Trainable` module.
+        samples: the rows to train on.
+        phase: epochs, batch size, rates, order.
+        seed: of the order of rows.
+        description: of the progress bar.
+
+    Raises:
+        TributaryError: the weights are no longer finite.
+    """
+    optimizer = _optimizer(model, phase)
+    model.train()
+    losses: dict[str, float] = {}
+    with progress(total=len(samples) * phase.epochs, description=description, unit="sample") as bar:
+        for epoch in range(phase.epochs):
+            order = shuffled(samples, phase.batch_size, generator_of(seed, epoch), in_time_order=phase.in_time_order)
+            losses = _train_epoch(model, samples, order, optimizer, bar)
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
+    return Fitted(row_cnt=sum(map(len, order)), losses=losses)
+
+
+def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, bar: Any) -> dict[str, float]:
+    sums: dict[str, Tensor] = {}
+    for index in order:
+        for name, value in _train_step(model, samples.batch(index), optimizer).items():
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * len(index)
+        bar.update(len(index))
+    rows = sum(map(len, order))
+    return {name: float(value) / rows for name, value in sums.items()}
+
+
+def _train_step(model: Any, batch: Batch, optimizer: Adam) -> dict[str, Tensor]:
+    losses: dict[str, Tensor] = model.loss(model(batch), batch)
+    optimizer.zero_grad()
+    torch.stack(list(losses.values())).sum().backward()
+    optimizer.step()
+    return {name: value.detach() for name, value in losses.items()}
+
+
+def _optimizer(model: nn.Module, phase: Phase) -> Adam:
+    tables: list[nn.Parameter] = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]  # type: ignore[misc]
+    of_tables = {id(weight) for weight in tables}
+    return Adam([(tables, phase.embedding_learning_rate), ([p for p in model.parameters() if id(p) not in of_tables], phase.learning_rate)])
+
+
+@torch.no_grad()
+def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
+    """Sets batch-norm's running statistics to the mean over these rows, so that they fit the weights as they are now."""
+    if len(samples) < 2:
+        return
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    model.train()
+    for index in shuffled(samples, SCORING_BATCH, generator_of("batch-norm"), in_time_order=False):
+        model(samples.batch(index))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@torch.no_grad()
+def score(model: Any, samples: EncodedSamples) -> NDArray[np.float64]:
+    """Click probability of each row, N."""
+    model.eval()
+    parts = [torch.sigmoid(model(samples.batch(index))) for index in in_order(len(samples), SCORING_BATCH, samples.label_N.device)]
+    return torch.cat(parts).double().cpu().numpy() if parts else np.zeros(0)

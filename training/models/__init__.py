@@ -1,0 +1,1 @@
+"""Models as the engine sees them: `forward(batch)` gives logits, `loss(logits, batch)` gives named losses."""

@@ -1,0 +1,1 @@
+"""Building blocks of the models: embeddings, attention over histories, interaction layers, the snapshot aggregator."""

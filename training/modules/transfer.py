@@ -1,0 +1,140 @@
+"""Where CPM and A-CTR get transferred user and item vectors from.
+
+CPM runs the aggregator over three frozen monthly snapshots and trains it; afterwards the tables are merged into one, which
+A-CTR looks up, frozen. Both give the same vectors (E-CDCTR, arXiv 2408.16238: aggregation of the last three snapshots by
+self-attention and mean pooling).
+
+Shapes: B rows, M months, D width, V entities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.data.batches import Batch
+from training.data.vectors import VECTOR_ENTITIES, Entity, EntityIndex, EntityVectors, Snapshots
+
+_MERGE_ROWS = 65_536  # entities merged at a time
+
+
+class Aggregator(nn.Module):
+    """Three snapshot vectors -> one: one layer and head of self-attention, no FFN, then the mean over those present.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, vectors_BMD: Tensor, present_BM: Tensor) -> Tensor:
+        """B x M x D and B x M -> B x D; months in which the entity is missing are masked, zeros where all are."""
+        scores_BMM = self.query(vectors_BMD) @ self.key(vectors_BMD).transpose(1, 2) / math.sqrt(vectors_BMD.shape[2])
+        # A large negative number, not -inf: an entity without any month would give NaN instead of a masked-out value.
+        weights_BMM = torch.softmax(scores_BMM.masked_fill(~present_BM[:, None, :], -1e9), dim=2)
+        mixed_BMD = weights_BMM @ self.value(vectors_BMD)
+        mask_BM1 = present_BM[:, :, None].to(mixed_BMD.dtype)
+        return (mixed_BMD * mask_BM1).sum(dim=1) / mask_BM1.sum(dim=1).clamp(min=1.0)
+
+
+class TransferSource(nn.Module):
+    """Gives each row's transferred vectors; this base gives none (the variant `none`): zeros, nothing flagged."""
+
+    def __init__(self, dims: Mapping[Entity, int]) -> None:
+        super().__init__()
+        self.dims = dict(dims)
+
+    @property
+    def width(self) -> int:
+        """Columns of `forward`: the user's and the item's vector, and a flag for each that is missing."""
+        return sum(self.dims.values()) + len(self.dims)
+
+    @property
+    def index(self) -> dict[Entity, EntityIndex]:
+        """Positions of ids, for the encoding."""
+        return {}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """B x `width`."""
+        return torch.zeros(len(batch.label_B), self.width, device=batch.label_B.device)
+
+
+class MergedTable(TransferSource):
+    """A CPM's merged table: one frozen vector per entity; no part of the model's own weights, since it belongs to the CPM."""
+
+    def __init__(self, vectors: Mapping[Entity, EntityVectors]) -> None:
+        super().__init__({entity: vectors[entity].vectors.shape[1] for entity in VECTOR_ENTITIES})
+        self._index = {entity: EntityIndex(vectors[entity].ids) for entity in VECTOR_ENTITIES}
+        for entity in VECTOR_ENTITIES:
+            table = torch.from_numpy(vectors[entity].vectors)
+            self.register_buffer(entity, torch.cat([torch.zeros(1, table.shape[1]), table]), persistent=False)
+
+    @property
+    def index(self) -> dict[Entity, EntityIndex]:
+        return self._index
+
+    def forward(self, batch: Batch) -> Tensor:
+        parts = [self.get_buffer("user")[batch.user_at_B], self.get_buffer("item")[batch.item_at_B]]
+        flags = [(at == 0).to(parts[0].dtype)[:, None] for at in (batch.user_at_B, batch.item_at_B)]
+        return torch.cat([*parts, *flags], dim=1)
+
+
+class AggregatedSnapshots(TransferSource):
+    """The aggregator over frozen snapshots, as CPM trains it.
+
+    Args:
+        snapshots: each entity's vectors of all months that any day needs.
+        months_of_day: for each day from the encoding's first on, three positions among those months, -1 where a month precedes the history.
+        dims: D of each entity.
+    """
+
+    def __init__(self, snapshots: Mapping[Entity, Snapshots], months_of_day: Sequence[Sequence[int]], dims: Mapping[Entity, int]) -> None:
+        super().__init__(dims)
+        self.aggregators = nn.ModuleDict({entity: Aggregator(dims[entity]) for entity in VECTOR_ENTITIES})
+        self._index = {entity: snapshots[entity].index for entity in VECTOR_ENTITIES}
+        for entity in VECTOR_ENTITIES:
+            # One more month, in which nobody is present: where -1 points to.
+            vectors, present = torch.from_numpy(snapshots[entity].vectors), torch.from_numpy(snapshots[entity].present)
+            self.register_buffer(f"{entity}_vectors", torch.cat([vectors, torch.zeros_like(vectors[:1])
+                                 if len(vectors) else torch.zeros(1, *vectors.shape[1:])]), persistent=False)
+            self.register_buffer(f"{entity}_present", torch.cat([present, torch.zeros(1, present.shape[1], dtype=torch.bool)]),
+                                 persistent=False)
+        self.register_buffer("months_of_day", torch.tensor(months_of_day, dtype=torch.int64), persistent=False)
+
+    @property
+    def index(self) -> dict[Entity, EntityIndex]:
+        return self._index
+
+    def aggregate(self, entity: Entity, at_B: Tensor, months_BM: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and months -> vectors (B x D) and whether the entity has none (B)."""
+        present_BM = self.get_buffer(f"{entity}_present")[months_BM, at_B[:, None]]
+        vectors_BMD = self.get_buffer(f"{entity}_vectors")[months_BM, at_B[:, None]]
+        return self.aggregators[entity](vectors_BMD, present_BM), ~present_BM.any(dim=1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        months_BM = self.get_buffer("months_of_day")[batch.day_B]
+        user_BD, no_user_B = self.aggregate("user", batch.user_at_B, months_BM)
+        item_BD, no_item_B = self.aggregate("item", batch.item_at_B, months_BM)
+        return torch.cat([user_BD, item_BD, no_user_B.to(user_BD.dtype)[:, None], no_item_B.to(user_BD.dtype)[:, None]], dim=1)
+
+    @torch.no_grad()
+    def merge(self, months: Sequence[int]) -> dict[Entity, EntityVectors]:
+        """The merged table of three months: a vector for every entity that is present in any of them."""
+        merged: dict[Entity, EntityVectors] = {}
+        for entity in VECTOR_ENTITIES:
+            index = self._index[entity]
+            device = self.get_buffer("months_of_day").device
+            months_M = torch.tensor(months, dtype=torch.int64, device=device)
+            parts = [self.aggregate(entity, at, months_M.expand(len(at), -1))
+                     for at in torch.arange(1, len(index.ids) + 1, device=device).split(_MERGE_ROWS)]
+            vectors = torch.cat([vectors for vectors, _ in parts]) if parts else torch.zeros(0, self.dims[entity])
+            known = ~torch.cat([missing for _, missing in parts]).cpu().numpy() if parts else index.ids >= 0
+            merged[entity] = EntityVectors(ids=index.ids[known], vectors=vectors.cpu().numpy()[known])
+        return merged

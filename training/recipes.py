@@ -1,0 +1,161 @@
+"""Recipes: each is a function that returns the whole frozen configuration; a variant calls another and replaces fields.
+
+A release records the part of its kind, and its id hashes it: another recipe is another release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from contracts.errors import BadInput
+from contracts.features import HISTORY_LENGTH
+
+
+def _check(owner: object, name: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise BadInput(f"recipe {type(owner).__name__}", name, expected=expected, found=getattr(owner, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training with an optimiser of its own.
+
+    Attributes:
+        epochs: passes over its rows; the optimiser starts fresh with the first.
+        batch_size: rows of a step; results depend on it.
+        learning_rate: Adam's, for everything but the embedding tables.
+        embedding_learning_rate: Adam's, for the embedding tables.
+        in_time_order: days one after the other, shuffled within the day; otherwise all rows are shuffled together.
+        sparse_above: tables with more rows get sparse gradients and lazy Adam, since dense Adam reads the whole table
+            in every step: free on thousands of rows, ruinous on millions.
+    """
+
+    epochs: int = 1
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    embedding_learning_rate: float = 1e-3
+    in_time_order: bool = False
+    sparse_above: int = 200_000
+
+    def __post_init__(self) -> None:
+        _check(self, "epochs", self.epochs >= 1, "a number >= 1")
+        _check(self, "batch_size", self.batch_size >= 2, "a number >= 2: batch-norm needs two rows")
+        _check(self, "learning_rate", self.learning_rate > 0, "a number > 0")
+        _check(self, "embedding_learning_rate", self.embedding_learning_rate > 0, "a number > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The body that CPM and A-CTR share; the production body is unpublished, so every value here is our choice.
+
+    Attributes:
+        long_length: most recent behaviours of the long history that the model reads.
+        short_length: the same of the short history.
+        attention_hidden: width of the attention's hidden layer.
+        cross_layers: number of DCN-V2 cross layers.
+        hidden: widths of the MLP.
+        rate_prior_clicks, rate_prior_impressions: added to a statistic's counts before the rate is taken.
+    """
+
+    long_length: int = 50
+    short_length: int = 20
+    attention_hidden: int = 32
+    cross_layers: int = 1
+    hidden: tuple[int, ...] = (256, 128, 64)
+    rate_prior_clicks: float = 2.0
+    rate_prior_impressions: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("long_length", "short_length"):
+            _check(self, name, 1 <= getattr(self, name) <= HISTORY_LENGTH, f"1 .. {HISTORY_LENGTH}")
+        _check(self, "cross_layers", self.cross_layers >= 1, "a number >= 1")
+        _check(self, "hidden", bool(self.hidden) and min(self.hidden) >= 1, "widths >= 1")
+        _check(self, "rate_prior_impressions", self.rate_prior_impressions > self.rate_prior_clicks > 0, "more than the prior clicks > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpmRecipe:
+    """The tiny pre-training model: embeddings and a shallow MLP."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=5e-3)
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpmRecipe:
+    """The complete pre-training model, with the aggregator of the snapshots."""
+
+    body: Body = field(default_factory=Body)
+    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=5e-3)
+    seed: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActrRecipe:
+    """The ad model; every variant of transfer has the same recipe, so the same tuning budget.
+
+    Attributes:
+        body: equal to that of the CPM that it starts from.
+        restart: replay of the last ad days, from a CPM or from fresh parameters.
+        daily: the newest day alone, from the predecessor.
+        seed: of fresh parameters and of the order of rows.
+    """
+
+    body: Body = field(default_factory=Body)
+    restart: Phase = Phase(epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=1e-3, in_time_order=True)
+    daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=5e-4, in_time_order=True)
+    seed: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of every kind of model of one deployment."""
+
+    tpm: TpmRecipe = field(default_factory=TpmRecipe)
+    cpm: CpmRecipe = field(default_factory=CpmRecipe)
+    actr: ActrRecipe = field(default_factory=ActrRecipe)
+
+
+def default() -> Recipe:
+    """The settings that the documentation's figures were made with."""
+    return Recipe()
+
+
+def quick() -> Recipe:
+    """Smaller and shorter: for demonstrations on two cores, and for tests."""
+    base = default()
+    body = replace(base.cpm.body, long_length=20, short_length=10, attention_hidden=16, hidden=(64, 32))
+    return replace(
+        base,
+        tpm=replace(base.tpm, train=replace(base.tpm.train, epochs=1)),
+        cpm=replace(base.cpm, body=body),
+        actr=replace(base.actr, body=body),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "quick": quick}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        BadInput: there is none of this name.
+    """
+    if name not in RECIPES:
+        raise BadInput("--recipe", "recipe", expected=f"one of {', '.join(RECIPES)}", found=name)
+    return RECIPES[name]()
+
+
+def as_json(part: TpmRecipe | CpmRecipe | ActrRecipe) -> dict[str, Any]:
+    """A recipe's part as JSON values, as a release records it."""
+    return {name: _jsonable(value) for name, value in asdict(part).items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

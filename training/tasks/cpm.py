@@ -1,0 +1,138 @@
+"""Trains CPM on the last month of the natural log, with the aggregator of the TPM snapshots, and merges the snapshots.
+
+While it trains, each row takes the three months closed before its own day: its label is inside the snapshot of its own
+month. The merged table is of the three months closed before the week began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from contracts.errors import BadInput
+from contracts.features import CPM, STATISTICS, features_of
+from contracts.periods import TPM_SNAPSHOTS, Period
+from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from training.data.batches import Encoding
+from training.data.mapping import IdMapping
+from training.data.samples import Columns, Samples, read_days
+from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, Snapshots, read_vectors, write_vectors
+from training.engine.checkpoint import save_weights
+from training.engine.loop import fill_batch_norm, train
+from training.engine.runs import Run, finished, write_run
+from training.models.ctr import CtrModel
+from training.modules.embedding import IdEmbeddings
+from training.modules.transfer import AggregatedSnapshots, TransferSource
+from training.recipes import Body, as_json
+from training.tasks.session import EMBEDDING_DIMS, Session, evaluated, say_finished, train_metrics
+
+STATISTIC_COLUMNS = tuple(name for statistic in STATISTICS for name in statistic.columns)
+CATEGORICAL = tuple(feature.name for feature in features_of(CPM))
+FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
+TRANSFER_DIMS: dict[Entity, int] = {entity: EMBEDDING_DIMS[ID_COLUMN[entity]] for entity in VECTOR_ENTITIES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotPlan:
+    """Which TPM months a CPM reads.
+
+    Attributes:
+        months: those that exist, ascending.
+        absent: those needed that precede `history_start`, ascending.
+        months_of_day: of each training day, three positions in `months`, newest first; -1 where absent.
+        merged: the same of the merged table.
+    """
+
+    months: tuple[date, ...]
+    absent: tuple[date, ...]
+    months_of_day: tuple[tuple[int, ...], ...]
+    merged: tuple[int, ...]
+
+    @classmethod
+    def of(cls, session: Session, period: Period, days: Sequence[date]) -> SnapshotPlan:
+        lineage = session.deployment.lineage
+        needed = [lineage.snapshots_of_day(day) for day in [*days, period.start]]
+        months = sorted({month for three in needed for month in three if month is not None})
+        named = [lineage.settings.last_closed("month", day, TPM_SNAPSHOTS) for day in [*days, period.start]]
+        absent = sorted({month.start for three in named for month in three if not lineage.exists(month)})
+        positions = [tuple(-1 if month is None else months.index(month) for month in three) for three in needed]
+        return cls(months=tuple(months), absent=tuple(absent), months_of_day=tuple(positions[:-1]), merged=positions[-1])
+
+
+def run_cpm(session: Session, start: date) -> Run:
+    """Trains and stages the CPM of the week that begins on `start`.
+
+    Raises:
+        ParentMissing: a month's TPM was not published, or a day's samples or histories were not built.
+    """
+    period = session.period(CPM, start)
+    lineage = session.deployment.lineage
+    with session.training(CPM, period):
+        snapshots = {parent.period: session.parent(f"cpm {start}", parent, DEFAULT_VARIANT) for parent in lineage.parents(CPM, start)}
+        days = lineage.cpm_training_days(period)
+        plan = SnapshotPlan.of(session, period, days)
+        assert set(plan.months) == set(snapshots), "the parents are the months that the rows and the merged table need"
+        release = Release(
+            kind=CPM, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.cpm),
+            parents={parent_key("snapshot", "tpm", month): run.release.release_id for month, run in snapshots.items()},
+            absent_parents=tuple(parent_key("snapshot", "tpm", month) for month in plan.absent),
+            inputs=session.inputs(["natural_samples", "user_histories"], days), feature_set=FEATURE_SET,
+        )
+        if run := finished(session.locations, release):
+            say_finished(run)
+        else:
+            body = session.recipe.cpm.body
+            columns = Columns(log="natural", names=FEATURE_SET, histories=(body.long_length, body.short_length))
+            samples = Samples.concat(list(read_days(session.reader, days, columns).values()))
+            run = _train(session, release, samples, plan, [snapshots[month] for month in plan.months])
+        session.stage(CPM, period, [run])
+        return run
+
+
+def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int,
+                sparse_above: int) -> CtrModel:
+    """A CPM or A-CTR with fresh weights of this seed."""
+    torch.manual_seed(seed)
+    embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, sparse_above=sparse_above)
+    return CtrModel(body, embeddings, num_dense, transfer)
+
+
+def rate_prior(body: Body) -> tuple[float, float]:
+    return body.rate_prior_clicks, body.rate_prior_impressions
+
+
+def _train(session: Session, release: Release, samples: Samples, plan: SnapshotPlan, months: Sequence[Run]) -> Run:
+    recipe = session.recipe.cpm
+    rows = samples.trainable()
+    if len(rows) < 2:
+        raise BadInput("natural_samples", f"cpm {release.period}", expected="at least two rows to train on", found=len(rows))
+    mapping = IdMapping.empty(CATEGORICAL).grown(rows.id_counts(CATEGORICAL), CATEGORICAL)
+    torch.manual_seed(recipe.seed)
+    transfer = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS)
+    model = build_model(recipe.body, mapping, len(STATISTIC_COLUMNS), transfer, seed=recipe.seed, sparse_above=recipe.train.sparse_above)
+    model.to(session.device)
+    first_day = date.fromordinal(int(samples.day.min()))
+    encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=rate_prior(recipe.body), transfer=transfer.index,
+                        first_day=first_day)
+    encoded = encoding.encode(rows, session.device)
+    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"cpm {release.period}")
+    fill_batch_norm(model, encoded)
+    held_out = samples.select(samples.held_out)
+    metrics = train_metrics(fitted)
+    metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+
+    def fill(folder: Path) -> dict[str, int]:
+        save_weights(model, folder / MODEL_FILE)
+        mapping.save(folder / MAPPING_FILE)
+        return write_vectors(folder / VECTORS_FILE, transfer.merge(plan.merged))
+
+    return write_run(session.locations, release, metrics, fill)
+
+
+def _stack(months: Sequence[Run]) -> Mapping[Entity, Snapshots]:
+    vectors = [read_vectors(run.folder / VECTORS_FILE, run.release.dims) for run in months]
+    return {entity: Snapshots.stack([month[entity] for month in vectors], TRANSFER_DIMS[entity]) for entity in VECTOR_ENTITIES}

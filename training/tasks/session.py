@@ -1,0 +1,143 @@
+"""What every training task does before and after training: resolve parents and inputs, skip what is done, stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.commands import table_text
+from contracts.errors import BadInput, ParentMissing
+from contracts.features import FEATURES
+from contracts.locations import Locations
+from contracts.periods import ONE_DAY, Parent, Period
+from contracts.releases import MANIFEST, sha256_of
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.locks import hold
+from lake.reader import LakeReader
+from training.data.samples import Samples
+from training.engine.loop import Fitted, prepare_process, score
+from training.engine.runs import Metric, Run, metrics_of, open_run, stage
+from training.metrics import evaluate
+from training.recipes import Recipe
+
+EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
+_MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One command's view of a deployment."""
+
+    deployment: Deployment
+    locations: Locations
+    reader: LakeReader
+    recipe: Recipe
+    device: torch.device
+    threads: int = 1
+
+    @classmethod
+    def open(cls, home: Path, recipe: Recipe, device: torch.device, threads: int = 1) -> Session:
+        locations = Locations(home)
+        return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
+                   threads=threads)
+
+    def period(self, kind: str, start: date) -> Period:
+        """The period to train.
+
+        Raises:
+            BadInput: no period of this kind begins on `start`, or it has not ended.
+        """
+        period = self.deployment.lineage.period(kind, start)
+        self.deployment.refuse_unfinished(period.end - ONE_DAY, datetime.now(UTC))
+        return period
+
+    @contextmanager
+    def training(self, kind: str, period: Period) -> Iterator[None]:
+        """Holds the lock of the period's training, with torch made deterministic."""
+        with hold([self.locations.locks / "training" / kind / f"{period.start}.lock"]):
+            prepare_process(self.threads)
+            yield
+
+    def parent(self, child: str, parent: Parent, variant: str) -> Run:
+        """The run that serves as a parent.
+
+        Raises:
+            ParentMissing: no release of the parent's period is active.
+            BadInput: its files are not those that were released.
+        """
+        row = self.reader.active(parent.kind, variant, parent.period)
+        if row is None:
+            option = "--ds" if parent.kind == "actr" else "--period"
+            raise ParentMissing(
+                f"{child}: expected an active release of its {parent.role} {parent.kind} ({variant}) {parent.period}, found none."
+                f" Train it, and publish it: tributary training {parent.kind} {option} {parent.period}"
+            )
+        return self.open_release(row)
+
+    def release(self, release_id: str) -> Run:
+        """The run of a release by its id, active or not."""
+        row = self.reader.releases().get(release_id)
+        if row is None:
+            raise BadInput("releases", "release_id", expected=release_id, found="no such row")
+        return self.open_release(row)
+
+    def open_release(self, row: dict[str, Any]) -> Run:
+        """The run folder of a row of `releases`, checked against it."""
+        folder = self.locations.home / row["artifact"]
+        manifest = folder / MANIFEST
+        if manifest.is_file() and sha256_of(manifest) != row["sha256"]:
+            raise BadInput(manifest, "sha256", expected=row["sha256"], found=sha256_of(manifest),
+                           hint=f"The folder is not what {row['release_id']} released.")
+        return open_run(folder)
+
+    def inputs(self, tables: Sequence[str], days: Sequence[date]) -> dict[str, str]:
+        """Digests of the partitions to read, by `table/owner`.
+
+        Raises:
+            ParentMissing: one was never built; the message ends with the command that builds it.
+        """
+        digests: dict[str, str] = {}
+        for name in tables:
+            owners = {owner_key(ds=day): day for day in days}
+            built = self.reader.builds(name, list(owners))
+            missing = [day for owner, day in owners.items() if owner not in built]
+            hint = f"Build it: tributary spark_jobs {_MAKES[name]} --ds {missing[0]}" if missing else ""
+            digests |= self.reader.require_builds(name, list(owners), hint=hint)
+        return digests
+
+    def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
+        """Stages the runs and prints their figures, what was written and what comes next."""
+        path = stage(self.locations, kind, period.start, runs)
+        _print_metrics(runs)
+        for run in runs:
+            print(f"wrote {run.folder.relative_to(self.locations.home)}")
+        print(f"wrote {path.relative_to(self.locations.home)}")
+        print(f"next: tributary publishing audit --kind {kind} --period {period.start}", flush=True)
+
+
+def evaluated(split: str, model: Any, samples: Samples, encoded: Any) -> list[Metric]:
+    """All metrics of a model on some samples; `encoded` are the same samples as tensors."""
+    return metrics_of(split, evaluate(score(model, encoded), samples.click, samples.user_id), len(samples))
+
+
+def train_metrics(fitted: Fitted) -> list[Metric]:
+    """`train_loss`, and the losses it is the sum of where there are several; None where there was no row to train on."""
+    loss = sum(fitted.losses.values()) if fitted.losses else None
+    parts = metrics_of("train", fitted.losses, fitted.row_cnt) if len(fitted.losses) > 1 else []
+    return [Metric(metric="train_loss", split="train", value=loss, row_cnt=fitted.row_cnt), *parts]
+
+
+def say_finished(run: Run) -> None:
+    print(f"{run.release.release_id} is there already, from the same inputs: nothing to train")
+
+
+def _print_metrics(runs: Sequence[Run]) -> None:
+    rows = [(run.release.variant, name, f"{value:.5f}") for run in runs for name, value in sorted(run.release.metrics.items())]
+    print(table_text(("variant", "figure", "value"), rows))

@@ -1,0 +1,91 @@
+"""Trains TPM on one closed month, continuing from the month before; its user and item tables are the month's snapshot."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from contracts.errors import BadInput
+from contracts.features import TPM, features_of
+from contracts.periods import Period
+from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from training.data.batches import Encoding
+from training.data.mapping import IdMapping
+from training.data.samples import Columns, Samples, read_days
+from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, write_vectors
+from training.engine.checkpoint import read_weights, save_weights
+from training.engine.loop import train
+from training.engine.runs import Run, finished, write_run
+from training.models.ctr import load_weights
+from training.models.tpm import TpmModel
+from training.modules.embedding import IdEmbeddings
+from training.recipes import as_json
+from training.tasks.session import EMBEDDING_DIMS, Session, evaluated, say_finished, train_metrics
+
+FEATURE_SET = tuple(feature.name for feature in features_of(TPM))
+
+
+def run_tpm(session: Session, start: date) -> Run:
+    """Trains and stages the TPM of the month that begins on `start`.
+
+    Raises:
+        ParentMissing: the month before was not published, or a day's samples were not built.
+    """
+    period = session.period(TPM, start)
+    with session.training(TPM, period):
+        parents = session.deployment.lineage.parents(TPM, start)
+        predecessor = session.parent(f"tpm {start}", parents[0], DEFAULT_VARIANT) if parents else None
+        days = [day for day in period.days() if day >= session.deployment.history_start]
+        release = Release(
+            kind=TPM, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.tpm),
+            parents={parent_key("predecessor", TPM, parents[0].period): predecessor.release.release_id} if predecessor else {},
+            inputs=session.inputs(["natural_samples"], days), feature_set=FEATURE_SET,
+        )
+        if run := finished(session.locations, release):
+            say_finished(run)
+        else:
+            samples = Samples.concat(list(read_days(session.reader, days, Columns(log="natural", names=FEATURE_SET)).values()))
+            run = _train(session, release, period, samples, predecessor)
+        session.stage(TPM, period, [run])
+        return run
+
+
+def _train(session: Session, release: Release, period: Period, samples: Samples, predecessor: Run | None) -> Run:
+    rows = samples.trainable()
+    if len(rows) < 2:
+        raise BadInput("natural_samples", str(period), expected="at least two rows to train on", found=len(rows))
+    recipe = session.recipe.tpm
+    before = IdMapping.load(predecessor.folder / MAPPING_FILE, FEATURE_SET) if predecessor else IdMapping.empty(FEATURE_SET)
+    mapping = before.grown(rows.id_counts(FEATURE_SET), FEATURE_SET)
+    torch.manual_seed(recipe.seed)
+    model = TpmModel(mapping.row_cnts(), EMBEDDING_DIMS, hidden=recipe.hidden, seed=recipe.seed, sparse_above=recipe.train.sparse_above)
+    if predecessor:
+        load_weights(model, read_weights(predecessor.folder / MODEL_FILE))
+    model.to(session.device)
+    encoding = Encoding(mapping=mapping, transfer={})
+    fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
+                   description=f"tpm {release.period}")
+    held_out = samples.select(samples.held_out)
+    metrics = train_metrics(fitted)
+    metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+
+    def fill(folder: Path) -> dict[str, int]:
+        save_weights(model, folder / MODEL_FILE)
+        mapping.save(folder / MAPPING_FILE)
+        return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, model.embeddings))
+
+    return write_run(session.locations, release, metrics, fill)
+
+
+def own_vectors(mapping: IdMapping, embeddings: IdEmbeddings) -> dict[Entity, EntityVectors]:
+    """A model's own user and item embeddings, by raw id."""
+    vectors: dict[Entity, EntityVectors] = {}
+    for entity in VECTOR_ENTITIES:
+        ids = mapping.fields[ID_COLUMN[entity]].ids
+        order = np.argsort(ids, kind="stable")
+        weight = embeddings.table(ID_COLUMN[entity]).weight.detach().cpu().numpy()
+        vectors[entity] = EntityVectors(ids=ids[order], vectors=weight[1:][order])
+    return vectors
