@@ -114,11 +114,15 @@ def known_ids(locations: Locations, deployment: Deployment, folder: Path, releas
     if release.kind != "cpm":
         mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"])
         return {entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES}
-    merged = [parent_key("snapshot", "tpm", month) for month in deployment.lineage.snapshots_of_day(release.period) if month is not None]
-    snapshots = [locations.run_of("tpm", date.fromisoformat(key.rsplit("/", 1)[1]), DEFAULT_VARIANT, release.parents[key]) for key in merged]
-    tables = [pq.read_table(snapshot / VECTORS_FILE, columns=["entity", "id"]) for snapshot in snapshots]
-    return {entity: np.unique(np.concatenate([np.zeros(0, np.int64), *(t.filter(pc.equal(t["entity"], entity))["id"].to_numpy()
-                                                                       for t in tables)])) for entity in ENTITIES}
+    months = deployment.lineage.snapshots_of_day(release.period)
+    merged = [parent_key("snapshot", "tpm", month) for month in months if month is not None]
+    known: dict[str, list[np.ndarray]] = {entity: [np.zeros(0, np.int64)] for entity in ENTITIES}
+    for key in merged:
+        snapshot = locations.run_of("tpm", date.fromisoformat(key.rsplit("/", 1)[1]), DEFAULT_VARIANT, release.parents[key])
+        rows = pq.read_table(snapshot / VECTORS_FILE, columns=["entity", "id"])
+        for entity, ids in known.items():
+            ids.append(rows.filter(pc.equal(rows["entity"], entity))["id"].to_numpy())
+    return {entity: np.unique(np.concatenate(ids)) for entity, ids in known.items()}
 
 
 def check_coverage(entity: str, vectors: Vectors, known: np.ndarray) -> Check:

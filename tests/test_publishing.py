@@ -46,9 +46,11 @@ def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]
     pq.write_table(pa.table({"entity": rows["entity"], "id": pa.array(rows["id"], pa.int64()),
                              "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())}),
                    folder / VECTORS_FILE)
-    known = list(range(known_items))
-    pq.write_table(pa.table({"field": ["item_id"] * known_items, "id": [1000 + row for row in known], "row": known}), folder / MAPPING_FILE)
-    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": pa.array([loss], pa.float64()), "row_cnt": [10]}), folder / METRICS_FILE)
+    known = [*range(1000, 1000 + known_items), 1, 2]
+    fields = ["item_id"] * known_items + ["user_id"] * 2
+    pq.write_table(pa.table({"field": fields, "id": known, "row": list(range(len(known)))}), folder / MAPPING_FILE)
+    losses = pa.array([loss], pa.float64())
+    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": losses, "row_cnt": [10]}), folder / METRICS_FILE)
     files = {name: sha256_of(folder / name) for name in (VECTORS_FILE, MAPPING_FILE, METRICS_FILE)}
     release = Release(**{**vars(release), "files": files, "dims": {"item": dims, "user": dims}})
     (folder / MANIFEST).write_text(release.to_json())
@@ -87,7 +89,8 @@ def drop_users(rows: dict[str, list[object]]) -> None:
 
 @pytest.mark.parametrize(("arguments", "failed"), [
     ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": put_nan}, "item_finite"), ({"change": shorten}, "item_dimension"),
-    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
+    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"),
+    ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
     ({"known_items": 2 * ITEMS}, "item_coverage"),
 ])
 def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: dict[str, object], failed: str) -> None:

@@ -1,0 +1,4 @@
+from contracts.errors import run_command
+from validation.cli import main
+
+raise SystemExit(run_command(main))

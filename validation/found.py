@@ -1,0 +1,91 @@
+"""What a check found, in words: from the outcome of its expectation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from validation.figures import DayFigures
+from validation.masking import printable, shown
+from validation.suites import Check
+
+EXAMPLES = 5
+PASSED = {"not_null": "no null", "range": "all in range", "allowed": "all allowed", "unique": "no duplicate",
+          "point_in_time": "none later"}
+SHARES = ("_share", "_rate")
+
+
+def found_of(check: Check, outcome: Mapping[str, Any] | None, days: Sequence[DayFigures], *,
+             total_rows: int, columns: Sequence[str]) -> str:
+    """What a check found.
+
+    Args:
+        check: the check.
+        outcome: `{"success": bool, "result": dict}`; None if a column that it needs is missing.
+        days: figures of each day judged.
+        total_rows: rows of all days together.
+        columns: columns that the table really has.
+    """
+    if outcome is None:
+        return f"not judged, no such column: {', '.join(sorted(check.needs - set(columns)))}"
+    if check.subject == "figures":
+        return _found_in_figures(check, outcome, days)
+    if check.name == "columns":
+        return _found_columns(check, columns)
+    if outcome["success"]:
+        return f"{PASSED[check.name]} in {total_rows:,} rows"
+    return _found_bad_rows(check, outcome["result"], total_rows, columns)
+
+
+def figure_text(name: str, value: float | None) -> str:
+    """A figure, for people: shares as percents, whole numbers with thousands marked."""
+    if value is None:
+        return "none"
+    if name.endswith(SHARES):
+        return f"{value:.2%}".replace("%", " %")
+    return f"{value:,.0f}" if float(value).is_integer() and name != "rows_to_usual" else f"{value:,.2f}"
+
+
+def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[DayFigures]) -> str:
+    name = check.arguments["column"]
+    if check.name == "counts_recorded" and outcome["success"]:
+        return "recorded"
+    values = {str(day.ds): getattr(day, name) for day in days}
+    applicable = {day: value for day, value in values.items() if value is not None}
+    if not applicable:
+        return "nothing to judge" if outcome["success"] else "no such figure"
+    if len(values) == 1:
+        return figure_text(name, next(iter(applicable.values())))
+    low, high = min(applicable.values()), max(applicable.values())
+    spread = figure_text(name, low) + ("" if low == high else f" .. {figure_text(name, high)}")
+    if outcome["success"]:
+        return f"{spread} on {len(applicable)} days"
+    bad = [str(index["ds"]) for index in outcome["result"].get("unexpected_index_list") or ()]
+    named = ", ".join(f"{day} ({figure_text(name, values[day])})" for day in bad[:EXAMPLES])
+    return f"{len(bad)} of {len(values)} days: {named}{', ...' if len(bad) > EXAMPLES else ''}"
+
+
+def _found_columns(check: Check, columns: Sequence[str]) -> str:
+    declared = check.arguments["column_set"]
+    missing = [name for name in declared if name not in columns]
+    undeclared = [name for name in columns if name not in declared]
+    parts = [f"{what}: {', '.join(map(printable, names))}" for what, names in (("missing", missing), ("undeclared", undeclared)) if names]
+    return "; ".join(parts) or f"{len(columns)} columns, all declared"
+
+
+def _found_bad_rows(check: Check, result: Mapping[str, Any], total_rows: int, columns: Sequence[str]) -> str:
+    bad = result.get("unexpected_count", 0)
+    counted = f"{bad:,} of {total_rows:,} rows"
+    if check.name == "not_null":
+        return counted
+    examples = list(dict.fromkeys(_example(check, value, columns) for value in result.get("partial_unexpected_list") or ()))
+    return f"{counted}, such as {', '.join(examples[:EXAMPLES])}" if examples else counted
+
+
+def _example(check: Check, value: Any, columns: Sequence[str]) -> str:
+    if isinstance(value, Mapping):  # of several columns; the day is no news
+        return ", ".join(f"{name} {shown(part, fields=[name], columns=columns)}" for name, part in value.items() if name != "ds")
+    if isinstance(value, (tuple, list)):
+        names = [check.arguments.get("column_A", check.field), check.arguments.get("column_B", check.field)]
+        return " / ".join(shown(part, fields=[str(name)], columns=columns) for name, part in zip(names, value, strict=True))
+    return shown(value, fields=sorted(check.needs), columns=columns)

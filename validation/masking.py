@@ -1,0 +1,39 @@
+"""What may be shown of log content: user ids masked, control and direction marks made visible, long texts cut.
+
+Log content is hostile. Escaping for HTML is the report's own work, done on every value without exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MASKED_FIELDS = frozenset({"user_id"})
+LONGEST_SHOWN = 120
+
+
+def mask(text: str) -> str:
+    """The text's shape: digits as 9, letters as x; sign, spaces and marks stay, for they are often what is wrong."""
+    return "".join("9" if char.isdigit() else "x" if char.isalpha() else char for char in text)
+
+
+def shown(value: object, *, fields: Iterable[str], columns: Iterable[str]) -> str:
+    """A bad value as it may be shown.
+
+    Args:
+        value: what was found.
+        fields: the fields that it was found in.
+        columns: columns of the table; a value found in none of them may be a whole row, and is masked.
+    """
+    if value is None:
+        return "nothing"
+    known, named = set(columns), set(fields)
+    text = str(value)
+    if named & MASKED_FIELDS or not named <= known:
+        text = mask(text)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Cut to a readable length; what is not printable (control characters, marks of direction) as its escape."""
+    cut = text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
