@@ -68,11 +68,13 @@ def _fetched_jars() -> list[str]:
 def spark_confs(locations: Locations) -> dict[str, str]:
     """Settings of every session and server of ours; a tiny day must not pay for a large one's defaults."""
     cores = os.cpu_count() or 2
+    log4j = Path(__file__).with_name("log4j2.properties")
     return {
         "spark.jars": ",".join(fetch_jars()),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
+        "spark.sql.codegen.cache.maxEntries": "2000",  # a day of jobs and checks compiles more than the default of 100, daily
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.sql.warehouse.dir": str(locations.home / "spark-warehouse"),
         # Jobs name their days outright; pruning by joined tables finds nothing more and makes a plan of six joins ten times larger.
@@ -83,7 +85,7 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+        "spark.driver.extraJavaOptions": f"-XX:ReservedCodeCacheSize=512m -Dlog4j2.configurationFile={log4j}",
     }
 
 

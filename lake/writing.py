@@ -24,6 +24,7 @@ RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.l
 # Every reader asks by partition: minima and maxima of forty columns would be gathered row by row, and never used.
 NO_COLUMN_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 COMMIT_ATTEMPTS = 6
+OBSERVED_PARTITIONS = 8  # above it, digests are read back after the write: docs/adr/0003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,8 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
     assert not missing, f"{name}: expected columns {contract.column_names}, missing {sorted(missing)}"
     create_if_absent(spark, locations, contract)
     rows = df.select(*contract.column_names)
-    if len(owners) == 1:
-        figures = {owner_key(**owners[0]): _write_observed(locations, contract, rows, owners[0])}
+    if len(owners) <= OBSERVED_PARTITIONS:
+        figures = _write_observed(locations, contract, rows, owners)
     else:
         _commit(locations, contract, rows, owners)
         figures = _read_back(spark, locations, contract, owners)
@@ -110,29 +111,39 @@ def read_delta(spark: SparkSession, locations: Locations, name: str) -> DataFram
     return spark.read.format("delta").load(str(locations.table(name)))
 
 
-def digest_of(contract: Table) -> Column:
-    """Aggregate: sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order."""
+def digest_of(contract: Table, condition: Column | None = None) -> Column:
+    """Aggregate: sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order.
+
+    Args:
+        contract: the table.
+        condition: rows that count; all by default.
+    """
     from pyspark.sql import functions as F
 
     columns = [c for c in contract.columns if not c.volatile]
     hashable = [F.array_sort(F.map_entries(c.name)) if c.type.startswith("map<") else F.col(c.name) for c in columns]  # maps have no order
-    return F.coalesce(F.sum(F.xxhash64(*hashable).cast("decimal(38,0)")), F.lit(0).cast("decimal(38,0)")).cast("string")
+    row = F.xxhash64(*hashable).cast("decimal(38,0)")
+    counted = row if condition is None else F.when(condition, row)
+    return F.coalesce(F.sum(counted), F.lit(0).cast("decimal(38,0)")).cast("string")
 
 
-def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owner: Owner) -> tuple[int, str]:
-    """Writes one partition; its row count and digest are gathered during the write."""
+def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
+    """Writes a few partitions; the row count and digest of each are gathered during the write."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     observed: dict[str, Any] = {}
+    conditions = [F.expr(owner_predicate([owner])) for owner in owners]
+    figures = [figure for i, condition in enumerate(conditions) for figure in (
+        F.count(F.when(condition, 1)).alias(f"row_cnt_{i}"), digest_of(contract, condition).alias(f"digest_{i}"))]
 
     def observe(df: DataFrame) -> DataFrame:
         observed["now"] = Observation()  # one use each: a retry needs a new one
-        return df.observe(observed["now"], F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest"))
+        return df.observe(observed["now"], *figures)
 
-    _commit(locations, contract, rows, [owner], observe=observe)
-    figures = observed["now"].get
-    return int(figures["row_cnt"]), str(figures["digest"])
+    _commit(locations, contract, rows, owners, observe=observe)
+    found = observed["now"].get
+    return {owner_key(**owner): (int(found[f"row_cnt_{i}"]), str(found[f"digest_{i}"])) for i, owner in enumerate(owners)}
 
 
 def _read_back(spark: SparkSession, locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
