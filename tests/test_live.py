@@ -24,7 +24,7 @@ from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
-from tributary.airflow_api import AirflowApi
+from tributary.airflow_api import AirflowApi, RunFailed
 
 pytestmark = pytest.mark.live
 
@@ -132,6 +132,21 @@ def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: t
     assert versions == {name: DeltaTable(str(killed.locations.table(name))).version() for name in versions}
     for name in ("natural_log", "ad_log", "quarantine"):
         assert reference.content(killed.locations, name, ds=day(KILLED)) == reference.content(undisturbed.locations, name, ds=day(KILLED))
+
+
+def test_a_failed_day_ends_its_log_with_the_report(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    locations = homes[0].locations
+    path = locations.landing_day("natural", day(KILLED)) / "part-00000.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))]) + "\n")
+    api = AirflowApi.of(locations.home)
+    api.create_backfill("logs_daily", day(KILLED), day(KILLED))
+    with pytest.raises(RunFailed) as failed:
+        api.wait_for_periods("logs_daily", day(KILLED), day(KILLED), timeout_seconds=300)
+    address = locations.report("natural_log", day(KILLED)).as_uri()
+    assert "logs_daily.validate_logs (try 1)" in str(failed.value)
+    assert address in str(failed.value).splitlines()[-1]
+    assert "event_id_type" in locations.report("natural_log", day(KILLED)).read_text()
 
 
 def test_a_second_up_says_so(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:

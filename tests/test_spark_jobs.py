@@ -150,6 +150,32 @@ def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
         ingest_logs.run(spark, locations, deployment, [day(2)])
 
 
+def test_kuairand_reconciles_with_pandas(spark: Any, data: Path, tmp_path: Path) -> None:
+    """Rows read, kept and dropped as duplicates, each day, against a count made by pandas from the original file."""
+    import pandas as pd
+
+    from sources.kuairand import KuaiRandSettings, convert
+
+    convert(data, tmp_path, KuaiRandSettings())
+    locations, deployment = Locations(tmp_path), Deployment.load(tmp_path)
+    days = [date(2022, 4, 25) + timedelta(days=n) for n in range(10)]
+    ingest_logs.run(spark, locations, deployment, days)
+
+    original = pd.read_csv(next(data.rglob("log_standard_4_25_to_5_04_pure.csv")))
+    original["ds"] = pd.to_datetime(original["time_ms"], unit="ms", utc=True).dt.tz_convert("Asia/Shanghai").dt.date
+    for log, tab in (("natural", 1), ("ad", 6)):
+        rows = original[(original["tab"] == tab) & original["ds"].isin(days)]
+        built = LakeReader(locations).builds(f"{log}_log")
+        for of_day in days:
+            counts, expected = built[owner_key(ds=of_day)]["counts"], rows[rows["ds"] == of_day]
+            distinct = expected.drop_duplicates(["user_id", "video_id", "time_ms"])
+            assert counts["read"] == len(expected)
+            assert counts["quarantined"] == 0
+            assert counts["kept"] == len(distinct)
+            assert counts["duplicates"] == len(expected) - len(distinct)
+        assert sum(record["counts"]["duplicates"] for record in built.values()) > 0 or log == "ad"
+
+
 def test_every_table_is_plain(built: tuple[Locations, Deployment]) -> None:
     """Reader 1, writer 2: what deltalake and any other reader opens."""
     from deltalake import DeltaTable
