@@ -76,7 +76,3 @@ class Locations:
     @property
     def connect_token(self) -> Path:
         return self.stack / "connect.token"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.home / "checkpoints"

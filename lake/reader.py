@@ -45,10 +45,6 @@ class LakeReader:
         rows = pa.RecordBatchReader.from_stream(stream).read_all().select(wanted)
         return rows.cast(pa.schema([(field.name, _without_views(field.type)) for field in rows.schema]))
 
-    def version(self, name: str) -> int | None:
-        table = self._open(name)
-        return None if table is None else table.version()
-
     def builds(self, name: str, owners: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Build records of a table by owner key, e.g. `ds=2026-01-01`: row_cnt, digest, inputs, counts.
 
