@@ -1,7 +1,7 @@
 # `make help` lists the targets. Set-up needs Linux, Python 3.11 and Java 17.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint up down status bench
+.PHONY: help setup demo test test-fast lint up down status
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 SOURCE ?= simulator
 DATA ?= $(TRIBUTARY_DATA)
+# The deployment that up, down and status are about: TRIBUTARY_HOME, else that of the demo.
+HOME_FOLDER = $(or $(TRIBUTARY_HOME),tributary-home/demo-$(SOURCE))
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +45,11 @@ lint: setup  ## ruff, mypy, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-up: setup  ## start PostgreSQL, Spark Connect and Airflow for TRIBUTARY_HOME
-	@$(BIN)/tributary up
+up: setup  ## start PostgreSQL, Spark Connect and Airflow of TRIBUTARY_HOME, else of the demo's deployment
+	@$(BIN)/tributary --home $(HOME_FOLDER) up
 
 down: setup  ## end them with all their children
-	@$(BIN)/tributary down
+	@$(BIN)/tributary --home $(HOME_FOLDER) down
 
 status: setup  ## what runs, and where
-	@$(BIN)/tributary status
+	@$(BIN)/tributary --home $(HOME_FOLDER) status
