@@ -47,3 +47,4 @@ def test_no_user_with_both_labels_is_no_figure() -> None:
     only_clicks = Scored(days=rows.days, user_ids=rows.user_ids, clicks=np.ones_like(rows.clicks), scores=rows.scores)
     assert difference(only_clicks, "tpm+cpm") is None
     assert only_clicks.gauc("none") is None
+    assert only_clicks.num_judged == 0

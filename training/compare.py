@@ -21,7 +21,7 @@ from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import VALIDATED_TABLES, owner_key
 from lake.reader import LakeReader
-from training.metrics import gauc, grouped_auc
+from training.metrics import auc, gauc, grouped_auc
 
 DRAWS = 2000
 SEED = 7
@@ -50,6 +50,16 @@ class Scored:
         mask = self.days == np.datetime64(day)
         return Scored(days=self.days[mask], user_ids=self.user_ids[mask], clicks=self.clicks[mask],
                       scores={name: scores[mask] for name, scores in self.scores.items()})
+
+    def auc(self, name: str) -> float | None:
+        """AUC of a variant over all rows; None where it scored nothing, or one of the labels is absent."""
+        return auc(self.scores[name], self.clicks) if name in self.scores else None
+
+    @property
+    def num_judged(self) -> int:
+        """Users with both labels: those that a GAUC is of."""
+        values, _ = grouped_auc(self.clicks.astype(np.float64), self.clicks, self.user_ids)
+        return int((~np.isnan(values)).sum())
 
     def gauc(self, name: str) -> float | None:
         """Impression-weighted GAUC of a variant; None where it scored nothing."""
@@ -112,8 +122,8 @@ def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -
     names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
     rows = [_day_row(reader, deployment, scored, names, day) for day in days]
     lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release"), rows)]
-    lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {len(np.unique(scored.user_ids))} users: "
-                 + ", ".join(f"GAUC {name} {_figure(scored.gauc(name))}" for name in names))
+    lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {scored.num_judged} users with both labels: "
+                 + ", ".join(f"{name} GAUC {_figure(scored.gauc(name))} AUC {_figure(scored.auc(name))}" for name in names))
     for variant in deployment.variants:
         if variant != NO_TRANSFER and NO_TRANSFER in deployment.variants and len(scored.clicks):
             lines.append(str(difference(scored, variant) or f"{variant}: no user with both labels"))
