@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
 from contracts.errors import BadInput
+from contracts.locations import Locations
 from contracts.settings import Deployment
 from sources import deployments
-from tributary.demo import BACKFILLED_DAYS, plan_of
+from tributary.demo import BACKFILLED_DAYS, landing_days, plan_of
 
 
 def days_of(deployment: Deployment) -> list[date]:
@@ -43,6 +45,12 @@ def test_parents_come_before_their_children(deployment: Deployment) -> None:
     for place, release in enumerate(made):
         before = {(p.kind, p.period) for p in made[:place]}
         assert {(p.kind, p.period) for p in deployment.lineage.parents(release.kind, release.period)} <= before
+
+
+def test_what_a_killed_source_left_is_no_landing_day(tmp_path: Path) -> None:
+    for name in ("2026-01-02", "2026-01-01", ".2026-01-03.tmp"):
+        (tmp_path / "landing" / "natural" / name).mkdir(parents=True)
+    assert landing_days(Locations(tmp_path)) == [date(2026, 1, 1), date(2026, 1, 2)]
 
 
 def test_too_few_days_are_refused() -> None:

@@ -122,8 +122,9 @@ def plan_of(deployment: Deployment, days: Sequence[date]) -> Plan:
 
 
 def landing_days(locations: Locations) -> list[date]:
-    """Days with landing files, in order."""
-    return sorted(date.fromisoformat(folder.name) for folder in (locations.landing / "natural").iterdir() if folder.is_dir())
+    """Days with landing files, in order; what a killed source left behind is hidden by a leading dot."""
+    folders = (locations.landing / "natural").iterdir()
+    return sorted(date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith("."))
 
 
 def train_and_publish(parent: Parent) -> None:
