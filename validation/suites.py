@@ -133,7 +133,7 @@ def _table_checks(table: Table) -> list[Check]:
               expectation="ExpectTableColumnsToMatchSet",
               arguments={"column_set": list(table.column_names), "exact_match": True}),
         _between("rows", "rows", (1, None), expected="at least one row, every day"),
-        _between("rows_as_built", "rows_off_build", (0, 0), expected="as many rows as the build of the partition records"),
+        _between("rows_as_built", "rows_off_build", (0, 0), expected="0 rows more or fewer than the build of the partition records"),
     ]
     if table.unique:
         checks.append(_unique(table))
@@ -170,7 +170,7 @@ def _log_checks(limits: Thresholds) -> list[Check]:
     return [
         Check(name="counts_recorded", subject="figures", expected="the build records rows read, kept, duplicate and quarantined",
               expectation="ExpectColumnValuesToNotBeNull", arguments={"column": "rows_unaccounted"}),
-        _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined"),
+        _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined: 0 rows unaccounted for"),
         _between("quarantined", "quarantined_share", (None, limits.quarantined_share_fail),
                  expected=f"at most {_percent(limits.quarantined_share_fail)} of the rows read in quarantine"),
         _between("quarantined_some", "quarantined_share", (None, limits.quarantined_share_warn), severity="warn",
@@ -187,7 +187,7 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
         Check(name="point_in_time", field="sample_ts", expected="sample_ts not after event_ts",
               expectation="ExpectColumnPairValuesAToBeGreaterThanB",
               arguments={"column_A": "event_ts", "column_B": "sample_ts", "or_equal": True}),
-        _between("rows_of_log", "rows_off_log", (0, 0), expected="one row for each row of the log that is not late"),
+        _between("rows_of_log", "rows_off_log", (0, 0), expected="one row for each row of the log that is not late: 0 rows off"),
         _between("history", "history_share", (limits.history_share_warn, None), severity="warn", field="history_end",
                  expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history"),
     ]
