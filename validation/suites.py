@@ -170,7 +170,7 @@ def _log_checks(limits: Thresholds) -> list[Check]:
     return [
         Check(name="counts_recorded", subject="figures", expected="the build records rows read, kept, duplicate and quarantined",
               expectation="ExpectColumnValuesToNotBeNull", arguments={"column": "rows_unaccounted"}),
-        _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined: 0 rows unaccounted for"),
+        _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined: 0 rows lost"),
         _between("quarantined", "quarantined_share", (None, limits.quarantined_share_fail),
                  expected=f"at most {_percent(limits.quarantined_share_fail)} of the rows read in quarantine"),
         _between("quarantined_some", "quarantined_share", (None, limits.quarantined_share_warn), severity="warn",
