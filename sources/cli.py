@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from contracts.commands import day
 from contracts.settings import home_folder
 
 
@@ -26,16 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     movielens.add_argument("--ad-share", type=float, default=0.12, metavar="X",
                            help="share of the advertised items' ratings that make the ad log (default 0.12)")
     movielens.add_argument("--equal-days", type=int, default=30, metavar="N", help="days of equal count (default 30)")
-    movielens.add_argument("--start", type=_day, default=date(2001, 1, 1), metavar="DAY",
+    movielens.add_argument("--start", type=day, default=date(2001, 1, 1), metavar="DAY",
                            help="the first of these days (default 2001-01-01)")
     return parser
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a day such as 2026-01-31, found {text!r}") from None
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +38,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users", type=int, default=2000, metavar="N", help="default 2000")
     parser.add_argument("--items", type=int, default=1500, metavar="N", help="default 1500")
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="default 7")
-    parser.add_argument("--start", type=_day, default=date(2026, 1, 1), metavar="DAY", help="default 2026-01-01")
+    parser.add_argument("--start", type=day, default=date(2026, 1, 1), metavar="DAY", help="default 2026-01-01")
     parser.add_argument("--duplicate-rate", type=float, default=0.01, metavar="X", help="share of impressions (default 0.01)")
     parser.add_argument("--malformed-rate", type=float, default=0.002, metavar="X", help="share of impressions (default 0.002)")
     parser.add_argument("--late-rate", type=float, default=0.005, metavar="X", help="share of impressions (default 0.005)")

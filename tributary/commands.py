@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import date
 
+from contracts.commands import day
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, TRANSFER_VARIANTS, Deployment, home_folder
@@ -29,13 +29,6 @@ def own_parser(name: str) -> argparse.ArgumentParser:
     """A parser of one own command; `--home` has been taken from the arguments already, wherever it stood."""
     return argparse.ArgumentParser(prog=f"tributary {name}", description=f"{OWN[name]}.",
                                    epilog="--home FOLDER is the deployment's folder: TRIBUTARY_HOME by default, else ./tributary-home.")
-
-
-def day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a day such as 2026-01-31, found {text!r}") from None
 
 
 def _init(argv: Sequence[str]) -> int:

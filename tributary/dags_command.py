@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from contracts.commands import day
 from contracts.settings import home_folder
 from tributary.airflow_api import CADENCES, AirflowApi
-from tributary.commands import day, own_parser
+from tributary.commands import own_parser
 
 DAG_IDS = tuple(CADENCES)
 
