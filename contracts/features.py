@@ -12,9 +12,11 @@ from typing import Literal
 Side = Literal["user", "item", "context", "ad"]
 Log = Literal["natural", "ad"]
 Entity = Literal["user", "item", "category"]
+FeatureType = Literal["bigint", "int"]
 
 LOGS: tuple[Log, ...] = ("natural", "ad")
 ENTITIES: tuple[Entity, ...] = ("user", "item", "category")
+WHOLE_LOG = "all"  # the entity, with id 0, that every impression counts for: what a smoothed rate falls back on
 
 TPM, CPM, ACTR = "tpm", "cpm", "actr"
 ALL_MODELS = frozenset({TPM, CPM, ACTR})
@@ -34,7 +36,9 @@ class Feature:
         name: the column's name in logs, samples and batches.
         side: whose attribute it is; an `ad` feature exists in the ad log alone and reads as unknown elsewhere.
         meaning: one line for `docs/tables.md`.
+        type: its Spark type in logs and samples; batches hold int64.
         source: `landing` (delivered in the landing file) or `derived` (computed by build_samples).
+        required: whether every landing file must deliver it; one that was declared later reads as unknown in older files.
         models: kinds of model that read it.
         embedding_dim: width of its embedding.
         maximum: largest legal value, or None.
@@ -43,7 +47,9 @@ class Feature:
     name: str
     side: Side
     meaning: str
+    type: FeatureType = "bigint"
     source: Literal["landing", "derived"] = "landing"
+    required: bool = True
     models: frozenset[str] = ALL_MODELS
     embedding_dim: int = 16
     maximum: int | None = None
@@ -82,7 +88,8 @@ class Statistic:
         return self.impressions, self.clicks
 
 
-STATISTIC_WINDOWS = (7, 30)
+STATISTIC_WINDOWS = (1, 7, 30, 180)
+SMOOTHING_IMPRESSIONS = 20  # a smoothed click rate counts this many impressions of the whole log's rate beside the entity's own
 STATISTICS: tuple[Statistic, ...] = tuple(
     Statistic(entity=entity, log=log, window_days=days) for entity in ENTITIES for log in LOGS for days in STATISTIC_WINDOWS
 )
@@ -93,8 +100,14 @@ ACTIONS: dict[int, str] = {0: "none", 1: "click", 2: "like", 3: "comment", 4: "f
 # One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time.
 BEHAVIOUR_TYPE = (
     "struct<event_ts: timestamp, log: string, event_id: bigint, item_id: bigint, category_id: bigint,"
-    " action: int, dwell_seconds: double>"
+    " action: int, dwell_seconds: double, text_hash: bigint>"
 )
+
+# What a behaviour reads like, by its action; `{text}` is the item's text. Its hash names it: xxhash64 masked to 63 bits.
+BEHAVIOUR_TEXTS: dict[int, str] = {
+    1: "Clicked {text}", 2: "Liked {text}", 3: "Commented on {text}", 4: "Forwarded {text}", 5: "Followed {text}", 6: "Bought {text}",
+}
+LONGEST_TEXT = 20_000  # characters of an item's text; a longer one is a fault of delivery
 
 
 def features_of(model: str) -> tuple[Feature, ...]:

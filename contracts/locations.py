@@ -18,7 +18,7 @@ class Locations:
         return self.home / "landing"
 
     def landing_day(self, log: str, day: date) -> Path:
-        """Folder of one log's landing files that arrived on `day`: CSV with a header, UTF-8."""
+        """Folder of one log's landing files that arrived on `day`; their formats: lake/landing_files.py."""
         return self.landing / log / str(day)
 
     @property

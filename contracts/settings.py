@@ -171,6 +171,11 @@ def spark_master() -> str:
     return os.environ.get("SPARK_MASTER", "local[*]")
 
 
+def spark_memory() -> str:
+    """Heap of the driver, and so of the one-machine server (TRIBUTARY_SPARK_MEMORY, as Spark writes it, e.g. 4g)."""
+    return os.environ.get("TRIBUTARY_SPARK_MEMORY") or "2g"
+
+
 def folder_python(folder: str) -> str | None:
     """The interpreter that runs a folder's commands, from TRIBUTARY_PYTHON_<FOLDER>; None means the one that runs now."""
     return os.environ.get(f"TRIBUTARY_PYTHON_{folder.upper()}") or None

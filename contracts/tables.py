@@ -15,8 +15,10 @@ from contracts.features import (
     ENTITIES,
     FEATURES,
     LOGS,
+    LONGEST_TEXT,
     STATISTIC_WINDOWS,
     STATISTICS,
+    WHOLE_LOG,
     Feature,
     Log,
     features_in_log,
@@ -34,6 +36,7 @@ class Column:
         nullable: whether null is legal.
         minimum, maximum: legal range, inclusive; None is unbounded.
         allowed: the legal values, or None.
+        longest: most characters of a text, or None.
         volatile: differs between equal runs (a clock, a run id); left out of digests and comparisons.
     """
 
@@ -44,6 +47,7 @@ class Column:
     minimum: int | None = None
     maximum: int | None = None
     allowed: tuple[int | str, ...] | None = None
+    longest: int | None = None
     volatile: bool = False
 
 
@@ -57,6 +61,8 @@ class Table:
         columns: in order.
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
+        producer: the one command that writes it.
+        readers: folders, and commands of ours, that read it.
         unique: columns that no two rows of a partition share.
         content_addressed: written by insert-only MERGE on the unique columns instead.
     """
@@ -65,6 +71,8 @@ class Table:
     grain: str
     columns: tuple[Column, ...]
     owner: tuple[str, ...]
+    producer: str
+    readers: tuple[str, ...]
     partition: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
     content_addressed: bool = False
@@ -105,7 +113,8 @@ def _id(name: str, meaning: str) -> Column:
 
 
 def _feature(feature: Feature, *, nullable: bool = False) -> Column:
-    return Column(name=feature.name, type="bigint", meaning=feature.meaning, nullable=nullable, minimum=0, maximum=feature.maximum)
+    return Column(name=feature.name, type=feature.type, meaning=feature.meaning, nullable=nullable or not feature.required,
+                  minimum=0, maximum=feature.maximum)
 
 
 def _log_table(log: Log) -> Table:
@@ -122,10 +131,14 @@ def _log_table(log: Log) -> Table:
             Column(name="action", type="int", meaning=f"the strongest action: {', '.join(f'{k} {v}' for k, v in ACTIONS.items())}",
                    allowed=tuple(ACTIONS)),
             Column(name="dwell_seconds", type="double", meaning="how long the user stayed", minimum=0, maximum=86_400),
+            Column(name="item_text", type="string", meaning="what the item is, in words: what behaviour texts are made of", nullable=True,
+                   longest=LONGEST_TEXT),
             Column(name="late", type="boolean", meaning="an event of an earlier day that arrived on this one"),
             _DS,
         ),
         owner=("ds",),
+        producer="spark_jobs ingest_logs",
+        readers=("spark_jobs build_partials", "spark_jobs build_samples", "spark_jobs collect_behaviour_texts", "validation"),
         unique=("event_id",),
     )
 
@@ -148,19 +161,22 @@ def _samples_table(log: Log) -> Table:
             _DS,
         ),
         owner=("ds",),
+        producer="spark_jobs build_samples",
+        readers=("training", "validation"),
         unique=("event_id",),
     )
 
 
 LANDING_COLUMNS: dict[Log, tuple[str, ...]] = {
-    log: ("event_id", "event_ts", "arrival_ts", "request_id", *(f.name for f in features_in_log(log)), "click", "action", "dwell_seconds")
+    log: ("event_id", "event_ts", "arrival_ts", "request_id", *(f.name for f in features_in_log(log)), "click", "action", "dwell_seconds",
+          "item_text")
     for log in LOGS
 }
-OPTIONAL_LANDING_COLUMNS = ("arrival_ts",)
+OPTIONAL_LANDING_COLUMNS = ("arrival_ts", "item_text", *(f.name for f in FEATURES if not f.required))
 LANDING_ID_COLUMNS = ("event_id", "request_id", *(f.name for f in FEATURES if f.name.endswith("_id")))
 
 _ENTITY_KEY = (
-    Column(name="entity", type="string", meaning="user, item or category", allowed=ENTITIES),
+    Column(name="entity", type="string", meaning="user, item, category, or all: the whole log, with id 0", allowed=(*ENTITIES, WHOLE_LOG)),
     _id("entity_id", "the entity's id"),
 )
 _COUNTS = (
@@ -184,6 +200,8 @@ def _embedding_table(name: str, grain: str) -> Table:
             _RELEASE,
         ),
         owner=("release_id",),
+        producer="spark_jobs publish_release",
+        readers=("training", "publishing"),
         unique=("entity", "id"),
     )
 
@@ -206,12 +224,16 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "log"),
+        producer="spark_jobs ingest_logs",
+        readers=("validation",),
     ),
     Table(
         name="behaviour_partials",
         grain="one user of a day and log",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _DS),
         owner=("ds", "log"),
+        producer="spark_jobs build_partials",
+        readers=("spark_jobs build_checkpoints", "spark_jobs build_user_histories"),
         unique=("user_id",),
     ),
     Table(
@@ -219,6 +241,8 @@ _ALL = (
         grain="one user, item or category of a day and log",
         columns=(*_ENTITY_KEY, *_COUNTS, _LOG, _DS),
         owner=("ds", "log"),
+        producer="spark_jobs build_partials",
+        readers=("spark_jobs build_checkpoints", "spark_jobs build_statistics", "spark_jobs build_user_histories", "validation"),
         unique=("entity", "entity_id"),
     ),
     Table(
@@ -226,13 +250,26 @@ _ALL = (
         grain="one user, merged up to a day: the last 200 positives",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _UNTIL),
         owner=("until_ds", "log"),
+        producer="spark_jobs build_checkpoints",
+        readers=("spark_jobs build_checkpoints", "spark_jobs build_user_histories"),
         unique=("user_id",),
+    ),
+    Table(
+        name="statistic_checkpoints",
+        grain="one user, item or category, merged up to a day: totals since history_start",
+        columns=(*_ENTITY_KEY, *_COUNTS, _LOG, _UNTIL),
+        owner=("until_ds", "log"),
+        producer="spark_jobs build_checkpoints",
+        readers=("spark_jobs build_checkpoints", "spark_jobs build_statistics"),
+        unique=("entity", "entity_id"),
     ),
     Table(
         name="user_histories",
         grain="one user of the day: the last 200 positives before it and those of the day",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _DS),
         owner=("ds",),
+        producer="spark_jobs build_user_histories",
+        readers=("spark_jobs build_samples", "validation", "training"),
         unique=("user_id",),
     ),
     Table(
@@ -243,13 +280,31 @@ _ALL = (
             *(Column(name=f"{log}_{what}_{days}d_cnt", type="bigint", minimum=0,
                      meaning=f"{what} in the {log} log, in the {days} days before")
               for log in LOGS for days in STATISTIC_WINDOWS for what in ("impressions", "clicks")),
+            *(Column(name=f"{log}_smoothed_ctr_{days}d", type="double", nullable=True, minimum=0, maximum=1,
+                     meaning=f"click rate in the {log} log, in the {days} days before, drawn to the whole log's; null without a row")
+              for log in LOGS for days in STATISTIC_WINDOWS),
             _DS,
         ),
         owner=("ds",),
+        producer="spark_jobs build_statistics",
+        readers=("spark_jobs build_samples",),
         unique=("entity", "entity_id"),
     ),
     _samples_table("natural"),
     _samples_table("ad"),
+    Table(
+        name="behaviour_texts",
+        grain="one text of a behaviour",
+        columns=(
+            _id("text_hash", "xxhash64 of the text, masked to 63 bits"),
+            Column(name="text", type="string", meaning="the action in words, and the item's text", longest=LONGEST_TEXT + 100),
+        ),
+        owner=(),
+        producer="spark_jobs collect_behaviour_texts",
+        readers=(),
+        unique=("text_hash",),
+        content_addressed=True,
+    ),
     _embedding_table("tpm_embeddings", "one user's or item's vector in a month's TPM snapshot"),
     _embedding_table("merged_embeddings", "one user's or item's three snapshots, merged by a CPM's aggregator"),
     _embedding_table("actr_embeddings", "one user's or item's vector in an A-CTR"),
@@ -267,6 +322,8 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "release_id"),
+        producer="spark_jobs publish_release",
+        readers=("training",),
         unique=("event_id",),
     ),
     Table(
@@ -283,6 +340,8 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "release_id"),
+        producer="spark_jobs publish_release",
+        readers=("training",),
         unique=("metric", "split"),
     ),
     Table(
@@ -300,6 +359,8 @@ _ALL = (
             _DS,
         ),
         owner=("table_name", "ds"),
+        producer="validation run",
+        readers=(),
     ),
     Table(
         name="builds",
@@ -315,6 +376,8 @@ _ALL = (
             Column(name="built_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("table_name", "owner"),
+        producer="spark_jobs, with every partition that it writes",
+        readers=("spark_jobs", "training", "validation", "publishing"),
         partition=("table_name",),
         unique=("table_name", "owner"),
     ),
@@ -338,6 +401,8 @@ _ALL = (
             Column(name="created_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("release_id",),
+        producer="spark_jobs publish_release",
+        readers=("training", "publishing"),
         partition=("kind",),
         unique=("release_id",),
     ),
@@ -352,6 +417,8 @@ _ALL = (
             Column(name="activated_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("kind", "variant", "period"),
+        producer="spark_jobs publish_release",
+        readers=("training", "publishing"),
         partition=("kind",),
         unique=("kind", "variant", "period"),
     ),
@@ -375,3 +442,8 @@ def table(name: str) -> Table:
 def owner_key(**values: object) -> str:
     """Owner values as one string, e.g. `ds=2026-01-01,log=ad`: the key of `builds`, and of a lock."""
     return ",".join(f"{name}={value}" for name, value in values.items())
+
+
+def landing_key(log: Log, day: object) -> str:
+    """A landing day among the inputs of a build."""
+    return f"landing/{owner_key(log=log, ds=day)}"

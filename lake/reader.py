@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -41,8 +42,13 @@ class LakeReader:
         if table is None:
             return _empty(wanted)
         predicate = " AND ".join(_one_of(contract.column(column), values) for column, values in (where or {}).items())
-        stream = table.scan(columns=wanted, predicate=predicate or None)
-        rows = pa.RecordBatchReader.from_stream(stream).read_all().select(wanted)
+        present = {field.name for field in table.schema().fields}
+        stream = table.scan(columns=[column for column in wanted if column in present], predicate=predicate or None)
+        rows = pa.RecordBatchReader.from_stream(stream).read_all()
+        for column in wanted:
+            if column not in present:  # declared since the table was last written
+                rows = rows.append_column(column, pa.nulls(rows.num_rows))
+        rows = rows.select(wanted)
         return rows.cast(pa.schema([(field.name, _without_views(field.type)) for field in rows.schema]))
 
     def builds(self, name: str, owners: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -98,6 +104,11 @@ class LakeReader:
             path = self.locations.table(name)
             self._opened[name] = DeltaTable(str(path)) if DeltaTable.is_deltatable(str(path)) else None
         return self._opened[name]
+
+
+def column_types(path: Path) -> dict[str, str]:
+    """Columns of a Delta table and their types, as it has them now."""
+    return {field.name: str(field.type) for field in DeltaTable(str(path)).schema().fields}
 
 
 def _empty(columns: Sequence[str]) -> pa.Table:

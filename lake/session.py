@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.settings import jars_folder, spark_master, spark_remote
+from contracts.settings import jars_folder, spark_master, spark_memory, spark_remote
 from lake import locks
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 USER = "tributary"
-DRIVER_MEMORY = "2g"
 
 
 def jars_cache() -> Path:
@@ -80,7 +79,7 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         # Jobs name their days outright; pruning by joined tables finds nothing more and makes a plan of six joins ten times larger.
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.databricks.delta.snapshotPartitions": "1",  # the default of 50 runs 50 tasks on each read of a tiny table
-        "spark.driver.memory": DRIVER_MEMORY,
+        "spark.driver.memory": spark_memory(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

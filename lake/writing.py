@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import tables
 from contracts.locations import Locations
 from contracts.tables import Table, owner_key
+from lake.reader import column_types
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -70,7 +71,7 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
     contract = tables.table(name)
     missing = set(contract.column_names) - set(df.columns)
     assert not missing, f"{name}: expected columns {contract.column_names}, missing {sorted(missing)}"
-    create_if_absent(spark, locations, contract)
+    prepare(spark, locations, contract)
     rows = df.select(*contract.column_names)
     if len(owners) <= OBSERVED_PARTITIONS:
         figures = _write_observed(locations, contract, rows, owners)
@@ -89,25 +90,66 @@ def record_builds(spark: SparkSession, locations: Locations, builds: Sequence[Bu
     contract = tables.TABLES["builds"]
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [(b.table_name, b.owner, b.row_cnt, b.digest, dict(b.inputs), dict(b.counts), version("tributary"), now) for b in builds]
-    create_if_absent(spark, locations, contract)
+    prepare(spark, locations, contract)
     df = spark.createDataFrame(rows, schema=contract.ddl)
     _commit(locations, contract, df, [{"table_name": b.table_name, "owner": b.owner} for b in builds])
 
 
-def create_if_absent(spark: SparkSession, locations: Locations, contract: Table) -> None:
-    """Creates an empty plain Delta table of this contract (reader 1, writer 2) unless it exists."""
+def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, by: str) -> dict[object, tuple[int, str]]:
+    """Adds the rows of a content-addressed table that it does not have yet; equal sets of rows in any order, and twice.
+
+    Args:
+        spark: the session.
+        locations: the deployment's paths.
+        name: a content-addressed table of the contracts.
+        df: rows with the contract's columns and the column `by`.
+        by: e.g. ds: what the figures are told apart by; not written.
+
+    Returns:
+        Row count and digest of the rows given, whether new or not, by the value of `by`.
+    """
+    from pyspark.errors import PySparkException
+    from pyspark.sql import functions as F
+
+    contract = tables.table(name)
+    assert contract.content_addressed, name
+    prepare(spark, locations, contract)
+    figures = {row[by]: (int(row["row_cnt"]), str(row["digest"])) for row in
+               df.groupBy(by).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect()}
+    keys = " AND ".join(f"there.{key} = new.{key}" for key in contract.unique)
+    rows = df.select(*contract.column_names).dropDuplicates(list(contract.unique))
+    for attempt in range(1, COMMIT_ATTEMPTS + 1):
+        rows.createOrReplaceTempView("new_rows")
+        try:
+            spark.sql(f"MERGE INTO delta.`{locations.table(name)}` AS there USING new_rows AS new ON {keys} "
+                      "WHEN NOT MATCHED THEN INSERT *").collect()
+            return figures
+        except PySparkException as error:
+            _retry_or_raise(error, attempt)
+    raise AssertionError("the last attempt raises")
+
+
+def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
+    """Creates an empty plain Delta table of this contract (reader 1, writer 2), or adds the columns that it lacks.
+
+    A column that was declared later reads as null in the partitions written before.
+    """
     path = locations.table(contract.name)
     if (path / "_delta_log").is_dir():
+        present = set(column_types(path))
+        missing = ", ".join(f"`{column.name}` {column.type}" for column in contract.columns if column.name not in present)
+        if missing:
+            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({missing})")
         return
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in (RETENTION | NO_COLUMN_STATISTICS).items())
-    partition = ", ".join(f"`{name}`" for name in contract.partition_columns)
+    by = ", ".join(f"`{name}`" for name in contract.partition_columns)
     spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({contract.ddl}) USING delta "
-              f"PARTITIONED BY ({partition}) TBLPROPERTIES ({properties})")
+              + (f"PARTITIONED BY ({by}) " if by else "") + f"TBLPROPERTIES ({properties})")
 
 
 def read_delta(spark: SparkSession, locations: Locations, name: str) -> DataFrame:
     """A table as a DataFrame; empty, with its contract's columns, if nothing was ever written to it."""
-    create_if_absent(spark, locations, tables.table(name))
+    prepare(spark, locations, tables.table(name))
     return spark.read.format("delta").load(str(locations.table(name)))
 
 
@@ -166,9 +208,14 @@ def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequ
             writer.option("replaceWhere", owner_predicate(owners)).save(str(locations.table(contract.name)))
             return
         except PySparkException as error:
-            if "DELTA_CONCURRENT" not in str(error) or attempt == COMMIT_ATTEMPTS:
-                raise
-            time.sleep(0.3 * attempt)
+            _retry_or_raise(error, attempt)
+
+
+def _retry_or_raise(error: Exception, attempt: int) -> None:
+    """Waits a little after a commit that another one overtook; any other error is raised."""
+    if attempt == COMMIT_ATTEMPTS or not any(name in str(error) for name in ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED")):
+        raise error
+    time.sleep(0.3 * attempt)
 
 
 def owner_predicate(owners: Sequence[Owner]) -> str:

@@ -6,14 +6,19 @@ import argparse
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts.commands import day
 from contracts.settings import home_folder
 
+if TYPE_CHECKING:
+    from sources.simulator import SimulatorSettings
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    return {"simulate": _simulate, "kuairand": _kuairand, "movielens": _movielens}[arguments.command](arguments)
+    commands = {"simulate": _simulate, "kuairand": _kuairand, "movielens": _movielens, "taobao": _taobao, "check": _check}
+    return commands[arguments.command](arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,24 +34,45 @@ def _parser() -> argparse.ArgumentParser:
     movielens.add_argument("--equal-days", type=int, default=30, metavar="N", help="days of equal count (default 30)")
     movielens.add_argument("--start", type=day, default=date(2001, 1, 1), metavar="DAY",
                            help="the first of these days (default 2001-01-01)")
+    taobao = _add_real(commands.add_parser("taobao", help="from the original files of Ali_Display_Ad_Click"), "Ali_Display_Ad_Click")
+    taobao.add_argument("--from", dest="first", type=day, metavar="DAY", help="first day (default 2017-04-22)")
+    taobao.add_argument("--to", dest="last", type=day, metavar="DAY", help="last day, included (default 2017-05-13)")
+    _add_check(commands.add_parser("check", help="what is wrong with landing files, before anything runs; starts no Spark"))
     return parser
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.description = ("Days of natural and ad impressions of a made world, as landing files, and the true click probability of each "
+                          "beside. Equal options give equal bytes; more days begin with the same days.")
+    size = parser.add_argument_group("what, and how much of it")
+    _add_home(size)
+    size.add_argument("--start", type=day, default=date(2026, 1, 1), metavar="DAY", help="the first day (default 2026-01-01)")
+    size.add_argument("--days", type=int, default=120, metavar="N", help="days (default 120)")
+    size.add_argument("--users", type=int, default=2000, metavar="N", help="users; each makes about six impressions a day (default 2000)")
+    size.add_argument("--items", type=int, default=1500, metavar="N", help="items that live at any time (default 1500)")
+    size.add_argument("--seed", type=int, default=7, metavar="N", help="another one gives another world (default 7)")
+    world = parser.add_argument_group("the world")
+    world.add_argument("--item-turnover", type=float, default=0.1, metavar="X",
+                       help="share of the items that end within 30 days, each followed by a new one (default 0.1)")
+    world.add_argument("--burst-rate", type=float, default=0.4, metavar="X",
+                       help="share of visits that bring an interest in one category, gone within hours (default 0.4)")
+    world.add_argument("--unrelated-domains", action="store_true",
+                       help="negative control: the ad domain has tastes, item qualities and interests of its own")
+    faults = parser.add_argument_group("what goes wrong on the way, as shares of the impressions")
+    faults.add_argument("--duplicate-rate", type=float, default=0.01, metavar="X", help="delivered twice (default 0.01)")
+    faults.add_argument("--malformed-rate", type=float, default=0.002, metavar="X", help="rows more, that break a rule (default 0.002)")
+    faults.add_argument("--late-rate", type=float, default=0.005, metavar="X", help="arriving with the next day's file (default 0.005)")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_home(parser)
-    parser.add_argument("--days", type=int, default=120, metavar="N", help="default 120")
-    parser.add_argument("--users", type=int, default=2000, metavar="N", help="default 2000")
-    parser.add_argument("--items", type=int, default=1500, metavar="N", help="default 1500")
-    parser.add_argument("--seed", type=int, default=7, metavar="N", help="default 7")
-    parser.add_argument("--start", type=day, default=date(2026, 1, 1), metavar="DAY", help="default 2026-01-01")
-    parser.add_argument("--duplicate-rate", type=float, default=0.01, metavar="X", help="share of impressions (default 0.01)")
-    parser.add_argument("--malformed-rate", type=float, default=0.002, metavar="X", help="share of impressions (default 0.002)")
-    parser.add_argument("--late-rate", type=float, default=0.005, metavar="X", help="share of impressions (default 0.005)")
-    parser.add_argument("--unrelated-domains", action="store_true",
-                        help="negative control: the ad domain draws tastes and item qualities of its own")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="landing files, or folders of them")
+    parser.add_argument("--log", choices=("natural", "ad"), help="default: what landing/<log>/ in the path says")
+    parser.add_argument("--day", type=day, help="day of arrival (default: what landing/<log>/<day>/ in the path says)")
+    parser.add_argument("--strict", action="store_true", help="exit with 2 on a warning too")
 
 
-def _add_home(parser: argparse.ArgumentParser) -> None:
+def _add_home(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--home", type=Path, metavar="DIR", help="the deployment's folder (default: TRIBUTARY_HOME)")
 
 
@@ -60,25 +86,32 @@ def _home(arguments: argparse.Namespace) -> Path:
     return arguments.home.resolve() if arguments.home else home_folder()
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
-    from sources import simulator
+def simulator_settings(arguments: argparse.Namespace) -> SimulatorSettings:
+    """What the options of `simulate` say."""
     from sources.faults import FaultRates
+    from sources.simulator import SimulatorSettings
     from sources.world import WorldSettings
 
-    settings = simulator.SimulatorSettings(
+    return SimulatorSettings(
         start=arguments.start,
         days=arguments.days,
-        world=WorldSettings(users=arguments.users, items=arguments.items, seed=arguments.seed,
-                            unrelated_domains=arguments.unrelated_domains),
+        world=WorldSettings(users=arguments.users, items=arguments.items, seed=arguments.seed, item_turnover=arguments.item_turnover,
+                            burst_rate=arguments.burst_rate, unrelated_domains=arguments.unrelated_domains),
         faults=FaultRates(duplicates=arguments.duplicate_rate, malformed=arguments.malformed_rate, late=arguments.late_rate),
     )
-    home = _home(arguments)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from sources import simulator
+
+    settings, home = simulator_settings(arguments), _home(arguments)
     done = simulator.simulate(settings, home)
     for log, rows in done.rows.items():
         impressions = done.impressions[log]
         print(f"{log}: {rows:,} rows for {impressions:,} impressions ({impressions / settings.days:,.0f} a day), "
               f"click rate {done.clicks[log] / max(impressions, 1):.3f}")
-    print(f"True probabilities and what was injected: {home / 'truth'}")
+    print(f"items: {arguments.items:,} at any time, {done.items_born:,} born and {done.items_ended:,} ended meanwhile")
+    print(f"Wrote the true probabilities by day, and which faults each file holds ({simulator.INJECTED_FILE}), under {home / 'truth'}")
     _say_next(home, done.rows)
     return 0
 
@@ -107,10 +140,29 @@ def _movielens(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _say_next(home: Path, rows: Mapping[str, int]) -> None:
+def _taobao(arguments: argparse.Namespace) -> int:
+    from sources import taobao
+
+    home = _home(arguments)
+    chosen = {name: value for name in ("first", "last") if (value := getattr(arguments, name)) is not None}
+    settings = taobao.TaobaoSettings(**chosen)
+    done = taobao.convert(arguments.data, home, settings)
+    for line in done.notes:
+        print(line)
+    _say_next(home, done.rows, " --allow-empty" if settings.days_without_ads else "")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sources import check
+
+    return check.run(arguments.paths, _home(arguments), log=arguments.log, day=arguments.day, strict=arguments.strict)
+
+
+def _say_next(home: Path, rows: Mapping[str, int], options: str = "") -> None:
     from contracts.settings import SETTINGS_FILE, Deployment
 
     first = Deployment.load(home).history_start
     counts = ", ".join(f"{count:,} {log}" for log, count in rows.items())
     print(f"Wrote landing files ({counts} rows) under {home / 'landing'}, and {home / SETTINGS_FILE}")
-    print(f"Next: TRIBUTARY_HOME={home} tributary spark_jobs ingest_logs --ds {first}")
+    print(f"Next: TRIBUTARY_HOME={home} tributary spark_jobs ingest_logs --ds {first}{options}")

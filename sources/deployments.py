@@ -11,6 +11,8 @@ from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment
 
 KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole day of the standard log, in Asia/Shanghai
+TAOBAO_DAYS = (date(2017, 4, 22), date(2017, 5, 13))  # days of behaviours, in Asia/Shanghai
+TAOBAO_FIRST_AD_DAY = date(2017, 5, 6)
 SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores the last three
 
 
@@ -44,6 +46,20 @@ def movielens(*, start: date, days: int) -> Deployment:
         actr_start=_fourth_last(start, days),
         periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
+    )
+
+
+def taobao(*, first: date, last: date) -> Deployment:
+    """Days of Beijing time; three months of five days and weeks of two lie before the first A-CTR day, where all 22 days are taken."""
+    days = (last - first).days + 1
+    return Deployment(
+        source="taobao",
+        day_timezone="Asia/Shanghai",
+        history_start=first,
+        history_end=last,
+        actr_start=_fourth_last(first, days),
+        periods=PeriodSettings(anchor=first, month_days=5 if days > 16 else 2, week_days=2),
+        feedback_delay_seconds=600,
     )
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.errors import BadInput
+from contracts.features import LONGEST_TEXT
+from sources import landing
 
+TOO_LONG = 3 * LONGEST_TEXT // 2  # characters
 LATE_SPREAD_HOURS = 6  # late rows arrive within this time after midnight
 _DIFFERING_SHARE = 0.1  # of the duplicates, how many repeat an event_id with another payload
 _NEXT_DAY_SHARE = 0.5  # of the exact duplicates, how many arrive with the next day's file
@@ -55,7 +58,15 @@ MALFORMED: dict[str, tuple[str, Callable[[str], str | None]]] = {
     "event_ts long ago": ("event_ts", _shifted(-40)),
     "dwell_seconds is text": ("dwell_seconds", lambda _: "long"),
     "category_id is markup": ("category_id", lambda _: "<script>alert(1)</script>"),
+    "item_text is too long": ("item_text", lambda value: (f"{value} " * TOO_LONG)[:TOO_LONG]),
 }
+# Kind of malformed line: what becomes of a row's line of CSV, which has so many fields, the text last.
+MALFORMED_LINES: dict[str, Callable[[bytes, int], bytes]] = {
+    "too few fields": lambda line, _: b",".join(line.split(b",")[:5]),
+    "too many fields": lambda line, _: line + b",surplus",
+    "item_text is no UTF-8": lambda line, fields: b",".join([*line.split(b",", fields - 1)[:-1], b"Caf\xe9 chair"]),
+}
+MALFORMED_KINDS = (*MALFORMED, *MALFORMED_LINES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ class Delivery:
     """Rows of one log on their way: what arrives on the day itself, and what with the next day's file.
 
     `today` and `tomorrow` count rows by what they are: `on time`, `late`, `duplicate`, `differing duplicate`, or a kind of
-    `MALFORMED`; together they say what ingestion must find.
+    `MALFORMED_KINDS`; together they say what ingestion must find. Both tables have the column `landing.LINE`.
     """
 
     rows: pa.Table
@@ -90,11 +101,10 @@ def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: ra
         rng: generator of this log's and day's faults.
     """
     on_time = rows.filter(pa.array(~late_N))
-    num_duplicates, num_malformed = rng.binomial(rows.num_rows, (rates.duplicates, rates.malformed))
-    if on_time.num_rows == 0:
-        num_duplicates = num_malformed = 0
+    num_duplicates, num_malformed = np.minimum(rng.binomial(rows.num_rows, (rates.duplicates, rates.malformed)), on_time.num_rows)
     # Only rows on time are repeated: a late row's repetition could arrive after the allowed lateness, and be no duplicate then.
-    repeated_D = rng.integers(0, max(on_time.num_rows, 1), num_duplicates)
+    # None is repeated twice: where the copies differ, how many differ from the first would hang on which of them comes first.
+    repeated_D = rng.permutation(on_time.num_rows)[:num_duplicates]
     draw_D = rng.random(num_duplicates)
     differing_D = draw_D < _DIFFERING_SHARE
     next_day_D = draw_D >= _DIFFERING_SHARE + (1 - _DIFFERING_SHARE) * (1 - _NEXT_DAY_SHARE)
@@ -104,8 +114,8 @@ def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: ra
     malformed, kinds = _malformed(on_time.take(rng.integers(0, max(on_time.num_rows, 1), num_malformed)), spare_ids, rng)
     late = rows.filter(pa.array(late_N))
     return Delivery(
-        rows=pa.concat_tables([on_time, differing, same_day, malformed]),
-        next_rows=pa.concat_tables([late, next_day]),
+        rows=_concatenated(on_time, differing, same_day, malformed),
+        next_rows=_concatenated(late, next_day),
         today=Counter({"on time": on_time.num_rows, "differing duplicate": differing.num_rows, "duplicate": same_day.num_rows}) + kinds,
         tomorrow=Counter({"late": late.num_rows, "duplicate": next_day.num_rows}),
     )
@@ -121,14 +131,23 @@ def _with_other_dwell(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.column_names.index("dwell_seconds"), "dwell_seconds", other)
 
 
+def _concatenated(*parts: pa.Table) -> pa.Table:
+    """All rows, with a null `LINE` where a part has none."""
+    lines = [part if landing.LINE in part.column_names else part.append_column(landing.LINE, pa.nulls(part.num_rows, pa.binary()))
+             for part in parts]
+    return pa.concat_tables(lines)
+
+
 def _malformed(rows: pa.Table, spare_ids: range, rng: np.random.Generator) -> tuple[pa.Table, Counter[str]]:
-    kinds = list(MALFORMED)
-    chosen = [kinds[index] for index in rng.integers(0, len(kinds), rows.num_rows)]
+    """Each row with a fault of its own, and how many there are of each kind."""
+    chosen = [MALFORMED_KINDS[index] for index in rng.integers(0, len(MALFORMED_KINDS), rows.num_rows)]
     records = rows.to_pylist()
     for record, kind, event_id in zip(records, chosen, spare_ids, strict=False):  # a range of ids is longer than the rows
         record["event_id"] = str(event_id)
-        column, spoil = MALFORMED[kind]
-        record[column] = spoil(record[column])
-    return pa.Table.from_pylist(records, schema=rows.schema), Counter(chosen)
-
-
+        if kind in MALFORMED:
+            column, spoil = MALFORMED[kind]
+            record[column] = spoil(record[column])
+    spoiled = pa.Table.from_pylist(records, schema=rows.schema)
+    lines = [MALFORMED_LINES[kind](line, rows.num_columns) if kind in MALFORMED_LINES else None
+             for kind, line in zip(chosen, landing.csv_lines(spoiled).to_pylist(), strict=True)]
+    return spoiled.append_column(landing.LINE, pa.array(lines, type=pa.binary())), Counter(chosen)

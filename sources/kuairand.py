@@ -13,6 +13,7 @@ low click rate stands in for the ad log. What the original does not say in our w
 - `category_id` is the first `tag` plus 1; `user_segment_id` is `onehot_feat1` (seven groups of like size) plus 1, one of the
   only user attributes that are not activity statistics of the whole period; 0 means missing in both.
 - `position` is not known: 0. `campaign_id` is the video, `advertiser_id` its author. A row arrives when it happens.
+- There are no titles: `item_text` is null.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ in one original second are one request (cut where a day ends); they keep one ins
 
 `event_id` is the rating's place in this order; `category_id` the first genre's place in the alphabetical list, from 1;
 `user_segment_id` the occupation; `campaign_id` the movie, `advertiser_id` the category; `position` and `dwell_seconds` are
-not known: 0. `action` is 2 (like) for a clicked rating of 5, 1 for another click.
+not known: 0. `action` is 2 (like) for a clicked rating of 5, 1 for another click. `item_text` is title and genres as they stand.
 """
 
 from __future__ import annotations
@@ -140,11 +140,12 @@ def _columns(ratings: pd.DataFrame, settings: MovieLensSettings) -> dict[str, np
         "campaign_id": item_N,
         "advertiser_id": category_N,
         "dwell_seconds": unknown_N.astype(np.float64),
+        "item_text": ratings["text"].to_numpy(),
     }
 
 
 def _read_ratings(folder: Path) -> pd.DataFrame:
-    """Ratings in order of time, user and item, with the user's occupation and the item's category."""
+    """Ratings in order of time, user and item, with the user's occupation and the item's category and text."""
     bar = progress(total=3, description="read", unit="file")
     with bar:
         ratings = _read_dat(folder / "ratings.dat", RATINGS_FIELDS, numbers=RATINGS_FIELDS)
@@ -159,7 +160,8 @@ def _read_ratings(folder: Path) -> pd.DataFrame:
         row = int(np.flatnonzero(unknown.to_numpy())[0])
         raise BadInput(f"{folder / 'movies.dat'}:{row + 1}", "genres", expected=f"one of {', '.join(GENRES)}",
                        found=repr(movies["genres"].iloc[row]))
-    ratings = _joined(_joined(ratings, users[["user", "occupation"]], "user", folder), movies[["item", "category"]], "item", folder)
+    movies["text"] = movies["title"] + ", " + movies["genres"]
+    ratings = _joined(_joined(ratings, users[["user", "occupation"]], "user", folder), movies[["item", "text", "category"]], "item", folder)
     return ratings.sort_values(["timestamp", "user", "item"], kind="stable", ignore_index=True)
 
 

@@ -25,7 +25,8 @@ from contracts.locations import Locations
 from lake.progress import each
 from sources import deployments, landing
 from sources.faults import Delivery, FaultRates, arrivals, deliver, late_mask
-from sources.world import HOUR_WEIGHTS, World, WorldSettings, day_instant, day_seed
+from sources.visits import draw_times
+from sources.world import PLACES, World, WorldSettings, day_instant, day_seed
 
 INJECTED_FILE = "injected.json"
 CANDIDATES = (5, 6)  # impressions per request
@@ -70,12 +71,20 @@ class Impressions:
 
 @dataclass
 class Simulated:
-    """What a simulation wrote, for its last words."""
+    """What a simulation wrote, for its last words.
+
+    Attributes:
+        rows, clicks, impressions: by log.
+        injected: rows of each landing file by what they are.
+        items_born, items_ended: items that came and went while it ran.
+    """
 
     rows: Counter[str] = field(default_factory=Counter)
     clicks: Counter[str] = field(default_factory=Counter)
     impressions: Counter[str] = field(default_factory=Counter)
     injected: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    items_born: int = 0
+    items_ended: int = 0
 
 
 def simulate(settings: SimulatorSettings, home: Path) -> Simulated:
@@ -96,29 +105,30 @@ def days_of(settings: SimulatorSettings) -> Iterator[tuple[date, World, dict[Log
     world = World(settings.world)
     for number in range(settings.days):
         day = settings.start + timedelta(days=number)
-        drawn = {log: draw_impressions(world, log, day, number) for log in LOGS}
+        drawn = {log: draw_impressions(world, log, day) for log in LOGS}
         yield day, world, drawn
-        world.next_day(number)
+        world.next_day()
         for log, impressions in drawn.items():
             clicked_N = impressions.columns["click"] == 1
             world.remember(log, impressions.user_N[clicked_N], impressions.item_N[clicked_N])
 
 
-def draw_impressions(world: World, log: Log, day: date, number: int) -> Impressions:
-    """One log's impressions of the day `number` (from 0) of the simulation."""
-    rng = day_seed(world.settings.seed, log, number)
-    supply = world.supply[log]
-    user_R = np.repeat(np.arange(world.settings.users), rng.poisson(supply.requests_U))
-    rng.shuffle(user_R)
-    request_ms_R = np.sort(_request_times(len(user_R), rng))
-    item_RC = _distinct_choices(len(user_R), max(CANDIDATES), supply.popularity_I, rng)
+def draw_impressions(world: World, log: Log, day: date) -> Impressions:
+    """One log's impressions of the world's present day, which is `day`."""
+    number, settings, catalogue = world.day_number, world.settings, world.catalogue
+    rng = day_seed(settings.seed, log, number)
+    user_R = np.repeat(np.arange(settings.users), rng.poisson(world.requests_U[log]))
+    time_ms_R = draw_times(log, user_R, world.visit_ms_UV, rng)
+    order_R = np.argsort(time_ms_R, kind="stable")
+    user_R, time_ms_R = user_R[order_R], time_ms_R[order_R]
+    item_RC = _distinct_choices(len(user_R), max(CANDIDATES), world.item_shares(log), rng)
     shown_RC = np.arange(max(CANDIDATES)) < rng.integers(min(CANDIDATES), max(CANDIDATES) + 1, len(user_R))[:, None]
-    request_N, position_N = np.nonzero(shown_RC)
-    user_N, item_N = user_R[request_N], item_RC[shown_RC]
+    request_N, place_N = np.nonzero(shown_RC)
+    user_N, item_N, position_N = user_R[request_N], item_RC[shown_RC], PLACES[log][place_N]
     # Candidates of a request follow each other within a second.
-    event_ms_N = request_ms_R[request_N] + (150 * position_N + rng.integers(0, 150, len(user_N))) * (position_N > 0)
+    event_ms_N = time_ms_R[request_N] + (150 * place_N + rng.integers(0, 150, len(user_N))) * (place_N > 0)
     assert len(user_N) <= _SPARE_IDS, "more impressions of a day than ids set aside for them"
-    probability_N = world.probability(log, user_N, item_N, position_N, request_ms_R[request_N] // 3_600_000)
+    probability_N = world.probability(log, user_N, item_N, position_N, time_ms_R[request_N])
     click_N = (rng.random(len(user_N)) < probability_N).astype(np.int64)
     first_id = (2 * number + LOGS.index(log)) * (_IDS_PER_DAY // 2)
     columns = {
@@ -127,14 +137,15 @@ def draw_impressions(world: World, log: Log, day: date, number: int) -> Impressi
         "request_id": first_id + request_N,
         "user_id": user_N + 1,
         "item_id": item_N + 1,
-        "category_id": world.category_I[item_N] + 1,
+        "category_id": catalogue.category_I[item_N] + 1,
         "user_segment_id": world.segment_U[user_N] + 1,
         "position": position_N,
-        "campaign_id": world.campaign_I[item_N],
-        "advertiser_id": world.advertiser_I[item_N],
+        "campaign_id": catalogue.campaign_I[item_N],
+        "advertiser_id": catalogue.advertiser_I[item_N],
         "click": click_N,
         "action": _draw_actions(log, click_N, rng),
         "dwell_seconds": _draw_dwell(click_N, world.affinity(log, user_N, item_N), rng),
+        "item_text": catalogue.text_I[item_N],
     }
     return Impressions(columns=columns, probability_N=probability_N, user_N=user_N, item_N=item_N)
 
@@ -144,7 +155,7 @@ def _simulate(settings: SimulatorSettings, locations: Locations) -> Simulated:
     waiting: dict[Log, Delivery | None] = {log: None for log in LOGS}
     all_days = [settings.start + timedelta(days=number) for number in range(settings.days)]
     bar = each(all_days, description="simulate", unit="day")
-    for _, (day, _world, drawn) in zip(bar, days_of(settings), strict=True):
+    for _, (day, world, drawn) in zip(bar, days_of(settings), strict=True):
         number = (day - settings.start).days
         _write_truth(locations, day, drawn)
         done.injected[str(day)] = {}
@@ -159,6 +170,7 @@ def _simulate(settings: SimulatorSettings, locations: Locations) -> Simulated:
             done.rows[log] += rows.num_rows
             done.impressions[log] += len(drawn[log].probability_N)
             done.clicks[log] += int(drawn[log].columns["click"].sum())
+        done.items_born, done.items_ended = world.catalogue.num_born_later, world.catalogue.num_ended
     _replace_text(locations.truth / INJECTED_FILE, json.dumps(done.injected, indent=1) + "\n")
     return done
 
@@ -172,12 +184,6 @@ def _delivery(settings: SimulatorSettings, log: Log, day: date, number: int, imp
     rows = landing.to_rows(log, {**impressions.columns, "arrival_ts": arrival_N})
     first_spare = (2 * number + LOGS.index(log)) * (_IDS_PER_DAY // 2) + _SPARE_IDS
     return deliver(rows, late_N, settings.faults, range(first_spare, first_spare + _IDS_PER_DAY // 2 - _SPARE_IDS), rng)
-
-
-def _request_times(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Milliseconds since midnight; none so late that a request's candidates would reach into the next day."""
-    hour_R = rng.choice(24, count, p=HOUR_WEIGHTS / HOUR_WEIGHTS.sum())
-    return np.minimum(hour_R * 3_600_000 + rng.integers(0, 3_600_000, count), 86_400_000 - 2_000)
 
 
 def _distinct_choices(count: int, width: int, share_I: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -210,7 +216,7 @@ def _draw_dwell(click_N: np.ndarray, affinity_N: np.ndarray, rng: np.random.Gene
 def _write_truth(locations: Locations, day: date, drawn: dict[Log, Impressions]) -> None:
     table = pa.table({
         "event_id": np.concatenate([drawn[log].columns["event_id"] for log in LOGS]),
-        "log": np.repeat(LOGS, [len(drawn[log].probability_N) for log in LOGS]),
+        "log": pa.array(LOGS).take(pa.array(np.repeat(np.arange(len(LOGS)), [len(drawn[log].probability_N) for log in LOGS]))),
         "probability": np.concatenate([drawn[log].probability_N for log in LOGS]),
     })
     locations.truth.mkdir(parents=True, exist_ok=True)

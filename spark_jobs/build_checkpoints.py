@@ -1,12 +1,15 @@
-"""The running merge of the behaviour partials, every ten days from `history_start`: each user's last 200 positives.
+"""Running merges of the day partials, every ten days from `history_start`: what bounds the cost of any later day.
 
-A checkpoint is a pure function of the day partials before it, made when first needed, and again when one of them has
-changed. It is made from the newest older checkpoint that is still good and the partials since, so one step costs the same
-however many days of history there are.
+`behaviour_checkpoints` hold each user's last 200 positives, `statistic_checkpoints` each entity's totals. A checkpoint is a
+pure function of the day partials before it, made when first needed, and again when one of them has changed. It is made from
+the newest older checkpoint that is still good and the partials since, so one step costs the same however many days of
+history there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -18,43 +21,70 @@ from contracts.periods import CHECKPOINT_DAYS, days_between
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, replace_partitions
+from lake.writing import Build, read_delta, record_builds, write_partitions
 from spark_jobs.inputs import require_partials
 
-TABLE = "behaviour_checkpoints"
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A running merge.
+
+    Attributes:
+        table: where its checkpoints are.
+        partials: what it merges.
+        keys: what it merges by.
+        merge: checkpoint rows and partials -> one row a key and log.
+    """
+
+    table: str
+    partials: str
+    keys: tuple[str, ...]
+    merge: Callable[[DataFrame], DataFrame]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("log", *self.keys, *(("behaviours",) if self is BEHAVIOURS else ("impressions", "clicks")))
 
 
-def run(spark: SparkSession, locations: Locations, deployment: Deployment, until: date) -> list[Build]:
-    """Makes the checkpoint of `until` unless it is there and rests on the partials as they are now.
+def merge_behaviours(parts: DataFrame) -> DataFrame:
+    """Rows with behaviours -> one row per (log, user_id): the last 200 of them all, oldest first."""
+    merged = parts.groupBy("log", "user_id").agg(F.sort_array(F.flatten(F.collect_list("behaviours"))).alias("behaviours"))
+    return merged.withColumn("behaviours", last_behaviours(F.col("behaviours")))
+
+
+def merge_statistics(parts: DataFrame) -> DataFrame:
+    """Rows with counts -> one row per (log, entity, entity_id): their sums."""
+    return parts.groupBy("log", "entity", "entity_id").agg(F.sum("impressions").alias("impressions"), F.sum("clicks").alias("clicks"))
+
+
+BEHAVIOURS = Running(table="behaviour_checkpoints", partials="behaviour_partials", keys=("user_id",), merge=merge_behaviours)
+STATISTICS = Running(table="statistic_checkpoints", partials="statistic_partials", keys=("entity", "entity_id"), merge=merge_statistics)
+
+
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, until: date, *,
+        of: tuple[Running, ...] = (BEHAVIOURS, STATISTICS)) -> list[Build]:
+    """Makes the checkpoints of `until` unless they are there and rest on the partials as they are now.
 
     Raises:
         ParentMissing: a day's partial was never built.
     """
     reader = LakeReader(locations)
-    inputs = _inputs(reader, deployment, until)
-    if _is_good(reader, until, inputs):
-        return []
-    base = _newest_good_before(reader, deployment, until)
-    rows = merged_behaviours(spark, locations, base=base, first_day=base or deployment.history_start, until=until)
-    last = rows.withColumns({"behaviours": last_behaviours(F.col("behaviours")), "until_ds": F.lit(until)})
-    owners = [{"until_ds": until, "log": log} for log in LOGS]
-    by_owner = {owner_key(**o): {key: digest for key, digest in inputs.items() if key.endswith(f"log={o['log']}")} for o in owners}
-    return replace_partitions(spark, locations, TABLE, last, owners=owners, inputs=by_owner)
+    wanted = [running for running in of if not _is_good(reader, running, until, _inputs(reader, deployment, running, until))]
+    builds = [build for running in wanted for build in make(spark, locations, deployment, running, until)]
+    if builds:
+        record_builds(spark, locations, builds)
+    return builds
 
 
-def partitions(until: date) -> dict[str, list[str]]:
+def partitions(until: date, *, of: tuple[Running, ...] = (BEHAVIOURS, STATISTICS)) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
-    return {TABLE: [owner_key(until_ds=until, log=log) for log in LOGS]}
+    return {running.table: [owner_key(until_ds=until, log=log) for log in LOGS] for running in of}
 
 
-def merged_behaviours(spark: SparkSession, locations: Locations, *, base: date | None, first_day: date, until: date) -> DataFrame:
-    """One row per (log, user_id): positives of the checkpoint `base` and of the days [first_day, until), oldest first."""
-    parts = read_delta(spark, locations, "behaviour_partials").where((F.col("ds") >= F.lit(first_day)) & (F.col("ds") < F.lit(until)))
-    parts = parts.select("log", "user_id", "behaviours")
-    if base is not None:
-        merged = read_delta(spark, locations, TABLE).where(F.col("until_ds") == F.lit(base))
-        parts = parts.unionByName(merged.select("log", "user_id", "behaviours"))
-    return parts.groupBy("log", "user_id").agg(F.sort_array(F.flatten(F.collect_list("behaviours"))).alias("behaviours"))
+def digests(reader: LakeReader, running: Running, until: date) -> dict[str, str]:
+    """Of one checkpoint's partitions, by `table/owner`: what a build that reads it records."""
+    return reader.require_builds(running.table, [owner_key(until_ds=until, log=log) for log in LOGS],
+                                 hint=f"Make it: tributary spark_jobs build_checkpoints --until {until}")
 
 
 def last_behaviours(behaviours: Column) -> Column:
@@ -62,21 +92,37 @@ def last_behaviours(behaviours: Column) -> Column:
     return F.slice(behaviours, F.greatest(F.size(behaviours) - HISTORY_LENGTH + 1, F.lit(1)), HISTORY_LENGTH)
 
 
-def _inputs(reader: LakeReader, deployment: Deployment, until: date) -> dict[str, str]:
-    return require_partials(reader, "behaviour_partials", list(days_between(deployment.history_start, until)))
+def make(spark: SparkSession, locations: Locations, deployment: Deployment, running: Running, until: date) -> list[Build]:
+    """Makes one checkpoint, whether it is there or not; its build is not recorded yet."""
+    reader = LakeReader(locations)
+    inputs = _inputs(reader, deployment, running, until)
+    base = _newest_good_before(reader, deployment, running, until)
+    parts = read_delta(spark, locations, running.partials).where(
+        (F.col("ds") >= F.lit(base or deployment.history_start)) & (F.col("ds") < F.lit(until))).select(*running.columns)
+    if base is not None:
+        merged = read_delta(spark, locations, running.table).where(F.col("until_ds") == F.lit(base))
+        parts = parts.unionByName(merged.select(*running.columns))
+    owners = [{"until_ds": until, "log": log} for log in LOGS]
+    by_owner = {owner_key(**o): {key: digest for key, digest in inputs.items() if key.endswith(f"log={o['log']}")} for o in owners}
+    return write_partitions(spark, locations, running.table, running.merge(parts).withColumn("until_ds", F.lit(until)), owners=owners,
+                            inputs=by_owner)
 
 
-def _is_good(reader: LakeReader, until: date, inputs: dict[str, str]) -> bool:
+def _inputs(reader: LakeReader, deployment: Deployment, running: Running, until: date) -> dict[str, str]:
+    return require_partials(reader, running.partials, list(days_between(deployment.history_start, until)))
+
+
+def _is_good(reader: LakeReader, running: Running, until: date, inputs: dict[str, str]) -> bool:
     """Whether the checkpoint is there and rests on these inputs."""
-    built = reader.builds(TABLE, [owner_key(until_ds=until, log=log) for log in LOGS])
+    built = reader.builds(running.table, [owner_key(until_ds=until, log=log) for log in LOGS])
     recorded = {key: digest for build in built.values() for key, digest in build["inputs"].items()}
     return len(built) == len(LOGS) and recorded == inputs
 
 
-def _newest_good_before(reader: LakeReader, deployment: Deployment, until: date) -> date | None:
+def _newest_good_before(reader: LakeReader, deployment: Deployment, running: Running, until: date) -> date | None:
     older = until - timedelta(days=CHECKPOINT_DAYS)
     while older > deployment.history_start:
-        if _is_good(reader, older, _inputs(reader, deployment, older)):
+        if _is_good(reader, running, older, _inputs(reader, deployment, running, older)):
             return older
         older -= timedelta(days=CHECKPOINT_DAYS)
     return None

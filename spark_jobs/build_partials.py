@@ -11,12 +11,13 @@ from datetime import date
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.features import BEHAVIOUR_TYPE, LOGS, Log
+from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, WHOLE_LOG, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.writing import Build, read_delta, record_builds, write_partitions
+from spark_jobs.texts import behaviour_text, text_hash
 
 TABLES = ("behaviour_partials", "statistic_partials")
 
@@ -50,15 +51,16 @@ def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
 def aggregate_behaviours(rows: DataFrame, log: Log) -> DataFrame:
     """Log rows -> one row per (ds, user_id): the day's positives, oldest first."""
     positives = rows.where(F.col("action") >= 1)
-    behaviour = F.struct("event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds")
+    words = text_hash(behaviour_text(F.col("action"), F.col("item_text"))).alias("text_hash")
+    behaviour = F.struct("event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds", words)
     sequence = F.sort_array(F.collect_list(behaviour)).cast(f"array<{BEHAVIOUR_TYPE}>")
     return positives.groupBy("ds", "user_id").agg(sequence.alias("behaviours")).withColumn("log", F.lit(log))
 
 
 def aggregate_statistics(rows: DataFrame, log: Log) -> DataFrame:
-    """Log rows -> one row per (ds, entity, entity_id): impressions and clicks."""
-    keys = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), F.col(f"{entity}_id").alias("entity_id"))
-                               for entity in ("user", "item", "category"))))
+    """Log rows -> one row per (ds, entity, entity_id): impressions and clicks; `all` is the whole log, under id 0."""
+    ids = {entity: F.col(f"{entity}_id") for entity in ENTITIES} | {WHOLE_LOG: F.lit(0).cast("bigint")}
+    keys = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items())))
     counted = rows.select("ds", "click", keys.alias("key")).groupBy("ds", "key.entity", "key.entity_id")
     return counted.agg(F.count(F.lit(1)).alias("impressions"), F.sum("click").alias("clicks")).withColumn("log", F.lit(log))
 

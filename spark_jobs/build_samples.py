@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import partial, reduce
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity
@@ -58,7 +59,7 @@ def to_samples(rows: DataFrame, histories: DataFrame, statistics: DataFrame, dep
         deployment: time zone and feedback delay.
     """
     rows = rows.where(~F.col("late"))
-    requests = with_history_end(aggregate_requests(rows), histories, deployment.feedback_delay_seconds)
+    requests = with_history_end(aggregate_requests(rows), histories, deployment)
     samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:
         samples = samples.join(_statistics_of(statistics, entity), ["ds", f"{entity}_id"], "left")
@@ -75,12 +76,26 @@ def aggregate_requests(rows: DataFrame) -> DataFrame:
     return rows.groupBy("ds", "request_id", "user_id").agg(F.min("event_ts").alias("sample_ts"))
 
 
-def with_history_end(requests: DataFrame, histories: DataFrame, feedback_delay_seconds: int) -> DataFrame:
-    """Adds `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`."""
-    times = histories.select("ds", "user_id", F.col("behaviours.event_ts").alias("times"))
-    joined = requests.join(times, ["ds", "user_id"], "left")
-    visible = F.expr(f"size(filter(times, t -> t < sample_ts - make_dt_interval(0, 0, 0, {feedback_delay_seconds})))")
-    return joined.withColumn("history_end", F.coalesce(F.when(F.col("times").isNotNull(), visible), F.lit(0)).cast("int")).drop("times")
+def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Deployment) -> DataFrame:
+    """Adds `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`.
+
+    Requests and behaviours are laid on one line of time for each user, and what lies before a request is counted: as cheap
+    for a user with a million events as for a thousand users with a thousand. Behaviours known before the day begins
+    count as one, since every request of the day sees them.
+    """
+    known = F.transform(F.col("behaviours.event_ts"), lambda t: t + F.make_dt_interval(secs=F.lit(deployment.feedback_delay_seconds)))
+    day_start = F.to_utc_timestamp(F.col("ds").cast("timestamp"), deployment.day_timezone)
+    times = histories.select("ds", "user_id", known.alias("known"), day_start.alias("day_start"))
+    times = times.withColumn("before_cnt", F.size(F.filter("known", lambda t: t < F.col("day_start"))))
+    rest = F.slice("known", F.col("before_cnt") + 1, F.greatest(F.size("known"), F.lit(1)))
+    earlier = times.select("ds", "user_id", F.col("day_start").alias("t"), F.lit(0).alias("turn"), F.col("before_cnt").alias("counts"))
+    of_day = times.select("ds", "user_id", F.explode(rest).alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts"))
+    asked = requests.select("ds", "user_id", F.col("sample_ts").alias("t"), F.lit(1).alias("turn"), F.lit(0).alias("counts"), "request_id")
+    line = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), (asked, earlier, of_day))
+    # At the same instant a request comes before a behaviour: what it may see lies strictly before it.
+    so_far = Window.partitionBy("ds", "user_id").orderBy("t", "turn").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    counted = line.withColumn("history_end", F.sum("counts").over(so_far).cast("int")).where(F.col("turn") == 1)
+    return counted.select("ds", "request_id", "user_id", F.col("t").alias("sample_ts"), "history_end")
 
 
 def _statistics_of(statistics: DataFrame, entity: Entity) -> DataFrame:

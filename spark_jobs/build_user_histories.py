@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import groupby
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.locations import Locations
-from contracts.periods import ONE_DAY, days_between
+from contracts.periods import CHECKPOINT_DAYS, ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
@@ -19,33 +20,44 @@ from spark_jobs.build_checkpoints import last_behaviours
 from spark_jobs.inputs import require_partials
 
 TABLE = "user_histories"
+BLOCK_CHECKPOINTS = 3
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
-    """Builds the histories of consecutive days, from the newest checkpoint before the first of them and the partials since.
+    """Builds the histories of consecutive days, block by block: each from the newest checkpoint before it and the partials since.
 
     Raises:
         ParentMissing: the partials of a day since history_start were never built.
     """
-    base = deployment.lineage.checkpoint_before(days[0])
-    if base is not None:
-        build_checkpoints.run(spark, locations, deployment, base)
-    reader = LakeReader(locations)
-    since = base or deployment.history_start
-    read = require_partials(reader, "behaviour_partials", list(days_between(since, days[-1] + ONE_DAY)))
-    active = require_partials(reader, "statistic_partials", list(days))
-    before = reader.builds("behaviour_checkpoints", [owner_key(until_ds=base, log=log) for log in ("natural", "ad")]) if base else {}
-    checkpoint = {f"behaviour_checkpoints/{owner}": build["digest"] for owner, build in before.items()}
-    inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in (read | active).items() if _day_of(key) <= str(day)}
-              for day in days}
-    histories = with_history(_active_users(spark, locations, days), _parts_by_user(spark, locations, base, since, days[-1]))
-    return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
+    return [build for block in _blocks(days, deployment) for build in _run_block(spark, locations, deployment, block)]
 
 
 def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
+    bases = {deployment.lineage.checkpoint_before(block[0]) for block in _blocks(days, deployment)} - {None}
+    checkpoints = [owner for base in bases if base for owner in build_checkpoints.partitions(base)["behaviour_checkpoints"]]
+    return {TABLE: [owner_key(ds=day) for day in days], "behaviour_checkpoints": checkpoints}
+
+
+def _blocks(days: Sequence[date], deployment: Deployment) -> list[list[date]]:
+    """Days in blocks of a month that begin at checkpoints: in one pass, a user's parts would be read for each of his days."""
+    grouped = groupby(days, key=lambda day: (day - deployment.history_start).days // (BLOCK_CHECKPOINTS * CHECKPOINT_DAYS))
+    return [list(block) for _, block in grouped]
+
+
+def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment, days: list[date]) -> list[Build]:
     base = deployment.lineage.checkpoint_before(days[0])
-    return {TABLE: [owner_key(ds=day) for day in days], **(build_checkpoints.partitions(base) if base else {})}
+    if base is not None:
+        build_checkpoints.run(spark, locations, deployment, base, of=(build_checkpoints.BEHAVIOURS,))
+    reader = LakeReader(locations)
+    since = base or deployment.history_start
+    read = require_partials(reader, "behaviour_partials", list(days_between(since, days[-1] + ONE_DAY)))
+    active = require_partials(reader, "statistic_partials", days)
+    checkpoint = build_checkpoints.digests(reader, build_checkpoints.BEHAVIOURS, base) if base else {}
+    inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in read.items() if _day_of(key) <= str(day)}
+              | {key: digest for key, digest in active.items() if _day_of(key) == str(day)} for day in days}
+    histories = with_history(_active_users(spark, locations, days), _parts_by_user(spark, locations, base, since, days[-1]))
+    return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
 
 
 def with_history(active: DataFrame, parts: DataFrame) -> DataFrame:
@@ -73,7 +85,7 @@ def _parts_by_user(spark: SparkSession, locations: Locations, base: date | None,
     partials = read_delta(spark, locations, "behaviour_partials").where(F.col("ds").between(F.lit(since), F.lit(last)))
     parts = partials.select("user_id", "ds", "behaviours")
     if base is not None:
-        merged = read_delta(spark, locations, build_checkpoints.TABLE).where(F.col("until_ds") == F.lit(base))
+        merged = read_delta(spark, locations, build_checkpoints.BEHAVIOURS.table).where(F.col("until_ds") == F.lit(base))
         parts = parts.unionByName(merged.select("user_id", F.lit(None).cast("date").alias("ds"), "behaviours"))
     return parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
 

@@ -12,10 +12,12 @@ from contracts.commands import add_days, add_home, days_of, deployment_of, stage
 from contracts.commands import day as day_argument
 from contracts.locations import Locations
 from contracts.settings import Deployment
+from contracts.tables import TABLES
 
 DAY_JOBS = {
     "ingest_logs": "landing files -> natural_log, ad_log, quarantine",
     "build_partials": "logs -> behaviour_partials, statistic_partials",
+    "collect_behaviour_texts": "logs -> behaviour_texts, each text once",
     "build_user_histories": "partials and the newest checkpoint -> user_histories",
     "build_statistics": "partials -> entity_statistics",
     "build_samples": "logs, histories, statistics -> natural_samples, ad_samples",
@@ -23,6 +25,7 @@ DAY_JOBS = {
 NEXT = {
     "ingest_logs": "tributary validation run --table natural_log --table ad_log {span}",
     "build_partials": "tributary spark_jobs build_user_histories {span}",
+    "collect_behaviour_texts": "tributary spark_jobs build_user_histories {span}",
     "build_user_histories": "tributary spark_jobs build_statistics {span}",
     "build_statistics": "tributary spark_jobs build_samples {span}",
     "build_samples": "tributary validation run --table natural_samples --table ad_samples {span}",
@@ -38,12 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_days(job)
         if name == "ingest_logs":
             job.add_argument("--allow-empty", action="store_true", help="a landing day without a row is right")
-    checkpoint = commands.add_parser("build_checkpoints", help="partials -> behaviour_checkpoints (made when first needed; rarely by hand)")
+    checkpoint = commands.add_parser("build_checkpoints", help="partials -> running merges (made when first needed; rarely by hand)")
     add_home(checkpoint)
     checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
     check = commands.add_parser("check_partials", help="are the partials there that a day's features need? exit 75: not yet")
     add_home(check)
     check.add_argument("--ds", type=day_argument, required=True)
+    add_home(commands.add_parser("list_stale", help="partitions whose inputs have changed since, and the commands that mend them"))
+    add_home(commands.add_parser("mend", help="build again whatever is stale"))
+    maintain = commands.add_parser("maintain_lake", help="few large files: OPTIMIZE and VACUUM; no row changes")
+    add_home(maintain)
+    maintain.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
+                          help="may be repeated; all by default")
     publish = commands.add_parser("publish_release", help="audited runs -> vectors, predictions, metrics, release, activation")
     add_home(publish)
     publish.add_argument("--kind", required=True, choices=("tpm", "cpm", "actr"))
@@ -60,7 +69,7 @@ def _run_days(options: argparse.Namespace, locations: Locations, deployment: Dep
     extra = {"allow_empty": options.allow_empty} if options.command == "ingest_logs" else {}
     builds = _write(locations, options.command, days, job.partitions(days, deployment),
                     lambda spark: job.run(spark, locations, deployment, days, **extra))
-    _say(builds, days)
+    _say(locations, builds, days)
     span = f"--ds {days[0]}" if len(days) == 1 else f"--from {days[0]} --to {days[-1]}"
     print(f"next: {NEXT[options.command].format(span=span)}")
     return 0
@@ -70,8 +79,8 @@ def _run_checkpoint(options: argparse.Namespace, locations: Locations, deploymen
     from spark_jobs import build_checkpoints
 
     partitions = build_checkpoints.partitions(options.until)
-    _say(_write(locations, "build_checkpoints", [options.until], partitions,
-                lambda spark: build_checkpoints.run(spark, locations, deployment, options.until)), [options.until])
+    _say(locations, _write(locations, "build_checkpoints", [options.until], partitions,
+                           lambda spark: build_checkpoints.run(spark, locations, deployment, options.until)), [options.until])
     return 0
 
 
@@ -81,6 +90,29 @@ def _check_partials(options: argparse.Namespace, locations: Locations, deploymen
 
     count = check_partials(LakeReader(locations), deployment, options.ds)
     print(f"partials of all {count} days from {deployment.history_start} to {options.ds} are there")
+    return 0
+
+
+def _list_stale(_: argparse.Namespace, locations: Locations, __: Deployment) -> int:
+    from spark_jobs.mend import list_stale
+
+    return list_stale(locations)
+
+
+def _mend(_: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    from spark_jobs.mend import mend
+
+    return mend(locations, deployment)
+
+
+def _maintain(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+    from lake.session import spark_session
+    from spark_jobs import maintain_lake
+
+    with stage("maintain_lake"), spark_session(locations, app="maintain_lake") as spark:
+        done = maintain_lake.run(spark, locations, options.table)
+    print(table_text(("table", "files before", "files after", "MiB"),
+                     [(one.table, one.files_before, one.files_after, round(one.size_bytes / 2**20, 1)) for one in done]))
     return 0
 
 
@@ -99,11 +131,14 @@ def _write(locations: Locations, title: str, days: Sequence[date], partitions: d
         return run(spark)
 
 
-def _say(builds: Sequence[Any], days: Sequence[date]) -> None:
-    """Prints what was written: a row a partition for a day, a row a table for a range."""
+def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
+    """Prints what was read and written: a row a partition for a day, a row a table for a range."""
     if not builds:
         print("nothing to do: it is there already")
         return
+    partitions, rows_read = _read_by(locations, builds)
+    if partitions:
+        print(f"read {rows_read:,} rows of {partitions} partitions")
     if len(days) == 1:
         rows = [(b.table_name, b.owner, b.row_cnt, ", ".join(f"{k} {v}" for k, v in b.counts.items() if v)) for b in builds]
         print(table_text(("wrote", "partition", "rows", "of which"), rows))
@@ -118,6 +153,17 @@ def _say(builds: Sequence[Any], days: Sequence[date]) -> None:
     print(table_text(("wrote", "partitions", "rows", "of which"), rows))
 
 
+def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
+    """Partitions of the lake that these builds were made from, and their rows; landing files are counted by `read`."""
+    from spark_jobs.staleness import read_builds
+
+    known = read_builds(locations)
+    keys = {key for build in builds for key in build.inputs if not key.startswith("landing/")}
+    rows = [known[table, owner]["row_cnt"] for table, owner in (key.split("/", 1) for key in keys) if (table, owner) in known]
+    return len(rows), sum(rows)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
-    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
+    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish, "list_stale": _list_stale,
+    "mend": _mend, "maintain_lake": _maintain,
 }

@@ -6,9 +6,12 @@ agree. Every row read is kept, a duplicate, or in quarantine.
 
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -16,12 +19,14 @@ from pyspark.sql import functions as F
 from contracts import tables
 from contracts.features import LOGS, Log
 from contracts.locations import Locations
-from contracts.periods import days_between
+from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from contracts.tables import LANDING_COLUMNS, owner_key
+from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
+from lake.landing_files import check_columns, digest_of_files, landing_files
+from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
-from spark_jobs.landing import digest_of_files, landing_files, read_landing
-from spark_jobs.rules import CORRUPT, RAW, rules_for, typed
+from spark_jobs.landing import read_landing
+from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
 
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "late")
 
@@ -38,11 +43,12 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         allow_empty: a landing day without a row is right.
 
     Raises:
-        BadInput: a landing day is missing or empty, or a file lacks a column.
+        BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
+    delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all looked at before one is written
     builds = []
     for log in LOGS:
-        builds += _ingest(spark, locations, deployment, log, days, allow_empty)
+        builds += _ingest(spark, locations, deployment, log, days, delivered[log])
     record_builds(spark, locations, builds)
     return builds
 
@@ -53,21 +59,48 @@ def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
             "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS]}
 
 
-def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
-            allow_empty: bool) -> list[Build]:
+@dataclass(frozen=True, kw_only=True)
+class LandingDay:
+    """One log's files of a landing day.
+
+    Attributes:
+        files: their paths.
+        digest: of their content.
+        undeclared: columns that no contract knows, over all files.
+    """
+
+    files: list[Path]
+    digest: str
+    undeclared: frozenset[str]
+
+
+def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
+               allow_empty: bool) -> dict[date, LandingDay]:
+    """The landing days that `days` are made from: themselves, and those of the allowed lateness before."""
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
-    landing_days = days_between(first, days[-1] + timedelta(days=1))
-    files = {day: landing_files(locations, log, day, allow_empty=allow_empty) for day in landing_days}
-    digests = {day: digest_of_files(paths) for day, paths in files.items()}
-    landing = read_landing(spark, log, [path for paths in files.values() for path in paths])
-    rows = with_broken_rule(with_typed(landing, log, deployment), log, deployment)
+    found = {}
+    for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
+        files = landing_files(locations, log, day, allow_empty=allow_empty)
+        undeclared = frozenset(name for path in files for name in check_columns(path, log)[1])
+        found[day] = LandingDay(files=files, digest=digest_of_files(files), undeclared=undeclared)
+        if undeclared and day >= days[0]:
+            print(f"warning: {files[0].parent}: columns that no contract knows are left out: {', '.join(sorted(undeclared))}",
+                  file=sys.stderr, flush=True)
+    return found
+
+
+def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
+            delivered: Mapping[date, LandingDay]) -> list[Build]:
+    rows = read_landing(spark, log, [path for day in delivered.values() for path in day.files])
+    rows = with_broken_rule(with_typed(rows, log, deployment), log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
     try:
         figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
-        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS} for day in days}
-        inputs = {day: {f"landing/{owner_key(log=log, ds=d)}": digests[d] for d in digests if day - lookback <= d <= day} for day in days}
+        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS}
+                  | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
+        inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
         kept = rows.where(F.col("status") == "kept")
         logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
                                 inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
@@ -78,20 +111,35 @@ def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, l
         rows.unpersist()
 
 
+def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:
+    """Digests of the landing days that a day reads, as its build records them."""
+    first = day - timedelta(days=deployment.allowed_lateness_days)
+    return {landing_key(log, d): delivered[d].digest for d in delivered if first <= d <= day}
+
+
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     """Adds each landing column as its contract's type (null where unreadable), `event_day` and `late`."""
-    contract = tables.table(f"{log}_log")
-    values = {name: typed(contract.column(name), hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
+    contract, types = tables.table(f"{log}_log"), dict(rows.dtypes)
+    values = {name: typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
     return rows.withColumns(values).withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
 
 
 def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
-    """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks; null where it keeps them all."""
+    """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
+
+    All of them are null where it keeps every rule; the columns as they were delivered are dropped.
+    """
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
-                                             F.lit(rule.expected).alias("expected"), rule.found.cast("string").alias("found")))
+                                             F.lit(rule.expected).alias("expected"), F.left(rule.found.cast("string"), F.lit(LONGEST_FOUND))
+                                             .alias("found")))
                 for rule in rules_for(log, deployment))
-    return rows.withColumn("broken", F.coalesce(*verdicts)).select("*", "broken.*").drop("broken")
+    rows = rows.withColumn("broken", F.coalesce(*verdicts))
+    fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
+    line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
+    raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
+    names = [*LANDING_COLUMNS[log], "late", "file", "ds"]
+    return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
 def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
@@ -102,9 +150,10 @@ def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
     """
     payload = F.xxhash64(*(name for name in LANDING_COLUMNS[log] if name != "arrival_ts"))
     good = F.col("rule").isNull()
-    # Bad rows have no reliable event_id: each is a group of its own, so that one window serves all.
-    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id"))})
-    seen = Window.partitionBy("group_id", good).orderBy("ds", "payload", "arrival_ts", "file")
+    # Bad rows have no reliable event_id: each stands by itself, under a negative key, so that one window serves all.
+    alone = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
+    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(alone)})
+    seen = Window.partitionBy("group_id").orderBy("ds", "payload", "arrival_ts", "file")
     rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
     is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))
     status = F.when(~good, "quarantined").when(is_duplicate, "duplicate").otherwise("kept")
@@ -113,12 +162,9 @@ def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
 
 
 def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
-    """The bad rows, in the quarantine's columns: the whole landing row as JSON."""
-    fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
-    line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
+    """The bad rows, in the quarantine's columns."""
     return rows.where(F.col("status") == "quarantined").select(
-        "rule", "field", "expected", "found", "file", F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields).alias("raw"),
-        F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
+        "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
 
 
 def _counts() -> list[Column]:

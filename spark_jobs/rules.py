@@ -13,7 +13,16 @@ from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
-RAW = "raw_"  # prefix of a column's landing text, beside its typed value
+RAW = "raw_"  # prefix of a column as it was delivered, beside its typed value
+POSITIVE_BITS = 0x7FFFFFFFFFFFFFFF  # masks a hash to an id >= 0
+REPLACED = "\ufffd"  # what a reader puts for bytes that are no UTF-8
+LONGEST_FOUND = 500  # characters of a bad value beside its rule; the whole row is kept too
+
+# Delivered types that hold nothing which the contract's type cannot: taken as they are, without going through text.
+_INTEGERS = ("tinyint", "smallint", "int", "bigint")
+EXACT_TYPES: dict[str, tuple[str, ...]] = {
+    "bigint": _INTEGERS, "int": _INTEGERS, "double": (*_INTEGERS, "float", "double"), "timestamp": ("timestamp", "timestamp_ntz"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +44,27 @@ class Rule:
     found: Column
 
 
-def typed(column: tables.Column, *, hashed: bool) -> Column:
-    """A landing column's text as its contract's type; null where it is not one.
+def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> Column:
+    """A landing column's value as its contract's type; null where it is not one.
 
     Args:
         column: the contract's column.
-        hashed: the text is an id that is hashed: xxhash64 masked to 63 bits.
+        raw_type: Spark's name of the type in which it was delivered.
+        hashed: it is an id that is hashed: xxhash64 masked to 63 bits.
     """
-    text = F.trim(F.col(RAW + column.name))
+    raw = F.col(RAW + column.name)
+    if raw_type in EXACT_TYPES.get(column.type, ()) and not hashed:
+        return raw.try_cast(column.type)
+    text = raw.cast("string") if column.type == "string" else F.trim(raw.cast("string"))
     if hashed:
-        return F.when(text != "", F.xxhash64(text).bitwiseAND(F.lit(0x7FFFFFFFFFFFFFFF)))
-    return text.try_cast(column.type)
+        return F.when(text != "", F.xxhash64(text).bitwiseAND(F.lit(POSITIVE_BITS)))
+    return F.when(text != "", text) if column.type == "string" else text.try_cast(column.type)
 
 
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's landing rows, in the order in which they are tried."""
     contract = tables.table(f"{log}_log")
-    rules = [Rule(name="columns", field="*", expected=f"{len(LANDING_COLUMNS[log])} fields", broken=F.col(CORRUPT).isNotNull(),
+    rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names", broken=F.col(CORRUPT).isNotNull(),
                   found=F.col(CORRUPT))]
     for name in LANDING_COLUMNS[log]:
         rules += _column_rules(contract.column(name), hashed=name in deployment.string_ids)
@@ -67,10 +80,12 @@ def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
 
 def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     raw, value = F.col(RAW + column.name), F.col(column.name)
-    is_empty = F.coalesce(F.trim(raw) == "", F.lit(True))
+    text = raw.cast("string")
+    is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
     rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string" if hashed else _words(column),
-                  broken=unreadable, found=F.coalesce(raw, F.lit("nothing")))]
+                  broken=unreadable, found=F.coalesce(text, F.lit("nothing")))]
+    within = _words(column)
     outside = F.lit(False)
     if column.minimum is not None:
         outside = outside | (value < column.minimum)
@@ -80,14 +95,21 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
         outside = outside | ~value.isin(*column.allowed)
     if column.type == "double":
         outside = outside | F.isnan(value)
-    rules.append(Rule(name=f"{column.name}_range", field=column.name, expected=_words(column),
-                      broken=F.coalesce(outside, F.lit(False)), found=raw))
-    return rules
+    if column.longest is not None:
+        outside = outside | (F.length(value) > column.longest)
+    outside = F.coalesce(outside, F.lit(False))
+    if column.type != "string":
+        return [*rules, Rule(name=f"{column.name}_range", field=column.name, expected=within, broken=outside, found=text)]
+    no_utf8 = F.coalesce(F.contains(value, F.lit(REPLACED)) | ~F.is_valid_utf8(value), F.lit(False))
+    return [Rule(name=f"{column.name}_length", field=column.name, expected=within, broken=outside, found=text),
+            Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", broken=no_utf8, found=text)]
 
 
 def _words(column: tables.Column) -> str:
     if column.allowed is not None:
         return "one of " + ", ".join(map(str, column.allowed))
+    if column.type == "string":
+        return "a text" if column.longest is None else f"a text of at most {column.longest} characters"
     kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[column.type]
     low = f" >= {column.minimum}" if column.minimum is not None else ""
     high = f" and <= {column.maximum}" if column.maximum is not None else ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import product
 from typing import Any
 
 import pandas as pd
+import pytest
 
-from contracts.features import HISTORY_LENGTH, LOGS, STATISTICS
+from contracts.features import ENTITIES, HISTORY_LENGTH, LOGS, SMOOTHING_IMPRESSIONS, STATISTIC_WINDOWS, WHOLE_LOG
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES
@@ -35,17 +37,21 @@ def histories(rows: pd.DataFrame, day: date) -> dict[int, list[int]]:
     return found
 
 
-def statistics(rows: pd.DataFrame, day: date) -> dict[tuple[str, int], dict[str, int]]:
-    """(entity, id) -> counts over each window before the day, by scanning the whole log."""
-    found: dict[tuple[str, int], dict[str, int]] = {}
-    for statistic in STATISTICS:
-        window = rows[(rows["log"] == statistic.log) & (rows["ds"] < day) & (rows["ds"] >= day - timedelta(days=statistic.window_days))]
-        counted = window.groupby(f"{statistic.entity}_id")["click"].agg(["size", "sum"])
-        for entity_id in rows[rows["ds"] == day][f"{statistic.entity}_id"].unique():
-            impressions, clicks = counted.loc[entity_id] if entity_id in counted.index else (0, 0)
-            figures = found.setdefault((statistic.entity, int(entity_id)), {})
-            figures[f"{statistic.log}_impressions_{statistic.window_days}d_cnt"] = int(impressions)
-            figures[f"{statistic.log}_clicks_{statistic.window_days}d_cnt"] = int(clicks)
+def statistics(rows: pd.DataFrame, day: date) -> dict[tuple[str, int], dict[str, Any]]:
+    """(entity, id) -> counts and smoothed rates over each window before the day, by scanning the whole log."""
+    rows = rows.assign(all_id=0)
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for log, days in product(LOGS, STATISTIC_WINDOWS):
+        window = rows[(rows["log"] == log) & (rows["ds"] < day) & (rows["ds"] >= day - timedelta(days=days))]
+        prior = window["click"].mean()
+        for entity in (*ENTITIES, WHOLE_LOG):
+            counted = window.groupby(f"{entity}_id")["click"].agg(["size", "sum"])
+            for entity_id in rows[rows["ds"] == day][f"{entity}_id"].unique():
+                impressions, clicks = counted.loc[entity_id] if entity_id in counted.index else (0, 0)
+                figures = found.setdefault((entity, int(entity_id)), {})
+                figures[f"{log}_impressions_{days}d_cnt"], figures[f"{log}_clicks_{days}d_cnt"] = int(impressions), int(clicks)
+                rate = (clicks + SMOOTHING_IMPRESSIONS * prior) / (impressions + SMOOTHING_IMPRESSIONS)
+                figures[f"{log}_smoothed_ctr_{days}d"] = None if len(window) == 0 else pytest.approx(rate, abs=1e-12)
     return found
 
 

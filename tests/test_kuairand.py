@@ -85,6 +85,7 @@ def test_codes_actions_and_dwell(data: Path, tmp_path: Path) -> None:
     assert [(row["click"], row["action"]) for row in (first, followed, silent, plain, undescribed)] == [
         ("1", "1"), ("1", "5"), ("0", "0"), ("0", "0"), ("1", "3")]
     assert (first["dwell_seconds"], followed["dwell_seconds"]) == ("12.345", "86400")
+    assert {row["item_text"] for row in (first, followed, silent, plain, undescribed)} == {""}, "KuaiRand has no titles"
 
 
 def test_the_folder_itself_will_do_and_other_tabs_too(data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pytest
 
 from contracts.errors import EXIT_BAD_INPUT, BadInput, run_command
@@ -23,7 +22,7 @@ DAY = date(2026, 1, 2)
 
 
 def columns(count: int = 2) -> dict[str, np.ndarray]:
-    values: dict[str, np.ndarray] = {name: np.arange(count) for name in LANDING_COLUMNS["ad"]}
+    values: dict[str, np.ndarray] = {name: np.arange(count) for name in LANDING_COLUMNS["ad"] if name != "item_text"}
     times = np.datetime64("2026-01-02T10:00:00.123", "ms") + np.arange(count).astype("timedelta64[s]")
     return {**values, "event_ts": times, "arrival_ts": times, "dwell_seconds": np.arange(count) + 0.5}
 
@@ -43,6 +42,37 @@ def test_columns_are_the_contracts_in_order(tmp_path: Path, log: str) -> None:
     assert row["event_ts"] == row["arrival_ts"] == "2026-01-02T10:00:01.123Z"
     assert (row["user_id"], row["dwell_seconds"]) == ("1", "1.5")
     assert len(first) == len(header)
+    assert row["item_text"] == "", "an optional column that a source does not have is null"
+
+
+def test_texts_are_quoted_where_needed_and_hold_no_line_break(tmp_path: Path) -> None:
+    texts = ["plain", 'a "15"" screen', "one, two", '"', "", None, " caf\u00e9\r\n\u2028au lait\x85\n", ",", "\n"]
+    rows = landing.to_rows("ad", columns(len(texts)) | {"item_text": np.array(texts, dtype=object)})
+    path = landing.write_day(Locations(tmp_path), "ad", DAY, rows)
+    written = path.read_text(encoding="utf-8")
+    assert written.endswith("\n")
+    assert [line.split(",", 14)[14] for line in written.split("\n")[1:-1]] == [
+        "plain", '"a ""15"""" screen"', '"one, two"', '""""', "", "", " caf\u00e9 au lait ", '","', " "]
+    assert [row[14] for row in read(path)[1:]] == ["plain", 'a "15"" screen', "one, two", '"', "", "", " caf\u00e9 au lait ", ",", " "]
+    again = landing.to_rows("ad", columns(len(texts)) | {"item_text": np.array(texts, dtype=object)})
+    assert landing.write_day(Locations(tmp_path / "again"), "ad", DAY, again).read_bytes() == path.read_bytes()
+
+
+def test_slices_and_chunks_are_written_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = np.array([f"text {number}{' long' * number}{', quoted' if number > 36 else ''}" for number in range(40)], dtype=object)
+    rows = landing.to_rows("natural", columns(40) | {"item_text": texts})
+    whole = landing.write_day(Locations(tmp_path / "whole"), "natural", DAY, rows).read_bytes()
+    monkeypatch.setattr(landing, "_BATCH_ROWS", 7)
+    chunked = pa.concat_tables([rows.slice(0, 3), rows.slice(3, 1), rows.slice(4, 30), rows.slice(34)])
+    assert landing.write_day(Locations(tmp_path / "parts"), "natural", DAY, chunked).read_bytes() == whole
+    assert whole.count(b"\n") == 41
+
+
+def test_a_line_stands_in_a_rows_place(tmp_path: Path) -> None:
+    rows = landing.to_rows("ad", columns(3)).append_column(landing.LINE, pa.array([None, b"\xff,x", None], type=pa.binary()))
+    header, first, second, third = landing.write_day(Locations(tmp_path), "ad", DAY, rows).read_bytes().splitlines()
+    assert header.decode() == ",".join(LANDING_COLUMNS["ad"])
+    assert (first[:2], second, third[:2]) == (b"0,", b"\xff,x", b"2,")
 
 
 def test_a_null_is_an_empty_field(tmp_path: Path) -> None:
@@ -62,12 +92,12 @@ def test_a_killed_write_leaves_no_half_day(tmp_path: Path, monkeypatch: pytest.M
     other_day = date(2026, 1, 3)
     before = landing.write_day(locations, "ad", DAY, rows).read_bytes()
 
-    def die_half_way(_rows: pa.Table, path: Path, *_: object) -> None:
+    def die_half_way(_rows: pa.Table, path: Path) -> None:
         path.write_text("event_id,eve")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pa_csv, "write_csv", die_half_way)
+        patched.setattr(landing, "_write", die_half_way)
         for day in (DAY, other_day):
             with pytest.raises(KeyboardInterrupt):
                 landing.write_day(locations, "ad", day, rows.slice(0, 9))

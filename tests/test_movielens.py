@@ -67,6 +67,8 @@ def test_every_rating_is_in_one_log_in_order_of_time(data: Path, logs: pd.DataFr
     assert (logs["action"] == np.where(liked, np.where(expected["rating"] == 5, 2, 1), 0)).all()
     assert (logs["user_segment_id"] == logs["user_id"]).all()
     assert set(zip(logs["item_id"] % 3, logs["category_id"], strict=True)) == {(0, 8), (1, 1), (2, 18)}
+    genres = logs["item_id"].mod(3).map({0: "Drama", 1: "Action|Drama", 2: "Western"})
+    assert (logs["item_text"] == '"Caf\u00e9, ' + logs["item_id"].astype(str) + " (1995), " + genres).all()
     ads = logs[logs["log"] == "ad"]
     assert (ads["campaign_id"] == ads["item_id"]).all()
     assert (ads["advertiser_id"] == ads["category_id"]).all()
@@ -140,6 +142,9 @@ def test_the_real_ratings_split_as_meant(tmp_path: Path) -> None:
     natural, ads = (written(tmp_path, log) for log in LOGS)
     assert len(natural) + len(ads) == 1_000_209
     assert 35_000 < len(ads) < 45_000
+    texts = natural.set_index("item_id")["item_text"]
+    assert texts[1].iloc[0] == "Toy Story (1995), Animation|Children's|Comedy"
+    assert texts[73].iloc[0] == "Mis\u00e9rables, Les (1995), Drama|Musical"
     assert (abs(natural["click"].mean() - 0.58) < 0.01, abs(ads["click"].mean() - 0.22) < 0.02) == (True, True)
     counts = pd.concat([natural, ads]).groupby("day").size()
     assert (len(counts), set(counts)) == (30, {33_340, 33_341})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def test_rows_read_are_kept_duplicates_or_quarantined(built: tuple[Locations, De
         for owner, record in LakeReader(locations).builds(f"{log}_log").items():
             counts = record["counts"]
             path = locations.landing_day(log, date.fromisoformat(owner.removeprefix("ds="))) / "part-00000.csv"
-            landed = len(list(csv.reader(path.read_text().splitlines()))) - 1
+            landed = len(path.read_bytes().splitlines()) - 1
             assert counts["read"] == landed
             assert counts["read"] == counts["kept"] + counts["duplicates"] + counts["quarantined"]
             assert counts["kept"] == record["row_cnt"]
@@ -142,7 +141,7 @@ def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"user_id: expected a column of this name in the header"):
         ingest_logs.run(spark, locations, deployment, [day(2)], allow_empty=True)
     path.unlink()
-    with pytest.raises(BadInput, match=r"landing day: expected at least one .csv file, found none"):
+    with pytest.raises(BadInput, match=r"landing day: expected at least one file that ends in .csv, .* found none"):
         ingest_logs.run(spark, locations, deployment, [day(2)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import ast
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,13 +18,14 @@ from contracts.locations import Locations
 from contracts.tables import TABLES
 from validation import cli, markup
 from validation.figures import DayFigures
-from validation.index import cells_of, render_index, write_index
+from validation.index import render_index, write_index
 from validation.masking import LONGEST_SHOWN, shown
-from validation.quarantine import ROWS_SHOWN, read_quarantined
-from validation.report import nice_ticks, render_report, write_report
+from validation.pictures import nice_ticks, sparkline, strip
+from validation.quarantine import ROWS_SHOWN, finder, read_quarantined
+from validation.report import render_report, write_report
 from validation.results import refuse_failed, result_rows
 from validation.suites import derive_suite
-from validation.verdict import Acceptance, Result, Verdict, earlier_days, read_verdict, sidecar_path
+from validation.verdict import Acceptance, Result, Verdict, history_of, read_verdict, sidecar_path, speaking
 
 DAY = date(2026, 1, 9)
 NOW = datetime(2026, 1, 10, 3, tzinfo=UTC)
@@ -34,11 +35,16 @@ HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x1b[
 def make_verdict(table: str = "natural_log", *, broken: tuple[str, ...] = (), day: date = DAY, days: int = 1, rows: int = 1000,
                  **changes: Any) -> Verdict:
     results = tuple(Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
-                           success=check.id not in broken, found="12 rows" if check.id in broken else "fine")
+                           success=check.id not in broken, found="12 rows" if check.id in broken else "fine", figure=check.figure,
+                           low=check.arguments.get("min_value"), high=check.arguments.get("max_value"))
                     for check in derive_suite(TABLES[table]))
     figures = tuple(DayFigures(ds=day - timedelta(days=days - 1 - i), rows=rows + i, rows_off_build=0, click_rate=0.25)
                     for i in range(days))
     return replace(Verdict(table=table, first_day=figures[0].ds, last_day=day, run_ts=NOW, results=results, days=figures), **changes)
+
+
+def render(verdict: Verdict, quarantined: Any = None) -> str:
+    return render_report(verdict, history={day.ds: verdict for day in verdict.days}, quarantined=quarantined)
 
 
 def put_quarantine(locations: Locations, rows: list[dict[str, Any]]) -> None:
@@ -55,7 +61,7 @@ def test_hostile_content_is_shown_harmless(tmp_path: Path) -> None:
     assert "alert(1)" in text  # it is shown, as text
     for harmful in ("<script", "<img src=x", "\u202e", "\x1b", "javascript:"):
         assert harmful not in text
-    assert len(re.findall(r"<img ", text)) == len(re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,', text)) == 2
+    assert "<img" not in text and set(re.findall(r"<(svg|/svg)", text)) == {"svg", "/svg"}
 
 
 def test_pages_are_self_contained_and_forbid_the_rest(tmp_path: Path) -> None:
@@ -67,9 +73,9 @@ def test_pages_are_self_contained_and_forbid_the_rest(tmp_path: Path) -> None:
         assert text.index("Content-Security-Policy") < text.index("<style>")
         for outside in ("http:", "https:", "<link", "@import", "url(", 'src="/', "<script", "<iframe", "<form"):
             assert outside not in text
-    for image in re.findall(r"base64,([^\"]+)", pages[0]):
-        drawing = base64.b64decode(image).decode()
-        assert drawing.startswith("<svg ") and re.findall(r"https?://[^\"]+", drawing) == ["http://www.w3.org/2000/svg"]
+    for drawing in re.findall(r"<svg.*?</svg>", pages[0]):
+        assert set(re.findall(r"<(\w+)", drawing)) <= {"svg", "line", "rect", "circle", "polyline", "polygon", "text"}
+        assert "style" not in drawing and "#" not in drawing  # colours are the page's, so that they follow light and dark
 
 
 def test_user_ids_are_masked(tmp_path: Path) -> None:
@@ -96,25 +102,45 @@ def test_quarantine_counts_all_rows_and_shows_some_of_every_rule(tmp_path: Path)
                       {"rule": "other log", "field": "click", "found": "0", "log": "ad"}])
     quarantined = read_quarantined(locations, "natural_log", [DAY])
     assert quarantined is not None
-    assert quarantined.rules == (("common", "click", 50), ("rare", "item_id", 1))
-    assert len(quarantined.rows) == ROWS_SHOWN and {row[0] for row in quarantined.rows} == {"common", "rare"}
-    assert "20 of 51 rows" in render_report(make_verdict(), history=list(make_verdict().days), quarantined=quarantined)
+    assert [(rule.rule, rule.field, rule.count, len(rule.rows)) for rule in quarantined.rules] == [
+        ("common", "click", 50, ROWS_SHOWN - 1), ("rare", "item_id", 1, 1)]
+    assert quarantined.rules[0].rows[:3] == tuple((str(i), "natural/part.csv", str(DAY)) for i in (0, 1, 10))
+    assert "20 of 51 rows are shown" in render(make_verdict(), quarantined)
     assert read_quarantined(locations, "natural_samples", [DAY]) is None
+
+
+@pytest.mark.parametrize("rule", ["click_range", HOSTILE, "back\\slash'", "\\'\"", "😀\u202e"])
+def test_the_line_that_finds_quarantined_rows_is_python_and_sql_whatever_the_rule(tmp_path: Path, rule: str) -> None:
+    line = finder(Locations(tmp_path), "natural", [DAY], rule)
+    assert line.isascii() and line.isprintable()
+    load, where = (ast.literal_eval(text) for text in re.findall(r'\.(?:load|where)\(("(?:[^"\\]|\\.)*")\)', line))
+    assert load == str(tmp_path / "lake" / "quarantine")
+    quoted = re.fullmatch(r"ds = '2026-01-09' AND log = 'natural' AND rule = '((?:[^'\\]|\\.)*)'", where)
+    assert quoted is not None and re.sub(r"\\(.)", r"\1", quoted[1]) == rule
+
+
+def test_a_range_is_found_whole_and_a_rule_of_two_fields_by_both(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    put_quarantine(locations, [{"rule": "range", "field": field, "found": "-1"} for field in ("item_id", "user_id")])
+    quarantined = read_quarantined(locations, "natural_log", [DAY - timedelta(days=1), DAY])
+    assert quarantined is not None
+    assert quarantined.rules[0].finder.endswith(
+        """.where("ds BETWEEN '2026-01-08' AND '2026-01-09' AND log = 'natural' AND rule = 'range' AND field = 'item_id'")""")
 
 
 def test_a_report_shows_broken_checks_first_and_says_their_severity() -> None:
     verdict = make_verdict(broken=("click_rate(click)", "unique(event_id)"))
-    text = render_report(verdict, history=list(verdict.days), quarantined=None)
-    order = [text.index(part) for part in (">unique<", ">click_rate<", f"{len(verdict.results) - 2} checks held", ">columns<")]
+    text = render(verdict)
+    order = [text.index(part) for part in (">unique <", ">click_rate <", f"{len(verdict.results) - 2} checks held", ">columns<")]
     assert order == sorted(order)
     assert '<span class="badge fail">fail</span>' in text and '<span class="badge warn">warn</span>' in text
 
 
 def test_a_range_says_what_it_covers() -> None:
     verdict = make_verdict(days=3)
-    text = render_report(verdict, history=list(verdict.days), quarantined=None)
+    text = render(verdict)
     assert "This report covers 2026-01-07 .. 2026-01-09." in text
-    assert all(f"<td class=\"number\">{rows:,}</td>" in text for rows in (1000, 1001, 1002))
+    assert all(f"data-label=\"rows\"><span>{rows:,}</span>" in text for rows in (1000, 1001, 1002))
 
 
 def test_a_verdict_survives_its_file_and_damage_is_not_fatal(tmp_path: Path) -> None:
@@ -145,28 +171,53 @@ def test_the_index_has_a_row_a_day_and_leads_to_each_report(tmp_path: Path) -> N
     text = write_index(locations).read_text()
     links = re.findall(r'href="([^"]+)"', text)
     assert sorted(set(links)) == ["ad_log/2025-11-30.html", "ad_log/2026-01-09.html", "natural_log/2026-01-09.html"]
-    assert links.count("natural_log/2026-01-09.html") == 3  # each day that it covers
     assert all((locations.reports / link).is_file() for link in links)
-    assert text.count('<th scope="row">') == 4 and "November 2025" in text
-    days = re.findall(r'<th scope="row">... ([-0-9]+)<', text)
-    assert days == sorted(days, reverse=True)
+    marks = re.findall(r'<a class="mark (\w+)" href="([^"]+)"', text)
+    assert marks.count(("pass", "natural_log/2026-01-09.html")) == 3  # each day that it covers
+    assert marks.count(("fail", "ad_log/2026-01-09.html")) == 1
+
+
+def test_a_day_of_a_range_has_its_own_colour() -> None:
+    verdict = make_verdict(days=3)
+    figures = tuple(replace(day, click_rate=rate) for day, rate in zip(verdict.days, (0.25, 0.97, 0.25), strict=True))
+    warned = replace(verdict, days=figures, results=tuple(replace(r, success=r.id != "click_rate(click)") for r in verdict.results))
+    duplicated = make_verdict("ad_log", days=3, broken=("unique(event_id)",))  # of which day, nobody asked
+    marks = re.findall(r'<a class="mark (\w+)" href="(\w+)/', render_index([warned, duplicated]))
+    assert [status for status, table in marks if table == "natural_log"] == ["pass", "warn", "pass"]
+    assert [status for status, table in marks if table == "ad_log"] == ["fail"] * 3
+
+
+def test_the_calendar_has_a_grid_a_month_and_a_square_a_day(tmp_path: Path) -> None:
+    text = render_index([make_verdict(days=3), make_verdict("ad_log", broken=("rows",)), make_verdict("ad_log", day=date(2025, 11, 30))])
+    months = re.findall(r'<table class="calendar"><caption>([^<]+)</caption>(.*?)</table>', text, re.DOTALL)
+    assert [name for name, _ in months] == ["January 2026", "November 2025"]
+    for (_, grid), days, blanks in zip(months, (31, 30), (3, 5), strict=True):
+        weeks = re.findall(r"<tr>(<td.*?)</tr>", grid, re.DOTALL)
+        assert all(week.count("<td") == 7 for week in weeks)
+        assert re.findall(r'class="date">(\d+)<', grid) == [str(day) for day in range(1, days + 1)]
+        assert weeks[0].count('<td class="none"></td>') == blanks  # a Thursday, a Saturday
+    january = months[0][1]
+    assert january.count('<td class="pass">') == 2 and january.count('<td class="fail">') == 1
+    (square,) = re.findall(r'<td class="fail">.*?</td>', january)
+    assert re.findall(r">(.)</a>", square) == ["✓", "✕"]  # told by a sign too, in the order of the tables
+    assert january.count("ad_log, 2026-01-08: not judged") == 1
 
 
 def test_judging_the_last_day_of_a_range_again_does_not_lose_the_others(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     write_report(locations, make_verdict(days=3))
     write_report(locations, make_verdict(broken=("rows",), run_ts=NOW + timedelta(hours=1)))
-    links = re.findall(r'href="([^"]+)"', write_index(locations).read_text())
-    assert links == ["natural_log/2026-01-09.html", *["natural_log/2026-01-07_2026-01-09.html"] * 2]
+    links = re.findall(r'<a class="mark \w+" href="([^"]+)"', write_index(locations).read_text())
+    assert links == [*["natural_log/2026-01-07_2026-01-09.html"] * 2, "natural_log/2026-01-09.html"]
     assert all((locations.reports / link).is_file() for link in links)
-    assert "covers 2026-01-07" in (locations.reports / links[-1]).read_text()
+    assert "covers 2026-01-07" in (locations.reports / links[0]).read_text()
 
 
 def test_the_narrower_verdict_speaks_for_a_day_then_the_newer() -> None:
     whole, alone = make_verdict(days=3), make_verdict(day=DAY - timedelta(days=1))
     later = replace(alone, run_ts=NOW + timedelta(hours=1))
     for order in ([whole, alone, later], [later, alone, whole]):
-        cells = cells_of(order)
+        cells = speaking(order)
         assert cells[DAY, "natural_log"] == whole
         assert cells[DAY - timedelta(days=1), "natural_log"] == later
 
@@ -177,9 +228,39 @@ def test_a_report_plots_the_days_judged_before(tmp_path: Path) -> None:
     write_report(locations, make_verdict(day=DAY - timedelta(days=20), rows=7))
     write_report(locations, make_verdict(day=DAY - timedelta(days=12), days=3, rows=20))
     write_report(locations, make_verdict(day=DAY + timedelta(days=1), rows=8))
-    assert [figures.rows for figures in earlier_days(locations, make_verdict(), 14)] == [21, 22, 500, 501, 1000]
+    assert [str(day)[5:] for day in history_of(locations, make_verdict(), 14)] == ["12-27", "12-28", "01-07", "01-08", "01-09"]
     text = write_report(locations, make_verdict()).read_text()
-    assert 'alt="Rows a day: Dec 27 21, Dec 28 22, Jan 7 500, Jan 8 501, Jan 9 1000"' in text
+    assert 'aria-label="Rows a day: Dec 20 7, Dec 26 20, Dec 27 21, Dec 28 22, Jan 7 500, Jan 8 501, Jan 9 1000"' in text
+
+
+def test_each_check_has_a_picture_of_its_last_days(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    write_report(locations, make_verdict(day=DAY - timedelta(days=2), broken=("unique(event_id)",)))
+    write_report(locations, make_verdict(day=DAY - timedelta(days=29), broken=("unique(event_id)",)))
+    write_report(locations, make_verdict(day=DAY - timedelta(days=30), broken=("unique(event_id)",)))
+    verdict = make_verdict()
+    text = write_report(locations, verdict).read_text()
+    assert text.count('<svg class="spark"') == len(verdict.results)
+    row = next(line for line in text.splitlines() if ">unique <" in line)
+    assert 'aria-label="3 of 30 days judged, 0 warned, 2 failed"' in row and row.count("<rect") == 3
+    row = next(line for line in text.splitlines() if ">rows_as_built<" in line)
+    assert row.count('class="past"') == 2 and row.count('class="now"') == 1  # three days apart: its figure, as dots
+
+
+def test_a_day_of_a_range_is_pictured_by_its_own_figure() -> None:
+    verdict = make_verdict(days=3)
+    figures = tuple(replace(day, click_rate=rate) for day, rate in zip(verdict.days, (0.25, 0.97, 0.25), strict=True))
+    broken = tuple(replace(r, success=r.id != "click_rate(click)") for r in verdict.results)
+    row = next(line for line in render(replace(verdict, days=figures, results=broken)).splitlines() if ">click_rate <" in line)
+    assert "3 of 30 days judged, 1 warned, 0 failed" in row and row.count('class="warned"') == 1
+
+
+def test_pictures_tell_a_failure_by_shape_and_leave_gaps() -> None:
+    drawn = sparkline([1, None, 2, 3], ["pass", None, "warn", "fail"], low=0, high=2.5, spoken="<b>")
+    assert "<polygon" in drawn and "<rect" in drawn and 'aria-label="&lt;b&gt;"' in drawn
+    assert drawn.count("<polyline") == 2 and drawn.count('class="bound"') == 2
+    heights = [float(height) for height in re.findall(r'height="([0-9.]+)"', strip(["pass", "warn", "fail", None], spoken=""))]
+    assert len(heights) == 3 and heights == sorted(set(heights))
 
 
 @pytest.mark.parametrize(("largest", "top"), [(0, 1.0), (0.31, 0.4), (1, 1.0), (1234, 2000.0), (9.9, 10.0), (6.1e6, 8e6)])

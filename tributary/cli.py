@@ -17,15 +17,21 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "simulate": "write the landing files of a simulated platform, and the true click probabilities beside",
         "kuairand": "cut the original files of KuaiRand into landing days",
         "movielens": "cut the original files of MovieLens-1M into landing days",
+        "taobao": "cut the original files of Ali_Display_Ad_Click into landing days",
+        "check": "say what is wrong with landing files before anything runs",
     }),
     "spark_jobs": ("landing files -> logs -> features -> samples, and every write to a table", {
         "ingest_logs": "landing files of a day -> natural_log, ad_log, quarantine",
         "build_partials": "what a day adds to histories and statistics",
+        "collect_behaviour_texts": "the distinct texts of a day's behaviours",
         "check_partials": "say whether every day before has its partials (exit 75: not yet)",
         "build_checkpoints": "running merges of the partials, every ten days",
         "build_user_histories": "each active user's behaviours up to a day",
-        "build_statistics": "impressions and clicks of users, items and categories up to a day",
+        "build_statistics": "impressions, clicks and smoothed rates of users, items and categories up to a day",
         "build_samples": "natural_samples and ad_samples of a day, point in time",
+        "list_stale": "partitions whose inputs have changed since, and the commands that mend them",
+        "mend": "build again whatever is stale, and what lies behind it",
+        "maintain_lake": "few large files: OPTIMIZE and VACUUM",
         "publish_release": "commit an audited release to the tables",
     }),
     "training": ("samples -> models -> staged vectors; PyTorch, no Spark", {
@@ -97,11 +103,11 @@ def hand_on(folder: str, arguments: Sequence[str]) -> None:
 
 def help_text() -> str:
     lines = [USAGE, "", "Carries knowledge from rich natural traffic to sparse ad traffic, every day.", "", "commands:"]
-    lines += [f"  {name:<24}{meaning}" for name, meaning in OWN.items()]
+    lines += [f"  {name:<27}{meaning}" for name, meaning in OWN.items()]
     lines += ["", "folders (`tributary <folder> <command> --help` explains each; `python -m <folder> ...` is the same):"]
     for folder, (meaning, commands) in FOLDERS.items():
-        lines.append(f"  {folder:<24}{meaning}")
-        lines += [f"    {name:<22}{line}" for name, line in commands.items()]
+        lines.append(f"  {folder:<27}{meaning}")
+        lines += [f"    {name:<25}{line}" for name, line in commands.items()]
     lines += ["", "--home FOLDER is the deployment's folder: TRIBUTARY_HOME by default, else ./tributary-home."]
     return "\n".join(lines)
 

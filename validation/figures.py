@@ -5,14 +5,15 @@ Computed from what was measured on the rows and from `builds`; Great Expectation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from statistics import median
 from typing import Any
 
 from contracts.periods import ONE_DAY
 from contracts.tables import Table
+from validation.distributions import Counts, distributions_of, number_of_bins, stability_index, total
 from validation.suites import log_behind, log_of
 
 ADDENDS = ("kept", "duplicates", "quarantined")  # what the rows read by `ingest_logs` must add up to
@@ -20,11 +21,32 @@ ADDENDS = ("kept", "duplicates", "quarantined")  # what the rows read by `ingest
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one pass over a day's rows found; None where the table has no such column."""
+    """What Spark found on a day's rows; None where the table has no such column. See `DayFigures`."""
 
     rows: int = 0
     clicks: int | None = None
+    users: int | None = None
+    items: int | None = None
+    requests: int | None = None
+    rows_outside_day: int | None = None
     with_history: int | None = None
+    history_mean: float | None = None
+    history_p50: float | None = None
+    history_p95: float | None = None
+    history_max: int | None = None
+    rows_beyond_history: int | None = None
+    rows_seeing_ahead: int | None = None
+    rows_seeing_less: int | None = None
+    rows_unsorted: int | None = None
+    rows_after_day: int | None = None
+    shared_users_share: float | None = None
+    shared_items_share: float | None = None
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    distributions: Mapping[str, Counts] = field(default_factory=dict)
+
+
+# What goes from `Measured` to `DayFigures` as it is.
+COPIED = tuple(f.name for f in fields(Measured) if f.name not in ("with_history", "nulls"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,43 +57,90 @@ class DayFigures:
         ds: the day.
         rows: rows in the table.
         rows_off_build: rows in the table less the rows that its build records.
-        click_rate: clicks / rows.
-        read, kept, duplicates, conflicting_duplicates, quarantined, late: logs: counts of `ingest_logs`;
-            conflicting duplicates are among the duplicates, late rows among the kept.
+        clicks, click_rate: rows with a click; clicks / rows.
+        users, items, requests: about how many distinct ones.
+        read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of `ingest_logs`;
+            conflicting duplicates are among the duplicates, late rows among the kept; columns that no contract knows.
         rows_unaccounted: logs: rows read less those kept, duplicate or quarantined.
         quarantined_share, duplicate_share: logs: of the rows read.
-        usual_rows: logs: median rows of the days before.
-        rows_to_usual: logs: rows / usual_rows.
+        late_share, text_share: logs: of the rows; those with an item text.
+        rows_outside_day: logs: rows whose event_ts lies on another day than ds, or for late ones beyond the allowed lateness.
+        shared_users_share, shared_items_share: ad log: of its distinct ones, those in the natural log of the day or the week before.
         rows_off_log: samples: rows less the rows of the log that are not late.
         history_share: samples: share of rows whose user has a history.
+        history_mean, history_p50, history_p95, history_max: behaviours that a sample sees, or that a history holds.
+        rows_beyond_history: samples: rows whose history_end is larger than their user's history.
+        rows_seeing_ahead, rows_seeing_less: samples: rows whose last visible behaviour is too young, whose first invisible one is not.
+        rows_unsorted, rows_after_day: histories: rows out of order; rows with a behaviour that is younger than the day.
+        compared_days: how many days before there was something to compare with.
+        usual_rows: logs: median rows of the days before; rows_to_usual: rows / usual_rows.
+        usual_click_rate: of the days before together; click_rate_to_usual: click_rate / usual_click_rate.
+        missing_share, missing_rise: by column: share of nulls; how much it is above that of the days before.
+        drift, drift_bins: by column: population stability index against the days before, and over up to how many bins.
+        distributions: by column: rows in each bucket, from which later days compute theirs.
     """
 
     ds: date
     rows: int
     rows_off_build: int
+    clicks: int | None = None
     click_rate: float | None = None
+    users: int | None = None
+    items: int | None = None
+    requests: int | None = None
     read: int | None = None
     kept: int | None = None
     duplicates: int | None = None
     conflicting_duplicates: int | None = None
     quarantined: int | None = None
     late: int | None = None
+    undeclared_columns: int | None = None
     rows_unaccounted: int | None = None
     quarantined_share: float | None = None
     duplicate_share: float | None = None
-    usual_rows: float | None = None
-    rows_to_usual: float | None = None
+    late_share: float | None = None
+    text_share: float | None = None
+    rows_outside_day: int | None = None
+    shared_users_share: float | None = None
+    shared_items_share: float | None = None
     rows_off_log: int | None = None
     history_share: float | None = None
+    history_mean: float | None = None
+    history_p50: float | None = None
+    history_p95: float | None = None
+    history_max: int | None = None
+    rows_beyond_history: int | None = None
+    rows_seeing_ahead: int | None = None
+    rows_seeing_less: int | None = None
+    rows_unsorted: int | None = None
+    rows_after_day: int | None = None
+    compared_days: int | None = None
+    usual_rows: float | None = None
+    rows_to_usual: float | None = None
+    usual_click_rate: float | None = None
+    click_rate_to_usual: float | None = None
+    missing_share: Mapping[str, float] = field(default_factory=dict)
+    missing_rise: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, float] = field(default_factory=dict)
+    drift_bins: Mapping[str, int] = field(default_factory=dict)
+    distributions: Mapping[str, Counts] = field(default_factory=dict)
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its name; one of a column is named such as `drift(item_id)`."""
+        outer, _, column = name.partition("(")
+        value = getattr(self, outer)
+        return value.get(column.rstrip(")")) if column else value
 
     def as_json(self) -> dict[str, Any]:
         """Without the figures that do not apply."""
-        return {name: value for name, value in asdict(self).items() if value is not None} | {"ds": str(self.ds)}
+        return {name: value for name, value in asdict(self).items() if value not in (None, {})} | {"ds": str(self.ds)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DayFigures:
         known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known} | {"ds": date.fromisoformat(values["ds"])})
+        counts = {name: tuple(places) for name, places in values.get("distributions", {}).items()}
+        return cls(**{name: value for name, value in values.items() if name in known}
+                   | {"ds": date.fromisoformat(values["ds"]), "distributions": counts})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +152,7 @@ class DayBuilds:
 
 
 def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, *, usual_days: int) -> DayFigures:
-    """Figures of one day.
+    """Figures of one day by itself; of the days before, its builds alone.
 
     Args:
         table: contract of the table.
@@ -93,16 +162,57 @@ def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, 
         usual_days: how many days before the rows are compared with.
     """
     build = builds.own[day]
-    figures: dict[str, Any] = {"click_rate": _ratio(measured.clicks, measured.rows),
-                               "history_share": _ratio(measured.with_history, measured.rows)}
+    figures: dict[str, Any] = {name: getattr(measured, name) for name in COPIED}
+    figures |= {"click_rate": _ratio(measured.clicks, measured.rows), "history_share": _ratio(measured.with_history, measured.rows),
+                "missing_share": {column: nulls / measured.rows for column, nulls in measured.nulls.items() if measured.rows}}
     if log_of(table) is not None:
         figures |= _log_figures(build["counts"])
         usual = usual_rows(builds, day, usual_days)
-        figures |= {"usual_rows": usual, "rows_to_usual": _ratio(measured.rows, usual)}
-    if log_behind(table) is not None:
+        missing_text = figures["missing_share"].get("item_text")
+        figures |= {"usual_rows": usual, "rows_to_usual": _ratio(measured.rows, usual),
+                    "late_share": _ratio(build["counts"].get("late"), measured.rows),
+                    "text_share": None if missing_text is None else 1 - missing_text}
+    if log_behind(table) is not None and day in builds.log:
         log = builds.log[day]
         figures["rows_off_log"] = measured.rows - (log["row_cnt"] - log["counts"].get("late", 0))
-    return DayFigures(ds=day, rows=measured.rows, rows_off_build=measured.rows - build["row_cnt"], **figures)
+    return DayFigures(ds=day, rows_off_build=measured.rows - build["row_cnt"], **figures)
+
+
+def compared(table: Table, figures: DayFigures, before: Iterable[DayFigures], *, history_start: date) -> DayFigures:
+    """The figures, with how they compare with those of the days before.
+
+    Args:
+        table: contract of the table.
+        figures: of the day.
+        before: of the days to compare with, those that are known.
+        history_start: first day with logs.
+    """
+    past = [day for day in before if day.rows]
+    drift, bins = _drift(table, figures, past, history_start)
+    usual_rate = _ratio(_sum(day.clicks for day in past), _sum(day.rows for day in past))
+    rise = {}
+    for column, share in figures.missing_share.items():
+        known = [day for day in past if column in day.missing_share]
+        rows = sum(day.rows for day in known)
+        if rows:
+            rise[column] = share - sum(day.missing_share[column] * day.rows for day in known) / rows
+    return replace(figures, compared_days=len(past), usual_click_rate=usual_rate,
+                   click_rate_to_usual=_ratio(figures.click_rate, usual_rate), missing_rise=rise, drift=drift, drift_bins=bins)
+
+
+def _drift(table: Table, figures: DayFigures, past: Sequence[DayFigures], history_start: date) -> tuple[dict[str, float], dict[str, int]]:
+    drift, bins = {}, {}
+    for spread in distributions_of(table):
+        start = history_start + ONE_DAY * spread.warm_up_days
+        known = [day for day in past if day.ds >= start and spread.column in day.distributions]
+        if spread.column not in figures.distributions or not known:
+            continue
+        units = [getattr(day, spread.unit) or 0 for day in (figures, *known)]
+        reference = total([day.distributions[spread.column] for day in known])
+        index = stability_index(figures.distributions[spread.column], reference, units=units[0], reference_units=sum(units[1:]))
+        if index is not None:
+            drift[spread.column], bins[spread.column] = index, number_of_bins(units[0], sum(units[1:]))
+    return drift, bins
 
 
 def usual_rows(builds: DayBuilds, day: date, days: int) -> float | None:
@@ -117,6 +227,7 @@ def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
     recorded = read is not None and all(name in counts for name in ADDENDS)
     return {
         **{name: counts.get(name) for name in ("read", *ADDENDS, "conflicting_duplicates", "late")},
+        "undeclared_columns": counts.get("undeclared_columns", 0),
         "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) if recorded and read is not None else None,
         "quarantined_share": _ratio(counts.get("quarantined"), read),
         "duplicate_share": _ratio(counts.get("duplicates"), read),
@@ -125,3 +236,8 @@ def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

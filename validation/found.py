@@ -11,8 +11,12 @@ from validation.suites import Check
 
 EXAMPLES = 5
 PASSED = {"not_null": "no null", "range": "all in range", "allowed": "all allowed", "unique": "no duplicate",
-          "point_in_time": "none later"}
+          "point_in_time": "none later", "longest": "none longer"}
 SHARES = ("_share", "_rate")
+RATIOS = ("rows_to_usual", "click_rate_to_usual", "history_mean")
+WORDS = {"usual_rows": "usual {} rows", "click_rate": "{}", "usual_click_rate": "usual {}", "missing_share": "share {}",
+         "drift_bins": "up to {} bins", "history_mean": "mean {}", "history_p50": "median {}", "history_p95": "95th percentile {}",
+         "history_max": "longest {}"}
 
 
 def found_of(check: Check, outcome: Mapping[str, Any] | None, days: Sequence[DayFigures], *,
@@ -41,21 +45,26 @@ def figure_text(name: str, value: float | None) -> str:
     """A figure, for people: shares as percents, whole numbers with thousands marked."""
     if value is None:
         return "none"
-    if name.endswith(SHARES):
+    outer = name.partition("(")[0]
+    if outer == "drift":
+        return f"{value:.3f}"
+    if outer == "missing_rise":
+        return f"{value * 100:+.2f} points"
+    if outer.endswith(SHARES):
         return f"{value:.2%}".replace("%", " %")
-    return f"{value:,.0f}" if float(value).is_integer() and name != "rows_to_usual" else f"{value:,.2f}"
+    return f"{value:,.0f}" if float(value).is_integer() and outer not in RATIOS else f"{value:,.2f}"
 
 
 def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[DayFigures]) -> str:
     name = check.arguments["column"]
     if check.name == "counts_recorded" and outcome["success"]:
         return "recorded"
-    values = {str(day.ds): getattr(day, name) for day in days}
+    values = {str(day.ds): day.figure(name) for day in days}
     applicable = {day: value for day, value in values.items() if value is not None}
     if not applicable:
-        return "nothing to judge" if outcome["success"] else "no such figure"
+        return _why_none(check, days) if outcome["success"] else "no such figure"
     if len(values) == 1:
-        return figure_text(name, next(iter(applicable.values())))
+        return figure_text(name, next(iter(applicable.values()))) + _beside(check, days[0])
     low, high = min(applicable.values()), max(applicable.values())
     spread = figure_text(name, low) + ("" if low == high else f" .. {figure_text(name, high)}")
     if outcome["success"]:
@@ -63,6 +72,22 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     bad = [str(index["ds"]) for index in outcome["result"].get("unexpected_index_list") or ()]
     named = ", ".join(f"{day} ({figure_text(name, values[day])})" for day in bad[:EXAMPLES])
     return f"{len(bad)} of {len(values)} days: {named}{', ...' if len(bad) > EXAMPLES else ''}"
+
+
+def _beside(check: Check, day: DayFigures) -> str:
+    """The figures that say more, in brackets."""
+    parts = [WORDS[name.partition("(")[0]].format(figure_text(name, value))
+             for name in check.beside if (value := day.figure(name)) is not None]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _why_none(check: Check, days: Sequence[DayFigures]) -> str:
+    """Why there was nothing to judge: comparisons need earlier days, and drift enough rows."""
+    if check.name == "drift" and any(day.compared_days for day in days):
+        return "nothing to compare with: too few rows, or the lake is too young"
+    if check.name in ("drift", "missing", "rows_as_usual", "click_rate_as_usual"):
+        return "nothing to compare with"
+    return "nothing to judge"
 
 
 def _found_columns(check: Check, columns: Sequence[str]) -> str:

@@ -1,19 +1,26 @@
-"""The index of all reports: a row a day, a column a table. Made again from the JSON files beside the reports."""
+"""The index of all reports: a calendar of days, each with a mark a table. Made again from the JSON files beside the reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
-from itertools import groupby
 from pathlib import Path
 
 from contracts.locations import Locations
+from contracts.periods import ONE_DAY
 from contracts.tables import TABLES, VALIDATED_TABLES
 from lake import locks
 from validation import markup
-from validation.verdict import Verdict, all_verdicts, range_name, write_atomically
+from validation.verdict import Status, Verdict, all_verdicts, figures_on, range_name, speaking, status_on, write_atomically
 
 Cells = dict[tuple[date, str], Verdict]
+
+SIGNS: dict[Status, str] = {"pass": "✓", "warn": "!", "fail": "✕", "accepted": "≈"}
+NO_SIGN = "·"
+GRAVITY: tuple[Status, ...] = ("fail", "warn", "accepted", "pass")
+MEANINGS: dict[Status, str] = {
+    "pass": "every check held", "warn": "a warning", "fail": "a check that stops the day failed", "accepted": "failed, and accepted"}
+WEEKDAYS = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
 def index_path(locations: Locations) -> Path:
@@ -29,50 +36,81 @@ def write_index(locations: Locations) -> Path:
     return index_path(locations)
 
 
-def cells_of(verdicts: Iterable[Verdict]) -> Cells:
-    """Which verdict speaks for a day of a table: the one over the fewest days, then the newest."""
-    cells: Cells = {}
-    for verdict in verdicts:
-        for day in verdict.days:
-            known = cells.get((day.ds, verdict.table))
-            if known is None or (len(verdict.days), -verdict.run_ts.timestamp()) < (len(known.days), -known.run_ts.timestamp()):
-                cells[day.ds, verdict.table] = verdict
-    return cells
-
-
 def render_index(verdicts: Iterable[Verdict]) -> str:
     """The page."""
     known = list(verdicts)
-    cells = cells_of(known)
-    newest = {(verdict.last_day, verdict.table): verdict for verdict in sorted(known, key=lambda verdict: verdict.run_ts)}
+    cells = speaking(known)
     if not cells:
         return markup.page("Data quality", "<header><h1>Data quality</h1><p>Nothing has been judged yet: "
                                          "<code>tributary validation run --ds DAY</code></p></header>")
+    newest = {(verdict.last_day, verdict.table): verdict for verdict in sorted(known, key=lambda verdict: verdict.run_ts)}
     days = sorted({day for day, _ in cells}, reverse=True)
     present = {table for _, table in cells}
     tables = [*(name for name in VALIDATED_TABLES if name in present), *sorted(present - set(VALIDATED_TABLES))]
-    titles = "".join(f'<th scope="col">{markup.text(table)}</th>' for table in tables)
-    body = []
-    for month, in_month in groupby(days, key=lambda day: f"{day:%B %Y}"):
-        body.append(f'<tr class="month"><th colspan="{len(tables) + 1}" scope="rowgroup">{markup.text(month)}</th></tr>')
-        body += [f'<tr><th scope="row">{day:%a} {day}</th>' + "".join(
-            f"<td>{_cell(cells.get((day, table)), day, newest)}</td>" for table in tables) + "</tr>" for day in in_month]
-    statuses = [verdict.status for verdict in cells.values()]
+    statuses = [status_on(verdict, day) for (day, _), verdict in cells.items()]
     summary = ", ".join(f"{statuses.count(status)} {status}" for status in ("pass", "warn", "fail", "accepted") if status in statuses)
-    header = (f"<header><h1>Data quality</h1><p>{len(days)} days, {days[-1]} .. {days[0]} · tables and days: {summary}</p>"
-              '<p class="soft">Each verdict leads to its report, with the rows of that day beside it; '
-              "↔ marks a report that covers several days.</p></header>")
-    grid = (f'<table class="index"><thead><tr><th scope="col">Day</th>{titles}</tr></thead><tbody>\n'
-            + "\n".join(body) + "\n</tbody></table>")
-    return markup.page("Data quality", f"{header}\n<section>{grid}</section>")
+    header = (f"<header><h1>Data quality</h1><p>{len(days)} days, {days[-1]} .. {days[0]}</p>"
+              f"<p>Tables and days: {summary}</p></header>")
+    months = sorted({day.replace(day=1) for day in days}, reverse=True)
+    grids = "\n".join(_month(first, tables, cells, newest) for first in months)
+    return markup.page("Data quality", "\n".join([
+        header, markup.section("Newest day of each table", _newest_days(tables, cells, newest)),
+        markup.section("Calendar", f'{_legend(tables)}<div class="months">\n{grids}\n</div>')]))
 
 
-def _cell(verdict: Verdict | None, day: date, newest: Cells) -> str:
+def _newest_days(tables: Sequence[str], cells: Cells, newest: Cells) -> str:
+    rows = []
+    for table in tables:
+        day = max(day for day, name in cells if name == table)
+        verdict = cells[day, table]
+        broken = [*verdict.failed("fail"), *verdict.failed("warn")]
+        found = ", ".join(result.id for result in broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        rows.append([f'<a href="{markup.text(_address(verdict, newest))}">{markup.text(table)}</a>', markup.text(day),
+                     markup.badge(verdict.status), f"{figures_on(verdict, day).rows:,}", markup.text(found)])
+    return markup.table(["Table", "Day", "Verdict", "Rows", "To look at"], rows, numbers=(3,), names=(0, 1, 2))
+
+
+def _legend(tables: Sequence[str]) -> str:
+    signs = [f'<li class="{status}"><span class="mark">{SIGNS[status]}</span>{MEANINGS[status]}</li>' for status in SIGNS]
+    signs.append(f'<li><span class="mark absent">{NO_SIGN}</span>not judged</li>')
+    places = [f'<li><span class="mark absent">{place}</span>{markup.text(table)}</li>' for place, table in enumerate(tables, 1)]
+    return (f'<div class="legend"><ul>{"".join(signs)}</ul><ul>{"".join(places)}</ul>'
+            '<p class="soft">A day has a mark for each table, in this order from left to right and down, and the colour of the '
+            "gravest of them. A mark leads to its report.</p></div>")
+
+
+def _month(first: date, tables: Sequence[str], cells: Cells, newest: Cells) -> str:
+    """A month as a grid of weeks, Monday first."""
+    after = (first.replace(day=28) + ONE_DAY * 4).replace(day=1)
+    squares = ['<td class="none"></td>'] * first.weekday()
+    squares += [_square(first + ONE_DAY * i, tables, cells, newest) for i in range((after - first).days)]
+    squares += ['<td class="none"></td>'] * (-len(squares) % 7)
+    weeks = "\n".join(f"<tr>{''.join(squares[i:i + 7])}</tr>" for i in range(0, len(squares), 7))
+    titles = "".join(f'<th scope="col">{name}</th>' for name in WEEKDAYS)
+    return (f'<table class="calendar"><caption>{markup.text(f"{first:%B %Y}")}</caption>'
+            f"<thead><tr>{titles}</tr></thead><tbody>\n{weeks}\n</tbody></table>")
+
+
+def _square(day: date, tables: Sequence[str], cells: Cells, newest: Cells) -> str:
+    found = [status_on(cells[day, table], day) for table in tables if (day, table) in cells]
+    if not found:
+        return f'<td class="none"><span class="date">{day.day}</span></td>'
+    gravest = next(status for status in GRAVITY if status in found)
+    marks = "".join(_mark(cells.get((day, table)), table, day, newest) for table in tables)
+    return f'<td class="{gravest}"><span class="date">{day.day}</span><span class="marks">{marks}</span></td>'
+
+
+def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> str:
     """One verdict; `newest` says by table and last day which one has the files named by that day."""
     if verdict is None:
-        return '<span class="rows">not judged</span>'
-    rows = next(figures.rows for figures in verdict.days if figures.ds == day)
-    several = f' <span title="covers {markup.text(verdict.period)}">↔</span>' if len(verdict.days) > 1 else ""
+        return f'<span class="mark absent" title="{markup.text(f"{table}, {day}: not judged")}">{NO_SIGN}</span>'
+    together = f", judged together with {verdict.period}" if len(verdict.days) > 1 else ""
+    status = status_on(verdict, day)
+    said = markup.text(f"{table}, {day}: {status}, {figures_on(verdict, day).rows:,} rows{together}")
+    return (f'<a class="mark {status}" href="{markup.text(_address(verdict, newest))}" title="{said}" aria-label="{said}">'
+            f"{SIGNS[status]}</a>")
+
+
+def _address(verdict: Verdict, newest: Cells) -> str:
     is_newest = newest[verdict.last_day, verdict.table] is verdict
-    address = f"{verdict.table}/{verdict.last_day if is_newest else range_name(verdict)}.html"
-    return f'<a href="{markup.text(address)}">{markup.badge(verdict.status)}</a>{several}<span class="rows">{rows:,} rows</span>'
+    return f"{verdict.table}/{verdict.last_day if is_newest else range_name(verdict)}.html"

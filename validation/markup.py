@@ -1,12 +1,11 @@
-"""Pieces of a self-contained HTML page: escaped text, tables, and plots drawn as images. No script, no address outside.
+"""Pieces of a self-contained HTML page: escaped text, tables, sections. No script, no address outside.
 
 Pages show log content, which is hostile: everything goes through `text`, and the page's policy forbids scripts and any
-request but for images inside the page.
+request. Colours are variables, so that light and dark differ in them alone; the pictures (`validation.pictures`) use the same.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 
@@ -15,17 +14,22 @@ from validation.masking import printable
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 STYLE = """
-:root { --ink: #1c2430; --soft: #5a6676; --line: #dde3ea; --paper: #ffffff; --back: #f4f6f9; --accent: #24569c;
-  --pass: #12633a; --pass-back: #e3f4ea; --warn: #7a4a00; --warn-back: #fdf0d5; --fail: #9b1c1c; --fail-back: #fde8e8; }
+:root { color-scheme: light dark;
+  --ink: #1c2430; --soft: #566273; --line: #dde3ea; --paper: #ffffff; --back: #f4f6f9; --accent: #24569c; --bar: #9db8dc;
+  --pass: #12633a; --pass-back: #d9f0e2; --warn: #7a4a00; --warn-back: #fbe6b8; --fail: #9b1c1c; --fail-back: #fbd5d5; }
+@media (prefers-color-scheme: dark) { :root {
+  --ink: #e3e8ef; --soft: #a0acbb; --line: #303b48; --paper: #18202a; --back: #0f151c; --accent: #8ab6f7; --bar: #4a6d9e;
+  --pass: #86dfae; --pass-back: #143d27; --warn: #f2c566; --warn-back: #4a3508; --fail: #ffa3a3; --fail-back: #5a1c1f; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 1140px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
 header { margin-bottom: 20px; }
-h1 { font-size: 25px; line-height: 1.25; margin: 4px 0 8px; }
+h1 { font-size: 25px; line-height: 1.3; margin: 4px 0 8px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 0 0 12px; }
-p { margin: 6px 0; }
+h3 { font-size: 15px; margin: 22px 0 6px; overflow-wrap: anywhere; }
+p { margin: 6px 0; overflow-wrap: anywhere; }
 a { color: var(--accent); }
-a:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+a:focus-visible, summary:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .soft { color: var(--soft); font-size: 13.5px; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin: 16px 0;
   overflow-x: auto; }
@@ -40,24 +44,53 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px;
   border-bottom: 2px solid var(--line); padding: 6px 12px 6px 0; }
-td { border-bottom: 1px solid var(--line); padding: 6px 12px 6px 0; vertical-align: top; min-width: 60px; }
-td:last-child { min-width: 190px; }
+td { border-bottom: 1px solid var(--line); padding: 6px 12px 6px 0; vertical-align: top; overflow-wrap: anywhere; }
+tr:last-child td { border-bottom: 0; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.name, td.name code { white-space: nowrap; overflow-wrap: normal; }
-summary { cursor: pointer; color: var(--soft); font-size: 13.5px; margin: 12px 0 4px; }
-.index tbody th { color: var(--ink); font-weight: 600; border-bottom: 1px solid var(--line); white-space: nowrap; }
-tr:last-child td, .index tr:last-child th[scope=row] { border-bottom: 0; }
+summary { cursor: pointer; color: var(--soft); font-size: 13.5px; margin: 14px 0 4px; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+pre { background: var(--back); border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px; margin: 6px 0; overflow-x: auto; }
+pre code { white-space: pre-wrap; }
 .plots { display: flex; flex-wrap: wrap; gap: 20px; margin-top: 20px; }
-.plots figure { margin: 0; flex: 1 1 440px; }
-.plots img { width: 100%; height: auto; display: block; }
+.plots figure { margin: 0; flex: 1 1 280px; max-width: 520px; }
+.plots svg { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: 13.5px; margin-bottom: 4px; }
-.index td, .index th { padding: 5px 14px 5px 0; min-width: 0; }
-.index thead th { position: sticky; top: 0; background: var(--paper); }
-.index a { text-decoration: none; }
-.index a:hover, .index a:focus-visible { text-decoration: underline; }
-.index .month th { color: var(--soft); padding-top: 18px; font-size: 13.5px; }
-.rows { color: var(--soft); font-size: 13px; margin-left: 8px; font-variant-numeric: tabular-nums; white-space: nowrap; }
+svg text { fill: var(--soft); font-size: 11px; }
+svg .grid { stroke: var(--line); } svg .bound { stroke: var(--soft); stroke-dasharray: 2 3; }
+svg .trace { fill: none; stroke: var(--bar); stroke-width: 1.6; stroke-linejoin: round; }
+svg .past { fill: var(--bar); } svg .now { fill: var(--accent); }
+svg .held { fill: var(--pass); } svg .warned { fill: var(--warn); } svg .broke { fill: var(--fail); }
+svg.spark { display: block; width: 124px; height: 28px; }
+.months { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 26px; }
+.calendar { table-layout: fixed; border-collapse: separate; border-spacing: 3px; }
+.calendar caption { text-align: left; font-weight: 600; padding: 0 0 4px 3px; }
+.calendar th { padding: 0; text-align: center; border: 0; font-size: 12px; }
+.calendar td { border: 1px solid var(--line); border-radius: 6px; padding: 2px 3px 4px; height: 52px; }
+.calendar td.none { border-color: transparent; }
+.calendar td.pass, .calendar td.warn, .calendar td.fail, .calendar td.accepted { border-color: currentColor; }
+.date { display: block; font-size: 12px; font-variant-numeric: tabular-nums; line-height: 1.4; }
+.none .date { color: var(--soft); }
+.marks { display: grid; grid-template-columns: repeat(2, 1fr); gap: 2px; }
+.mark { display: block; border-radius: 4px; text-align: center; font-size: 12px; font-weight: 700; line-height: 18px; min-height: 18px;
+  text-decoration: none; background: var(--paper); }
+a.mark:hover { outline: 2px solid currentColor; }
+.mark.absent { background: transparent; color: var(--soft); }
+.legend { display: flex; flex-wrap: wrap; gap: 14px 34px; align-items: flex-start; }
+.legend ul { list-style: none; margin: 0; padding: 0; }
+.legend li { display: flex; gap: 8px; align-items: center; margin: 3px 0; font-size: 13.5px; }
+.legend .mark { width: 26px; border: 1px solid currentColor; }
+.legend li.pass, .legend li.warn, .legend li.fail, .legend li.accepted { background: transparent; }
+@media (max-width: 680px) {
+  main { padding: 16px 10px 40px; } section { padding: 12px 10px; }
+  .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .stack, .stack tbody, .stack tr, .stack td { display: block; width: 100%; }
+  .stack tr { border-bottom: 1px solid var(--line); padding: 8px 0; } .stack tr:last-child { border-bottom: 0; }
+  .stack td, .stack td.number { border: 0; padding: 2px 0; text-align: left; display: flex; gap: 8px; }
+  .stack td.name, .stack td.name code { white-space: normal; overflow-wrap: anywhere; }
+  .stack td::before { content: attr(data-label); flex: 0 0 92px; color: var(--soft); font-size: 12.5px; line-height: 1.7; }
+  .stack td > span { min-width: 0; } .stack td.empty { display: none; }
+}
 """
 
 
@@ -87,7 +120,7 @@ def cards(values: Sequence[tuple[str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), names: Sequence[int] = ()) -> str:
-    """A table.
+    """A table; on a narrow screen each row becomes a block of named values.
 
     Args:
         head: column titles; escaped here.
@@ -95,63 +128,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequen
         numbers: indices of columns of numbers, set to the right.
         names: indices of columns that are not broken over lines.
     """
-    def kind(index: int) -> str:
-        return ' class="number"' if index in numbers else ' class="name"' if index in names else ""
+    def kind(index: int, cell: str = "") -> str:
+        classes = [name for name, there in (("number", index in numbers), ("name", index in names), ("empty", not cell)) if there]
+        return f' class="{" ".join(classes)}"' if classes else ""
 
-    titles = "".join(f'<th scope="col"{kind(i)}>{text(title)}</th>' for i, title in enumerate(head))
-    lines = ("<tr>" + "".join(f"<td{kind(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
+    titles = "".join(f'<th scope="col"{kind(i, title)}>{text(title)}</th>' for i, title in enumerate(head))
+    lines = ("<tr>" + "".join(f'<td{kind(i, cell)} data-label="{text(head[i])}"><span>{cell}</span></td>' for i, cell in enumerate(row))
+             + "</tr>" for row in rows)
+    return f'<table class="stack"><thead><tr>{titles}</tr></thead><tbody>\n' + "\n".join(lines) + "\n</tbody></table>"
 
 
 def section(title: str, body: str) -> str:
     return f"<section>\n<h2>{text(title)}</h2>\n{body}\n</section>"
 
 
-WIDTH, HEIGHT = 520, 190
-LEFT, RIGHT, TOP, BOTTOM = 62, 10, 12, 26
-INK, GRID, BAR, BAR_NOW = "#5a6676", "#dde3ea", "#9db8dc", "#24569c"
-
-
-def plot(kind: str, labels: Sequence[str], values: Sequence[float], *, caption: str, ticks: Sequence[tuple[float, str]],
-         strong: Sequence[bool]) -> str:
-    """A small plot as an image inside the page.
-
-    Args:
-        kind: `bars` or `line`.
-        labels: one a value, along the bottom; the first, middle and last are written.
-        values: >= 0.
-        caption: said above it, and to who cannot see it.
-        ticks: (value, label) of the horizontal lines; the largest is the top.
-        strong: which values belong to the days of the report, drawn darker.
-    """
-    top = max([value for value, _ in ticks] + [1e-12])
-    inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    step = inner_width / max(len(values), 1)
-
-    def x(index: float) -> float:
-        return LEFT + (index + 0.5) * step
-
-    def y(value: float) -> float:
-        return TOP + inner_height * (1 - value / top)
-
-    marks = [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="{GRID}"/>'
-             f'<text x="{LEFT - 8}" y="{y(v) + 4:.1f}" text-anchor="end">{text(label)}</text>' for v, label in ticks]
-    if kind == "bars":
-        marks += [f'<rect x="{x(i) - step * 0.36:.1f}" y="{y(v):.1f}" width="{step * 0.72:.1f}" height="{max(y(0) - y(v), 0):.1f}" rx="1.5"'
-                  f' fill="{BAR_NOW if now else BAR}"/>' for i, (v, now) in enumerate(zip(values, strong, strict=True))]
-    else:
-        points = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(values))
-        marks.append(f'<polyline points="{points}" fill="none" stroke="{BAR}" stroke-width="2"/>')
-        marks += [f'<circle cx="{x(i):.1f}" cy="{y(v):.1f}" r="{3.6 if now else 2.6}" fill="{BAR_NOW if now else BAR}"/>'
-                  for i, (v, now) in enumerate(zip(values, strong, strict=True))]
-    places = sorted({0, (len(labels) - 1) // 2, len(labels) - 1}) if len(labels) > 2 else range(len(labels))
-    for i in places:
-        anchor = "middle" if len(labels) < 3 or 0 < i < len(labels) - 1 else "start" if i == 0 else "end"
-        edge = x(i) + (-step * 0.36 if anchor == "start" else step * 0.36 if anchor == "end" else 0)
-        marks.append(f'<text x="{edge:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{text(labels[i])}</text>')
-    drawing = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="system-ui, DejaVu Sans, sans-serif"'
-               f' font-size="11.5" fill="{INK}">{"".join(marks)}</svg>')
-    encoded = base64.b64encode(drawing.encode()).decode()
-    spoken = f"{caption}: " + ", ".join(f"{label} {value:.6g}" for label, value in zip(labels, values, strict=True))
-    return (f'<figure><figcaption>{text(caption)}</figcaption>'
-            f'<img width="{WIDTH}" height="{HEIGHT}" alt="{text(spoken)}" src="data:image/svg+xml;base64,{encoded}"></figure>')
+def listing(code: object) -> str:
+    """A line to copy, whole however narrow the screen."""
+    return f"<pre><code>{text(code)}</code></pre>"

@@ -1,4 +1,4 @@
-"""What a day's quarantine holds, for the report: how many rows broke which rule, and a few of them."""
+"""What a day's quarantine holds, for the report: how many rows broke which rule, a few of them, and how to find them all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.features import Log
 from contracts.locations import Locations
 from contracts.tables import TABLES
 from lake.reader import LakeReader
@@ -14,25 +18,41 @@ from validation.masking import printable, shown
 from validation.suites import log_of
 
 ROWS_SHOWN = 20
-COLUMNS = ("rule", "field", "expected", "found", "file", "ds")
-RuleCount = tuple[str, str, int]
+COLUMNS = ("found", "file", "ds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRule:
+    """Bad rows of one rule and field.
+
+    Attributes:
+        rule, field, expected: of the quarantine, as they may be shown.
+        count: how many rows.
+        rows: a few of them, values of `COLUMNS` as they may be shown.
+        finder: a line of PySpark that reads all of them.
+    """
+
+    rule: str
+    field: str
+    expected: str
+    count: int
+    rows: tuple[tuple[str, ...], ...]
+    finder: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """Bad rows of a log.
+    """Bad rows of a log, the rule with most rows first; every rule has its turn in the `ROWS_SHOWN` rows that are shown."""
 
-    Attributes:
-        rules: (rule, field, rows), most rows first.
-        rows: up to `ROWS_SHOWN` of them, values of `COLUMNS` as they may be shown; every rule has its turn.
-    """
-
-    rules: tuple[RuleCount, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    rules: tuple[BrokenRule, ...] = ()
 
     @property
     def total(self) -> int:
-        return sum(count for _, _, count in self.rules)
+        return sum(rule.count for rule in self.rules)
+
+    @property
+    def rows_shown(self) -> int:
+        return sum(len(rule.rows) for rule in self.rules)
 
 
 def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> Quarantined | None:
@@ -40,17 +60,58 @@ def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> 
     log = log_of(TABLES[table])
     if log is None:
         return None
-    found = LakeReader(locations).read("quarantine", columns=COLUMNS, where={"log": log, "ds": list(days)}).to_pylist()
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in sorted(found, key=lambda row: (str(row["ds"]), row["file"], str(row["found"]))):
-        groups.setdefault((row["rule"], row["field"]), []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    rules = tuple((printable(rule), printable(field), len(rows)) for (rule, field), rows in ordered)
-    turns = [(turn, place, row) for place, (_, rows) in enumerate(ordered) for turn, row in enumerate(rows[:ROWS_SHOWN])]
-    chosen = [row for _, _, row in sorted(turns, key=lambda item: item[:2])[:ROWS_SHOWN]]
-    return Quarantined(rules=rules, rows=tuple(_shown(row, table) for row in chosen))
+    found = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
+    if not found.num_rows:
+        return Quarantined()
+    groups = found.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
+    groups.sort(key=lambda group: (-group["count_all"], group["rule"], group["field"]))
+    several = len(groups) > len({group["rule"] for group in groups})
+    shares = _turns([group["count_all"] for group in groups])
+    return Quarantined(rules=tuple(
+        _broken_rule(group, _some_rows(found, group, shown_rows), table,
+                     finder(locations, log, days, group["rule"], group["field"] if several else None))
+        for group, shown_rows in zip(groups, shares, strict=True)))
 
 
-def _shown(row: dict[str, Any], table: str) -> tuple[str, ...]:
-    found = shown(row["found"], fields=[row["field"]], columns=TABLES[table].column_names)
-    return tuple(printable(str(row[name])) if name != "found" else found for name in COLUMNS)
+def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, field: str | None = None) -> str:
+    """A line of PySpark that reads the rows; rule and field are quoted for SQL, and the whole for Python."""
+    conditions = [f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'", f"log = {_sql(log)}",
+                  f"rule = {_sql(rule)}", *([f"field = {_sql(field)}"] if field is not None else [])]
+    path = _python(str(locations.table("quarantine").absolute()))
+    return f'spark.read.format("delta").load({path}).where({_python(" AND ".join(conditions))})'
+
+
+def _sql(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _python(value: str) -> str:
+    """A double-quoted literal in ASCII."""
+    return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+def _turns(counts: Sequence[int]) -> list[int]:
+    """How many rows of each rule are shown: one each in turn, until all have had theirs or the rows are enough."""
+    shares = [0] * len(counts)
+    while sum(shares) < min(ROWS_SHOWN, sum(counts)):
+        for i, count in enumerate(counts):
+            if shares[i] < count and sum(shares) < ROWS_SHOWN:
+                shares[i] += 1
+    return shares
+
+
+def _some_rows(found: pa.Table, group: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """The first rows of a rule by day, file and value: the same ones whenever asked."""
+    if not count:
+        return []
+    own = found.filter(pc.and_(pc.equal(found["rule"], group["rule"]), pc.equal(found["field"], group["field"])))
+    order = pc.select_k_unstable(own, k=count, sort_keys=[("ds", "ascending"), ("file", "ascending"), ("found", "ascending")])
+    return own.take(order).to_pylist()
+
+
+def _broken_rule(group: dict[str, Any], rows: Sequence[dict[str, Any]], table: str, line: str) -> BrokenRule:
+    columns = TABLES[table].column_names
+    cells = tuple((shown(row["found"], fields=[row["field"]], columns=columns), printable(str(row["file"])), str(row["ds"]))
+                  for row in rows)
+    return BrokenRule(rule=printable(group["rule"]), field=printable(group["field"]), count=group["count_all"], rows=cells, finder=line,
+                      expected=printable(str(rows[0]["expected"])) if rows else "")

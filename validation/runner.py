@@ -8,19 +8,21 @@ details of all take 53 jobs and 5 s), then the failed ones alone with counts and
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import BadInput, ParentMissing
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
+from contracts.settings import Deployment
 from contracts.tables import Table, owner_key
 from lake.reader import LakeReader
-from validation.figures import DayBuilds, DayFigures, Measured, day_figures
+from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
 from validation.found import found_of
-from validation.suites import DEFAULT_THRESHOLDS, Check, Thresholds, derive_suite, judged_table, log_behind, log_of
+from validation.suites import HISTORIES, Check, derive_suite, judged_table, log_behind
+from validation.thresholds import DEFAULT_THRESHOLDS, Thresholds
+from validation.trailing import known_before, week_before
 from validation.verdict import Result, Verdict, read_verdict
 
 if TYPE_CHECKING:
@@ -36,20 +38,25 @@ WITH_EXAMPLES = {"result_format": "BASIC", "partial_unexpected_count": 20}
 BY_DAY = {"result_format": "COMPLETE", "unexpected_index_column_names": ["ds"]}  # one row a day: harmless here
 
 
-def run(spark: SparkSession, locations: Locations, table: str, day: date, *, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Verdict:
+def run(spark: SparkSession, locations: Locations, table: str, day: date, *, deployment: Deployment | None = None,
+        thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Verdict:
     """Judges one day of a table; see `run_range`."""
-    return run_range(spark, locations, table, day, day, thresholds=thresholds)
+    return run_range(spark, locations, table, day, day, deployment=deployment, thresholds=thresholds)
 
 
-def run_range(spark: SparkSession, locations: Locations, table: str, first: date, last: date, *,
+def run_range(spark: SparkSession, locations: Locations, table: str, first: date, last: date, *, deployment: Deployment | None = None,
               thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Verdict:
     """Judges days `first` .. `last` of a table at once: the rows of all days together, the figures day by day.
+
+    Each day is compared with the days before it, as they were judged; those that were not are measured here, and where
+    they were never built, there is nothing to compare with.
 
     Args:
         spark: a session, classic or Spark Connect.
         locations: the deployment's paths.
         table: a table whose partitions are days.
         first, last: the days, both inclusive.
+        deployment: the deployment's settings; by default those of its home folder.
         thresholds: bounds that no contract states.
 
     Returns:
@@ -60,35 +67,79 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
         ParentMissing: a day was never built; the message names the command that builds it.
     """
     contract = judged_table(table)
+    settings = deployment or Deployment.load(locations.home)
     builds = require_builds(locations, table, first, last, usual_days=thresholds.usual_days)
     checks = derive_suite(contract, thresholds)
-    with _rows_of(spark, locations, contract, first, last) as rows:
-        measured = _measure(rows)
-        days = tuple(day_figures(contract, day, measured.get(day, Measured()), builds, usual_days=thresholds.usual_days)
-                     for day in days_between(first, last + ONE_DAY))
+    wanted = list(days_between(first, last + ONE_DAY))
+    before = _days_before(spark, locations, contract, builds, first, settings, thresholds)
+    rows = _rows_of(spark, locations, contract, wanted).persist()  # Great Expectations reads them several times
+    try:
+        days = _figures(spark, locations, rows, contract, wanted, builds, before, settings, thresholds)
         results = _judge(checks, rows, days)
-    digests = {owner_key(ds=day): builds.own[day]["digest"] for day in days_between(first, last + ONE_DAY)}
+    finally:
+        rows.unpersist()
+    digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
     earlier = read_verdict(locations, table, last)
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
     return Verdict(table=table, first_day=first, last_day=last, run_ts=datetime.now(UTC), results=results, days=days,
                    digests=digests, acceptance=kept)
 
 
+def _rows_of(spark: SparkSession, locations: Locations, table: Table, days: Sequence[date]) -> DataFrame:
+    from validation.measuring import load_days
+
+    return load_days(spark, locations, table.name, days)
+
+
+def _days_before(spark: SparkSession, locations: Locations, table: Table, builds: DayBuilds, first: date, deployment: Deployment,
+                 thresholds: Thresholds) -> list[DayFigures]:
+    """Figures of the days before the first one: kept ones, and of the others as much as a comparison needs."""
+    from validation.measuring import measure
+
+    known = known_before(locations, table, builds.own, first, thresholds.usual_days)
+    unknown = [day for day in builds.own if day < first and day not in known and builds.own[day]["row_cnt"]]
+    if unknown:
+        rows = _rows_of(spark, locations, table, unknown)
+        for day, measured in measure(rows, table, deployment, most_rows=_most_rows(builds, unknown)).items():
+            known[day] = day_figures(table, day, measured, builds, usual_days=thresholds.usual_days)
+    return list(known.values())
+
+
+def _figures(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], builds: DayBuilds,
+             before: Sequence[DayFigures], deployment: Deployment, thresholds: Thresholds) -> tuple[DayFigures, ...]:
+    """Figures of the days, each compared with its own week before."""
+    from validation.measuring import measure_all
+
+    usual_days = thresholds.usual_days
+    measured = measure_all(spark, locations, rows, table, days, deployment, most_rows=_most_rows(builds, days), usual_days=usual_days)
+    alone = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
+    return tuple(compared(table, figures, week_before([*before, *alone], figures.ds, usual_days), history_start=deployment.history_start)
+                 for figures in alone)
+
+
+def _most_rows(builds: DayBuilds, days: Sequence[date]) -> int:
+    return max(int(builds.own[day]["row_cnt"]) for day in days)
+
+
 def require_builds(locations: Locations, table: str, first: date, last: date, *, usual_days: int = 0) -> DayBuilds:
-    """Build records of the days, and for a log those of `usual_days` days before, as far as they exist.
+    """Build records of the days, and of `usual_days` days before, as far as they exist.
 
     Raises:
         BadInput: no such table, or `last` before `first`.
-        ParentMissing: a day of the table, or of the log behind its samples, was never built.
+        ParentMissing: a day of the table, or of the log and the histories behind its samples, was never built.
     """
     contract = judged_table(table)
     if last < first:
         raise BadInput("--to", "to", expected=f"a day not before {first}", found=last)
     reader = LakeReader(locations)
     wanted = list(days_between(first, last + ONE_DAY))
-    before = list(days_between(first - ONE_DAY * usual_days, first)) if log_of(contract) else []
+    before = list(days_between(first - ONE_DAY * usual_days, first))
+    own = _builds(reader, table, wanted, before)
     behind = log_behind(contract)
-    return DayBuilds(own=_builds(reader, table, wanted, before), log=_builds(reader, behind, wanted, []) if behind else {})
+    if behind is None:
+        return DayBuilds(own=own, log={})
+    _builds(reader, HISTORIES, wanted, [])
+    return DayBuilds(own=own, log=_builds(reader, behind, wanted, before))
 
 
 def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Sequence[date]) -> dict[date, dict[str, Any]]:
@@ -101,32 +152,6 @@ def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Se
     return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
 
 
-@contextmanager
-def _rows_of(spark: SparkSession, locations: Locations, table: Table, first: date, last: date) -> Iterator[DataFrame]:
-    """The days' rows, persisted while in use: Great Expectations reads them several times."""
-    from pyspark.sql import functions as F
-
-    loaded = spark.read.format("delta").load(str(locations.table(table.name)))
-    rows = loaded.where(F.col("ds").between(F.lit(first), F.lit(last))).persist()
-    try:
-        yield rows
-    finally:
-        rows.unpersist()
-
-
-def _measure(rows: DataFrame) -> dict[date, Measured]:
-    """One pass by day, which also fills the persisted rows."""
-    from pyspark.sql import functions as F
-
-    figures = [F.count(F.lit(1)).alias("rows")]
-    if "click" in rows.columns:
-        figures.append(F.sum("click").alias("clicks"))
-    if "history_end" in rows.columns:
-        figures.append(F.count_if(F.col("history_end") > 0).alias("with_history"))
-    collected = [row.asDict() for row in rows.groupBy("ds").agg(*figures).collect()]
-    return {row.pop("ds"): Measured(**row) for row in collected}
-
-
 def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures]) -> tuple[Result, ...]:
     """Results of all checks, in their order."""
     total = sum(day.rows for day in days)
@@ -136,21 +161,24 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures])
     failed = [check for check in on_rows if not outcomes[check.id]["success"]]
     if failed:
         outcomes |= _expect(failed, rows, WITH_EXAMPLES)
-    outcomes |= _expect(on_figures, _figures_frame(days), BY_DAY)
+    outcomes |= _expect(on_figures, _figures_frame(on_figures, days), BY_DAY)
     return tuple(
         Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
                success=check.id in outcomes and outcomes[check.id]["success"],
-               found=found_of(check, outcomes.get(check.id), days, total_rows=total, columns=rows.columns))
+               found=found_of(check, outcomes.get(check.id), days, total_rows=total, columns=rows.columns),
+               figure=check.figure, low=check.arguments.get("min_value") if check.figure else None,
+               high=check.arguments.get("max_value") if check.figure else None)
         for check in checks
     )
 
 
-def _figures_frame(days: Iterable[DayFigures]) -> Any:
-    """One row a day; a figure that does not apply is null, which no bound judges."""
+def _figures_frame(checks: Iterable[Check], days: Iterable[DayFigures]) -> Any:
+    """One row a day, with the figures that the checks judge; one that does not apply is null, which no bound judges."""
     import pandas as pd
 
-    frame = pd.DataFrame([{name: getattr(day, name) for name in DayFigures.__dataclass_fields__} for day in days])
-    return frame.astype({name: float for name in frame.columns if name != "ds"} | {"ds": str})
+    names = list(dict.fromkeys(str(check.figure) for check in checks))
+    frame = pd.DataFrame([{"ds": str(day.ds)} | {name: day.figure(name) for name in names} for day in days])
+    return frame.astype({name: float for name in names})
 
 
 def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,10 +13,13 @@ from typing import Any, Literal
 from contracts.errors import BadInput
 from contracts.features import LOGS, Log
 from contracts.tables import TABLES, Column, Table
+from validation.distributions import distributions_of
+from validation.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 Severity = Literal["fail", "warn"]
 Subject = Literal["rows", "figures"]
 
+HISTORIES = "user_histories"
 NESTED_TYPES = ("array<", "struct<", "map<")  # no expectation on single values applies; their producers test them
 
 
@@ -32,6 +35,7 @@ class Check:
         subject: what it is judged on: the table's rows, or the figures of each day.
         expectation: class name in `great_expectations.expectations`.
         arguments: its arguments, as JSON values.
+        beside: figures that say more about the one judged: told with what was found.
     """
 
     name: str
@@ -41,10 +45,16 @@ class Check:
     subject: Subject = "rows"
     expectation: str
     arguments: Mapping[str, Any]
+    beside: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return self.name if self.field is None else f"{self.name}({self.field})"
+
+    @property
+    def figure(self) -> str | None:
+        """The figure that it judges, if one: its picture over time."""
+        return self.arguments["column"] if self.subject == "figures" else None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -53,41 +63,6 @@ class Check:
             return frozenset()
         named = [self.arguments[key] for key in ("column", "column_A", "column_B") if key in self.arguments]
         return frozenset([*named, *self.arguments.get("column_list", ())])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Bounds that no contract states; shares are of the rows read.
-
-    Attributes:
-        quarantined_share_warn, quarantined_share_fail: largest share of quarantined rows.
-        duplicate_share_warn: largest share of duplicate rows.
-        usual_days: how many days before a day its row count is compared with.
-        rows_to_usual_warn: lowest and highest ratio of a day's rows to the median of those days.
-        click_rate_warn: lowest and highest click rate.
-        history_share_warn: smallest share of samples whose user has a history.
-    """
-
-    quarantined_share_warn: float = 0.01
-    quarantined_share_fail: float = 0.20
-    duplicate_share_warn: float = 0.05
-    usual_days: int = 7
-    rows_to_usual_warn: tuple[float, float] = (0.5, 2.0)
-    click_rate_warn: tuple[float, float] = (0.001, 0.95)
-    history_share_warn: float = 0.01
-
-    def __post_init__(self) -> None:
-        shares = ("quarantined_share_warn", "quarantined_share_fail", "duplicate_share_warn", "history_share_warn")
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput("thresholds", name, expected="a share, 0 .. 1", found=getattr(self, name))
-        for name in ("rows_to_usual_warn", "click_rate_warn"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise BadInput("thresholds", name, expected="a lowest value not above the highest", found=(low, high))
-
-
-DEFAULT_THRESHOLDS = Thresholds()
 
 
 def judged_table(name: str) -> Table:
@@ -116,12 +91,14 @@ def derive_suite(table: Table, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> t
     """All checks of a table, in the order in which a report lists them."""
     checks = [*_table_checks(table), *(check for column in table.columns for check in _column_checks(table, column))]
     if log_of(table) is not None:
-        checks += _log_checks(thresholds)
+        checks += _log_checks(table, thresholds)
     if log_behind(table) is not None:
         checks += _sample_checks(thresholds)
+    if table.name == HISTORIES:
+        checks += _history_checks()
     if any(column.name == "click" for column in table.columns):
-        checks.append(_between("click_rate", "click_rate", thresholds.click_rate_warn, severity="warn", field="click",
-                               expected=f"a click rate of {_span(*thresholds.click_rate_warn)}"))
+        checks += _click_checks(thresholds)
+    checks += _checks_against_the_week(table, thresholds)
     ids = [check.id for check in checks]
     assert len(set(ids)) == len(ids), f"{table.name}: a check is derived twice"
     return tuple(checks)
@@ -162,24 +139,41 @@ def _column_checks(table: Table, column: Column) -> list[Check]:
         checks.append(Check(name="allowed", field=column.name, expected=f"one of {', '.join(map(str, column.allowed))}",
                             expectation="ExpectColumnValuesToBeInSet",
                             arguments={"column": column.name, "value_set": list(column.allowed)}))
+    if column.longest is not None:
+        checks.append(Check(name="longest", field=column.name, expected=f"at most {column.longest:,} characters",
+                            expectation="ExpectColumnValueLengthsToBeBetween",
+                            arguments={"column": column.name, "max_value": column.longest}))
     return checks
 
 
-def _log_checks(limits: Thresholds) -> list[Check]:
+def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
     low, high = limits.rows_to_usual_warn
-    return [
+    checks = [
         Check(name="counts_recorded", subject="figures", expected="the build records rows read, kept, duplicate and quarantined",
               expectation="ExpectColumnValuesToNotBeNull", arguments={"column": "rows_unaccounted"}),
         _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined: 0 rows lost"),
+        _between("event_day", "rows_outside_day", (0, 0), field="event_ts",
+                 expected="0 rows of another day than ds, or, where late, beyond the allowed lateness"),
         _between("quarantined", "quarantined_share", (None, limits.quarantined_share_fail),
                  expected=f"at most {_percent(limits.quarantined_share_fail)} of the rows read in quarantine"),
         _between("quarantined_some", "quarantined_share", (None, limits.quarantined_share_warn), severity="warn",
                  expected=f"at most {_percent(limits.quarantined_share_warn)} of the rows read in quarantine"),
         _between("duplicates", "duplicate_share", (None, limits.duplicate_share_warn), severity="warn",
                  expected=f"at most {_percent(limits.duplicate_share_warn)} of the rows read are duplicates"),
-        _between("rows_as_usual", "rows_to_usual", (low, high), severity="warn",
+        _between("late", "late_share", (None, limits.late_share_warn), severity="warn",
+                 expected=f"at most {_percent(limits.late_share_warn)} of the rows of an earlier day"),
+        _between("undeclared_columns", "undeclared_columns", (None, 0), severity="warn",
+                 expected="0 columns in the landing files that the contract does not know"),
+        _between("rows_as_usual", "rows_to_usual", (low, high), severity="warn", beside=("usual_rows",),
                  expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before"),
     ]
+    if log_of(table) == "ad":
+        checks += [
+            _between(f"shared_{entity}s", f"shared_{entity}s_share", (share, None), severity="warn", field=f"{entity}_id",
+                     expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
+                              f"{limits.usual_days} days before")
+            for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))]
+    return checks
 
 
 def _sample_checks(limits: Thresholds) -> list[Check]:
@@ -188,15 +182,57 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
               expectation="ExpectColumnPairValuesAToBeGreaterThanB",
               arguments={"column_A": "event_ts", "column_B": "sample_ts", "or_equal": True}),
         _between("rows_of_log", "rows_off_log", (0, 0), expected="one row for each row of the log that is not late: 0 rows off"),
+        _between("history_ends_inside", "rows_beyond_history", (0, 0), field="history_end", beside=("history_max",),
+                 expected="0 rows that see more behaviours than their user's history of the day holds"),
+        _between("nothing_later_seen", "rows_seeing_ahead", (0, 0), field="history_end",
+                 expected="0 rows that see a behaviour younger than sample_ts less the feedback delay"),
+        _between("nothing_earlier_unseen", "rows_seeing_less", (0, 0), field="history_end",
+                 expected="0 rows that do not see a behaviour old enough to be seen"),
         _between("history", "history_share", (limits.history_share_warn, None), severity="warn", field="history_end",
+                 beside=("history_mean", "history_p50", "history_p95", "history_max"),
                  expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history"),
     ]
 
 
+def _history_checks() -> list[Check]:
+    return [
+        _between("sorted", "rows_unsorted", (0, 0), field="behaviours", expected="0 histories out of order, oldest first"),
+        _between("nothing_after_the_day", "rows_after_day", (0, 0), field="behaviours",
+                 expected="0 histories with a behaviour after the day"),
+        _between("length", "history_max", (1, None), severity="warn", field="behaviours",
+                 beside=("history_mean", "history_p50", "history_p95"), expected="at least one behaviour in the longest history"),
+    ]
+
+
+def _click_checks(limits: Thresholds) -> list[Check]:
+    low, high = limits.click_rate_to_usual_warn
+    return [
+        _between("click_rate", "click_rate", limits.click_rate_warn, severity="warn", field="click",
+                 expected=f"a click rate of {_span(*limits.click_rate_warn)}"),
+        _between("click_rate_as_usual", "click_rate_to_usual", (low, high), severity="warn", field="click",
+                 beside=("click_rate", "usual_click_rate"),
+                 expected=f"{low:g} .. {high:g} times the click rate of up to {limits.usual_days} days before"),
+    ]
+
+
+def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
+    """Missing rates of what may be null, and drift; nested columns have neither."""
+    missing = [
+        _between("missing", f"missing_rise({column.name})", (None, limits.missing_rise_warn), severity="warn", field=column.name,
+                 beside=(f"missing_share({column.name})",),
+                 expected=f"at most {limits.missing_rise_warn * 100:g} points more nulls than in up to {limits.usual_days} days before")
+        for column in table.columns if column.nullable and not column.type.startswith(NESTED_TYPES)]
+    return missing + [
+        _between("drift", f"drift({spread.column})", (None, limits.drift_warn), severity="warn", field=spread.column,
+                 beside=(f"drift_bins({spread.column})",),
+                 expected=f"a stability index of at most {limits.drift_warn:g} against up to {limits.usual_days} days before")
+        for spread in distributions_of(table)]
+
+
 def _between(name: str, figure: str, bounds: tuple[float | None, float | None], *, expected: str,
-             severity: Severity = "fail", field: str | None = None) -> Check:
+             severity: Severity = "fail", field: str | None = None, beside: tuple[str, ...] = ()) -> Check:
     low, high = bounds
-    return Check(name=name, field=field, severity=severity, expected=expected, subject="figures",
+    return Check(name=name, field=field, severity=severity, expected=expected, subject="figures", beside=beside,
                  expectation="ExpectColumnValuesToBeBetween", arguments={"column": figure, "min_value": low, "max_value": high})
 
 

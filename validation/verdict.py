@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -12,17 +12,24 @@ from typing import Any, Literal
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.periods import ONE_DAY, days_between
+from contracts.periods import ONE_DAY
 from validation.figures import DayFigures
 from validation.suites import Severity
 
+State = Literal["pass", "warn", "fail"]
 Status = Literal["pass", "warn", "fail", "accepted"]
+LATER_FILES = 31
 FORMAT = 1  # of the JSON file; raised when an older one can no longer be read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One check, judged: a row of `quality_results`."""
+    """One check, judged: a row of `quality_results`.
+
+    Attributes:
+        figure: the figure that was judged, if one; see `DayFigures.figure`.
+        low, high: its bounds.
+    """
 
     name: str
     field: str | None
@@ -30,6 +37,9 @@ class Result:
     success: bool
     expected: str
     found: str
+    figure: str | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def id(self) -> str:
@@ -86,8 +96,15 @@ class Verdict:
         return str(self.last_day) if self.first_day == self.last_day else f"{self.first_day} .. {self.last_day}"
 
     def to_json(self) -> str:
-        values = asdict(self) | {"format": FORMAT, "days": [day.as_json() for day in self.days]}
-        return json.dumps(values, default=str, indent=1)
+        """A line a result and a day."""
+        values = {"format": FORMAT, **asdict(self), "days": [day.as_json() for day in self.days]}
+
+        def lines(value: Any) -> str:
+            if isinstance(value, (list, tuple)) and value:
+                return "[\n  " + ",\n  ".join(json.dumps(item, default=str) for item in value) + "\n ]"
+            return json.dumps(value, default=str)
+
+        return "{\n " + ",\n ".join(f"{json.dumps(name)}: {lines(value)}" for name, value in values.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
@@ -163,16 +180,79 @@ def all_verdicts(locations: Locations, tables: Sequence[str]) -> Iterator[Verdic
                 yield verdict
 
 
-def earlier_days(locations: Locations, verdict: Verdict, days: int) -> list[DayFigures]:
-    """Figures of the verdict's own days, and of up to `days` days that end with its last one, from earlier verdicts."""
+def speaking(verdicts: Iterable[Verdict]) -> dict[tuple[date, str], Verdict]:
+    """Which verdict speaks for a day of a table: the one over the fewest days, then the newest."""
+    chosen: dict[tuple[date, str], Verdict] = {}
+    for verdict in verdicts:
+        for day in verdict.days:
+            known = chosen.get((day.ds, verdict.table))
+            if known is None or (len(verdict.days), -verdict.run_ts.timestamp()) < (len(known.days), -known.run_ts.timestamp()):
+                chosen[day.ds, verdict.table] = verdict
+    return chosen
+
+
+def verdicts_by_day(locations: Locations, table: str, first: date, last: date) -> dict[date, Verdict]:
+    """The verdict that speaks for each day `first` .. `last`, both inclusive, of those that were judged.
+
+    A file is named by its last day: those of later ones are opened, a month on at most, while a day is missing, since
+    a range may reach back.
+    """
+    named = sorted((_last_day(path), path) for path in (locations.reports / table).glob("*.json") if _last_day(path) >= first)
+    verdicts = [_read(path) for day, path in named if day <= last]
+    days: dict[date, Verdict] = {}
+    later = iter([path for day, path in named if last < day <= last + ONE_DAY * LATER_FILES])
+    while True:
+        found = speaking(verdict for verdict in verdicts if verdict is not None)
+        days = {day: verdict for (day, _), verdict in found.items() if first <= day <= last}
+        path = next(later, None) if len(days) <= (last - first).days else None
+        if path is None:
+            return dict(sorted(days.items()))
+        verdicts.append(_read(path))
+
+
+def _last_day(path: Path) -> date:
+    """The last day that a file speaks for, by its name; the first of all for a name that is none of ours."""
+    try:
+        return date.fromisoformat(path.stem.rpartition("_")[2])
+    except ValueError:
+        return date.min
+
+
+def history_of(locations: Locations, verdict: Verdict, days: int) -> dict[date, Verdict]:
+    """The verdicts on up to `days` days that end with this one's last, its own among them."""
     first = verdict.last_day - ONE_DAY * (days - 1)
-    known: dict[date, DayFigures] = {}
-    for day in days_between(first, verdict.last_day):
-        earlier = read_verdict(locations, verdict.table, day)
-        if earlier is not None:
-            known |= {figures.ds: figures for figures in earlier.days if figures.ds >= first}
-    known |= {figures.ds: figures for figures in verdict.days}
-    return [known[day] for day in sorted(known)]
+    known = verdicts_by_day(locations, verdict.table, first, verdict.last_day)
+    own = {figures.ds: verdict for figures in verdict.days if figures.ds >= first}
+    return dict(sorted((known | own).items()))
+
+
+def figures_on(verdict: Verdict, day: date) -> DayFigures:
+    """A verdict's figures of one of its days."""
+    return next(figures for figures in verdict.days if figures.ds == day)
+
+
+def state_on(verdict: Verdict, check: str, day: date) -> State | None:
+    """What a check came to on one day of a verdict; of days judged together, by the day's own figure if it has one."""
+    result = next((result for result in verdict.results if result.id == check), None)
+    return None if result is None else _state(verdict, result, day)
+
+
+def status_on(verdict: Verdict, day: date) -> Status:
+    """The verdict's status as far as it is about one of its days."""
+    if len(verdict.days) == 1:
+        return verdict.status
+    states = {_state(verdict, result, day) for result in verdict.results}
+    if "fail" in states:
+        return "fail" if verdict.acceptance is None else "accepted"
+    return "warn" if "warn" in states else "pass"
+
+
+def _state(verdict: Verdict, result: Result, day: date) -> State:
+    value = figures_on(verdict, day).figure(result.figure) if result.figure else None
+    if value is None:
+        return "pass" if result.success else result.severity
+    inside = (result.low is None or value >= result.low) and (result.high is None or value <= result.high)
+    return "pass" if inside else result.severity
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,109 @@
+"""Landing files of many days written at once, as rows come: `landing/<log>/<day>/part-00000.parquet`.
+
+For sources that are too large for memory and not in the order of days. A day is held until it fills a row group; so memory is
+bounded by days x row group, and the files are the same however the rows were cut into batches. Until all days are written they
+bear temporary names that ingestion does not see.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from contracts.errors import BadInput
+from contracts.features import Log
+from contracts.locations import Locations
+
+PART = "part-00000.parquet"
+ROW_GROUP = 1 << 17  # rows; about 10 MB of a day
+
+
+class DayFiles:
+    """One Parquet file a day; a context manager whose end puts all of them in place, or removes them where it failed.
+
+    Attributes:
+        rows: rows written, by day.
+    """
+
+    def __init__(self, locations: Locations, log: Log, days: Sequence[date], schema: pa.Schema, *, row_group: int = ROW_GROUP) -> None:
+        """Raises BadInput if a day's folder holds files that were not written here."""
+        self._folders = [locations.landing_day(log, day) for day in days]
+        self._schema, self._row_group = schema, row_group
+        self._held: list[list[pa.Table]] = [[] for _ in days]
+        self._held_rows = [0] * len(days)
+        self.rows = [0] * len(days)
+        for folder in self._folders:
+            _refuse_foreign_files(folder)
+        self._writers = [self._open(folder) for folder in self._folders]
+
+    def write(self, rows: pa.Table, day_number_N: np.ndarray) -> None:
+        """Adds rows (N), each to the day of its number; the order within a day is kept."""
+        order_N = np.argsort(day_number_N, kind="stable")
+        edges = np.searchsorted(day_number_N[order_N], np.arange(len(self._folders) + 1))
+        for number, (begin, end) in enumerate(pairwise(edges)):
+            if end > begin:
+                self._held[number].append(rows.take(pa.array(order_N[begin:end])))  # a copy: the batch itself is let go
+                self._held_rows[number] += int(end - begin)
+                self.rows[number] += int(end - begin)
+                self._flush(number, last=False)
+
+    def __enter__(self) -> DayFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                for number in range(len(self._folders)):
+                    self._flush(number, last=True)
+            for writer in self._writers:
+                writer.close()
+            if kind is None:
+                for folder in self._folders:
+                    _put_in_place(folder)
+        finally:
+            for folder in self._folders:
+                shutil.rmtree(_temporary(folder), ignore_errors=True)
+
+    def _open(self, folder: Path) -> pa_parquet.ParquetWriter:
+        shutil.rmtree(_temporary(folder), ignore_errors=True)  # what a killed run left
+        _temporary(folder).mkdir(parents=True)
+        return pa_parquet.ParquetWriter(_temporary(folder) / PART, self._schema, compression="zstd")
+
+    def _flush(self, number: int, *, last: bool) -> None:
+        """Writes the day's full row groups, and what is left if it is the last call."""
+        if self._held_rows[number] < self._row_group and not (last and self._held_rows[number]):
+            return
+        table = pa.concat_tables(self._held[number]).combine_chunks()
+        full = table.num_rows if last else table.num_rows - table.num_rows % self._row_group
+        for begin in range(0, full, self._row_group):
+            self._writers[number].write_table(table.slice(begin, min(self._row_group, full - begin)), row_group_size=self._row_group)
+        rest = table.slice(full)
+        self._held[number] = [rest.take(pa.array(np.arange(rest.num_rows)))] if rest.num_rows else []
+        self._held_rows[number] = rest.num_rows
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def _put_in_place(folder: Path) -> None:
+    if folder.exists():
+        os.replace(_temporary(folder) / PART, folder / PART)
+    else:
+        _temporary(folder).rename(folder)
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    foreign = sorted(path.name for path in folder.iterdir() if path.name != PART) if folder.exists() else []
+    if foreign:
+        raise BadInput(folder, "files", expected=f"{PART} alone, as this source writes it", found=", ".join(foreign[:5]),
+                       hint="They would be read beside the file to be written. Move them away, or use another --home.")

@@ -1,0 +1,50 @@
+"""The distinct texts of the days' behaviours, each once and for all: named by its hash, added by an insert-only MERGE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.features import LOGS
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+from lake.writing import Build, insert_new, read_delta, record_builds
+from spark_jobs.texts import behaviour_text, text_hash
+
+TABLE = "behaviour_texts"
+
+
+def run(spark: SparkSession, locations: Locations, _: Deployment, days: Sequence[date]) -> list[Build]:
+    """Adds the texts that are not there yet; the build of a day says how many distinct ones it has.
+
+    Raises:
+        ParentMissing: a day's log was never ingested.
+    """
+    reader, owners = LakeReader(locations), [owner_key(ds=day) for day in days]
+    hint = f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}"
+    read = {key: digest for log in LOGS for key, digest in reader.require_builds(f"{log}_log", owners, hint=hint).items()}
+    logs = [read_delta(spark, locations, f"{log}_log").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1]))) for log in LOGS]
+    texts = reduce(DataFrame.unionByName, map(aggregate_texts, logs)).distinct()
+    figures = insert_new(spark, locations, TABLE, texts, by="ds")
+    builds = [Build(table_name=TABLE, owner=owner, row_cnt=figures.get(day, (0, "0"))[0], digest=figures.get(day, (0, "0"))[1],
+                    inputs={f"{log}_log/{owner}": read[f"{log}_log/{owner}"] for log in LOGS})
+              for day, owner in zip(days, owners, strict=True)]
+    record_builds(spark, locations, builds)
+    return builds
+
+
+def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
+    """What `run` locks: two days may add to the table at once, for equal texts are equal rows."""
+    return {TABLE: [owner_key(ds=day) for day in days]}
+
+
+def aggregate_texts(rows: DataFrame) -> DataFrame:
+    """Log rows -> the distinct texts of a day's behaviours: ds, text_hash, text."""
+    texts = rows.where(F.col("item_text").isNotNull()).select("ds", behaviour_text(F.col("action"), F.col("item_text")).alias("text"))
+    return texts.where(F.col("text").isNotNull()).distinct().select("ds", text_hash(F.col("text")).alias("text_hash"), "text")

@@ -1,0 +1,92 @@
+"""Mends stale partitions: job by job, looking again after each, so that a change that ends in equal rows goes no further."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from importlib import import_module
+
+from contracts.commands import stage, table_text
+from contracts.errors import TributaryError
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from spark_jobs.staleness import JOB_OF, JOBS, VALIDATED_AFTER, Stale, find_stale, mending_commands, span_option, spans, stale_releases
+
+SHOWN = 12  # of the stale partitions that a command lists one by one
+
+
+def list_stale(locations: Locations) -> int:
+    """Prints what is stale and the commands that mend it."""
+    stale = find_stale(locations)
+    _print_releases(locations)
+    if not stale:
+        print("no partition is stale: every one was made from its inputs as they are now")
+        return 0
+    print(_table(stale))
+    print(f"\n{len(stale)} stale partitions. Mend them all: tributary spark_jobs mend\nor one by one, in this order:")
+    for command in mending_commands(stale):
+        print(f"  {command}")
+    return 0
+
+
+def mend(locations: Locations, deployment: Deployment) -> int:
+    """Builds again whatever is stale, and validates the days that changed.
+
+    Raises:
+        TributaryError: a day failed its checks; what lies behind it stays stale.
+    """
+    done: list[tuple[str, str, int]] = []
+    for job in JOBS:
+        days = sorted({item.day for item in find_stale(locations) if item.changed and JOB_OF[item.table] == job})
+        for span in spans(days) if job != "build_checkpoints" else [(day, day) for day in days]:
+            count = _run(locations, deployment, job, span)
+            done.append((job, f"{span[0]} .. {span[1]}" if span[0] != span[1] else str(span[0]), count))
+            if job in VALIDATED_AFTER:
+                _validate(locations, job, span)
+    print(table_text(("mended by", "days", "partitions"), done) if done else "nothing to mend: no partition is stale")
+    _print_releases(locations)
+    return 0
+
+
+def _run(locations: Locations, deployment: Deployment, job: str, span: tuple[date, date]) -> int:
+    from contracts.periods import ONE_DAY, days_between
+    from lake.session import writing_session
+
+    module = import_module(f"spark_jobs.{job}")
+    days = list(days_between(span[0], span[1] + ONE_DAY))
+    partitions = module.partitions(span[0]) if job == "build_checkpoints" else module.partitions(days, deployment)
+    with stage(f"{job} {span_option(span)}"), writing_session(locations, app=job, partitions=partitions) as spark:
+        return len(module.run(spark, locations, deployment, span[0] if job == "build_checkpoints" else days))
+
+
+def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
+    tables = [option for table in VALIDATED_AFTER[job] for option in ("--table", table)]
+    command = ["validation", "run", "--home", str(locations.home), *tables, *span_option(span).split()]
+    code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    if code:
+        error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Mend the day or accept it, then run `tributary "
+                               "spark_jobs mend` again.")
+        error.exit_code = code
+        raise error
+
+
+def _print_releases(locations: Locations) -> None:
+    for name, changed in stale_releases(locations):
+        print(f"{name}: trained on rows that have changed since: {_first_of(changed)}")
+
+
+def _table(stale: Sequence[Stale]) -> str:
+    rows: list[tuple[str, str, str]] = []
+    for table in dict.fromkeys(item.table for item in stale):
+        of_table = [item for item in stale if item.table == table]
+        changed = sorted({key for item in of_table for key in item.changed})
+        days = spans(item.day for item in of_table)
+        listed = ", ".join(str(first) if first == last else f"{first} .. {last}" for first, last in days[:SHOWN])
+        rows.append((table, listed + (", ..." if len(days) > SHOWN else ""), _first_of(changed) if changed else "what it reads is stale"))
+    return table_text(("stale", "days", "changed"), rows)
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")

@@ -1,0 +1,159 @@
+"""Which partitions rest on inputs that have changed since, and the jobs that mend them, in order. Needs no Spark.
+
+A build records the digest of every partition and landing day that it read. It is stale once one of them has another digest
+now, and behind a stale one if it reads a partition that is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from contracts.locations import Locations
+from contracts.periods import ONE_DAY
+from lake.landing_files import digest_of_files, landing_files
+from lake.progress import each
+from lake.reader import LakeReader
+
+# Jobs in the order in which a change flows through them, each with the tables that it writes.
+JOBS: dict[str, tuple[str, ...]] = {
+    "ingest_logs": ("natural_log", "ad_log", "quarantine"),
+    "build_partials": ("behaviour_partials", "statistic_partials"),
+    "collect_behaviour_texts": ("behaviour_texts",),
+    "build_checkpoints": ("behaviour_checkpoints", "statistic_checkpoints"),
+    "build_user_histories": ("user_histories",),
+    "build_statistics": ("entity_statistics",),
+    "build_samples": ("natural_samples", "ad_samples"),
+}
+JOB_OF = {table: job for job, tables in JOBS.items() for table in tables}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stale:
+    """A partition that no longer is what its job would make now.
+
+    Attributes:
+        table, owner: the partition.
+        changed: inputs whose digest differs from the one that it read; none if it only reads stale partitions.
+    """
+
+    table: str
+    owner: str
+    changed: tuple[str, ...]
+
+    @property
+    def day(self) -> date:
+        """Its ds, or the day before which a checkpoint ends."""
+        return date.fromisoformat(dict(part.split("=") for part in self.owner.split(","))[self.day_column])
+
+    @property
+    def day_column(self) -> str:
+        return "until_ds" if "until_ds=" in self.owner else "ds"
+
+
+def find_stale(locations: Locations) -> list[Stale]:
+    """Every stale partition, and every one behind it, in the order of the jobs."""
+    builds = read_builds(locations)
+    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
+    found: dict[str, Stale] = {}
+    for job_tables in JOBS.values():
+        for (table, owner), build in builds.items():
+            if table not in job_tables:
+                continue
+            changed = tuple(sorted(key for key, digest in build["inputs"].items() if digests.get(key) != digest))
+            if changed or any(key in found for key in build["inputs"]):
+                found[f"{table}/{owner}"] = Stale(table=table, owner=owner, changed=changed)
+    return list(found.values())
+
+
+def stale_releases(locations: Locations) -> list[tuple[str, tuple[str, ...]]]:
+    """Active releases that were trained on partitions whose content has changed since: release id and these partitions."""
+    reader = LakeReader(locations)
+    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in read_builds(locations).items()}
+    active = {row["release_id"] for row in reader.read("activations").to_pylist()}
+    changed = {name: tuple(sorted(key for key, digest in release["inputs"].items() if digests.get(key) != digest))
+               for name, release in reader.releases().items() if name in active}
+    return sorted((name, keys) for name, keys in changed.items() if keys)
+
+
+def spans(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Consecutive days together: first and last of each run."""
+    runs: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if runs and runs[-1][1] + ONE_DAY == day:
+            runs[-1] = (runs[-1][0], day)
+        else:
+            runs.append((day, day))
+    return runs
+
+
+def span_option(span: tuple[date, date]) -> str:
+    return f"--ds {span[0]}" if span[0] == span[1] else f"--from {span[0]} --to {span[1]}"
+
+
+def mending_commands(stale: Sequence[Stale]) -> list[str]:
+    """Commands that mend all of it, in order."""
+    commands = []
+    for job in JOBS:
+        days = sorted({item.day for item in stale if JOB_OF[item.table] == job})
+        if job == "build_checkpoints":
+            commands += [f"tributary spark_jobs build_checkpoints --until {day}" for day in days]
+            continue
+        for span in spans(days):
+            commands.append(f"tributary spark_jobs {job} {span_option(span)}")
+            if job in VALIDATED_AFTER:
+                tables = " ".join(f"--table {table}" for table in VALIDATED_AFTER[job])
+                commands.append(f"tributary validation run {tables} {span_option(span)}")
+    return commands
+
+
+VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("natural_samples", "ad_samples")}
+
+
+def read_builds(locations: Locations) -> dict[tuple[str, str], dict[str, Any]]:
+    """All build records, by table and owner."""
+    rows = LakeReader(locations).read("builds").to_pylist()
+    return {(row["table_name"], row["owner"]): row | {"inputs": dict(row["inputs"] or ())} for row in rows}
+
+
+def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:
+    """Digests of the landing days that builds have read, as they are now.
+
+    A day whose files are older than every build that read it is not read again. One that has gone keeps its recorded digest:
+    old landing files may be archived, and nothing could be built from them anyway.
+    """
+    recorded: dict[str, tuple[str, datetime]] = {}
+    differing: set[str] = set()
+    for build in builds.values():
+        for key, digest in build["inputs"].items():
+            if not key.startswith("landing/"):
+                continue
+            built = build["built_ts"] if build["built_ts"].tzinfo else build["built_ts"].replace(tzinfo=UTC)
+            before = recorded.get(key)
+            if before is not None and before[0] != digest:
+                differing.add(key)
+            recorded[key] = (digest, min(built, before[1]) if before else built)
+    current = {}
+    suspect = []
+    for key, (digest, built) in recorded.items():
+        folder = _landing_folder(locations, key)
+        current[key] = digest
+        if folder.is_dir() and (key in differing or _newest_change(folder) >= built):
+            suspect.append((key, folder))
+    for key, folder in each(suspect, description="look at landing files", unit="day") if suspect else []:
+        log, day = folder.parent.name, date.fromisoformat(folder.name)
+        current[key] = digest_of_files(landing_files(locations, log, day, allow_empty=True))
+    return current
+
+
+def _landing_folder(locations: Locations, key: str) -> Path:
+    values = dict(part.split("=") for part in key.removeprefix("landing/").split(","))
+    return locations.landing / values["log"] / values["ds"]
+
+
+def _newest_change(folder: Path) -> datetime:
+    changes = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
+    return datetime.fromtimestamp(max(changes), UTC)

@@ -1,0 +1,104 @@
+"""Pages that are made from the contracts are current, and what they tell people to run works."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from contracts import tables_page
+from contracts.features import LOGS
+from contracts.settings import Deployment
+from contracts.tables import LANDING_COLUMNS, TABLES
+from sources.check import check_files
+from tributary import cli
+
+DOCS = Path(tables_page.__file__).parent.parent / "docs"
+OWN_LOGS = (DOCS / "your_own_logs.md").read_text(encoding="utf-8")
+EXPORTS = {
+    "views": "view,time,session,customer,product,department,club,slot,opened,bought,seconds,title\n"
+             "v1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,0,0,3.6,Product 353\n"
+             "v2,2026-03-01T00:01:16+0100,s0,K00385,349,1,1,1,1,1,2.6,\"Product, 349\"\n",
+    "ads": "view,time,session,customer,product,department,club,slot,opened,bought,seconds,title,campaign,shop\n"
+           "a1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,1,0,3.6,Product 353,23,7\n",
+}
+
+
+def test_the_page_of_tables_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables_page.main(["--check"]) == 0, f"run {tables_page.COMMAND}"
+    assert "is current" in capsys.readouterr().out
+
+
+def test_a_page_that_is_not_current_is_said_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables_page, "PAGE", tmp_path / "docs" / "tables.md")
+    assert tables_page.main(["--check"]) == 2
+    assert tables_page.main([]) == 0 == tables_page.main(["--check"])
+    changed = TABLES["ad_log"]
+    monkeypatch.setitem(tables_page.TABLES, "ad_log", replace(changed, grain="one thing"))
+    assert tables_page.main(["--check"]) == 2
+
+
+def test_the_page_says_all_of_every_column() -> None:
+    for table in TABLES.values():
+        section = tables_page.page().split(f"\n## {table.name}\n")[1].split("\n## ")[0]
+        assert table.grain in section and f"`{table.producer}`" in section
+        for reader in table.readers:
+            assert f"`{reader}`" in section
+        for column in table.columns:
+            line, = re.findall(rf"^\| `{column.name}` \|.*$", section, re.M)
+            assert column.meaning in line and f"`{column.type}`" in line
+            legal = line.split(" | ")[-1].removesuffix(" |").split("; ")
+            assert ("nullable" in legal, "volatile" in legal) == (column.nullable, column.volatile)
+            for value in column.allowed or ():
+                assert str(value) in line
+            for bound in (column.minimum, column.maximum, column.longest):
+                assert bound is None or str(bound) in line
+
+
+def test_the_delivered_columns_are_those_of_the_contracts() -> None:
+    assert tables_page.landing_columns() in OWN_LOGS
+    for log in LOGS:
+        for name in LANDING_COLUMNS[log]:
+            assert re.search(rf"^\| `{name}` \| (both|{log}) \|", OWN_LOGS, re.M), name
+
+
+def test_the_example_makes_landing_files_that_are_sound(tmp_path: Path) -> None:
+    script, = re.findall(r"^```python\n(.*?)^```", OWN_LOGS, re.M | re.S)
+    (tmp_path / "to_landing.py").write_text(script)
+    (tmp_path / "exports").mkdir()
+    for kind, text in EXPORTS.items():
+        (tmp_path / "exports" / f"{kind}_2026-03-01.csv").write_text(text)
+    subprocess.run([sys.executable, "to_landing.py", "exports", "home"], cwd=tmp_path, check=True)
+    init, = re.findall(r"^tributary (init .*?)\n```", OWN_LOGS, re.M | re.S)
+    done = subprocess.run([sys.executable, "-m", "tributary", *init.replace("\\\n", " ").split()], cwd=tmp_path, check=False,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(DOCS.parent)})
+    assert done.returncode == 0, done.stderr
+    deployment = Deployment.load(tmp_path / "home")
+    for log, rows in zip(LOGS, (2, 1), strict=True):
+        path = tmp_path / "home" / "landing" / log / "2026-03-01" / "part-0.csv"
+        checked = check_files([path], log, deployment, date(2026, 3, 1))
+        assert (checked.kept, checked.problems, checked.all_warnings) == (rows, [], [])
+
+
+def test_commands_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    named = {pair for pair in re.findall(r"tributary (\w+) (\w+)", OWN_LOGS) if pair[0] in cli.FOLDERS}
+    assert len(named) > 4
+    for folder, command in sorted(named):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"{folder}.cli").main([command, "--help"])
+        assert ended.value.code == 0, capsys.readouterr().err
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in (DOCS / "your_own_logs.md", DOCS / "tables.md"):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            name, _, anchor = target.partition("#")
+            assert (DOCS / name).exists() if name else f"\n## {anchor}\n" in text, target

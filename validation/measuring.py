@@ -1,0 +1,213 @@
+"""What Spark measures of a table's days: one pass for the figures, one for the spread of the values, by day.
+
+Two tables ask for more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
+Nothing is filtered or sorted row by row where an element or a count tells as much.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from contracts.locations import Locations
+from contracts.periods import ONE_DAY, days_between
+from contracts.settings import Deployment
+from contracts.tables import Table, owner_key
+from lake.reader import LakeReader
+from validation.distributions import BUCKETS, PLACES, UNKNOWN, Counts, Distribution, distributions_of
+from validation.figures import Measured
+from validation.suites import HISTORIES, log_behind, log_of
+
+SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many tell how its values are spread
+NULLS = "nulls_"  # prefix of a column's count of nulls among the figures of the pass
+
+
+def load_days(spark: SparkSession, locations: Locations, name: str, days: Sequence[date]) -> DataFrame:
+    """Rows of these days of a table."""
+    return spark.read.format("delta").load(str(locations.table(name))).where(F.col("ds").isin(*days))
+
+
+def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows: int = 0) -> dict[date, Measured]:
+    """Figures and spreads by day, of days that have a row.
+
+    Args:
+        rows: of one or more days; a column that the contract has and they lack is not measured.
+        table: their contract.
+        deployment: its time zone and allowed lateness.
+        most_rows: rows of the largest day, as built.
+    """
+    found = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
+    spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
+    measured = {}
+    for day, figures in found.items():
+        p50, p95 = figures.pop("percentiles", None) or (None, None)
+        nulls = {name.removeprefix(NULLS): figures.pop(name) for name in list(figures) if name.startswith(NULLS)}
+        figures.pop("ds")
+        measured[day] = Measured(**figures, history_p50=p50, history_p95=p95, nulls=nulls, distributions=spreads.get(day, {}))
+    return measured
+
+
+def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Column]:
+    there = set(rows.columns)
+    figures = [F.count(F.lit(1)).alias("rows")]
+    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in there]
+    if "click" in there:
+        figures.append(F.sum("click").alias("clicks"))
+    distinct = {"user_id": "users", "item_id": "items", "request_id": "requests"}
+    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in there]
+    if log_of(table) is not None and {"event_ts", "late"} <= there:
+        figures.append(F.count_if(_outside_day(deployment)).alias("rows_outside_day"))
+    if "history_end" in there:
+        figures += [F.count_if(F.col("history_end") > 0).alias("with_history"), *_lengths(F.col("history_end"))]
+    if table.name == HISTORIES and _has_times(rows):
+        last = F.element_at("behaviours", -1)["event_ts"]
+        local_day = F.to_date(F.from_utc_timestamp(last, deployment.day_timezone))
+        times = F.col("behaviours.event_ts")
+        figures += [F.count_if(F.sort_array(times) != times).alias("rows_unsorted"),
+                    F.count_if((F.size("behaviours") > 0) & (local_day > F.col("ds"))).alias("rows_after_day"),
+                    *_lengths(F.size("behaviours"))]
+    return figures
+
+
+def _lengths(length: Column) -> list[Column]:
+    return [F.avg(length).alias("history_mean"), F.max(length).alias("history_max"),
+            F.percentile(length, F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles")]
+
+
+def _outside_day(deployment: Deployment) -> Column:
+    """Whether an event lies on another day than it may: ds, or where late 1 .. k days before; a null is judged elsewhere."""
+    behind = F.datediff("ds", F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone)))
+    allowed = F.when(F.col("late"), behind.between(1, deployment.allowed_lateness_days)).otherwise(behind == 0)
+    return F.coalesce(~allowed, F.lit(False))
+
+
+def _has_times(rows: DataFrame) -> bool:
+    kind = rows.schema["behaviours"].dataType if "behaviours" in rows.columns else None
+    return isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.StructType) and "event_ts" in kind.elementType.names
+
+
+def _spreads(rows: DataFrame, table: Table, *, one_in: int) -> dict[date, dict[str, Counts]]:
+    """By day and column, rows in each bucket."""
+    watched = [spread for spread in distributions_of(table) if spread.column in rows.columns]
+    if not watched:
+        return {}
+    if one_in > 1 and "event_id" in rows.columns:
+        rows = rows.where(F.pmod(F.xxhash64("event_id"), F.lit(one_in)) == 0)
+    places = rows.select("ds", F.posexplode(F.array(*map(_bucket, watched))).alias("which", "place"))
+    counts: dict[date, dict[str, list[int]]] = defaultdict(dict)
+    for row in places.groupBy("ds", "which", "place").agg(F.count(F.lit(1)).alias("rows")).collect():
+        counts[row["ds"]].setdefault(watched[row["which"]].column, [0] * PLACES)[row["place"]] = row["rows"]
+    return {day: {column: tuple(values) for column, values in columns.items()} for day, columns in counts.items()}
+
+
+def _bucket(spread: Distribution) -> Column:
+    value = F.col(spread.column).cast("bigint")
+    if spread.kind == "hashed":
+        bucket = F.pmod(F.xxhash64(value), F.lit(BUCKETS))
+    elif spread.kind == "value":
+        bucket = F.greatest(F.lit(0), F.least(value, F.lit(BUCKETS - 1)))
+    else:  # binary digits of value + 1, which no rounding of a logarithm touches
+        bucket = F.least(F.length(F.bin(F.greatest(value, F.lit(0)) + 1)) - 1, F.lit(BUCKETS - 1))
+    return F.when(value.isNull(), F.lit(UNKNOWN)).otherwise(bucket).cast("int")
+
+
+def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histories: DataFrame, delay_seconds: int) -> dict[date, Measured]:
+    """Adds how the samples' `history_end` stands to their users' histories.
+
+    Args:
+        measured: by day.
+        samples: of those days.
+        histories: user_histories of the same days.
+        delay_seconds: feedback delay; a behaviour is seen if event_ts + delay < sample_ts.
+    """
+    needed = {"ds", "user_id", "sample_ts", "history_end"}
+    if not needed <= set(samples.columns) or not _has_times(histories):
+        return dict(measured)
+    requests = samples.groupBy(*sorted(needed)).agg(F.count(F.lit(1)).alias("rows"))  # candidates of a request stand or fall together
+    times = histories.select("ds", "user_id", F.col("behaviours.event_ts").alias("times"))
+    old_enough = F.col("sample_ts") - F.make_dt_interval(secs=F.lit(delay_seconds))
+    end = F.col("history_end")
+    size = F.when(F.col("times").isNull(), 0).otherwise(F.size("times"))
+    last_seen, first_unseen = F.get("times", end - 1), F.get("times", end)
+
+    def rows_where(condition: Column, name: str) -> Column:
+        return F.coalesce(F.sum(F.when(condition, F.col("rows"))), F.lit(0)).alias(name)
+
+    found = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
+        rows_where(end > size, "rows_beyond_history"), rows_where(last_seen >= old_enough, "rows_seeing_ahead"),
+        rows_where(first_unseen < old_enough, "rows_seeing_less")).collect()
+    return _extended(measured, found)
+
+
+def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: DataFrame, usual_days: int) -> dict[date, Measured]:
+    """Adds the shares of the ad log's users and items that the natural log knows.
+
+    Args:
+        measured: by day.
+        ads: the ad log of those days.
+        natural: ds, entity, entity_id: what the natural log holds of the same days and the `usual_days` before.
+        usual_days: how many days before a day count.
+    """
+    if not {"user_id", "item_id"} <= set(ads.columns):
+        return dict(measured)
+    known = natural.groupBy("entity", "entity_id").agg(F.collect_set("ds").alias("seen"))
+    joined = entities_of(ads).join(known, ["entity", "entity_id"], "left")
+    # The newest day not after ds tells as much as all of them.
+    newest = F.array_max(F.filter("seen", lambda day: day <= F.col("ds")))
+    is_shared = F.coalesce(newest >= F.date_sub("ds", usual_days), F.lit(False)).cast("int")
+    found = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))
+    named = found.select("ds", *(F.col(entity).alias(f"shared_{entity}s_share") for entity in ("user", "item")))
+    return _extended(measured, named.collect())
+
+
+def entities_of(rows: DataFrame) -> DataFrame:
+    """Rows of a log -> ds, entity, entity_id: its distinct users and items."""
+    pairs = F.array(*(F.struct(F.lit(entity).alias("entity"), F.col(f"{entity}_id").alias("entity_id")) for entity in ("user", "item")))
+    return rows.select("ds", F.explode(pairs).alias("pair")).select("ds", "pair.*").distinct()
+
+
+def natural_entities(spark: SparkSession, locations: Locations, days: Sequence[date]) -> DataFrame | None:
+    """ds, entity, entity_id of these days of the natural log; None if none of them was built.
+
+    From the day's partials where they are built, which count each user and item once; else from the log.
+    """
+    reader = LakeReader(locations)
+    logs = reader.builds("natural_log", [owner_key(ds=day) for day in days])
+    partials = reader.builds("statistic_partials", [owner_key(ds=day, log="natural") for day in days])
+    counted = [day for day in days if owner_key(ds=day, log="natural") in partials]
+    others = [day for day in days if day not in counted and owner_key(ds=day) in logs]
+    parts = []
+    if counted:
+        rows = load_days(spark, locations, "statistic_partials", counted)
+        parts.append(rows.where((F.col("log") == "natural") & F.col("entity").isin("user", "item")).select("ds", "entity", "entity_id"))
+    if others:
+        parts.append(entities_of(load_days(spark, locations, "natural_log", others)))
+    return None if not parts else parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
+
+
+def measure_all(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], deployment: Deployment, *,
+                most_rows: int, usual_days: int) -> dict[date, Measured]:
+    """`measure`, with what the table asks for beside."""
+    measured = measure(rows, table, deployment, most_rows=most_rows)
+    if log_behind(table) is not None:
+        histories = load_days(spark, locations, HISTORIES, days)
+        measured = with_histories(measured, rows, histories, deployment.feedback_delay_seconds)
+    if log_of(table) == "ad":
+        built = LakeReader(locations).builds("natural_log", [owner_key(ds=day) for day in days])
+        natural = natural_entities(spark, locations, list(days_between(min(days) - ONE_DAY * usual_days, max(days) + ONE_DAY)))
+        if natural is not None:
+            both = {day: found for day, found in with_shared(measured, rows, natural, usual_days).items() if owner_key(ds=day) in built}
+            measured |= both
+    return measured
+
+
+def _extended(measured: Mapping[date, Measured], found: Sequence[Any]) -> dict[date, Measured]:
+    by_day = {row["ds"]: {name: value for name, value in row.asDict().items() if name != "ds"} for row in found}
+    return {day: replace(figures, **by_day.get(day, {})) for day, figures in measured.items()}
