@@ -65,6 +65,7 @@ class Table:
         readers: folders, and commands of ours, that read it.
         unique: columns that no two rows of a partition share.
         content_addressed: written by insert-only MERGE on the unique columns instead.
+        journal: rows are only ever added; of the rows of one owner the newest counts.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Table:
     partition: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
     content_addressed: bool = False
+    journal: bool = False
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}
@@ -364,7 +366,7 @@ _ALL = (
     ),
     Table(
         name="builds",
-        grain="one partition written",
+        grain="one writing of a partition; the newest of a partition counts",
         columns=(
             Column(name="table_name", type="string", meaning="the table"),
             Column(name="owner", type="string", meaning="the partition, as column=value, comma-separated"),
@@ -379,7 +381,7 @@ _ALL = (
         producer="spark_jobs, with every partition that it writes",
         readers=("spark_jobs", "training", "validation", "publishing"),
         partition=("table_name",),
-        unique=("table_name", "owner"),
+        journal=True,
     ),
     Table(
         name="releases",

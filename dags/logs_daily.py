@@ -1,4 +1,4 @@
-"""Landing files of a day -> logs, quarantine, quality report, partials.
+"""Landing files of a day -> logs, quarantine, quality report, partials, behaviour texts.
 
 Depends on no other day: days may be made in any order, and made again at any time with the same result.
 
@@ -8,6 +8,8 @@ Depends on no other day: days may be made in any order, and made again at any ti
   *When it stops:* the log ends with the report's address. Mend the landing files and clear the run from `ingest_logs` on.
 - **`build_partials`**: what this day adds to histories and statistics.
   *When it stops:* `features_daily` of this day and all later ones waits for it.
+- **`collect_texts`**: the texts of the day's behaviours that were not known yet.
+  *When it stops:* unexpected: it is tried again by itself, twice.
 
 By hand: `tributary spark_jobs ingest_logs --ds 2026-01-31`, and so on.
 A range of days: `tributary dags backfill logs_daily --from ... --to ...`.
@@ -25,4 +27,5 @@ with DAG("logs_daily", description="landing files of a day -> logs, quality, par
     validate_logs = CommandOperator(task_id="validate_logs", cadence="day",
                                     command=["validation", "run", "--table", "natural_log", "--table", "ad_log"])
     build_partials = CommandOperator(task_id="build_partials", command=["spark_jobs", "build_partials"], cadence="day")
-    ingest_logs >> validate_logs >> build_partials
+    collect_texts = CommandOperator(task_id="collect_texts", command=["spark_jobs", "collect_behaviour_texts"], cadence="day")
+    ingest_logs >> validate_logs >> [build_partials, collect_texts]

@@ -61,10 +61,11 @@ class LakeReader:
         where: dict[str, Values] = {"table_name": name}
         if owners is not None:
             where["owner"] = list(owners)
-        rows = self.read("builds", where=where).to_pylist()
-        for row in rows:
-            row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
-        return {row["owner"]: row for row in rows}
+        return {row["owner"]: row for row in self._newest_builds(where)}
+
+    def all_builds(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """As `builds`, of every table, by table and owner."""
+        return {(row["table_name"], row["owner"]): row for row in self._newest_builds({})}
 
     def require_builds(self, name: str, owners: Sequence[str], *, hint: str) -> dict[str, str]:
         """Digest of each partition by `table/owner`, as a release or build records its inputs.
@@ -98,6 +99,19 @@ class LakeReader:
         if not rows:
             return None
         return self.releases().get(max(rows, key=lambda row: row["period"])["release_id"])
+
+    def _newest_builds(self, where: Mapping[str, Values]) -> list[dict[str, Any]]:
+        """Build records that count: of each partition the newest."""
+        rows = self.read("builds", where=where)
+        if rows.num_rows == 0:
+            return []
+        order = rows.append_column("place", pa.array(range(rows.num_rows))).select(["table_name", "owner", "built_ts", "place"])
+        order = order.sort_by([("built_ts", "ascending")])
+        newest = {(row["table_name"], row["owner"]): row["place"] for row in order.to_pylist()}
+        found = rows.take(pa.array(sorted(newest.values()))).to_pylist()
+        for row in found:
+            row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
+        return found
 
     def _open(self, name: str) -> DeltaTable | None:
         if name not in self._opened:

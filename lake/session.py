@@ -84,7 +84,7 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-XX:ReservedCodeCacheSize=512m -Dlog4j2.configurationFile={log4j}",
+        "spark.driver.extraJavaOptions": f"-XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods -Dlog4j2.configurationFile={log4j}",
     }
 
 

@@ -5,8 +5,9 @@ A partial depends on its own day's log alone, so days may be built in any order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,9 +18,8 @@ from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.writing import Build, read_delta, record_builds, write_partitions
+from spark_jobs.side_by_side import side_by_side
 from spark_jobs.texts import behaviour_text, text_hash
-
-TABLES = ("behaviour_partials", "statistic_partials")
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
@@ -35,17 +35,20 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
                                      hint=f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}")
         inputs |= {owner_key(ds=day, log=log): {key: read[key]} for day in days for key in [f"{log}_log/{owner_key(ds=day)}"]}
     owners = [{"ds": day, "log": log} for day in days for log in LOGS]
-    builds = []
-    for name, aggregate in zip(TABLES, (aggregate_behaviours, aggregate_statistics), strict=True):
+
+    def write(name: str, aggregate: Callable[[DataFrame, Log], DataFrame]) -> list[Build]:
         frames = [aggregate(_log_of(spark, locations, log, days), log) for log in LOGS]
-        builds += write_partitions(spark, locations, name, frames[0].unionByName(frames[1]), owners=owners, inputs=inputs)
+        return write_partitions(spark, locations, name, frames[0].unionByName(frames[1]), owners=owners, inputs=inputs)
+
+    written = side_by_side([partial(write, name, aggregate) for name, aggregate in AGGREGATES.items()])
+    builds = [build for of_table in written for build in of_table]
     record_builds(spark, locations, builds)
     return builds
 
 
 def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
-    return {name: [owner_key(ds=day, log=log) for day in days for log in LOGS] for name in TABLES}
+    return {name: [owner_key(ds=day, log=log) for day in days for log in LOGS] for name in AGGREGATES}
 
 
 def aggregate_behaviours(rows: DataFrame, log: Log) -> DataFrame:
@@ -63,6 +66,11 @@ def aggregate_statistics(rows: DataFrame, log: Log) -> DataFrame:
     keys = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items())))
     counted = rows.select("ds", "click", keys.alias("key")).groupBy("ds", "key.entity", "key.entity_id")
     return counted.agg(F.count(F.lit(1)).alias("impressions"), F.sum("click").alias("clicks")).withColumn("log", F.lit(log))
+
+
+AGGREGATES: dict[str, Callable[[DataFrame, Log], DataFrame]] = {
+    "behaviour_partials": aggregate_behaviours, "statistic_partials": aggregate_statistics,
+}
 
 
 def _log_of(spark: SparkSession, locations: Locations, log: Log, days: Sequence[date]) -> DataFrame:

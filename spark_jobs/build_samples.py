@@ -9,12 +9,13 @@ from functools import partial, reduce
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity
+from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.writing import Build, read_delta, record_builds, write_partitions
+from spark_jobs.side_by_side import side_by_side
 
 # Which job makes what is read here: for the message when it is missing.
 MADE_BY = {"user_histories": "build_user_histories", "entity_statistics": "build_statistics",
@@ -32,14 +33,16 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     read: dict[str, str] = {}
     for name, job in MADE_BY.items():
         read |= reader.require_builds(name, owners, hint=f"Make it: tributary spark_jobs {job} {span}")
-    builds = []
-    for log in LOGS:
+
+    def write(log: Log) -> list[Build]:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
         inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
         rows, histories, statistics = (read_delta(spark, locations, name).where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
                                        for name in sources)
         samples = to_samples(rows, histories, statistics, deployment)
-        builds += write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
+        return write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
+
+    builds = [build for of_log in side_by_side([partial(write, log) for log in LOGS]) for build in of_log]
     record_builds(spark, locations, builds)
     return builds
 

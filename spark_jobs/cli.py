@@ -155,9 +155,9 @@ def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> N
 
 def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
     """Partitions of the lake that these builds were made from, and their rows; landing files are counted by `read`."""
-    from spark_jobs.staleness import read_builds
+    from lake.reader import LakeReader
 
-    known = read_builds(locations)
+    known = LakeReader(locations).all_builds()
     keys = {key for build in builds for key in build.inputs if not key.startswith("landing/")}
     rows = [known[table, owner]["row_cnt"] for table, owner in (key.split("/", 1) for key in keys) if (table, owner) in known]
     return len(rows), sum(rows)

@@ -14,7 +14,7 @@ from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
-from lake.writing import Build, insert_new, read_delta, record_builds
+from lake.writing import NOTHING, Build, insert_new, read_delta, record_builds
 from spark_jobs.texts import behaviour_text, text_hash
 
 TABLE = "behaviour_texts"
@@ -32,9 +32,11 @@ def run(spark: SparkSession, locations: Locations, _: Deployment, days: Sequence
     logs = [read_delta(spark, locations, f"{log}_log").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1]))) for log in LOGS]
     texts = reduce(DataFrame.unionByName, map(aggregate_texts, logs)).distinct()
     figures = insert_new(spark, locations, TABLE, texts, by="ds")
-    builds = [Build(table_name=TABLE, owner=owner, row_cnt=figures.get(day, (0, "0"))[0], digest=figures.get(day, (0, "0"))[1],
-                    inputs={f"{log}_log/{owner}": read[f"{log}_log/{owner}"] for log in LOGS})
-              for day, owner in zip(days, owners, strict=True)]
+    builds = []
+    for day, owner in zip(days, owners, strict=True):
+        row_cnt, digest = figures.get(day, NOTHING)
+        inputs = {f"{log}_log/{owner}": read[f"{log}_log/{owner}"] for log in LOGS}
+        builds.append(Build(table_name=TABLE, owner=owner, row_cnt=row_cnt, digest=digest, inputs=inputs))
     record_builds(spark, locations, builds)
     return builds
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial, reduce
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -27,6 +28,7 @@ from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing
 from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
+from spark_jobs.side_by_side import side_by_side
 
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "late")
 
@@ -46,9 +48,8 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
     delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all looked at before one is written
-    builds = []
-    for log in LOGS:
-        builds += _ingest(spark, locations, deployment, log, days, delivered[log])
+    written = side_by_side([partial(_ingest, spark, locations, deployment, log, days, delivered[log]) for log in LOGS])
+    builds = [build for of_log in written for build in of_log]
     record_builds(spark, locations, builds)
     return builds
 
@@ -130,11 +131,12 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
 
     All of them are null where it keeps every rule; the columns as they were delivered are dropped.
     """
+    rules = rules_for(log, deployment)
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
                                              F.lit(rule.expected).alias("expected"), F.left(rule.found.cast("string"), F.lit(LONGEST_FOUND))
-                                             .alias("found")))
-                for rule in rules_for(log, deployment))
-    rows = rows.withColumn("broken", F.coalesce(*verdicts))
+                                             .alias("found"))) for rule in rules)
+    any_broken = reduce(Column.__or__, (rule.broken for rule in rules))
+    rows = rows.withColumn("broken", F.when(any_broken, F.coalesce(*verdicts)))
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))

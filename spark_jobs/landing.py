@@ -65,10 +65,11 @@ def _read_parquet(spark: SparkSession, files: Sequence[Path]) -> list[DataFrame]
 
 
 def _raw_columns(rows: DataFrame, log: Log) -> DataFrame:
-    path = F.col("_metadata.file_path")
+    # Cut by slashes, not by a regular expression: this is done for every row.
+    file = F.substring_index(F.col("_metadata.file_path"), "/", -3)
+    day = F.substring_index(F.substring_index(file, "/", 2), "/", -1).cast("date")
     raw = [(F.col(f"`{name}`") if name in rows.columns else F.lit(None).cast("string")).alias(RAW + name) for name in LANDING_COLUMNS[log]]
-    return rows.select(*raw, CORRUPT, F.regexp_extract(path, r"([^/]+/[^/]+/[^/]+)$", 1).alias("file"),
-                       F.regexp_extract(path, r"/(\d{4}-\d{2}-\d{2})/[^/]+$", 1).cast("date").alias("ds"))
+    return rows.select(*raw, CORRUPT, file.alias("file"), day.alias("ds"))
 
 
 def _as_text(rows: DataFrame) -> DataFrame:

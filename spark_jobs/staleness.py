@@ -56,7 +56,7 @@ class Stale:
 
 def find_stale(locations: Locations) -> list[Stale]:
     """Every stale partition, and every one behind it, in the order of the jobs."""
-    builds = read_builds(locations)
+    builds = LakeReader(locations).all_builds()
     digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
     found: dict[str, Stale] = {}
     for job_tables in JOBS.values():
@@ -72,7 +72,7 @@ def find_stale(locations: Locations) -> list[Stale]:
 def stale_releases(locations: Locations) -> list[tuple[str, tuple[str, ...]]]:
     """Active releases that were trained on partitions whose content has changed since: release id and these partitions."""
     reader = LakeReader(locations)
-    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in read_builds(locations).items()}
+    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in LakeReader(locations).all_builds().items()}
     active = {row["release_id"] for row in reader.read("activations").to_pylist()}
     changed = {name: tuple(sorted(key for key, digest in release["inputs"].items() if digests.get(key) != digest))
                for name, release in reader.releases().items() if name in active}
@@ -111,12 +111,6 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
 
 
 VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("natural_samples", "ad_samples")}
-
-
-def read_builds(locations: Locations) -> dict[tuple[str, str], dict[str, Any]]:
-    """All build records, by table and owner."""
-    rows = LakeReader(locations).read("builds").to_pylist()
-    return {(row["table_name"], row["owner"]): row | {"inputs": dict(row["inputs"] or ())} for row in rows}
 
 
 def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:

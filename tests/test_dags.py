@@ -242,7 +242,8 @@ class TestDags:
 
     def test_order_of_tasks(self, parsed: dict[str, Any]) -> None:
         down = {name: {task["id"]: task["down"] for task in dag["tasks"]} for name, dag in parsed["calendar"]["dags"].items()}
-        assert down["logs_daily"] == {"ingest_logs": ["validate_logs"], "validate_logs": ["build_partials"], "build_partials": []}
+        assert down["logs_daily"] == {"ingest_logs": ["validate_logs"], "validate_logs": ["build_partials", "collect_texts"],
+                                      "build_partials": [], "collect_texts": []}
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
         assert down["features_daily"]["build_samples"] == ["validate_samples"]
         for name, kind in (("tpm_monthly", "tpm"), ("cpm_weekly", "cpm"), ("ad_ctr_daily", "actr")):

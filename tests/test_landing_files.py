@@ -38,7 +38,7 @@ def test_files_on_their_way_are_not_taken(tmp_path: Path) -> None:
     write(folder(tmp_path) / ".part.csv", csv_bytes(ROWS))
     write(folder(tmp_path) / "_tmp.csv", csv_bytes(ROWS))
     write(folder(tmp_path) / "notes.txt", b"hello")
-    with pytest.raises(BadInput, match=r"landing day: expected at least one file that ends in \.csv.*found \.part\.csv, _tmp\.csv, notes\.txt"):
+    with pytest.raises(BadInput, match=r"at least one file that ends in \.csv.*found \.part\.csv, _tmp\.csv, notes\.txt"):
         landing_files(Locations(tmp_path), "natural", DAY)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from contracts.commands import day
 from contracts.errors import BadInput
+from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.settings import SETTINGS_FILE, TRANSFER_VARIANTS, Deployment, home_folder
+from contracts.settings import SETTINGS_FILE, TRANSFER_VARIANTS, Deployment, folder_python, home_folder
 from tributary.cli import OWN
 
 
@@ -89,5 +92,10 @@ def _status(argv: Sequence[str]) -> int:
     from tributary import stack
 
     own_parser("status").parse_args(argv)
-    print(stack.status(home_folder()))
-    return 0
+    home = home_folder()
+    print(stack.status(home))
+    if not Locations(home).table("builds").is_dir():
+        return 0
+    print(flush=True)
+    python = folder_python("spark_jobs") or sys.executable
+    return subprocess.run([python, "-m", "spark_jobs", "list_stale", "--home", str(home)], check=False).returncode

@@ -93,7 +93,7 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
         command("spark_jobs", "ingest_logs", *span)
         command("validation", "run", "--table", "natural_log", "--table", "ad_log", *span)
     with stages.stage(f"history {first} .. {last}: features and samples"):
-        for job in ("build_partials", "build_user_histories", "build_statistics", "build_samples"):
+        for job in ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples"):
             command("spark_jobs", job, *span)
         command("validation", "run", "--table", "natural_samples", "--table", "ad_samples", *span)
     for parent in plan.trained:

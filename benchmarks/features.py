@@ -1,0 +1,235 @@
+"""What a day of features costs: against the length of the history, against a full recompute, against DuckDB, and at 20 million rows.
+
+`python -m benchmarks.features [--quick] [--work FOLDER]`. Everything runs in one session on this machine; every figure is a
+median of repeats, taken in turns. Rivals and we read the same rows and are held to the same results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import duckdb_features, recompute
+from benchmarks.made_logs import Size, days_before, make_home, write_landing
+from benchmarks.recording import finish, peak_memory_gib
+from benchmarks.seeding import copy_partials, seed_logs
+from contracts.commands import table_text
+from contracts.locations import Locations
+from contracts.periods import CHECKPOINT_DAYS
+from contracts.settings import Deployment
+from lake.reader import LakeReader
+from lake.session import spark_session
+from spark_jobs import (
+    build_checkpoints,
+    build_partials,
+    build_samples,
+    build_statistics,
+    build_user_histories,
+    collect_behaviour_texts,
+    ingest_logs,
+)
+
+DAY = date(2026, 7, 10)
+JOBS = (ingest_logs, build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples)
+RESULT_TABLES = ("user_histories", "entity_statistics", "natural_samples", "ad_samples")
+MID_CYCLE = 5  # days since the last checkpoint: the middle of its ten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Sizes of a run.
+
+    Attributes:
+        histories: days of history before the measured day.
+        repeats: runs that are counted; one more warms up.
+        history, rival, large: impressions a day of each part.
+    """
+
+    histories: tuple[int, ...]
+    repeats: int
+    history: Size
+    rival: Size
+    large: Size
+
+
+FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=250_000, users=50_000),
+            rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000))
+QUICK = Plan(histories=(7, 30), history=Size(rows=20_000, users=4_000), repeats=1, rival=Size(rows=100_000, users=20_000),
+             large=Size(rows=400_000, users=80_000))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, under five minutes; nothing is recorded")
+    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-features"), help="scratch folder, removed at the end")
+    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"), help="may be repeated; all by default")
+    options = parser.parse_args()
+    plan, work = QUICK if options.quick else FULL, options.work.resolve()
+    parts = options.part or ["history", "duckdb", "large"]
+    shutil.rmtree(work, ignore_errors=True)
+    os.environ.setdefault("TRIBUTARY_SPARK_MEMORY", "4g")
+    figures: dict[str, Any] = {}
+    details: dict[str, Any] = {"plan": str(plan), "parts": parts}
+    with spark_session(Locations(work / "session"), app="benchmark") as spark:
+        for name in parts:
+            figures |= {"history": history_part, "duckdb": duckdb_part, "large": large_part}[name](spark, work / name, plan, details)
+        pids = [os.getpid(), *_children(os.getpid())]
+        figures["peak_memory_gib"] = round(peak_memory_gib(pids), 2)
+    shutil.rmtree(work, ignore_errors=True)
+    finish("features", figures, details=details, packages=("pyspark", "delta-spark", "duckdb"), quick=options.quick or len(parts) < 3)
+
+
+def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
+    """One more day after histories of several lengths, by job; and the same day recomputed from the logs of its windows."""
+    longest = plan.histories[-1] + MID_CYCLE
+    base = Locations(work / "base")
+    deployment = make_home(base, DAY - timedelta(days=longest), DAY)
+    said(f"history: {longest} days of {plan.history.rows:,} impressions")
+    seed_logs(spark, base, days_before(DAY, longest), plan.history)
+    for begin in range(0, longest, 30):
+        build_partials.run(spark, base, deployment, days_before(DAY, longest)[begin:begin + 30])
+    homes = {}
+    for days in plan.histories:
+        length = days if days < CHECKPOINT_DAYS else days + MID_CYCLE
+        homes[days] = base if length == longest else Locations(work / f"after-{days}")
+        of_length = make_home(homes[days], DAY - timedelta(days=length), DAY)
+        if homes[days] is not base:
+            copy_partials(spark, base, homes[days], days_before(DAY, length))
+        for day in (DAY - timedelta(days=1), DAY):
+            write_landing(homes[days], day, plan.history)
+        run_day(spark, homes[days], of_length)  # warms up, and makes the checkpoints that daily life has made before
+    seconds: dict[int, list[dict[str, float]]] = {days: [] for days in plan.histories}
+    recomputed: dict[int, list[float]] = {plan.histories[-1]: []}
+    scratch = Locations(work / "recomputed")
+    for _ in range(plan.repeats):
+        for days in plan.histories:
+            seconds[days].append(run_day(spark, homes[days], Deployment.load(homes[days].home)))
+        shutil.rmtree(scratch.home, ignore_errors=True)
+        recomputed[plan.histories[-1]].append(timed(lambda: recompute.run(spark, base, scratch, deployment, DAY)))
+    require_equal(base, scratch)
+    checkpoints = {days: checkpoint_seconds(spark, homes[days]) for days in plan.histories if days >= 2 * CHECKPOINT_DAYS}
+    by_job = {days: {job: median(run[job] for run in runs) for job in runs[0]} for days, runs in seconds.items()}
+    totals = {days: sum(jobs.values()) + checkpoints.get(days, 0.0) / CHECKPOINT_DAYS for days, jobs in by_job.items()}
+    ingest = by_job[plan.histories[-1]]["ingest_logs"]
+    rival = median(recomputed[plan.histories[-1]]) + ingest
+    rows = [(f"after {days} days", *(f"{value:.1f}" for value in by_job[days].values()),
+             f"{checkpoints.get(days, 0.0) / CHECKPOINT_DAYS:.1f}", f"{totals[days]:.1f}") for days in plan.histories]
+    print(table_text(("a day, s", *by_job[plan.histories[0]], "checkpoints/10", "all"), rows))
+    print(f"recomputed from the logs of {plan.histories[-1]} days: {rival:.1f} s, {ingest:.1f} of them the same ingest")
+    details["history"] = {"seconds": by_job, "checkpoint_seconds": checkpoints, "totals": totals, "recompute_seconds": recomputed}
+    shutil.rmtree(work)
+    return {"day_cost_180_over_7": round(totals[plan.histories[-1]] / totals[plan.histories[0]], 3),
+            "recompute_over_ours_180": round(rival / totals[plan.histories[-1]], 2),
+            "recompute_over_ours_180_features": round((rival - ingest) / (totals[plan.histories[-1]] - ingest), 2)}
+
+
+def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
+    """A day of a million impressions with seven days before it: our jobs, and the same features by DuckDB in one process."""
+    home = Locations(work / "ours")
+    deployment = make_home(home, DAY - timedelta(days=7), DAY)
+    said(f"DuckDB: a day of {plan.rival.rows:,} impressions")
+    seed_logs(spark, home, days_before(DAY, 7), plan.rival)
+    build_partials.run(spark, home, deployment, days_before(DAY, 7))
+    for day in (DAY - timedelta(days=1), DAY):
+        write_landing(home, day, plan.rival)
+    duckdb_features.export_partials(home, work / "partials")
+    ours, theirs = [], []
+    for repeat in range(plan.repeats + 1):
+        day = run_day(spark, home, deployment)
+        rival = duckdb_features.run_in_a_process(home, work / "partials", work / "duckdb", DAY, deployment)
+        if repeat:  # the first of each warms up
+            ours.append(day)
+            theirs.append(rival)
+    duckdb_features.require_equal(home, work / "duckdb", DAY)
+    our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(run["seconds"] for run in theirs)
+    by_job = {job: median(run[job] for run in ours) for job in ours[0]}
+    rows = [("ours", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}", f"{plan.rival.rows / our_seconds:,.0f}"),
+            ("DuckDB", *[""] * len(by_job), f"{their_seconds:.1f}", f"{plan.rival.rows / their_seconds:,.0f}")]
+    print(table_text(("a day, s", *by_job, "all", "rows/s"), rows))
+    details["duckdb"] = {"ours": ours, "theirs": theirs}
+    shutil.rmtree(work)
+    return {"duckdb_ratio": round(their_seconds / our_seconds, 3), "duckdb_memory_gib": round(max(run["memory_gib"] for run in theirs), 2),
+            "rows_per_s_1m": round(plan.rival.rows / our_seconds)}
+
+
+def large_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
+    """A day of 20 million impressions against one of a million, both with a day of a million before them."""
+    per_second, growth = {}, {}
+    for name, size in (("1m", replace(plan.large, rows=plan.rival.rows, users=plan.rival.users)), ("20m", plan.large)):
+        home = Locations(work / name)
+        deployment = make_home(home, DAY - timedelta(days=1), DAY)
+        before = replace(size, rows=plan.rival.rows)
+        said(f"a day of {size.rows:,} impressions")
+        write_landing(home, DAY - timedelta(days=1), before)
+        for job in (ingest_logs, build_partials):
+            job.run(spark, home, deployment, [DAY - timedelta(days=1)])
+        write_landing(home, DAY, size)
+        already = folder_bytes(home.lake)
+        seconds = run_day(spark, home, deployment)
+        grown = folder_bytes(home.lake) - already
+        if name == "1m":  # the median of repeats; twenty million are their own repeats
+            seconds = min((run_day(spark, home, deployment) for _ in range(plan.repeats)), key=lambda run: sum(run.values()))
+        per_second[name], growth[name] = size.rows / sum(seconds.values()), grown / size.rows
+        details[name] = {"seconds": seconds, "lake_bytes_per_impression": growth[name]}
+        rows = [(name, *(f"{value:.1f}" for value in seconds.values()), f"{sum(seconds.values()):.1f}", f"{per_second[name]:,.0f}",
+                 f"{growth[name]:.1f}")]
+        print(table_text(("a day, s", *seconds, "all", "rows/s", "lake bytes per impression"), rows), flush=True)
+        shutil.rmtree(home.home)
+    return {"rows_per_s_20m_over_1m": round(per_second["20m"] / per_second["1m"], 3), "lake_bytes_per_impression": round(growth["20m"], 1)}
+
+
+def run_day(spark: Any, locations: Locations, deployment: Deployment) -> dict[str, float]:
+    """Seconds of each job of the day."""
+    return {job.__name__.rsplit(".", 1)[-1]: timed(lambda job=job: job.run(spark, locations, deployment, [DAY])) for job in JOBS}
+
+
+def checkpoint_seconds(spark: Any, locations: Locations) -> float:
+    """Of making both running merges from the ones ten days before."""
+    deployment = Deployment.load(locations.home)
+    until = deployment.lineage.checkpoint_before(DAY)
+    assert until is not None
+    build_checkpoints.run(spark, locations, deployment, until - timedelta(days=CHECKPOINT_DAYS))
+    shutil.rmtree(locations.home / "made", ignore_errors=True)
+    return timed(lambda: [build_checkpoints.make(spark, locations, deployment, running, until)
+                          for running in (build_checkpoints.BEHAVIOURS, build_checkpoints.STATISTICS)])
+
+
+def require_equal(ours: Locations, theirs: Locations) -> None:
+    """Raises AssertionError unless both ways gave the same rows: their content digests are compared."""
+    for name in RESULT_TABLES:
+        one, other = (LakeReader(locations).builds(name, [f"ds={DAY}"])[f"ds={DAY}"] for locations in (ours, theirs))
+        assert (one["row_cnt"], one["digest"]) == (other["row_cnt"], other["digest"]), f"{name}: the recompute gave other rows"
+
+
+def timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+
+
+def said(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def _children(pid: int) -> Sequence[int]:
+    """All processes below one: the driver's JVM is our child."""
+    parents: Mapping[int, int] = {int(path.name): int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                                  for path in Path("/proc").iterdir() if path.name.isdigit()}
+    below = [child for child, parent in parents.items() if parent == pid]
+    return [*below, *(grandchild for child in below for grandchild in _children(child))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Any order of days, any split into jobs, twice, early or late: the same tables; and no sample knows what it could not know."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import features_reference as reference
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from landing_rows import Row, csv_bytes, good_row, write
+
+from contracts import periods
+from contracts.features import LOGS
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from lake.reader import LakeReader
+from spark_jobs import build_partials, build_samples, build_statistics, build_user_histories, ingest_logs
+from spark_jobs.build_statistics import plan_window
+
+pytestmark = pytest.mark.spark
+
+START = date(2026, 1, 1)
+DAYS = [START + timedelta(days=n) for n in range(5)]
+DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
+TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "user_histories", "entity_statistics",
+          "natural_samples", "ad_samples")
+FEATURES = (build_user_histories, build_statistics, build_samples)
+
+
+@st.composite
+def small_logs(draw: st.DrawFn) -> dict[tuple[str, date], list[Row]]:
+    """Both logs of all days: few users and items, many ties in time, behaviours around midnight, late rows, repeats, bad rows."""
+    rows: dict[tuple[str, date], list[Row]] = {}
+    number = 0
+    seconds = st.sampled_from([0, 1, 599, 600, 601, 1200, 43_200, 43_200, 86_399])
+    for log in LOGS:
+        for day in DAYS:
+            of_day = []
+            for _ in range(draw(st.integers(1, 12))):
+                number += 1
+                is_late = day > START and draw(st.integers(0, 9)) == 0
+                seen = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=draw(seconds), days=-1 if is_late else 0)
+                click = draw(st.integers(0, 1))
+                of_day.append(good_row(number, log=log, event_ts=seen.isoformat(), user_id=draw(st.integers(0, 3)),
+                                       item_id=draw(st.integers(0, 4)), category_id=draw(st.integers(0, 1)), request_id=number // 3,
+                                       click=click, action=click))
+            of_day += [dict(row) for row in of_day if draw(st.integers(0, 9)) == 0]
+            of_day += [row | {"click": "7"} for row in of_day[:1] if draw(st.booleans())]
+            rows[log, day] = of_day
+    return rows
+
+
+def land(home: Path, rows: dict[tuple[str, date], list[Row]], days: list[date]) -> Locations:
+    locations = Locations(home)
+    for (log, day), of_day in rows.items():
+        if day in days:
+            write(locations.landing_day(log, day) / "a.csv", csv_bytes(of_day))  # type: ignore[arg-type]
+    return locations
+
+
+def contents(locations: Locations, days: list[date]) -> dict[str, list[str]]:
+    return {name: reference.content(locations, name, ds=days) for name in TABLES}
+
+
+@settings(max_examples=2, deadline=None, database=None, phases=[Phase.generate],
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(rows=small_logs(), seed=st.integers(0, 2**16))
+def test_every_way_to_build_gives_the_same_tables(spark: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+                                                  rows: dict[tuple[str, date], list[Row]], seed: int) -> None:
+    monkeypatch.setattr(periods, "CHECKPOINT_DAYS", 2)  # so that five days have two checkpoints
+    for module in (build_user_histories, build_statistics):
+        monkeypatch.setattr(module, "CHECKPOINT_DAYS", 2)
+    monkeypatch.setattr("spark_jobs.build_checkpoints.CHECKPOINT_DAYS", 2)
+
+    whole = land(tmp_path_factory.mktemp("range"), rows, DAYS)
+    for job in (ingest_logs, build_partials, *FEATURES):
+        job.run(spark, whole, DEPLOYMENT, DAYS)
+    expected = contents(whole, DAYS)
+    assert_point_in_time(whole)
+
+    order = DAYS[:]
+    random.Random(seed).shuffle(order)
+    alone = land(tmp_path_factory.mktemp("alone"), rows, DAYS)
+    for day in order:  # each day is a live one: nothing of the days after it is looked at
+        ingest_logs.run(spark, alone, DEPLOYMENT, [day])
+    build_partials.run(spark, alone, DEPLOYMENT, DAYS)
+    for day in (DAYS[-1], DAYS[2], DAYS[2]):  # a backfill, an earlier day after it, and again
+        for job in FEATURES:
+            job.run(spark, alone, DEPLOYMENT, [day])
+    for day in (DAYS[-1], DAYS[2]):
+        assert contents(alone, [day]) == {name: reference.content(whole, name, ds=[day]) for name in TABLES}, day
+    assert {name: reference.content(alone, name) for name in TABLES[:5]} == {name: expected[name] for name in TABLES[:5]}
+
+    early = land(tmp_path_factory.mktemp("early"), rows, DAYS[:3])  # the later files have not landed yet
+    for job in (ingest_logs, build_partials, *FEATURES):
+        job.run(spark, early, DEPLOYMENT, DAYS[:3])
+    assert contents(early, DAYS[:3]) == contents(whole, DAYS[:3])
+
+
+def assert_point_in_time(locations: Locations) -> None:
+    """Histories, statistics and `history_end` equal a scan of the whole log; nothing younger than the delay is seen."""
+    rows = reference.logs(locations)
+    reader = LakeReader(locations)
+    for day in DAYS:
+        stored = reader.read("user_histories", where={"ds": day}).to_pylist()
+        assert {row["user_id"]: [b["event_id"] for b in row["behaviours"]] for row in stored} == reference.histories(rows, day)
+        found = {(row.pop("entity"), row.pop("entity_id")): {k: v for k, v in row.items() if k != "ds"}
+                 for row in reader.read("entity_statistics", where={"ds": day}).to_pylist()}
+        assert found == reference.statistics(rows, day)
+        of_user = {row["user_id"]: row["behaviours"] for row in stored}
+        for log in LOGS:
+            samples = reader.read(f"{log}_samples", where={"ds": day}).to_pylist()
+            assert {row["event_id"]: row["history_end"] for row in samples} == reference.history_ends(rows, log, day, DEPLOYMENT)
+            for row in samples:
+                seen = of_user.get(row["user_id"], [])[:row["history_end"]]
+                assert all(b["event_ts"] + timedelta(seconds=DEPLOYMENT.feedback_delay_seconds) < row["sample_ts"] for b in seen)
+                assert row["event_id"] not in {b["event_id"] for b in seen if b["log"] == log}
+
+
+def test_a_user_with_a_million_events_in_a_day(spark: Any) -> None:
+    """A robot: its day is one row of histories, and each of its requests is placed in it, in time n log n."""
+    from pyspark.sql import functions as F
+
+    from spark_jobs.build_partials import aggregate_behaviours
+
+    count = 1_000_000
+    start = F.to_timestamp(F.lit("2026-01-02 00:00:00"))
+    events = spark.range(count).select(
+        F.lit(DAYS[1]).alias("ds"), F.lit(7).cast("bigint").alias("user_id"), *(F.col("id").alias(n) for n in ("event_id", "request_id")),
+        (start + F.make_dt_interval(secs=F.col("id") * 86_000 / count)).alias("event_ts"), F.lit(1).cast("bigint").alias("item_id"),
+        F.lit(1).cast("bigint").alias("category_id"), F.lit(1).alias("action"), F.lit(1.0).alias("dwell_seconds"),
+        F.lit(None).cast("string").alias("item_text"))
+    histories = aggregate_behaviours(events, "natural").select("ds", "user_id", "behaviours")
+    ends = build_samples.with_history_end(build_samples.aggregate_requests(events), histories, DEPLOYMENT)
+    last, total, smallest = ends.agg(F.max("history_end"), F.count(F.lit(1)), F.min("history_end")).first()
+    assert (total, smallest) == (count, 0)
+    assert abs(last - (count - 600 * count / 86_000)) < 20  # all but those of the last ten minutes
+
+
+@pytest.mark.parametrize(("day", "window", "start", "base", "taken"), [
+    (date(2026, 1, 8), 7, date(2026, 1, 1), None, None),
+    (date(2026, 2, 5), 30, date(2026, 1, 6), date(2026, 1, 31), None),
+    (date(2026, 3, 5), 30, date(2026, 2, 3), date(2026, 3, 2), date(2026, 1, 31)),
+    (date(2026, 8, 1), 180, date(2026, 2, 2), date(2026, 7, 30), date(2026, 1, 31)),
+])
+def test_a_window_is_summed_by_its_own_days_or_by_running_totals(day: date, window: int, start: date, base: date | None,
+                                                                 taken: date | None) -> None:
+    plan = plan_window(day, window, DEPLOYMENT)
+    assert (plan.start, plan.base, plan.taken) == (start, base, taken)

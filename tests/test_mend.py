@@ -1,0 +1,120 @@
+"""A corrected day landed again: exactly what read it is stale, and mending gives the tables of a build from scratch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import features_reference as reference
+import pytest
+from landing_rows import csv_bytes, good_row, write
+
+from contracts.features import LOGS
+from contracts.locations import Locations
+from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+from spark_jobs import (
+    build_partials,
+    build_samples,
+    build_statistics,
+    build_user_histories,
+    collect_behaviour_texts,
+    ingest_logs,
+    mend,
+)
+from spark_jobs.staleness import find_stale, mending_commands
+
+pytestmark = pytest.mark.spark
+
+START = date(2026, 1, 1)
+DAYS = [START + timedelta(days=n) for n in range(12)]  # one checkpoint, at ten days
+CORRECTED = DAYS[8]
+DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
+JOBS = (ingest_logs, build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples)
+TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts", "behaviour_checkpoints",
+          "statistic_checkpoints", "user_histories", "entity_statistics", "natural_samples", "ad_samples")
+
+
+def land(home: Path, *, corrected: bool) -> Locations:
+    home.mkdir()
+    locations = Locations(home)
+    (home / SETTINGS_FILE).write_text(DEPLOYMENT.to_toml())
+    for log in LOGS:
+        for number, day in enumerate(DAYS):
+            rows = [good_row(100 * number + n, day=day, log=log) for n in range(6)]
+            path = write(locations.landing_day(log, day) / "a.csv", csv_bytes(rows))
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    if corrected:
+        correct(locations)
+    return locations
+
+
+def correct(locations: Locations) -> None:
+    """The natural log of one day again, with one click taken back."""
+    number = DAYS.index(CORRECTED)
+    rows = [good_row(100 * number + n, day=CORRECTED, click=int(n > 0), action=int(n > 0)) for n in range(6)]
+    write(locations.landing_day("natural", CORRECTED) / "a.csv", csv_bytes(rows))
+
+
+def build(spark: Any, locations: Locations) -> None:
+    for job in JOBS:
+        job.run(spark, locations, DEPLOYMENT, DAYS[:-1])
+    for job in JOBS:
+        job.run(spark, locations, DEPLOYMENT, DAYS[-1:])
+
+
+def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    @contextmanager
+    def shared_session(*_: Any, **__: Any) -> Iterator[Any]:
+        yield spark
+
+    monkeypatch.setattr("lake.session.writing_session", shared_session)
+    monkeypatch.setattr(mend, "_validate", lambda *_: None)
+    locations = land(tmp_path / "home", corrected=False)
+    build(spark, locations)
+    assert find_stale(locations) == []
+    before = LakeReader(locations).all_builds()
+
+    correct(locations)
+    stale = find_stale(locations)
+    read_it = {CORRECTED, CORRECTED + timedelta(days=1)}  # a day reads the landing files of the day before too
+    later = {day for day in DAYS if day >= CORRECTED}
+    expected = {("natural_log", owner_key(ds=day)) for day in read_it} | {
+        ("quarantine", owner_key(ds=day, log="natural")) for day in read_it} | {
+        (name, owner_key(ds=day, log="natural")) for name in ("behaviour_partials", "statistic_partials") for day in read_it} | {
+        ("behaviour_texts", owner_key(ds=day)) for day in read_it} | {
+        (name, owner_key(until_ds=DAYS[10], log="natural")) for name in ("behaviour_checkpoints", "statistic_checkpoints")} | {
+        (name, owner_key(ds=day)) for name in ("user_histories", "entity_statistics", "natural_samples", "ad_samples") for day in later}
+    assert {(item.table, item.owner) for item in stale} == expected & set(before)
+    assert mending_commands(stale)[:2] == [
+        "tributary spark_jobs ingest_logs --from 2026-01-09 --to 2026-01-10",
+        "tributary validation run --table natural_log --table ad_log --from 2026-01-09 --to 2026-01-10"]
+
+    assert mend.mend(locations, DEPLOYMENT) == 0
+    assert find_stale(locations) == []
+    rewritten = {key for key, build in LakeReader(locations).all_builds().items() if build["built_ts"] != before[key]["built_ts"]}
+    assert {name for name, _ in rewritten} >= {"natural_log", "behaviour_partials", "user_histories", "natural_samples"}
+    for name, owner in rewritten:  # a job rewrites both logs of its days, never another day
+        assert any(item.day == date.fromisoformat(owner.split("=")[1].split(",")[0]) for item in stale), (name, owner)
+    assert ("statistic_partials", owner_key(ds=DAYS[9], log="natural")) not in rewritten  # its log came out the same: no further
+
+    scratch = land(tmp_path / "scratch", corrected=True)
+    build(spark, scratch)
+    for name in TABLES:
+        assert reference.content(locations, name) == reference.content(scratch, name), name
+    assert mend.list_stale(locations) == 0
+    assert "no partition is stale" in capsys.readouterr().out
+
+
+def test_landing_files_that_were_archived_make_nothing_stale(spark: Any, tmp_path: Path) -> None:
+    locations = land(tmp_path / "home", corrected=False)
+    ingest_logs.run(spark, locations, DEPLOYMENT, DAYS[:2])
+    shutil.rmtree(locations.landing_day("natural", DAYS[0]))
+    assert find_stale(locations) == []
