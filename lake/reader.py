@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
 from contracts import tables
 from contracts.errors import ParentMissing
@@ -115,14 +116,22 @@ class LakeReader:
 
     def _open(self, name: str) -> DeltaTable | None:
         if name not in self._opened:
-            path = self.locations.table(name)
-            self._opened[name] = DeltaTable(str(path)) if DeltaTable.is_deltatable(str(path)) else None
+            self._opened[name] = open_table(self.locations.table(name))
         return self._opened[name]
 
 
+def open_table(path: Path) -> DeltaTable | None:
+    """The table at its newest version; None if there is none, or it is just being made."""
+    try:
+        return DeltaTable(str(path)) if DeltaTable.is_deltatable(str(path)) else None
+    except TableNotFoundError:
+        return None
+
+
 def column_types(path: Path) -> dict[str, str]:
-    """Columns of a Delta table and their types, as it has them now."""
-    return {field.name: str(field.type) for field in DeltaTable(str(path)).schema().fields}
+    """Columns of a Delta table and their types, as it has them now; {} if there is no table."""
+    table = open_table(path)
+    return {} if table is None else {field.name: str(field.type) for field in table.schema().fields}
 
 
 def _empty(columns: Sequence[str]) -> pa.Table:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts import tables
@@ -26,6 +28,7 @@ RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.l
 NO_COLUMN_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 COMMIT_ATTEMPTS = 6
 NOTHING = (0, "0:0")  # row count and digest of an empty partition
+_PREPARING = threading.Lock()  # jobs write side by side, two logs into one table too
 UNSHUFFLED_PARTITIONS = 2
 OBSERVED_PARTITIONS = 8  # above it, digests are read back after the write: docs/adr/0003
 
@@ -140,9 +143,13 @@ def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
 
     A column that was declared later reads as null in the partitions written before.
     """
-    path = locations.table(contract.name)
-    if (path / "_delta_log").is_dir():
-        present = set(column_types(path))
+    with _PREPARING:
+        _prepare(spark, locations.table(contract.name), contract)
+
+
+def _prepare(spark: SparkSession, path: Path, contract: Table) -> None:
+    present = set(column_types(path))
+    if present:
         missing = ", ".join(f"`{column.name}` {column.type}" for column in contract.columns if column.name not in present)
         if missing:
             spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({missing})")

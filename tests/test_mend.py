@@ -63,9 +63,10 @@ def correct(locations: Locations) -> None:
 
 
 def build(spark: Any, locations: Locations) -> None:
+    """All days as a range, and the last one's features by themselves: they rest on checkpoints."""
     for job in JOBS:
-        job.run(spark, locations, DEPLOYMENT, DAYS[:-1])
-    for job in JOBS:
+        job.run(spark, locations, DEPLOYMENT, DAYS)
+    for job in (build_user_histories, build_statistics):
         job.run(spark, locations, DEPLOYMENT, DAYS[-1:])
 
 

@@ -56,7 +56,7 @@ def test_a_release_is_what_others_read(spark: Any, tmp_path: Path) -> None:
     index = faiss.read_index(str(locations.index(release.release_id) / "items.faiss"))
     assert index.ntotal == vectors["entity"].to_pylist().count("item")
 
-    tables = ("tpm_embeddings", "model_metrics", "releases", "activations", "builds")
+    tables = ("tpm_embeddings", "model_metrics", "releases", "activations")
     before = {name: reference.content(locations, name) for name in tables}
     publish(spark, locations, folder, release)
     activate(spark, locations, release)

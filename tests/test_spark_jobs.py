@@ -168,7 +168,7 @@ def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(NotYet, match=r"tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02"):
         inputs.check_partials(LakeReader(locations), deployment, day(1))
     path = locations.landing_day("ad", day(2)) / "part-00000.csv"
-    path.write_text(path.read_text().splitlines()[0] + "\n")
+    path.write_bytes(path.read_bytes().splitlines()[0] + b"\n")
     with pytest.raises(BadInput, match=r"2026-01-03/part-00000.csv: rows: expected at least one row on this landing day, found none"):
         ingest_logs.run(spark, locations, deployment, [day(2)])
     path.write_text(path.read_text().replace("user_id,", "usr,"))

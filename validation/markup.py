@@ -62,7 +62,7 @@ svg .trace { fill: none; stroke: var(--bar); stroke-width: 1.6; stroke-linejoin:
 svg .past { fill: var(--bar); } svg .now { fill: var(--accent); }
 svg .held { fill: var(--pass); } svg .warned { fill: var(--warn); } svg .broke { fill: var(--fail); }
 svg.spark { display: block; width: 124px; height: 28px; }
-.months { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 26px; }
+.months { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 26px; align-items: start; }
 .calendar { table-layout: fixed; border-collapse: separate; border-spacing: 3px; }
 .calendar caption { text-align: left; font-weight: 600; padding: 0 0 4px 3px; }
 .calendar th { padding: 0; text-align: center; border: 0; font-size: 12px; }
