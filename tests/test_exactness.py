@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -66,7 +67,7 @@ def contents(locations: Locations, days: list[date]) -> dict[str, list[str]]:
     return {name: reference.content(locations, name, ds=days) for name in TABLES}
 
 
-@settings(max_examples=2, deadline=None, database=None, phases=[Phase.generate],
+@settings(max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "1")), deadline=None, database=None, phases=[Phase.generate],
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(rows=small_logs(), seed=st.integers(0, 2**16))
 def test_every_way_to_build_gives_the_same_tables(spark: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,

@@ -129,7 +129,7 @@ def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: t
 def test_a_failed_day_ends_its_log_with_the_report(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
     locations = homes[0].locations
     path = locations.landing_day("natural", day(KILLED)) / "part-00000.csv"
-    header, *rows = path.read_text().splitlines()
+    header, *rows = path.read_text(errors="replace").splitlines()
     path.write_text("\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))]) + "\n")
     api = AirflowApi.of(locations.home)
     api.create_backfill("logs_daily", day(KILLED), day(KILLED))
@@ -155,7 +155,7 @@ def test_nothing_listens_beyond_loopback(homes: tuple[Commands, Commands, stack.
     sockets = {target.removeprefix("socket:[").rstrip("]") for pid in pids for target in _links(Path(f"/proc/{pid}/fd"))}
     listening = []
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/net/{table}").read_text(errors="replace").splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in sockets:
                 listening.append(fields[1].split(":")[0])
