@@ -13,7 +13,9 @@ from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.landing_files import landing_files
 from lake.reader import LakeReader
+from sources.check import check_files
 from spark_jobs import ingest_logs
 
 pytestmark = pytest.mark.spark
@@ -106,6 +108,18 @@ def test_every_format_and_order_of_columns_gives_the_same_row(ingested: tuple[Lo
         assert (row["event_ts"] - first["event_ts"]).total_seconds() == event_id - 300
     assert rows[200]["late"] and not first["late"]
     assert rows[700]["arrival_ts"] is not None and first["arrival_ts"] is None
+
+
+def test_the_check_command_finds_the_same_without_spark(ingested: tuple[Locations, Any]) -> None:
+    locations, _ = ingested
+    files = landing_files(locations, "natural", DAY)
+    checked = check_files(files, "natural", DEPLOYMENT, DAY)
+    found = counts(locations, DAY)
+    rules = Counter(row["rule"] for row in LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist())
+    assert +checked.quarantined == rules
+    seen_the_day_before = 1  # the check looks at one day alone
+    assert (checked.read, checked.duplicates, checked.conflicting, checked.late) == (
+        found["read"], found["duplicates"] - seen_the_day_before, found["conflicting_duplicates"], found["late"] + seen_the_day_before)
 
 
 def test_the_same_files_again_change_nothing_and_a_corrected_one_changes_its_day(spark: Any, ingested: tuple[Locations, Any]) -> None:
