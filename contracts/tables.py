@@ -50,6 +50,18 @@ class Column:
     longest: int | None = None
     volatile: bool = False
 
+    @property
+    def legal_values(self) -> str:
+        """What a landing file may hold in it, in words."""
+        if self.allowed is not None:
+            return "one of " + ", ".join(map(str, self.allowed))
+        if self.type == "string":
+            return "a text" if self.longest is None else f"a text of at most {self.longest} characters"
+        kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[self.type]
+        low = f" >= {self.minimum}" if self.minimum is not None else ""
+        high = f" and <= {self.maximum}" if self.maximum is not None else ""
+        return kind + low + high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:

@@ -32,8 +32,13 @@ def format_of(path: Path) -> Format | None:
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
 
 
+def is_delivered(path: Path) -> bool:
+    """Whether a file is a landing file that is whole: names that begin with a dot or underscore are still on their way."""
+    return format_of(path) is not None and not path.name.startswith((".", "_"))
+
+
 def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: bool = False) -> list[Path]:
-    """A landing day's files, by name; names that begin with a dot or underscore are not yet delivered.
+    """A landing day's files that were delivered, by name.
 
     Args:
         locations: the deployment's paths.
@@ -49,7 +54,7 @@ def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: boo
     if not folder.is_dir():
         raise BadInput(folder, "landing day", expected=f"a folder with {wanted}", found="no such folder",
                        hint="An absent day is never taken for an empty one: deliver its files, then run this again.")
-    files = sorted(path for path in folder.iterdir() if format_of(path) is not None and not path.name.startswith((".", "_")))
+    files = sorted(filter(is_delivered, folder.iterdir()))
     if not files:
         others = sorted(path.name for path in folder.iterdir())
         raise BadInput(folder, "landing day", expected=f"at least one {wanted.removeprefix('a ')}", found=", ".join(others[:5]) or "none")

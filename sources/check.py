@@ -21,9 +21,10 @@ import numpy as np
 from contracts.commands import table_text
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 from contracts.features import LOGS, Log
+from contracts.masking import MASKED_FIELDS, mask, printable
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
-from lake.landing_files import SUFFIXES, check_columns, format_of, has_rows
+from lake.landing_files import SUFFIXES, check_columns, format_of, has_rows, is_delivered
 from lake.progress import progress
 from sources.landing_rows import BATCH_BYTES, TextRows, read_rows
 from sources.landing_rules import Rules
@@ -32,7 +33,6 @@ EXAMPLES = 3  # shown of each rule
 LONGEST_SHOWN = 60
 KEYS_HELD = 2_000_000  # event ids in memory (16 bytes each, with the payload); beyond it they wait in temporary files
 BUCKETS = 64
-_MASKED = ("user_id",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,8 @@ def _by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[tu
 
 
 def _delivered(path: Path) -> bool:
-    """Whether ingestion would read it: by its ending, and no part of it hidden, as what is still being written is."""
-    return format_of(path) is not None and not path.name.startswith((".", "_")) and not path.parent.name.startswith(".")
+    """Whether ingestion would read it: a whole landing file, and not in a folder that is still being written."""
+    return is_delivered(path) and not path.parent.name.startswith(".")
 
 
 def _warn_of_columns(path: Path, log: Log, done: Checked) -> None:
@@ -211,7 +211,7 @@ def _found(rows: TextRows, rule: str, of_field: str, row: int) -> str:
         return "a line break within a value"
     if rule == "action_of_click":
         return f"action {value('action')} click {value('click')}"
-    return shown(value(of_field), masked=of_field in _MASKED)
+    return shown(value(of_field), masked=of_field in MASKED_FIELDS)
 
 
 def _note_example(done: Checked, rule: str, path: Path, line: int, found: str) -> None:
@@ -224,9 +224,8 @@ def shown(value: str | None, *, masked: bool) -> str:
     if not value:
         return "nothing"
     if masked:
-        value = "".join("9" if char.isdigit() else "x" if char.isalpha() else char for char in value[: LONGEST_SHOWN + 1])
-    cut = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+        value = mask(value[: LONGEST_SHOWN + 1])
+    return printable(value, LONGEST_SHOWN)
 
 
 class _Keys:

@@ -7,7 +7,6 @@ bear temporary names that ingestion does not see.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from datetime import date
@@ -19,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.locations import Locations
+from sources.landing import fresh_temporary, put_in_place, refuse_foreign_files, temporary_of
 
 PART = "part-00000.parquet"
 ROW_GROUP = 1 << 17  # rows; about 10 MB of a day
@@ -42,7 +41,7 @@ class DayFiles:
         self._held_rows = [0] * len(days)
         self.rows = [0] * len(days)
         for folder in self._folders:
-            _refuse_foreign_files(folder)
+            refuse_foreign_files(folder, PART)
         self._writers = [self._open(folder) for folder in self._folders]
 
     def write(self, rows: pa.Table, day_number_N: np.ndarray) -> None:
@@ -68,15 +67,13 @@ class DayFiles:
                 writer.close()
             if kind is None:
                 for folder in self._folders:
-                    _put_in_place(folder)
+                    put_in_place(folder, PART)
         finally:
             for folder in self._folders:
-                shutil.rmtree(_temporary(folder), ignore_errors=True)
+                shutil.rmtree(temporary_of(folder), ignore_errors=True)
 
     def _open(self, folder: Path) -> pa_parquet.ParquetWriter:
-        shutil.rmtree(_temporary(folder), ignore_errors=True)  # what a killed run left
-        _temporary(folder).mkdir(parents=True)
-        return pa_parquet.ParquetWriter(_temporary(folder) / PART, self._schema, compression="zstd")
+        return pa_parquet.ParquetWriter(fresh_temporary(folder) / PART, self._schema, compression="zstd")
 
     def _flush(self, number: int, *, last: bool) -> None:
         """Writes the day's full row groups, and what is left if it is the last call."""
@@ -89,21 +86,3 @@ class DayFiles:
         rest = table.slice(full)
         self._held[number] = [rest.take(pa.array(np.arange(rest.num_rows)))] if rest.num_rows else []
         self._held_rows[number] = rest.num_rows
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.tmp")
-
-
-def _put_in_place(folder: Path) -> None:
-    if folder.exists():
-        os.replace(_temporary(folder) / PART, folder / PART)
-    else:
-        _temporary(folder).rename(folder)
-
-
-def _refuse_foreign_files(folder: Path) -> None:
-    foreign = sorted(path.name for path in folder.iterdir() if path.name != PART) if folder.exists() else []
-    if foreign:
-        raise BadInput(folder, "files", expected=f"{PART} alone, as this source writes it", found=", ".join(foreign[:5]),
-                       hint="They would be read beside the file to be written. Move them away, or use another --home.")

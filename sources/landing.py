@@ -74,17 +74,9 @@ def write_day(locations: Locations, log: Log, day: date, rows: pa.Table) -> Path
     """
     assert tuple(name for name in rows.column_names if name != LINE) == LANDING_COLUMNS[log], rows.column_names
     folder = locations.landing_day(log, day)
-    if folder.exists():
-        _refuse_foreign_files(folder)
-    temporary = folder.with_name(f".{day}.tmp")  # a leading dot hides it from Spark; the fixed name lets the next run clear it
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write(rows, temporary / PART)
-    if folder.exists():
-        os.replace(temporary / PART, folder / PART)
-        temporary.rmdir()
-    else:
-        temporary.rename(folder)
+    refuse_foreign_files(folder, PART)
+    _write(rows, fresh_temporary(folder) / PART)
+    put_in_place(folder, PART)
     return folder / PART
 
 
@@ -139,8 +131,32 @@ def exclusive(locations: Locations) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign_files(folder: Path) -> None:
-    foreign = sorted(path.name for path in folder.iterdir() if path.name != PART)
+def temporary_of(folder: Path) -> Path:
+    """Where a landing day is written before it appears: a leading dot hides it from Spark."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def fresh_temporary(folder: Path) -> Path:
+    """Makes it, empty: its name is fixed, so that a run clears what a killed one left."""
+    temporary = temporary_of(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def put_in_place(folder: Path, part: str) -> None:
+    """Lets a landing day appear, or its file take the place of the older one."""
+    temporary = temporary_of(folder)
+    if folder.exists():
+        os.replace(temporary / part, folder / part)
+        temporary.rmdir()
+    else:
+        temporary.rename(folder)
+
+
+def refuse_foreign_files(folder: Path, part: str) -> None:
+    """Raises BadInput if a landing day holds another file than the one that is about to be written."""
+    foreign = sorted(path.name for path in folder.iterdir() if path.name != part) if folder.exists() else []
     if foreign:
-        raise BadInput(folder, "files", expected=f"{PART} alone, as a source writes it", found=", ".join(foreign[:5]),
+        raise BadInput(folder, "files", expected=f"{part} alone, as a source writes it", found=", ".join(foreign[:5]),
                        hint="They would be read beside the file to be written. Move them away, or use another --home.")

@@ -73,7 +73,7 @@ class Rules:
                 hashed = column.name in deployment.string_ids and rule == "type"
                 self.names.append(f"{column.name}_{rule}")
                 self.fields.append(column.name)
-                self.expected.append("UTF-8" if rule == "encoding" else "a non-empty string" if hashed else words(column))
+                self.expected.append("UTF-8" if rule == "encoding" else "a non-empty string" if hashed else column.legal_values)
         lateness = deployment.allowed_lateness_days
         self.names += ["action_of_click", "event_day"]
         self.fields += ["action", "event_ts"]
@@ -157,18 +157,6 @@ class Rules:
                 hashed_N = xxhash.add_longs(hashed_N, read.value_N, read.known_N)
         payload_N: np.ndarray = np.where(good_N, hashed_N, np.uint64(0)).view(np.int64)
         return payload_N
-
-
-def words(column: Column) -> str:
-    """A column's legal values, in words."""
-    if column.allowed is not None:
-        return "one of " + ", ".join(map(str, column.allowed))
-    if column.type == "string":
-        return "a text" if column.longest is None else f"a text of at most {column.longest} characters"
-    kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[column.type]
-    low = f" >= {column.minimum}" if column.minimum is not None else ""
-    high = f" and <= {column.maximum}" if column.maximum is not None else ""
-    return kind + low + high
 
 
 def _outside(column: Column, value_N: np.ndarray) -> np.ndarray:

@@ -83,9 +83,9 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     text = raw.cast("string")
     is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
-    rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string" if hashed else _words(column),
+    rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string" if hashed else column.legal_values,
                   broken=unreadable, found=F.coalesce(text, F.lit("nothing")))]
-    within = _words(column)
+    within = column.legal_values
     outside = F.lit(False)
     if column.minimum is not None:
         outside = outside | (value < column.minimum)
@@ -103,14 +103,3 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     no_utf8 = F.coalesce(F.contains(value, F.lit(REPLACED)) | ~F.is_valid_utf8(value), F.lit(False))
     return [Rule(name=f"{column.name}_length", field=column.name, expected=within, broken=outside, found=text),
             Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", broken=no_utf8, found=text)]
-
-
-def _words(column: tables.Column) -> str:
-    if column.allowed is not None:
-        return "one of " + ", ".join(map(str, column.allowed))
-    if column.type == "string":
-        return "a text" if column.longest is None else f"a text of at most {column.longest} characters"
-    kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[column.type]
-    low = f" >= {column.minimum}" if column.minimum is not None else ""
-    high = f" and <= {column.maximum}" if column.maximum is not None else ""
-    return kind + low + high

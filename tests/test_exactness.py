@@ -59,7 +59,7 @@ def land(home: Path, rows: dict[tuple[str, date], list[Row]], days: list[date]) 
     locations = Locations(home)
     for (log, day), of_day in rows.items():
         if day in days:
-            write(locations.landing_day(log, day) / "a.csv", csv_bytes(of_day))  # type: ignore[arg-type]
+            write(locations.landing_day(log, day) / "a.csv", csv_bytes(of_day))
     return locations
 
 

@@ -15,11 +15,11 @@ from deltalake import write_deltalake
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_PARENT_MISSING, BadInput, QualityFailed, run_command
 from contracts.locations import Locations
+from contracts.masking import LONGEST_SHOWN, shown
 from contracts.tables import TABLES
 from validation import cli, markup
 from validation.figures import DayFigures
 from validation.index import render_index, write_index
-from validation.masking import LONGEST_SHOWN, shown
 from validation.pictures import nice_ticks, sparkline, strip
 from validation.quarantine import ROWS_SHOWN, finder, read_quarantined
 from validation.report import render_report, write_report

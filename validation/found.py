@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contracts.masking import printable, shown
 from validation.figures import DayFigures
-from validation.masking import printable, shown
 from validation.suites import Check
 
 EXAMPLES = 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from validation.masking import printable
+from contracts.masking import printable
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

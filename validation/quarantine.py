@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from contracts.features import Log
 from contracts.locations import Locations
+from contracts.masking import printable, shown
 from contracts.tables import TABLES
 from lake.reader import LakeReader
-from validation.masking import printable, shown
 from validation.suites import log_of
 
 ROWS_SHOWN = 20

@@ -33,7 +33,7 @@ def shown(value: object, *, fields: Iterable[str], columns: Iterable[str]) -> st
     return printable(text)
 
 
-def printable(text: str) -> str:
+def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
     """Cut to a readable length; what is not printable (control characters, marks of direction) as its escape."""
-    cut = text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+    cut = text if len(text) <= longest else text[:longest] + "..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
