@@ -20,16 +20,14 @@ ADDENDS = ("kept", "duplicates", "quarantined")  # what the rows read by `ingest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What Spark found on a day's rows; None where the table has no such column. See `DayFigures`."""
+class RowFigures:
+    """What the rows of a day tell by themselves; None where the table has no such column. See `DayFigures`."""
 
-    rows: int = 0
     clicks: int | None = None
     users: int | None = None
     items: int | None = None
     requests: int | None = None
     rows_outside_day: int | None = None
-    with_history: int | None = None
     history_mean: float | None = None
     history_p50: float | None = None
     history_p95: float | None = None
@@ -41,16 +39,20 @@ class Measured:
     rows_after_day: int | None = None
     shared_users_share: float | None = None
     shared_items_share: float | None = None
-    nulls: Mapping[str, int] = field(default_factory=dict)
     distributions: Mapping[str, Counts] = field(default_factory=dict)
 
 
-# What goes from `Measured` to `DayFigures` as it is.
-COPIED = tuple(f.name for f in fields(Measured) if f.name not in ("with_history", "nulls"))
+@dataclass(frozen=True, kw_only=True)
+class Measured(RowFigures):
+    """What Spark found on a day's rows: with the counts that shares are made of."""
+
+    rows: int = 0
+    with_history: int | None = None
+    nulls: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DayFigures:
+class DayFigures(RowFigures):
     """One day of one table; None means that it does not apply, or that nothing is there to compare with.
 
     Attributes:
@@ -83,11 +85,7 @@ class DayFigures:
     ds: date
     rows: int
     rows_off_build: int
-    clicks: int | None = None
     click_rate: float | None = None
-    users: int | None = None
-    items: int | None = None
-    requests: int | None = None
     read: int | None = None
     kept: int | None = None
     duplicates: int | None = None
@@ -100,20 +98,8 @@ class DayFigures:
     duplicate_share: float | None = None
     late_share: float | None = None
     text_share: float | None = None
-    rows_outside_day: int | None = None
-    shared_users_share: float | None = None
-    shared_items_share: float | None = None
     rows_off_log: int | None = None
     history_share: float | None = None
-    history_mean: float | None = None
-    history_p50: float | None = None
-    history_p95: float | None = None
-    history_max: int | None = None
-    rows_beyond_history: int | None = None
-    rows_seeing_ahead: int | None = None
-    rows_seeing_less: int | None = None
-    rows_unsorted: int | None = None
-    rows_after_day: int | None = None
     compared_days: int | None = None
     usual_rows: float | None = None
     rows_to_usual: float | None = None
@@ -123,7 +109,6 @@ class DayFigures:
     missing_rise: Mapping[str, float] = field(default_factory=dict)
     drift: Mapping[str, float] = field(default_factory=dict)
     drift_bins: Mapping[str, int] = field(default_factory=dict)
-    distributions: Mapping[str, Counts] = field(default_factory=dict)
 
     def figure(self, name: str) -> float | None:
         """A figure by its name; one of a column is named such as `drift(item_id)`."""
@@ -162,7 +147,7 @@ def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, 
         usual_days: how many days before the rows are compared with.
     """
     build = builds.own[day]
-    figures: dict[str, Any] = {name: getattr(measured, name) for name in COPIED}
+    figures: dict[str, Any] = {f.name: getattr(measured, f.name) for f in fields(RowFigures)}
     figures |= {"click_rate": _ratio(measured.clicks, measured.rows), "history_share": _ratio(measured.with_history, measured.rows),
                 "missing_share": {column: nulls / measured.rows for column, nulls in measured.nulls.items() if measured.rows}}
     if log_of(table) is not None:
@@ -175,7 +160,7 @@ def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, 
     if log_behind(table) is not None and day in builds.log:
         log = builds.log[day]
         figures["rows_off_log"] = measured.rows - (log["row_cnt"] - log["counts"].get("late", 0))
-    return DayFigures(ds=day, rows_off_build=measured.rows - build["row_cnt"], **figures)
+    return DayFigures(ds=day, rows=measured.rows, rows_off_build=measured.rows - build["row_cnt"], **figures)
 
 
 def compared(table: Table, figures: DayFigures, before: Iterable[DayFigures], *, history_start: date) -> DayFigures:
