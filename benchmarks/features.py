@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,18 +28,11 @@ from contracts.periods import CHECKPOINT_DAYS
 from contracts.settings import Deployment
 from lake.reader import LakeReader
 from lake.session import spark_session
-from spark_jobs import (
-    build_checkpoints,
-    build_partials,
-    build_samples,
-    build_statistics,
-    build_user_histories,
-    collect_behaviour_texts,
-    ingest_logs,
-)
+from spark_jobs import build_checkpoints, build_partials, ingest_logs
+from spark_jobs.days import DAY_JOBS
 
 DAY = date(2026, 7, 10)
-JOBS = (ingest_logs, build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples)
+JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 RESULT_TABLES = ("user_histories", "entity_statistics", "natural_samples", "ad_samples")
 MID_CYCLE = 5  # days since the last checkpoint: the middle of its ten
 

@@ -24,9 +24,9 @@ from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
 from sources.kuairand import KuaiRandSettings, convert
+from spark_jobs.days import DAY_JOBS
 
 DAYS = [date(2022, 4, 25) + timedelta(days=n) for n in range(10)]
-JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 ALLOWED_SECONDS = 20
 
 
@@ -43,18 +43,18 @@ def main() -> None:
     locations = Locations(work / "home")
     convert(options.data, locations.home, KuaiRandSettings())
     with server(locations, work):
-        for job in JOBS:
+        for job in DAY_JOBS:
             run_command(locations, job, "--from", str(DAYS[0]), "--to", str(DAYS[-2]))
         ours, pandas = [], []
         for repeat in range(repeats + 1):
-            seconds = {job: run_command(locations, job, "--ds", str(DAYS[-1]), env=without_java()) for job in JOBS}
+            seconds = {job: run_command(locations, job, "--ds", str(DAYS[-1]), env=without_java()) for job in DAY_JOBS}
             rival = timed(sys.executable, "-m", "benchmarks.pandas_day", str(locations.home), str(DAYS[-1]), str(work / "pandas"))
             if repeat:  # the first warms up
                 ours.append(seconds)
                 pandas.append(rival)
-    by_job = {job: median(run[job] for run in ours) for job in JOBS}
+    by_job = {job: median(run[job] for run in ours) for job in DAY_JOBS}
     our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(pandas)
-    print(table_text(("s", *JOBS, "all", "pandas"), [("", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}",
+    print(table_text(("s", *DAY_JOBS, "all", "pandas"), [("", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}",
                                                       f"{their_seconds:.1f}")]))
     shutil.rmtree(work)
     figures = {"seconds": round(our_seconds, 1), "pandas_seconds": round(their_seconds, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from functools import partial, reduce
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -12,14 +12,10 @@ from pyspark.sql import functions as F
 from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from contracts.tables import owner_key
+from contracts.tables import TABLES, owner_key
 from lake.reader import LakeReader
 from lake.writing import Build, read_delta, record_builds, write_partitions
 from spark_jobs.side_by_side import side_by_side
-
-# Which job makes what is read here: for the message when it is missing.
-MADE_BY = {"user_histories": "build_user_histories", "entity_statistics": "build_statistics",
-           **{f"{log}_log": "ingest_logs" for log in LOGS}}
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
@@ -31,8 +27,8 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     reader, owners = LakeReader(locations), [owner_key(ds=day) for day in days]
     span = f"--from {days[0]} --to {days[-1]}"
     read: dict[str, str] = {}
-    for name, job in MADE_BY.items():
-        read |= reader.require_builds(name, owners, hint=f"Make it: tributary spark_jobs {job} {span}")
+    for name in (*(f"{log}_log" for log in LOGS), "user_histories", "entity_statistics"):
+        read |= reader.require_builds(name, owners, hint=f"Make it: tributary {TABLES[name].producer} {span}")
 
     def write(log: Log) -> list[Build]:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
@@ -91,10 +87,11 @@ def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Depl
     times = histories.select("ds", "user_id", known.alias("known"), day_start.alias("day_start"))
     times = times.withColumn("before_cnt", F.size(F.filter("known", lambda t: t < F.col("day_start"))))
     rest = F.slice("known", F.col("before_cnt") + 1, F.greatest(F.size("known"), F.lit(1)))
-    earlier = times.select("ds", "user_id", F.col("day_start").alias("t"), F.lit(0).alias("turn"), F.col("before_cnt").alias("counts"))
-    of_day = times.select("ds", "user_id", F.explode(rest).alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts"))
+    earlier = F.struct(F.col("day_start").alias("t"), F.lit(0).alias("turn"), F.col("before_cnt").alias("counts"))
+    of_day = F.transform(rest, lambda t: F.struct(t.alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts")))
+    behaved = times.select("ds", "user_id", F.inline(F.concat(F.array(earlier), of_day)))
     asked = requests.select("ds", "user_id", F.col("sample_ts").alias("t"), F.lit(1).alias("turn"), F.lit(0).alias("counts"), "request_id")
-    line = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), (asked, earlier, of_day))
+    line = asked.unionByName(behaved, allowMissingColumns=True)
     # At the same instant a request comes before a behaviour: what it may see lies strictly before it.
     so_far = Window.partitionBy("ds", "user_id").orderBy("t", "turn").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     counted = line.withColumn("history_end", F.sum("counts").over(so_far).cast("int")).where(F.col("turn") == 1)

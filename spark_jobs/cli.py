@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from importlib import import_module
 from typing import Any
 
 from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
@@ -13,15 +13,8 @@ from contracts.commands import day as day_argument
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES
+from spark_jobs.days import DAY_JOBS, run_checkpoint, run_days, span_option
 
-DAY_JOBS = {
-    "ingest_logs": "landing files -> natural_log, ad_log, quarantine",
-    "build_partials": "logs -> behaviour_partials, statistic_partials",
-    "collect_behaviour_texts": "logs -> behaviour_texts, each text once",
-    "build_user_histories": "partials and the newest checkpoint -> user_histories",
-    "build_statistics": "partials -> entity_statistics",
-    "build_samples": "logs, histories, statistics -> natural_samples, ad_samples",
-}
 NEXT = {
     "ingest_logs": "tributary validation run --table natural_log --table ad_log {span}",
     "build_partials": "tributary spark_jobs build_user_histories {span}",
@@ -65,22 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_days(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
     days = days_of(options)
     deployment.refuse_unfinished(days[-1], datetime.now(UTC))
-    job = import_module(f"spark_jobs.{options.command}")
     extra = {"allow_empty": options.allow_empty} if options.command == "ingest_logs" else {}
-    builds = _write(locations, options.command, days, job.partitions(days, deployment),
-                    lambda spark: job.run(spark, locations, deployment, days, **extra))
-    _say(locations, builds, days)
-    span = f"--ds {days[0]}" if len(days) == 1 else f"--from {days[0]} --to {days[-1]}"
-    print(f"next: {NEXT[options.command].format(span=span)}")
+    _say(locations, run_days(locations, deployment, options.command, days, **extra), days)
+    print(f"next: {NEXT[options.command].format(span=span_option(days[0], days[-1]))}")
     return 0
 
 
 def _run_checkpoint(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
-    from spark_jobs import build_checkpoints
-
-    partitions = build_checkpoints.partitions(options.until)
-    _say(locations, _write(locations, "build_checkpoints", [options.until], partitions,
-                           lambda spark: build_checkpoints.run(spark, locations, deployment, options.until)), [options.until])
+    _say(locations, run_checkpoint(locations, deployment, options.until), [options.until])
     return 0
 
 
@@ -122,15 +107,6 @@ def _publish(options: argparse.Namespace, locations: Locations, deployment: Depl
     return publish_release.command(locations, deployment, options.kind, options.period)
 
 
-def _write(locations: Locations, title: str, days: Sequence[date], partitions: dict[str, list[str]],
-           run: Callable[[Any], list[Any]]) -> list[Any]:
-    from lake.session import writing_session
-
-    span = str(days[0]) if len(days) == 1 else f"{days[0]} .. {days[-1]}"
-    with stage(f"{title} {span}"), writing_session(locations, app=title, partitions=partitions) as spark:
-        return run(spark)
-
-
 def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
     """Prints what was read and written: a row a partition for a day, a row a table for a range."""
     if not builds:
@@ -157,9 +133,12 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
     """Partitions of the lake that these builds were made from, and their rows; landing files are counted by `read`."""
     from lake.reader import LakeReader
 
-    known = LakeReader(locations).all_builds()
-    keys = {key for build in builds for key in build.inputs if not key.startswith("landing/")}
-    rows = [known[table, owner]["row_cnt"] for table, owner in (key.split("/", 1) for key in keys) if (table, owner) in known]
+    owners: dict[str, list[str]] = defaultdict(list)
+    for key in {key for build in builds for key in build.inputs if not key.startswith("landing/")}:
+        table, owner = key.split("/", 1)
+        owners[table].append(owner)
+    reader = LakeReader(locations)
+    rows = [build["row_cnt"] for table, wanted in owners.items() for build in reader.builds(table, wanted).values()]
     return len(rows), sum(rows)
 
 

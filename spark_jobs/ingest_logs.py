@@ -65,12 +65,12 @@ class LandingDay:
     """One log's files of a landing day.
 
     Attributes:
-        files: their paths.
+        files: their paths, and the columns that each names.
         digest: of their content.
         undeclared: columns that no contract knows, over all files.
     """
 
-    files: list[Path]
+    files: dict[Path, tuple[str, ...]]
     digest: str
     undeclared: frozenset[str]
 
@@ -83,8 +83,10 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
     found = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
         files = landing_files(locations, log, day, allow_empty=allow_empty)
-        undeclared = frozenset(name for path in files for name in check_columns(path, log)[1])
-        found[day] = LandingDay(files=files, digest=digest_of_files(files), undeclared=undeclared)
+        checked = {path: check_columns(path, log) for path in files}
+        undeclared = frozenset(name for _, unknown in checked.values() for name in unknown)
+        columns = {path: names for path, (names, _) in checked.items()}
+        found[day] = LandingDay(files=columns, digest=digest_of_files(files), undeclared=undeclared)
         if undeclared and day >= days[0]:
             print(f"warning: {files[0].parent}: columns that no contract knows are left out: {', '.join(sorted(undeclared))}",
                   file=sys.stderr, flush=True)
@@ -93,7 +95,7 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
 
 def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
             delivered: Mapping[date, LandingDay]) -> list[Build]:
-    rows = read_landing(spark, log, [path for day in delivered.values() for path in day.files])
+    rows = read_landing(spark, log, {path: columns for day in delivered.values() for path, columns in day.files.items()})
     rows = with_broken_rule(with_typed(rows, log, deployment), log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()

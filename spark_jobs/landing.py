@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -13,31 +13,27 @@ from pyspark.sql import functions as F
 
 from contracts.features import Log
 from contracts.tables import LANDING_COLUMNS
-from lake.landing_files import Format, check_columns, format_of
+from lake.landing_files import Format, format_of
 from spark_jobs.rules import CORRUPT, RAW
 
 
-def read_landing(spark: SparkSession, log: Log, files: Sequence[Path]) -> DataFrame:
+def read_landing(spark: SparkSession, log: Log, files: Mapping[Path, tuple[str, ...]]) -> DataFrame:
     """All rows of the files, as they were delivered.
 
     Args:
         spark: the session.
         log: natural or ad.
-        files: landing files of any days, formats and orders of columns.
+        files: landing files of any days, formats and orders of columns, and the columns that each names.
 
     Returns:
         `raw_<column>` for each landing column (null where the file lacks an optional one): text, or, where all files are
         Parquet and of one type, as they are; `_corrupt` (the line, where it does not have the header's number of fields, or
         is no JSON), `file`, and `ds`, the landing day.
-
-    Raises:
-        BadInput: a file lacks a column.
     """
     alike: dict[tuple[Format, tuple[str, ...]], list[Path]] = defaultdict(list)
-    for path in files:
+    for path, columns in files.items():
         kind = format_of(path)
         assert kind is not None, path
-        columns, _ = check_columns(path, log)
         alike[kind, columns if kind == "csv" else tuple(sorted(columns))].append(path)
     frames = []
     for (kind, columns), paths in alike.items():

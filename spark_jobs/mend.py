@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import date
-from importlib import import_module
 
-from contracts.commands import stage, table_text
+from contracts.commands import table_text
 from contracts.errors import TributaryError
 from contracts.locations import Locations
+from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from spark_jobs.staleness import JOB_OF, JOBS, VALIDATED_AFTER, Stale, find_stale, mending_commands, span_option, spans, stale_releases
+from spark_jobs.days import run_checkpoint, run_days, span_option
+from spark_jobs.staleness import JOB_OF, JOBS, VALIDATED_AFTER, Stale, find_stale, mending_commands, spans, stale_releases
 
 SHOWN = 12  # of the stale partitions that a command lists one by one
 
@@ -51,19 +52,14 @@ def mend(locations: Locations, deployment: Deployment) -> int:
 
 
 def _run(locations: Locations, deployment: Deployment, job: str, span: tuple[date, date]) -> int:
-    from contracts.periods import ONE_DAY, days_between
-    from lake.session import writing_session
-
-    module = import_module(f"spark_jobs.{job}")
-    days = list(days_between(span[0], span[1] + ONE_DAY))
-    partitions = module.partitions(span[0]) if job == "build_checkpoints" else module.partitions(days, deployment)
-    with stage(f"{job} {span_option(span)}"), writing_session(locations, app=job, partitions=partitions) as spark:
-        return len(module.run(spark, locations, deployment, span[0] if job == "build_checkpoints" else days))
+    if job == "build_checkpoints":
+        return len(run_checkpoint(locations, deployment, span[0]))
+    return len(run_days(locations, deployment, job, list(days_between(span[0], span[1] + ONE_DAY))))
 
 
 def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
     tables = [option for table in VALIDATED_AFTER[job] for option in ("--table", table)]
-    command = ["validation", "run", "--home", str(locations.home), *tables, *span_option(span).split()]
+    command = ["validation", "run", "--home", str(locations.home), *tables, *span_option(*span).split()]
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
         error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Mend the day or accept it, then run `tributary "

@@ -14,20 +14,16 @@ from typing import Any
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
+from contracts.tables import TABLES
 from lake.landing_files import digest_of_files, landing_files
 from lake.progress import each
 from lake.reader import LakeReader
+from spark_jobs.days import span_option
 
 # Jobs in the order in which a change flows through them, each with the tables that it writes.
-JOBS: dict[str, tuple[str, ...]] = {
-    "ingest_logs": ("natural_log", "ad_log", "quarantine"),
-    "build_partials": ("behaviour_partials", "statistic_partials"),
-    "collect_behaviour_texts": ("behaviour_texts",),
-    "build_checkpoints": ("behaviour_checkpoints", "statistic_checkpoints"),
-    "build_user_histories": ("user_histories",),
-    "build_statistics": ("entity_statistics",),
-    "build_samples": ("natural_samples", "ad_samples"),
-}
+_ORDER = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_checkpoints", "build_user_histories", "build_statistics",
+          "build_samples")
+JOBS = {job: tuple(table.name for table in TABLES.values() if table.producer == f"spark_jobs {job}") for job in _ORDER}
 JOB_OF = {table: job for job, tables in JOBS.items() for table in tables}
 
 
@@ -90,10 +86,6 @@ def spans(days: Iterable[date]) -> list[tuple[date, date]]:
     return runs
 
 
-def span_option(span: tuple[date, date]) -> str:
-    return f"--ds {span[0]}" if span[0] == span[1] else f"--from {span[0]} --to {span[1]}"
-
-
 def mending_commands(stale: Sequence[Stale]) -> list[str]:
     """Commands that mend all of it, in order."""
     commands = []
@@ -103,10 +95,10 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
             commands += [f"tributary spark_jobs build_checkpoints --until {day}" for day in days]
             continue
         for span in spans(days):
-            commands.append(f"tributary spark_jobs {job} {span_option(span)}")
+            commands.append(f"tributary spark_jobs {job} {span_option(*span)}")
             if job in VALIDATED_AFTER:
                 tables = " ".join(f"--table {table}" for table in VALIDATED_AFTER[job])
-                commands.append(f"tributary validation run {tables} {span_option(span)}")
+                commands.append(f"tributary validation run {tables} {span_option(*span)}")
     return commands
 
 

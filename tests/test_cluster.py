@@ -20,11 +20,11 @@ from contracts.locations import Locations
 from lake.session import _spark_home
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
+from spark_jobs.days import DAY_JOBS
 
 pytestmark = pytest.mark.cluster
 
 DAYS = [date(2026, 1, 1) + timedelta(days=n) for n in range(3)]
-JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts", "user_histories",
           "entity_statistics", "natural_samples", "ad_samples")
 
@@ -74,7 +74,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
 def run_jobs(home: Path, env: dict[str, str]) -> None:
     span = ("--from", str(DAYS[0]), "--to", str(DAYS[-1]))
-    for job in JOBS:
+    for job in DAY_JOBS:
         subprocess.run([sys.executable, "-m", "spark_jobs", job, "--home", str(home), *span], env=os.environ | env, check=True)
 
 

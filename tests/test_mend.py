@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,8 @@ from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
-from spark_jobs import (
-    build_partials,
-    build_samples,
-    build_statistics,
-    build_user_histories,
-    collect_behaviour_texts,
-    ingest_logs,
-    mend,
-)
+from spark_jobs import build_statistics, build_user_histories, ingest_logs, mend
+from spark_jobs.days import DAY_JOBS
 from spark_jobs.staleness import find_stale, mending_commands
 
 pytestmark = pytest.mark.spark
@@ -36,7 +30,7 @@ START = date(2026, 1, 1)
 DAYS = [START + timedelta(days=n) for n in range(12)]  # one checkpoint, at ten days
 CORRECTED = DAYS[8]
 DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
-JOBS = (ingest_logs, build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples)
+JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts", "behaviour_checkpoints",
           "statistic_checkpoints", "user_histories", "entity_statistics", "natural_samples", "ad_samples")
 

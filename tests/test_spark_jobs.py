@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,15 @@ from lake.writing import prepare
 from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
-from spark_jobs import (
-    build_partials,
-    build_samples,
-    build_statistics,
-    build_user_histories,
-    collect_behaviour_texts,
-    ingest_logs,
-    inputs,
-    maintain_lake,
-)
+from spark_jobs import build_partials, ingest_logs, inputs, maintain_lake
+from spark_jobs.days import DAY_JOBS
 
 pytestmark = pytest.mark.spark
 
 FEATURE_TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts",
                   "behaviour_checkpoints", "statistic_checkpoints", "user_histories", "entity_statistics", "natural_samples", "ad_samples")
 START = date(2026, 1, 1)
+JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 NUM_DAYS = 14  # past the first checkpoint, at ten days
 
 
@@ -48,7 +42,7 @@ def make_logs(home: Path, *, num_days: int = NUM_DAYS) -> tuple[Locations, Deplo
 
 def build(spark: Any, locations: Locations, deployment: Deployment, days: list[date]) -> None:
     """Every job over these days, as range jobs."""
-    for job in (ingest_logs, build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples):
+    for job in JOBS:
         job.run(spark, locations, deployment, days)
 
 
@@ -204,7 +198,7 @@ def test_kuairand_reconciles_with_pandas(spark: Any, data: Path, tmp_path: Path)
             assert counts["duplicates"] == len(expected) - len(distinct)
     assert sum(record["counts"]["duplicates"] for record in LakeReader(locations).builds("ad_log").values()) > 4000  # half of tab 6
 
-    for job in (build_partials, collect_behaviour_texts, build_user_histories, build_statistics, build_samples):
+    for job in JOBS[1:]:
         job.run(spark, locations, deployment, days)
     for log in LOGS:
         samples, built = LakeReader(locations).builds(f"{log}_samples"), LakeReader(locations).builds(f"{log}_log")

@@ -16,7 +16,7 @@ from contracts.errors import BadInput, ParentMissing
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from contracts.tables import Table, owner_key
+from contracts.tables import TABLES, Table, owner_key
 from lake.reader import LakeReader
 from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
 from validation.found import found_of
@@ -28,10 +28,6 @@ from validation.verdict import Result, Verdict, read_verdict
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-COMMANDS = {
-    "natural_log": "ingest_logs", "ad_log": "ingest_logs", "natural_samples": "build_samples", "ad_samples": "build_samples",
-    "user_histories": "build_user_histories", "entity_statistics": "build_statistics",
-}
 YES_OR_NO = {"result_format": "BOOLEAN_ONLY"}
 # BASIC: SUMMARY and COMPLETE would also collect the key of every bad row on the driver.
 WITH_EXAMPLES = {"result_format": "BASIC", "partial_unexpected_count": 20}
@@ -148,7 +144,7 @@ def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Se
     if missing:
         more = f" and of {len(missing) - 1} more days" if len(missing) > 1 else ""
         raise ParentMissing(f"{table}: expected a build of {missing[0]}{more}, found none. "
-                            f"Make it with: tributary spark_jobs {COMMANDS[table]} --ds {missing[0]}")
+                            f"Make it with: tributary {TABLES[table].producer} --ds {missing[0]}")
     return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
 
 
