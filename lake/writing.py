@@ -117,25 +117,34 @@ def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFra
     Returns:
         Row count and digest of the rows given, whether new or not, by the value of `by`.
     """
-    from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
 
     contract = tables.table(name)
     assert contract.content_addressed, name
     prepare(spark, locations, contract)
-    figures = {row[by]: (int(row["row_cnt"]), str(row["digest"])) for row in
-               df.groupBy(by).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect()}
+    df = df.persist()  # read twice: for the figures, and for what is new
+    try:
+        figures = {row[by]: (int(row["row_cnt"]), str(row["digest"])) for row in
+                   df.groupBy(by).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect()}
+        _merge_new(spark, locations, contract, df.select(*contract.column_names).dropDuplicates(list(contract.unique)))
+    finally:
+        df.unpersist()
+    return figures
+
+
+def _merge_new(spark: SparkSession, locations: Locations, contract: Table, rows: DataFrame) -> None:
+    """One insert-only MERGE; tried again when another one was committed meanwhile."""
+    from pyspark.errors import PySparkException
+
     keys = " AND ".join(f"there.{key} = new.{key}" for key in contract.unique)
-    rows = df.select(*contract.column_names).dropDuplicates(list(contract.unique))
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
         rows.createOrReplaceTempView("new_rows")
         try:
-            spark.sql(f"MERGE INTO delta.`{locations.table(name)}` AS there USING new_rows AS new ON {keys} "
+            spark.sql(f"MERGE INTO delta.`{locations.table(contract.name)}` AS there USING new_rows AS new ON {keys} "
                       "WHEN NOT MATCHED THEN INSERT *").collect()
-            return figures
+            return
         except PySparkException as error:
             _retry_or_raise(error, attempt)
-    raise AssertionError("the last attempt raises")
 
 
 def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
