@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, STATISTIC_WINDOWS, WHOLE_LOG
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from lake.writing import read_delta, replace_partitions
+from lake.writing import replace_partitions
 from spark_jobs.build_checkpoints import last_behaviours
 from spark_jobs.build_samples import to_samples
 from spark_jobs.build_statistics import FIGURES, SUMS, with_smoothed_rates
@@ -21,14 +21,18 @@ from spark_jobs.texts import behaviour_text, text_hash
 
 def run(spark: Any, source: Locations, target: Locations, deployment: Deployment, day: date) -> None:
     """Histories, statistics and samples of `day`, from the logs of `source`, into tables of `target`."""
-    logs = {log: read_delta(spark, source, f"{log}_log").where(F.col("ds") <= F.lit(day)) for log in LOGS}
+    logs = {log: _read(spark, source, f"{log}_log").where(F.col("ds") <= F.lit(day)) for log in LOGS}
     owners = [{"ds": day}]
     replace_partitions(spark, target, "user_histories", histories(logs, day), owners=owners)
     replace_partitions(spark, target, "entity_statistics", statistics(logs, day), owners=owners)
-    made, figures = read_delta(spark, target, "user_histories"), read_delta(spark, target, "entity_statistics")
+    made, figures = _read(spark, target, "user_histories"), _read(spark, target, "entity_statistics")
     for log in LOGS:
         samples = to_samples(logs[log].where(F.col("ds") == F.lit(day)), made, figures, deployment)
         replace_partitions(spark, target, f"{log}_samples", samples, owners=owners)
+
+
+def _read(spark: Any, locations: Locations, name: str) -> DataFrame:
+    return spark.read.format("delta").load(str(locations.table(name)))
 
 
 def histories(logs: dict[str, DataFrame], day: date) -> DataFrame:

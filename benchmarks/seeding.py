@@ -13,8 +13,10 @@ from benchmarks.made_logs import Size, write_landing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.tables import TABLES
+from lake.partitions import read_partitions
 from lake.progress import each
-from lake.writing import read_delta, record_builds, replace_partitions, write_partitions
+from lake.reader import open_table
+from lake.writing import record_builds, replace_partitions, write_partitions
 
 CHUNK_DAYS = 15
 
@@ -37,9 +39,17 @@ def seed_logs(spark: Any, locations: Locations, days: Sequence[date], size: Size
         shutil.rmtree(scratch.home)
 
 
+def forget_day(spark: Any, locations: Locations, day: date) -> None:
+    """Takes a day out of every table that is partitioned by it; what it added to the sets of texts stays."""
+    for contract in TABLES.values():
+        path = locations.table(contract.name)
+        if "ds" in contract.owner and "ds" in contract.partition_columns and open_table(path) is not None:
+            spark.sql(f"DELETE FROM delta.`{path}` WHERE ds = '{day}'").collect()
+
+
 def copy_partials(spark: Any, source: Locations, target: Locations, days: Sequence[date]) -> None:
     """A partial depends on its own day alone, so it is the same whatever came before."""
     owners = [{"ds": day, "log": log} for day in days for log in LOGS]
     for name in ("behaviour_partials", "statistic_partials"):
-        rows = read_delta(spark, source, name).where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
+        rows = read_partitions(spark, source, name, days)
         replace_partitions(spark, target, name, rows, owners=owners)

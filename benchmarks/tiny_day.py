@@ -20,9 +20,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.recording import finish
+from benchmarks.seeding import forget_day
 from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
+from lake.session import spark_session
 from sources.kuairand import KuaiRandSettings, convert
 from spark_jobs.days import DAY_JOBS
 
@@ -47,6 +49,8 @@ def main() -> None:
             run_command(locations, job, "--from", str(DAYS[0]), "--to", str(DAYS[-2]))
         ours, pandas = [], []
         for repeat in range(repeats + 1):
+            with spark_session(locations, app="forget") as spark:
+                forget_day(spark, locations, DAYS[-1])
             seconds = {job: run_command(locations, job, "--ds", str(DAYS[-1]), env=without_java()) for job in DAY_JOBS}
             rival = timed(sys.executable, "-m", "benchmarks.pandas_day", str(locations.home), str(DAYS[-1]), str(work / "pandas"))
             if repeat:  # the first warms up

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts.errors import BadInput
+from contracts.features import Log
 from contracts.periods import Lineage, PeriodSettings
 from contracts.tables import LANDING_ID_COLUMNS
 
@@ -37,6 +38,7 @@ class Deployment:
         replay_days: ad days that an A-CTR replays when it starts from a new CPM.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
+        ad_start: first day with advertisements: on a day before it, ad files without a row are right. None: history_start.
     """
 
     day_timezone: str = "UTC"
@@ -50,6 +52,7 @@ class Deployment:
     replay_days: int = 30
     source: str = "own"
     history_end: date | None = None
+    ad_start: date | None = None
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -63,6 +66,8 @@ class Deployment:
         check("actr_start", self.actr_start >= self.history_start, f"a day not before history_start {self.history_start}")
         check("history_end", self.history_end is None or self.history_end >= self.actr_start,
               f"a day not before actr_start {self.actr_start}, or none")
+        check("ad_start", self.ad_start is None or self.history_start <= self.ad_start <= self.actr_start,
+              f"a day of history_start {self.history_start} .. actr_start {self.actr_start}, or none")
         check("allowed_lateness_days", self.allowed_lateness_days >= 0, "a number >= 0")
         check("feedback_delay_seconds", self.feedback_delay_seconds >= 0, "a number >= 0")
         check("replay_days", self.replay_days >= 1, "a number >= 1")
@@ -81,6 +86,10 @@ class Deployment:
     def day_start(self, day: date) -> datetime:
         """The instant at which `day` begins, with the deployment's time zone."""
         return datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+
+    def may_be_empty(self, log: Log, day: date) -> bool:
+        """Whether a landing day without a row is what this deployment expects."""
+        return log == "ad" and self.ad_start is not None and day < self.ad_start
 
     def refuse_unfinished(self, day: date, now: datetime) -> None:
         """Raises BadInput if `day` has not ended at `now`."""
@@ -102,6 +111,8 @@ class Deployment:
         ]
         if self.history_end is not None:
             lines.append(f"history_end = {self.history_end}")
+        if self.ad_start is not None:
+            lines.append(f"ad_start = {self.ad_start}")
         if not self.periods.is_calendar:
             lines += ["", "[periods]", f"anchor = {self.periods.anchor}",
                       f"month_days = {self.periods.month_days}", f"week_days = {self.periods.week_days}"]
@@ -116,7 +127,7 @@ class Deployment:
         _check_keys(values, set(cls.__dataclass_fields__), required={"history_start", "actr_start"}, where=SETTINGS_FILE)
         periods = values.pop("periods", {})
         _check_keys(periods, set(PeriodSettings.__dataclass_fields__), required=set(), where=f"{SETTINGS_FILE} [periods]")
-        for name in ("history_start", "actr_start", "history_end"):
+        for name in ("history_start", "actr_start", "history_end", "ad_start"):
             if name in values and type(values[name]) is not date:
                 raise BadInput(SETTINGS_FILE, name, expected="a date such as 2026-01-31, unquoted", found=repr(values[name]))
         for name in ("string_ids", "variants"):

@@ -439,7 +439,7 @@ _ALL = (
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
-VALIDATED_TABLES = ("natural_log", "ad_log", "natural_samples", "ad_samples")
+VALIDATED_TABLES = ("natural_log", "ad_log", "user_histories", "natural_samples", "ad_samples")
 
 
 def table(name: str) -> Table:

@@ -11,7 +11,7 @@ made in any order, as soon as `logs_daily` has made the days before.
   *When it stops:* unexpected: it is tried again by itself, twice.
 - **`build_samples`**: natural and ad samples, point in time.
   *When it stops:* unexpected: it is tried again by itself, twice.
-- **`validate_samples`**: checks both, writes a report for each.
+- **`validate_features`**: checks histories and samples, writes a report for each.
   *When it stops:* the log ends with the report's address; no model trains on this day until it is mended.
 
 A range of days: `tributary dags backfill features_daily --from ... --to ...`.
@@ -28,6 +28,6 @@ with DAG("features_daily", description="partials -> histories, statistics, sampl
     histories = CommandOperator(task_id="build_histories", command=["spark_jobs", "build_user_histories"], cadence="day")
     statistics = CommandOperator(task_id="build_statistics", command=["spark_jobs", "build_statistics"], cadence="day")
     samples = CommandOperator(task_id="build_samples", command=["spark_jobs", "build_samples"], cadence="day")
-    validate = CommandOperator(task_id="validate_samples", cadence="day",
-                               command=["validation", "run", "--table", "natural_samples", "--table", "ad_samples"])
+    validate = CommandOperator(task_id="validate_features", cadence="day", command=[
+        "validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples"])
     wait >> [histories, statistics] >> samples >> validate

@@ -134,6 +134,21 @@ def column_types(path: Path) -> dict[str, str]:
     return {} if table is None else {field.name: str(field.type) for field in table.schema().fields}
 
 
+def rows_by_file(path: Path, predicate: str) -> dict[str, int]:
+    """Rows of each file of a Delta table that may hold rows of some partitions.
+
+    Args:
+        path: the table's folder.
+        predicate: SQL over its partition columns.
+    """
+    table = open_table(path)
+    wanted = set() if table is None else set(table.file_uris(file_pruning_predicate=predicate))
+    if table is None or not wanted:
+        return {}
+    files = pa.table(table.get_add_actions(flatten=True)).select(["path", "num_records"]).to_pylist()
+    return {file["path"]: file["num_records"] for file in files if str(path / file["path"]) in wanted}
+
+
 def _empty(columns: Sequence[str]) -> pa.Table:
     return pa.table({name: pa.array([], type=pa.null()) for name in columns})
 

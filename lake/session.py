@@ -75,6 +75,8 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.codegen.cache.maxEntries": "2000",  # a day of jobs and checks compiles more than the default of 100, daily
         "spark.sql.shuffle.partitions": str(max(2, cores)),
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "2000",  # files of a few days are listed faster than a job starts
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * cores),  # VACUUM starts this many tasks; 10,000 by default
         "spark.sql.warehouse.dir": str(locations.home / "spark-warehouse"),
         # Jobs name their days outright; pruning by joined tables finds nothing more and makes a plan of six joins ten times larger.
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from contracts import tables
+from contracts.errors import TributaryError
 from contracts.locations import Locations
 from contracts.tables import Table, owner_key
-from lake.reader import column_types
+from lake.reader import column_types, rows_by_file
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -59,7 +60,8 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
                      counts: Mapping[str, Mapping[str, int]] | None = None) -> list[Build]:
     """Replaces partitions of a table in one atomic commit, without recording them.
 
-    A row outside the owners' partitions is refused by Delta; an owner without rows is left empty.
+    A row outside the owners' partitions is refused, and nothing is written; an owner without rows is left empty. The caller
+    holds the partitions' locks (`lake.session.writing_session`): those that have no file yet are added to, not replaced.
 
     Args:
         spark: the session.
@@ -81,7 +83,7 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
     if len(owners) <= OBSERVED_PARTITIONS:
         figures = _write_observed(locations, contract, rows, owners)
     else:
-        _commit(locations, contract, rows, owners)
+        _commit(locations, contract, rows, owners, mode="replace")
         figures = _read_back(spark, locations, contract, owners)
     return [
         Build(table_name=name, owner=key, row_cnt=figures.get(key, NOTHING)[0], digest=figures.get(key, NOTHING)[1],
@@ -169,12 +171,6 @@ def _prepare(spark: SparkSession, path: Path, contract: Table) -> None:
               + (f"PARTITIONED BY ({by}) " if by else "") + f"TBLPROPERTIES ({properties})")
 
 
-def read_delta(spark: SparkSession, locations: Locations, name: str) -> DataFrame:
-    """A table as a DataFrame; empty, with its contract's columns, if nothing was ever written to it."""
-    prepare(spark, locations, tables.table(name))
-    return spark.read.format("delta").load(str(locations.table(name)))
-
-
 def digest_of(contract: Table, condition: Column | None = None) -> Column:
     """Aggregate: the sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order.
 
@@ -209,9 +205,27 @@ def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owne
         observed["now"] = Observation()  # one use each: a retry needs a new one
         return df.observe(observed["now"], *figures)
 
-    _commit(locations, contract, rows, owners, observe=observe)
+    # Replacing costs Delta a reconstruction of the table's state, four times the rest of a small commit: docs/adr/0007
+    is_new = set(contract.owner) == set(contract.partition_columns) and not _rows_there(locations, contract, owners)
+    _commit(locations, contract, rows, owners, mode="add" if is_new else "replace", observe=observe)
     found = observed["now"].get
-    return {owner_key(**owner): (int(found[f"row_cnt_{i}"]), str(found[f"digest_{i}"])) for i, owner in enumerate(owners)}
+    written = {owner_key(**owner): (int(found[f"row_cnt_{i}"]), str(found[f"digest_{i}"])) for i, owner in enumerate(owners)}
+    if is_new:
+        _refuse_shared(locations, contract, owners, sum(row_cnt for row_cnt, _ in written.values()))
+    return written
+
+
+def _refuse_shared(locations: Locations, contract: Table, owners: Sequence[Owner], row_cnt: int) -> None:
+    """Raises TributaryError if partitions that were added to hold other rows too: somebody wrote them without their locks."""
+    there = sum(_rows_there(locations, contract, owners).values())
+    if there != row_cnt:
+        partitions = ", ".join(owner_key(**owner) for owner in owners)
+        raise TributaryError(f"{contract.name}: expected {row_cnt} rows in {partitions}, found {there}: two writers had the same "
+                             "partitions at once. Run the command again: it replaces them.")
+
+
+def _rows_there(locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, int]:
+    return rows_by_file(locations.table(contract.name), owner_predicate(owners))
 
 
 def _read_back(spark: SparkSession, locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
@@ -223,19 +237,34 @@ def _read_back(spark: SparkSession, locations: Locations, contract: Table, owner
     return {owner_key(**{name: row[name] for name in contract.owner}): (int(row["row_cnt"]), str(row["digest"])) for row in found}
 
 
-def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner], *, observe: Any = None) -> None:
-    """One replaceWhere commit; tried again when another partition of the same folder was committed meanwhile."""
+def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner], *, mode: Literal["add", "replace"],
+            observe: Any = None) -> None:
+    """One commit that adds to or replaces the owners' partitions; tried again when another one of the table was committed meanwhile."""
     from pyspark.errors import PySparkException
 
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
         # Of many partitions each shall have few files; of one or two there are as many as the job has tasks, and no shuffle is needed.
         df = rows.hint("rebalance", *contract.partition_columns) if len(owners) > UNSHUFFLED_PARTITIONS else rows
+        df = _inside(df, contract, owners) if mode == "add" else df
         try:
-            writer = (observe(df) if observe else df).write.format("delta").mode("overwrite")
-            writer.option("replaceWhere", owner_predicate(owners)).save(str(locations.table(contract.name)))
+            writer = (observe(df) if observe else df).write.format("delta")
+            if mode == "add":
+                writer.mode("append").save(str(locations.table(contract.name)))
+            else:
+                writer.mode("overwrite").option("replaceWhere", owner_predicate(owners)).save(str(locations.table(contract.name)))
             return
         except PySparkException as error:
             _retry_or_raise(error, attempt)
+
+
+def _inside(rows: DataFrame, contract: Table, owners: Sequence[Owner]) -> DataFrame:
+    """The rows; one outside the owners' partitions ends the job, as Delta itself does it where partitions are replaced."""
+    from pyspark.sql import functions as F
+
+    name, predicate = contract.owner[0], owner_predicate(owners)
+    found = F.to_json(F.struct(*contract.owner))
+    wrong = F.raise_error(F.concat(F.lit(f"{contract.name}: expected rows where {predicate}, found "), found))
+    return rows.withColumn(name, F.when(F.expr(predicate), F.col(name)).otherwise(wrong)).select(*rows.columns)
 
 
 def _retry_or_raise(error: Exception, attempt: int) -> None:

@@ -115,7 +115,7 @@ def check_files(paths: Sequence[Path], log: Log, deployment: Deployment, day: da
             finished += path.stat().st_size
         bar.update(total - bar.n)
         done.duplicates, done.conflicting = keys.repeated()
-    if not done.read and not done.problems:
+    if not done.read and not done.problems and not (day and deployment.may_be_empty(log, day)):
         done.problems.append(f"{paths[0].parent}: rows: expected at least one row on this landing day, found none. If the day was empty "
                              "indeed, say so: tributary spark_jobs ingest_logs --allow-empty.")
     done.kept = done.read - done.quarantined.total() - done.duplicates

@@ -149,7 +149,7 @@ def _taobao(arguments: argparse.Namespace) -> int:
     done = taobao.convert(arguments.data, home, settings)
     for line in done.notes:
         print(line)
-    _say_next(home, done.rows, " --allow-empty" if settings.days_without_ads else "")
+    _say_next(home, done.rows)
     return 0
 
 
@@ -159,10 +159,10 @@ def _check(arguments: argparse.Namespace) -> int:
     return check.run(arguments.paths, _home(arguments), log=arguments.log, day=arguments.day, strict=arguments.strict)
 
 
-def _say_next(home: Path, rows: Mapping[str, int], options: str = "") -> None:
+def _say_next(home: Path, rows: Mapping[str, int]) -> None:
     from contracts.settings import SETTINGS_FILE, Deployment
 
     first = Deployment.load(home).history_start
     counts = ", ".join(f"{count:,} {log}" for log, count in rows.items())
     print(f"Wrote landing files ({counts} rows) under {home / 'landing'}, and {home / SETTINGS_FILE}")
-    print(f"Next: TRIBUTARY_HOME={home} tributary spark_jobs ingest_logs --ds {first}{options}")
+    print(f"Next: TRIBUTARY_HOME={home} tributary spark_jobs ingest_logs --ds {first}")

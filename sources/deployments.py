@@ -52,14 +52,16 @@ def movielens(*, start: date, days: int) -> Deployment:
 def taobao(*, first: date, last: date) -> Deployment:
     """Days of Beijing time; three months of five days and weeks of two lie before the first A-CTR day, where all 22 days are taken."""
     days = (last - first).days + 1
+    ad_start = max(first, TAOBAO_FIRST_AD_DAY)
     return Deployment(
         source="taobao",
         day_timezone="Asia/Shanghai",
         history_start=first,
         history_end=last,
-        actr_start=_fourth_last(first, days),
+        actr_start=max(_fourth_last(first, days), ad_start),
         periods=PeriodSettings(anchor=first, month_days=5 if days > 16 else 2, week_days=2),
         feedback_delay_seconds=600,
+        ad_start=ad_start,
     )
 
 

@@ -163,7 +163,7 @@ def convert(data: Path, home: Path, settings: TaobaoSettings) -> Converted:
             done.rows[log] = sum(files.rows)
             done.notes.append(_note(log, done.rows[log], counts, settings))
     if settings.days_without_ads:
-        done.notes.append(f"{settings.first} .. {settings.days_without_ads[-1]} have no advertisements: ingest them with --allow-empty")
+        done.notes.append(f"{settings.first} .. {settings.days_without_ads[-1]} have no advertisements")
     return done
 
 

@@ -20,8 +20,9 @@ from contracts.locations import Locations
 from contracts.periods import CHECKPOINT_DAYS, days_between
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, record_builds, write_partitions
+from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.inputs import require_partials
 
 
@@ -97,10 +98,10 @@ def make(spark: SparkSession, locations: Locations, deployment: Deployment, runn
     reader = LakeReader(locations)
     inputs = _inputs(reader, deployment, running, until)
     base = _newest_good_before(reader, deployment, running, until)
-    parts = read_delta(spark, locations, running.partials).where(
-        (F.col("ds") >= F.lit(base or deployment.history_start)) & (F.col("ds") < F.lit(until))).select(*running.columns)
+    since = list(days_between(base or deployment.history_start, until))
+    parts = read_partitions(spark, locations, running.partials, since).select(*running.columns)
     if base is not None:
-        merged = read_delta(spark, locations, running.table).where(F.col("until_ds") == F.lit(base))
+        merged = read_partitions(spark, locations, running.table, [base], by="until_ds")
         parts = parts.unionByName(merged.select(*running.columns))
     owners = [{"until_ds": until, "log": log} for log in LOGS]
     by_owner = {owner_key(**o): {key: digest for key, digest in inputs.items() if key.endswith(f"log={o['log']}")} for o in owners}

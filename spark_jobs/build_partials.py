@@ -16,8 +16,9 @@ from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, WHOLE_LOG, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, record_builds, write_partitions
+from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.side_by_side import side_by_side
 from spark_jobs.texts import behaviour_text, text_hash
 
@@ -74,4 +75,4 @@ AGGREGATES: dict[str, Callable[[DataFrame, Log], DataFrame]] = {
 
 
 def _log_of(spark: SparkSession, locations: Locations, log: Log, days: Sequence[date]) -> DataFrame:
-    return read_delta(spark, locations, f"{log}_log").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
+    return read_partitions(spark, locations, f"{log}_log", days)

@@ -13,8 +13,9 @@ from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Enti
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES, owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, record_builds, write_partitions
+from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.side_by_side import side_by_side
 
 
@@ -33,8 +34,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     def write(log: Log) -> list[Build]:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
         inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
-        rows, histories, statistics = (read_delta(spark, locations, name).where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
-                                       for name in sources)
+        rows, histories, statistics = (read_partitions(spark, locations, name, days) for name in sources)
         samples = to_samples(rows, histories, statistics, deployment)
         return write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
 

@@ -20,8 +20,9 @@ from contracts.locations import Locations
 from contracts.periods import CHECKPOINT_DAYS, ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, replace_partitions
+from lake.writing import Build, replace_partitions
 from spark_jobs import build_checkpoints
 from spark_jobs.inputs import partial_owners, require_partials, statistic_days
 
@@ -42,7 +43,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     read = require_partials(LakeReader(locations), "statistic_partials", list(days_between(first, days[-1] + ONE_DAY)))
     inputs = {owner_key(ds=day): {key: read[key] for owner in partial_owners(statistic_days(day, deployment))
                                   for key in [f"statistic_partials/{owner}"]} for day in days}
-    partials = read_delta(spark, locations, "statistic_partials").where(F.col("ds").between(F.lit(first), F.lit(days[-1])))
+    partials = read_partitions(spark, locations, "statistic_partials", days_between(first, days[-1] + ONE_DAY))
     statistics = with_smoothed_rates(aggregate_windows(partials).where(F.col("ds") >= F.lit(days[0])))
     return replace_partitions(spark, locations, TABLE, statistics, owners=[{"ds": day} for day in days], inputs=inputs)
 
@@ -89,10 +90,10 @@ def _run_day(spark: SparkSession, locations: Locations, deployment: Deployment, 
     inputs = require_partials(reader, "statistic_partials", needed)
     for until in checkpoints:
         inputs |= build_checkpoints.digests(reader, build_checkpoints.STATISTICS, until)
-    partials = read_delta(spark, locations, "statistic_partials").where(F.col("ds").isin(needed))
+    partials = read_partitions(spark, locations, "statistic_partials", needed)
     parts = partials.select("entity", "entity_id", "log", *FIGURES, "ds", F.lit(None).cast("date").alias("until_ds"))
     if checkpoints:
-        merged = read_delta(spark, locations, "statistic_checkpoints").where(F.col("until_ds").isin(checkpoints))
+        merged = read_partitions(spark, locations, "statistic_checkpoints", checkpoints, by="until_ds")
         parts = parts.unionByName(merged.select("entity", "entity_id", "log", *FIGURES, F.lit(None).cast("date").alias("ds"), "until_ds"))
     statistics = with_smoothed_rates(aggregate_day(parts, day, plans, deployment))
     return replace_partitions(spark, locations, TABLE, statistics, owners=[{"ds": day}], inputs={owner_key(ds=day): inputs})

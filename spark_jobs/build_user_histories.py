@@ -13,8 +13,9 @@ from contracts.locations import Locations
 from contracts.periods import CHECKPOINT_DAYS, ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import Build, read_delta, replace_partitions
+from lake.writing import Build, replace_partitions
 from spark_jobs import build_checkpoints
 from spark_jobs.build_checkpoints import last_behaviours
 from spark_jobs.inputs import require_partials
@@ -77,15 +78,15 @@ def with_history(active: DataFrame, parts: DataFrame) -> DataFrame:
 
 def _active_users(spark: SparkSession, locations: Locations, days: Sequence[date]) -> DataFrame:
     """ds, user_id: users with an impression on the day, in either log."""
-    counted = read_delta(spark, locations, "statistic_partials").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1])))
+    counted = read_partitions(spark, locations, "statistic_partials", days)
     return counted.where(F.col("entity") == "user").select("ds", F.col("entity_id").alias("user_id")).distinct()
 
 
 def _parts_by_user(spark: SparkSession, locations: Locations, base: date | None, since: date, last: date) -> DataFrame:
-    partials = read_delta(spark, locations, "behaviour_partials").where(F.col("ds").between(F.lit(since), F.lit(last)))
+    partials = read_partitions(spark, locations, "behaviour_partials", days_between(since, last + ONE_DAY))
     parts = partials.select("user_id", "ds", "behaviours")
     if base is not None:
-        merged = read_delta(spark, locations, build_checkpoints.BEHAVIOURS.table).where(F.col("until_ds") == F.lit(base))
+        merged = read_partitions(spark, locations, build_checkpoints.BEHAVIOURS.table, [base], by="until_ds")
         parts = parts.unionByName(merged.select("user_id", F.lit(None).cast("date").alias("ds"), "behaviours"))
     return parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
 

@@ -21,7 +21,7 @@ NEXT = {
     "collect_behaviour_texts": "tributary spark_jobs build_user_histories {span}",
     "build_user_histories": "tributary spark_jobs build_statistics {span}",
     "build_statistics": "tributary spark_jobs build_samples {span}",
-    "build_samples": "tributary validation run --table natural_samples --table ad_samples {span}",
+    "build_samples": "tributary validation run --table user_histories --table natural_samples --table ad_samples {span}",
 }
 
 

@@ -13,8 +13,9 @@ from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.partitions import read_partitions
 from lake.reader import LakeReader
-from lake.writing import NOTHING, Build, insert_new, read_delta, record_builds
+from lake.writing import NOTHING, Build, insert_new, record_builds
 from spark_jobs.texts import behaviour_text, text_hash
 
 TABLE = "behaviour_texts"
@@ -29,7 +30,7 @@ def run(spark: SparkSession, locations: Locations, _: Deployment, days: Sequence
     reader, owners = LakeReader(locations), [owner_key(ds=day) for day in days]
     hint = f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}"
     read = {key: digest for log in LOGS for key, digest in reader.require_builds(f"{log}_log", owners, hint=hint).items()}
-    logs = [read_delta(spark, locations, f"{log}_log").where(F.col("ds").between(F.lit(days[0]), F.lit(days[-1]))) for log in LOGS]
+    logs = [read_partitions(spark, locations, f"{log}_log", days) for log in LOGS]
     texts = reduce(DataFrame.unionByName, map(aggregate_texts, logs)).distinct()
     figures = insert_new(spark, locations, TABLE, texts, by="ds")
     builds = []

@@ -82,7 +82,7 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
     found = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
-        files = landing_files(locations, log, day, allow_empty=allow_empty)
+        files = landing_files(locations, log, day, allow_empty=allow_empty or deployment.may_be_empty(log, day))
         checked = {path: check_columns(path, log) for path in files}
         undeclared = frozenset(name for _, unknown in checked.values() for name in unknown)
         columns = {path: names for path, (names, _) in checked.items()}

@@ -102,7 +102,7 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
     return commands
 
 
-VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("natural_samples", "ad_samples")}
+VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("user_histories", "natural_samples", "ad_samples")}
 
 
 def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with spark_session(Locations(tmp_path_factory.mktemp("spark-home")), app="tests") as session:
         yield session
+
+
+@pytest.fixture
+def checkpoints_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets the days between checkpoints, so that a few days have some."""
+    def set_days(days: int) -> None:
+        jobs = ("build_checkpoints", "build_statistics", "build_user_histories")
+        for module in ("contracts.periods", *(f"spark_jobs.{job}" for job in jobs)):
+            monkeypatch.setattr(f"{module}.CHECKPOINT_DAYS", days)
+
+    return set_days
 
 
 @pytest.fixture(scope="session")

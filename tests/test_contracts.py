@@ -18,7 +18,8 @@ from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, TABLES, owner_key, table
 
 FULL = Deployment(day_timezone="Asia/Shanghai", history_start=date(2022, 4, 25), history_end=date(2022, 5, 4), actr_start=date(2022, 5, 1),
-                  periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2), string_ids=("event_id",), source="kuairand")
+                  periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2), string_ids=("event_id",), source="kuairand",
+                  ad_start=date(2022, 4, 26))
 
 
 def release(**changes: object) -> Release:
@@ -38,12 +39,19 @@ def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None
     ("day_timezone = 'Mars/Olympus'", "day_timezone: expected an IANA time zone such as Asia/Shanghai, found 'Mars/Olympus'"),
     ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm\+cpm"),
     ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
+    ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
     ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),
     ("[periods]\nanchor = 2026-01-01", "month_days: expected a number of days >= 1"),
 ])
 def test_a_wrong_setting_is_named(line: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Deployment.from_toml(f"history_start = 2026-01-01\nactr_start = 2026-04-27\n{line}\n")
+
+
+def test_the_ad_log_may_be_empty_before_advertisements_began() -> None:
+    assert [FULL.may_be_empty("ad", date(2022, 4, day)) for day in (25, 26)] == [True, False]
+    assert not FULL.may_be_empty("natural", date(2022, 4, 25))
+    assert not Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)).may_be_empty("ad", date(2026, 1, 1))
 
 
 def test_a_day_that_has_not_ended_is_refused() -> None:

@@ -245,7 +245,7 @@ class TestDags:
         assert down["logs_daily"] == {"ingest_logs": ["validate_logs"], "validate_logs": ["build_partials", "collect_texts"],
                                       "build_partials": [], "collect_texts": []}
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
-        assert down["features_daily"]["build_samples"] == ["validate_samples"]
+        assert down["features_daily"]["build_samples"] == ["validate_features"]
         for name, kind in (("tpm_monthly", "tpm"), ("cpm_weekly", "cpm"), ("ad_ctr_daily", "actr")):
             assert down[name] == {"wait_for_parents": [f"train_{kind}"], f"train_{kind}": [f"audit_{kind}"],
                                   f"audit_{kind}": [f"publish_{kind}"], f"publish_{kind}": []}

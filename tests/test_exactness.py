@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from landing_rows import Row, csv_bytes, good_row, write
 
-from contracts import periods
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
@@ -70,12 +70,10 @@ def contents(locations: Locations, days: list[date]) -> dict[str, list[str]]:
 @settings(max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "1")), deadline=None, database=None, phases=[Phase.generate],
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(rows=small_logs(), seed=st.integers(0, 2**16))
-def test_every_way_to_build_gives_the_same_tables(spark: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
-                                                  rows: dict[tuple[str, date], list[Row]], seed: int) -> None:
-    monkeypatch.setattr(periods, "CHECKPOINT_DAYS", 2)  # so that five days have two checkpoints
-    for module in (build_user_histories, build_statistics):
-        monkeypatch.setattr(module, "CHECKPOINT_DAYS", 2)
-    monkeypatch.setattr("spark_jobs.build_checkpoints.CHECKPOINT_DAYS", 2)
+def test_every_way_to_build_gives_the_same_tables(spark: Any, tmp_path_factory: pytest.TempPathFactory,
+                                                  checkpoints_every: Callable[[int], None], rows: dict[tuple[str, date], list[Row]],
+                                                  seed: int) -> None:
+    checkpoints_every(2)
 
     whole = land(tmp_path_factory.mktemp("range"), rows, DAYS)
     for job in (ingest_logs, build_partials, *FEATURES):

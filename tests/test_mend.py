@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from importlib import import_module
@@ -27,8 +27,9 @@ from spark_jobs.staleness import find_stale, mending_commands
 pytestmark = pytest.mark.spark
 
 START = date(2026, 1, 1)
-DAYS = [START + timedelta(days=n) for n in range(12)]  # one checkpoint, at ten days
-CORRECTED = DAYS[8]
+DAYS = [START + timedelta(days=n) for n in range(6)]
+CHECKPOINT = DAYS[4]
+CORRECTED = DAYS[2]
 DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts", "behaviour_checkpoints",
@@ -65,7 +66,10 @@ def build(spark: Any, locations: Locations) -> None:
 
 
 def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                               capsys: pytest.CaptureFixture[str]) -> None:
+                                                               capsys: pytest.CaptureFixture[str],
+                                                               checkpoints_every: Callable[[int], None]) -> None:
+    checkpoints_every((CHECKPOINT - START).days)
+
     @contextmanager
     def shared_session(*_: Any, **__: Any) -> Iterator[Any]:
         yield spark
@@ -85,12 +89,12 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_p
         ("quarantine", owner_key(ds=day, log="natural")) for day in read_it} | {
         (name, owner_key(ds=day, log="natural")) for name in ("behaviour_partials", "statistic_partials") for day in read_it} | {
         ("behaviour_texts", owner_key(ds=day)) for day in read_it} | {
-        (name, owner_key(until_ds=DAYS[10], log="natural")) for name in ("behaviour_checkpoints", "statistic_checkpoints")} | {
+        (name, owner_key(until_ds=CHECKPOINT, log="natural")) for name in ("behaviour_checkpoints", "statistic_checkpoints")} | {
         (name, owner_key(ds=day)) for name in ("user_histories", "entity_statistics", "natural_samples", "ad_samples") for day in later}
     assert {(item.table, item.owner) for item in stale} == expected & set(before)
     assert mending_commands(stale)[:2] == [
-        "tributary spark_jobs ingest_logs --from 2026-01-09 --to 2026-01-10",
-        "tributary validation run --table natural_log --table ad_log --from 2026-01-09 --to 2026-01-10"]
+        "tributary spark_jobs ingest_logs --from 2026-01-03 --to 2026-01-04",
+        "tributary validation run --table natural_log --table ad_log --from 2026-01-03 --to 2026-01-04"]
 
     assert mend.mend(locations, DEPLOYMENT) == 0
     assert find_stale(locations) == []
@@ -98,7 +102,7 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_p
     assert {name for name, _ in rewritten} >= {"natural_log", "behaviour_partials", "user_histories", "natural_samples"}
     for name, owner in rewritten:  # a job rewrites both logs of its days, never another day
         assert any(item.day == date.fromisoformat(owner.split("=")[1].split(",")[0]) for item in stale), (name, owner)
-    assert ("statistic_partials", owner_key(ds=DAYS[9], log="natural")) not in rewritten  # its log came out the same: no further
+    assert ("statistic_partials", owner_key(ds=DAYS[3], log="natural")) not in rewritten  # its log came out the same: no further
 
     scratch = land(tmp_path / "scratch", corrected=True)
     build(spark, scratch)

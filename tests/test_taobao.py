@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +16,10 @@ import pytest
 from contracts.errors import BadInput
 from contracts.features import ACTIONS
 from contracts.locations import Locations
+from contracts.periods import days_between
 from contracts.settings import Deployment
-from contracts.tables import LANDING_COLUMNS
+from contracts.tables import LANDING_COLUMNS, owner_key
+from lake.reader import LakeReader
 from sources import cli, day_files, taobao
 from sources.day_files import DayFiles
 from sources.taobao import TaobaoSettings, hashed, item_of
@@ -189,3 +194,28 @@ def test_hashes_are_ids_and_stay_what_they_are() -> None:
     ids = hashed(np.arange(100_000) % 300, np.arange(100_000) // 300)
     assert len(np.unique(ids)) == 100_000 and ids.min() >= 0
     assert item_of(np.array([0, 5]), np.array([0, 0])).tolist()[0] == 0
+
+
+@pytest.mark.spark
+def test_all_jobs_take_it(spark: Any, data: Path, tmp_path: Path) -> None:
+    """Days before the first advertisement included: nobody has to say that they are empty."""
+    from spark_jobs.days import DAY_JOBS
+
+    with (data / "Ali_Display_Ad_Click" / "behavior_log.csv").open("a") as file:
+        file.writelines(f"3,{MIDNIGHT + day * DAY},pv,10,100\n" for day in range(22))
+        file.write(f"1,{MIDNIGHT + 12 * DAY},fav,10,100\n")
+    with (data / "Ali_Display_Ad_Click" / "raw_sample.csv").open("a") as file:
+        file.writelines(f"3,{AD_START + day * DAY},7,430548_1007,1,0\n" for day in range(8))
+    first, last = date(2017, 5, 4), date(2017, 5, 7)
+    done = taobao.convert(data, tmp_path, TaobaoSettings(first=first, last=last))
+    locations, deployment = Locations(tmp_path), Deployment.load(tmp_path)
+    days = list(days_between(first, date(2017, 5, 8)))
+    for job in DAY_JOBS:
+        import_module(f"spark_jobs.{job}").run(spark, locations, deployment, days)
+    reader = LakeReader(locations)
+    for log in ("natural", "ad"):
+        built = reader.builds(f"{log}_log", [owner_key(ds=day) for day in days]).values()
+        assert sum(build["counts"]["kept"] for build in built) == done.rows[log] == reader.read(f"{log}_samples").num_rows
+        assert sum(build["counts"]["quarantined"] for build in built) == 0
+    assert reader.read("ad_samples", where={"ds": date(2017, 5, 5)}).num_rows == 0
+    assert sorted(reader.read("ad_samples", columns=["history_end"], where={"user_id": 1})["history_end"].to_pylist()) == [1, 1, 1]

@@ -146,6 +146,16 @@ def test_an_empty_day_fails_for_having_no_row_alone(spark: SparkSession, lake: L
     assert [result.id for result in verdict.failed("warn")] == ["rows_as_usual"]
 
 
+def test_an_empty_day_before_advertisements_began_passes(spark: SparkSession, lake: Locations) -> None:
+    from validation.runner import run
+
+    later = EMPTY + timedelta(days=1)
+    began = replace(DEPLOYMENT, actr_start=later, ad_start=later)
+    assert failed(run(spark, lake, "ad_log", EMPTY, deployment=began)) == {}
+    assert failed(run(spark, lake, "ad_log", EMPTY, deployment=replace(began, ad_start=EMPTY))) == {"rows": "0"}
+    assert failed(run(spark, lake, "natural_log", EMPTY, deployment=began)) == {"rows": "0"}
+
+
 def test_samples_that_lost_a_row_or_look_ahead_fail(spark: SparkSession, lake: Locations) -> None:
     from validation.runner import run
 

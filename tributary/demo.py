@@ -95,7 +95,7 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     with stages.stage(f"history {first} .. {last}: features and samples"):
         for job in ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples"):
             command("spark_jobs", job, *span)
-        command("validation", "run", "--table", "natural_samples", "--table", "ad_samples", *span)
+        command("validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples", *span)
     for parent in plan.trained:
         with stages.stage(f"{parent.kind} {parent.period}"):
             train_and_publish(parent)

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import BadInput, ParentMissing
+from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
@@ -71,7 +72,7 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     rows = _rows_of(spark, locations, contract, wanted).persist()  # Great Expectations reads them several times
     try:
         days = _figures(spark, locations, rows, contract, wanted, builds, before, settings, thresholds)
-        results = _judge(checks, rows, days)
+        results = _judge(checks, rows, days, may_be_empty=_may_be_empty(contract, wanted, settings))
     finally:
         rows.unpersist()
     digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
@@ -79,6 +80,12 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
     return Verdict(table=table, first_day=first, last_day=last, run_ts=datetime.now(UTC), results=results, days=days,
                    digests=digests, acceptance=kept)
+
+
+def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) -> frozenset[date]:
+    """Days on which the deployment expects no row of this log."""
+    log = next((log for log in LOGS if table.name in (f"{log}_log", f"{log}_samples")), None)
+    return frozenset(day for day in days if log is not None and deployment.may_be_empty(log, day))
 
 
 def _rows_of(spark: SparkSession, locations: Locations, table: Table, days: Sequence[date]) -> DataFrame:
@@ -148,7 +155,7 @@ def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Se
     return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
 
 
-def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures]) -> tuple[Result, ...]:
+def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures], *, may_be_empty: frozenset[date]) -> tuple[Result, ...]:
     """Results of all checks, in their order."""
     total = sum(day.rows for day in days)
     on_rows = [check for check in checks if check.subject == "rows" and check.needs <= set(rows.columns)]
@@ -157,7 +164,7 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures])
     failed = [check for check in on_rows if not outcomes[check.id]["success"]]
     if failed:
         outcomes |= _expect(failed, rows, WITH_EXAMPLES)
-    outcomes |= _expect(on_figures, _figures_frame(on_figures, days), BY_DAY)
+    outcomes |= _expect(on_figures, _figures_frame(on_figures, days, may_be_empty), BY_DAY)
     return tuple(
         Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
                success=check.id in outcomes and outcomes[check.id]["success"],
@@ -168,13 +175,15 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures])
     )
 
 
-def _figures_frame(checks: Iterable[Check], days: Iterable[DayFigures]) -> Any:
+def _figures_frame(checks: Iterable[Check], days: Sequence[DayFigures], may_be_empty: frozenset[date]) -> Any:
     """One row a day, with the figures that the checks judge; one that does not apply is null, which no bound judges."""
     import pandas as pd
 
     names = list(dict.fromkeys(str(check.figure) for check in checks))
     frame = pd.DataFrame([{"ds": str(day.ds)} | {name: day.figure(name) for name in names} for day in days])
-    return frame.astype({name: float for name in names})
+    frame = frame.astype({name: float for name in names})
+    frame.loc[[day.rows == 0 and day.ds in may_be_empty for day in days], "rows"] = None
+    return frame
 
 
 def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
