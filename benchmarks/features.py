@@ -54,7 +54,7 @@ class Plan:
     large: Size
 
 
-FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=250_000, users=50_000),
+FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=1_000_000, users=50_000),
             rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000))
 QUICK = Plan(histories=(7, 30), history=Size(rows=20_000, users=4_000), repeats=1, rival=Size(rows=100_000, users=20_000),
              large=Size(rows=400_000, users=80_000))

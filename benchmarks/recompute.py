@@ -14,7 +14,7 @@ from contracts.locations import Locations
 from contracts.settings import Deployment
 from lake.writing import replace_partitions
 from spark_jobs.build_checkpoints import last_behaviours
-from spark_jobs.build_samples import to_samples
+from spark_jobs.build_samples import aggregate_requests, on_time, to_samples, with_history_end
 from spark_jobs.build_statistics import FIGURES, SUMS, with_smoothed_rates
 from spark_jobs.texts import behaviour_text, text_hash
 
@@ -27,7 +27,8 @@ def run(spark: Any, source: Locations, target: Locations, deployment: Deployment
     replace_partitions(spark, target, "entity_statistics", statistics(logs, day), owners=owners)
     made, figures = _read(spark, target, "user_histories"), _read(spark, target, "entity_statistics")
     for log in LOGS:
-        samples = to_samples(logs[log].where(F.col("ds") == F.lit(day)), made, figures, deployment)
+        rows = on_time(logs[log].where(F.col("ds") == F.lit(day)))
+        samples = to_samples(rows, with_history_end(aggregate_requests(rows), made, deployment), figures, deployment)
         replace_partitions(spark, target, f"{log}_samples", samples, owners=owners)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from functools import partial
+from functools import partial, reduce
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -31,14 +31,22 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     for name in (*(f"{log}_log" for log in LOGS), "user_histories", "entity_statistics"):
         read |= reader.require_builds(name, owners, hint=f"Make it: tributary {TABLES[name].producer} {span}")
 
+    rows = {log: on_time(read_partitions(spark, locations, f"{log}_log", days)) for log in LOGS}
+    histories, statistics = (read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics"))
+    of_logs = [aggregate_requests(rows[log]).withColumn("log", F.lit(log)) for log in LOGS]
+    # Both logs in one pass over the histories, which are long; what comes out has a row a request.
+    requests = with_history_end(reduce(DataFrame.unionByName, of_logs), histories, deployment).persist()
+
     def write(log: Log) -> list[Build]:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
         inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
-        rows, histories, statistics = (read_partitions(spark, locations, name, days) for name in sources)
-        samples = to_samples(rows, histories, statistics, deployment)
+        samples = to_samples(rows[log], requests.where(F.col("log") == log).drop("log"), statistics, deployment)
         return write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
 
-    builds = [build for of_log in side_by_side([partial(write, log) for log in LOGS]) for build in of_log]
+    try:
+        builds = [build for of_log in side_by_side([partial(write, log) for log in LOGS]) for build in of_log]
+    finally:
+        requests.unpersist()
     record_builds(spark, locations, builds)
     return builds
 
@@ -48,17 +56,20 @@ def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     return {f"{log}_samples": [owner_key(ds=day) for day in days] for log in LOGS}
 
 
-def to_samples(rows: DataFrame, histories: DataFrame, statistics: DataFrame, deployment: Deployment) -> DataFrame:
-    """Log rows -> samples: one row an impression that arrived on its own day.
+def on_time(rows: DataFrame) -> DataFrame:
+    """Log rows that arrived on their own day: those that become samples."""
+    return rows.where(~F.col("late"))
+
+
+def to_samples(rows: DataFrame, requests: DataFrame, statistics: DataFrame, deployment: Deployment) -> DataFrame:
+    """Log rows -> samples, one row an impression.
 
     Args:
-        rows: a log.
-        histories: user_histories of the same days.
+        rows: a log, on time.
+        requests: its requests, with `sample_ts` and `history_end`.
         statistics: entity_statistics of the same days.
-        deployment: time zone and feedback delay.
+        deployment: time zone.
     """
-    rows = rows.where(~F.col("late"))
-    requests = with_history_end(aggregate_requests(rows), histories, deployment)
     samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:
         samples = samples.join(_statistics_of(statistics, entity), ["ds", f"{entity}_id"], "left")
@@ -76,26 +87,27 @@ def aggregate_requests(rows: DataFrame) -> DataFrame:
 
 
 def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Deployment) -> DataFrame:
-    """Adds `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`.
+    """Requests with `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`.
 
     Requests and behaviours are laid on one line of time for each user, and what lies before a request is counted: as cheap
     for a user with a million events as for a thousand users with a thousand. Behaviours known before the day begins
     count as one, since every request of the day sees them.
     """
-    known = F.transform(F.col("behaviours.event_ts"), lambda t: t + F.make_dt_interval(secs=F.lit(deployment.feedback_delay_seconds)))
+    delay = F.make_dt_interval(secs=F.lit(deployment.feedback_delay_seconds))
     day_start = F.to_utc_timestamp(F.col("ds").cast("timestamp"), deployment.day_timezone)
-    times = histories.select("ds", "user_id", known.alias("known"), day_start.alias("day_start"))
-    times = times.withColumn("before_cnt", F.size(F.filter("known", lambda t: t < F.col("day_start"))))
-    rest = F.slice("known", F.col("before_cnt") + 1, F.greatest(F.size("known"), F.lit(1)))
+    times = histories.select("ds", "user_id", F.col("behaviours.event_ts").alias("times"), day_start.alias("day_start"),
+                             (day_start - delay).alias("known_before"))
+    times = times.withColumn("before_cnt", F.size(F.filter("times", lambda t: t < F.col("known_before"))))
+    rest = F.slice("times", F.col("before_cnt") + 1, F.greatest(F.size("times"), F.lit(1)))
     earlier = F.struct(F.col("day_start").alias("t"), F.lit(0).alias("turn"), F.col("before_cnt").alias("counts"))
-    of_day = F.transform(rest, lambda t: F.struct(t.alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts")))
+    of_day = F.transform(rest, lambda t: F.struct((t + delay).alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts")))
     behaved = times.select("ds", "user_id", F.inline(F.concat(F.array(earlier), of_day)))
-    asked = requests.select("ds", "user_id", F.col("sample_ts").alias("t"), F.lit(1).alias("turn"), F.lit(0).alias("counts"), "request_id")
+    asked = requests.withColumnRenamed("sample_ts", "t").withColumns({"turn": F.lit(1), "counts": F.lit(0)})
     line = asked.unionByName(behaved, allowMissingColumns=True)
     # At the same instant a request comes before a behaviour: what it may see lies strictly before it.
     so_far = Window.partitionBy("ds", "user_id").orderBy("t", "turn").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     counted = line.withColumn("history_end", F.sum("counts").over(so_far).cast("int")).where(F.col("turn") == 1)
-    return counted.select("ds", "request_id", "user_id", F.col("t").alias("sample_ts"), "history_end")
+    return counted.withColumnRenamed("t", "sample_ts").select(*requests.columns, "history_end")
 
 
 def _statistics_of(statistics: DataFrame, entity: Entity) -> DataFrame:

@@ -57,7 +57,10 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
     checkpoint = build_checkpoints.digests(reader, build_checkpoints.BEHAVIOURS, base) if base else {}
     inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in read.items() if _day_of(key) <= str(day)}
               | {key: digest for key, digest in active.items() if _day_of(key) == str(day)} for day in days}
-    histories = with_history(_active_users(spark, locations, days), _parts_by_user(spark, locations, base, since, days[-1]))
+    active_users = _active_users(spark, locations, days)
+    # Most users are not active on most days: what nobody asks for is left out before it is moved.
+    parts = _parts(spark, locations, base, since, days[-1]).join(active_users.select("user_id").distinct(), "user_id", "left_semi")
+    histories = with_history(active_users, parts)
     return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
 
 
@@ -66,13 +69,15 @@ def with_history(active: DataFrame, parts: DataFrame) -> DataFrame:
 
     Args:
         active: ds, user_id.
-        parts: user_id, `parts`: array of (ds, behaviours), ds null for what a checkpoint holds.
+        parts: user_id, ds, behaviours; ds null for what a checkpoint holds.
     """
+    by_user = parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
+
     def behaviours_of(condition: str) -> Column:
         return F.sort_array(F.flatten(F.expr(f"transform(filter(parts, part -> {condition}), part -> part.behaviours)")))
 
     before = last_behaviours(behaviours_of("part.ds IS NULL OR part.ds < ds"))
-    rows = active.join(parts, "user_id").withColumn("behaviours", F.sort_array(F.concat(before, behaviours_of("part.ds = ds"))))
+    rows = active.join(by_user, "user_id").withColumn("behaviours", F.sort_array(F.concat(before, behaviours_of("part.ds = ds"))))
     return rows.where(F.size("behaviours") > 0).select("user_id", "behaviours", "ds")
 
 
@@ -82,13 +87,13 @@ def _active_users(spark: SparkSession, locations: Locations, days: Sequence[date
     return counted.where(F.col("entity") == "user").select("ds", F.col("entity_id").alias("user_id")).distinct()
 
 
-def _parts_by_user(spark: SparkSession, locations: Locations, base: date | None, since: date, last: date) -> DataFrame:
+def _parts(spark: SparkSession, locations: Locations, base: date | None, since: date, last: date) -> DataFrame:
     partials = read_partitions(spark, locations, "behaviour_partials", days_between(since, last + ONE_DAY))
     parts = partials.select("user_id", "ds", "behaviours")
     if base is not None:
         merged = read_partitions(spark, locations, build_checkpoints.BEHAVIOURS.table, [base], by="until_ds")
         parts = parts.unionByName(merged.select("user_id", F.lit(None).cast("date").alias("ds"), "behaviours"))
-    return parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
+    return parts
 
 
 def _day_of(input_key: str) -> str:
