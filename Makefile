@@ -35,7 +35,7 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
 test: setup  ## all tests: pure, Spark, DAG policies, one live backfill through Airflow
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster"
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## pure tests: no JVM, no network, under a minute
 	@$(BIN)/python -m pytest -q

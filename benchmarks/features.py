@@ -64,7 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, under five minutes; nothing is recorded")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-features"), help="scratch folder, removed at the end")
-    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"), help="may be repeated; all by default")
+    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"),
+                        help="may be repeated; all by default")
     options = parser.parse_args()
     plan, work = QUICK if options.quick else FULL, options.work.resolve()
     parts = options.part or ["history", "duckdb", "large"]
@@ -78,7 +79,7 @@ def main() -> None:
         pids = [os.getpid(), *_children(os.getpid())]
         figures["peak_memory_gib"] = round(peak_memory_gib(pids), 2)
     shutil.rmtree(work, ignore_errors=True)
-    finish("features", figures, details=details, packages=("pyspark", "delta-spark", "duckdb"), quick=options.quick or len(parts) < 3)
+    finish("features", figures, details=details, packages=("pyspark", "delta-spark", "duckdb"), quick=options.quick)
 
 
 def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
     deployment = make_home(base, DAY - timedelta(days=longest), DAY)
     said(f"history: {longest} days of {plan.history.rows:,} impressions")
     seed_logs(spark, base, days_before(DAY, longest), plan.history)
+    said("history: its partials")
     for begin in range(0, longest, 30):
         build_partials.run(spark, base, deployment, days_before(DAY, longest)[begin:begin + 30])
     homes = {}
@@ -99,11 +101,13 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
             copy_partials(spark, base, homes[days], days_before(DAY, length))
         for day in (DAY - timedelta(days=1), DAY):
             write_landing(homes[days], day, plan.history)
+        said(f"history: a first day after {days} days")
         run_day(spark, homes[days], of_length)  # warms up, and makes the checkpoints that daily life has made before
     seconds: dict[int, list[dict[str, float]]] = {days: [] for days in plan.histories}
     recomputed: dict[int, list[float]] = {plan.histories[-1]: []}
     scratch = Locations(work / "recomputed")
-    for _ in range(plan.repeats):
+    for repeat in range(plan.repeats):
+        said(f"history: repeat {repeat + 1} of {plan.repeats}")
         for days in plan.histories:
             seconds[days].append(run_day(spark, homes[days], Deployment.load(homes[days].home)))
         shutil.rmtree(scratch.home, ignore_errors=True)

@@ -184,25 +184,30 @@ def end_session(locations: Locations, session_id: str) -> None:
         return  # its server is gone, and its queries with it
     from pyspark.errors import PySparkException
 
+    left_behind = _open(locations, address, session_id)
     try:
-        left_behind = _connect(locations, address, session_id)
         left_behind.interruptAll()
-        left_behind.stop()
     except PySparkException as error:
         if "SESSION_CLOSED" not in str(error) and "SESSION_NOT_FOUND" not in str(error):
             raise
+    finally:
+        left_behind.stop()  # else it stays this process's active session, of which PySpark's functions ask their settings
 
 
 def _connect(locations: Locations, address: str, session_id: str) -> SparkSession:
+    spark = _open(locations, address, session_id)
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    return spark
+
+
+def _open(locations: Locations, address: str, session_id: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
     if locations.connect_token.is_file() and spark_remote() is None:
         os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = locations.connect_token.read_text().strip()
     separator = "" if address.rstrip("/").count("/") > 2 else "/"
     url = address if "session_id=" in address else f"{address.rstrip(';')}{separator};session_id={session_id};user_id={USER}"
-    spark = SparkSession.builder.remote(url).create()
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    return spark
+    return SparkSession.builder.remote(url).create()
 
 
 def _start(locations: Locations, app: str) -> SparkSession:

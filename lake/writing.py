@@ -28,6 +28,7 @@ RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.l
 # Every reader asks by partition: minima and maxima of forty columns would be gathered row by row, and never used.
 NO_COLUMN_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 COMMIT_ATTEMPTS = 6
+OVERTAKEN = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 NOTHING = (0, "0:0")  # row count and digest of an empty partition
 _PREPARING = threading.Lock()  # jobs write side by side, two logs into one table too
 UNSHUFFLED_PARTITIONS = 2
@@ -154,8 +155,15 @@ def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
 
     A column that was declared later reads as null in the partitions written before.
     """
-    with _PREPARING:
-        _prepare(spark, locations.table(contract.name), contract)
+    from pyspark.errors import PySparkException
+
+    for attempt in range(1, COMMIT_ATTEMPTS + 1):
+        try:
+            with _PREPARING:
+                _prepare(spark, locations.table(contract.name), contract)
+            return
+        except PySparkException as error:  # another process made the same table at this moment
+            _retry_or_raise(error, attempt)
 
 
 def _prepare(spark: SparkSession, path: Path, contract: Table) -> None:
@@ -269,7 +277,7 @@ def _inside(rows: DataFrame, contract: Table, owners: Sequence[Owner]) -> DataFr
 
 def _retry_or_raise(error: Exception, attempt: int) -> None:
     """Waits a little after a commit that another one overtook; any other error is raised."""
-    if attempt == COMMIT_ATTEMPTS or not any(name in str(error) for name in ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED")):
+    if attempt == COMMIT_ATTEMPTS or not any(name in str(error) for name in OVERTAKEN):
         raise error
     time.sleep(0.3 * attempt)
 

@@ -13,6 +13,17 @@ from contracts.locations import Locations
 from contracts.settings import DATA_VARIABLE
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes."""
+    def place(item: pytest.Item) -> int:
+        return 0 if item.get_closest_marker("live") else 1 if item.get_closest_marker("spark") else 2
+
+    first_of_file: dict[Path, int] = {}
+    for item in items:
+        first_of_file[item.path] = min(place(item), first_of_file.get(item.path, 2))
+    items.sort(key=lambda item: first_of_file[item.path])
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The session that every Spark test shares; each test writes to a lake of its own."""

@@ -113,7 +113,7 @@ def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: t
     deadline = time.monotonic() + 60
     while not (session := locks.read_holder(lock).get("session_id")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(2.5)  # by now it has a query running in the server
+    time.sleep(1.5)  # by now it has a query running in the server
     assert process.poll() is None, process.communicate()[0]
     process.kill()
     process.communicate()
@@ -124,6 +124,30 @@ def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: t
     assert versions == {name: DeltaTable(str(killed.locations.table(name))).version() for name in versions}
     for name in ("natural_log", "ad_log", "quarantine"):
         assert reference.content(killed.locations, name, ds=day(KILLED)) == reference.content(undisturbed.locations, name, ds=day(KILLED))
+
+
+CLOSED_SESSION = """
+import sys, uuid
+from pathlib import Path
+from contracts.locations import Locations
+from lake.session import end_session, spark_session
+from pyspark.sql import functions as F
+
+locations, old = Locations(Path(sys.argv[1])), str(uuid.uuid4())
+with spark_session(locations, app="failed", session_id=old) as spark:
+    spark.range(1).collect()
+end_session(locations, old)
+with spark_session(locations, app="next") as spark:
+    print("rows:", spark.range(3).where(F.col("id") > 0).count())
+"""
+
+
+def test_the_session_of_a_failed_command_is_closed_and_does_not_hinder_the_next(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    """Its locks still name the session; PySpark's functions ask their settings of whatever session was opened first."""
+    commands = homes[0]
+    done = subprocess.run([sys.executable, "-c", CLOSED_SESSION, str(commands.locations.home)], env=commands.env, text=True,
+                          capture_output=True, check=False)
+    assert done.stdout.endswith("rows: 2\n"), done.stderr
 
 
 def test_a_failed_day_ends_its_log_with_the_report(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:

@@ -84,3 +84,20 @@ def test_two_writers_of_one_partition_are_noticed(spark: Any, locations: Locatio
     writing.replace_partitions(spark, locations, TABLE, counted(spark, FIRST, [5]), owners=[owner])
     assert ids_of(locations, FIRST) == [5]
 
+
+
+def test_a_table_that_another_process_makes_at_the_same_moment_is_used(spark: Any, locations: Locations,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyspark.errors import PySparkException
+
+    make, tries = writing._prepare, []
+
+    def overtaken(*arguments: Any) -> None:
+        make(*arguments)
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise PySparkException("[DELTA_PROTOCOL_CHANGED] The protocol version of the Delta table has been changed")
+
+    monkeypatch.setattr(writing, "_prepare", overtaken)
+    writing.replace_partitions(spark, locations, TABLE, counted(spark, FIRST, [1]), owners=[{"ds": FIRST, "log": "ad"}])
+    assert ids_of(locations, FIRST) == [1]
