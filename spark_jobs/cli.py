@@ -13,16 +13,14 @@ from contracts.commands import day as day_argument
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES
-from spark_jobs.days import DAY_JOBS, run_checkpoint, run_days, span_option
+from spark_jobs.days import DAY_JOBS, VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
 
 NEXT = {
-    "ingest_logs": "tributary validation run --table natural_log --table ad_log {span}",
     "build_partials": "tributary spark_jobs build_user_histories {span}",
     "collect_behaviour_texts": "tributary spark_jobs build_user_histories {span}",
     "build_user_histories": "tributary spark_jobs build_statistics {span}",
     "build_statistics": "tributary spark_jobs build_samples {span}",
-    "build_samples": "tributary validation run --table user_histories --table natural_samples --table ad_samples {span}",
-}
+} | {job: f"tributary validation run {' '.join(validated_tables(job))} {{span}}" for job in VALIDATED_AFTER}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

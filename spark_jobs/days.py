@@ -22,6 +22,7 @@ DAY_JOBS = {
     "build_statistics": "partials -> entity_statistics",
     "build_samples": "logs, histories, statistics -> natural_samples, ad_samples",
 }
+VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("user_histories", "natural_samples", "ad_samples")}
 
 
 def run_days(locations: Locations, deployment: Deployment, job: str, days: Sequence[date], **options: Any) -> list[Build]:
@@ -53,3 +54,8 @@ def _run(locations: Locations, title: str, app: str, partitions: dict[str, list[
 
     with stage(title), writing_session(locations, app=app, partitions=partitions) as spark:
         return run(spark)
+
+
+def validated_tables(job: str) -> list[str]:
+    """Options of `tributary validation run` that name what is judged after a job."""
+    return [option for table in VALIDATED_AFTER[job] for option in ("--table", table)]

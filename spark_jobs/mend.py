@@ -12,8 +12,8 @@ from contracts.errors import TributaryError
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from spark_jobs.days import run_checkpoint, run_days, span_option
-from spark_jobs.staleness import JOB_OF, JOBS, VALIDATED_AFTER, Stale, find_stale, mending_commands, spans, stale_releases
+from spark_jobs.days import VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
+from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, mending_commands, spans, stale_releases
 
 SHOWN = 12  # of the stale partitions that a command lists one by one
 
@@ -58,8 +58,7 @@ def _run(locations: Locations, deployment: Deployment, job: str, span: tuple[dat
 
 
 def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
-    tables = [option for table in VALIDATED_AFTER[job] for option in ("--table", table)]
-    command = ["validation", "run", "--home", str(locations.home), *tables, *span_option(*span).split()]
+    command = ["validation", "run", "--home", str(locations.home), *validated_tables(job), *span_option(*span).split()]
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
         error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Mend the day or accept it, then run `tributary "

@@ -18,7 +18,7 @@ from contracts.tables import TABLES
 from lake.landing_files import digest_of_files, landing_files
 from lake.progress import each
 from lake.reader import LakeReader
-from spark_jobs.days import span_option
+from spark_jobs.days import VALIDATED_AFTER, span_option, validated_tables
 
 # Jobs in the order in which a change flows through them, each with the tables that it writes.
 _ORDER = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_checkpoints", "build_user_histories", "build_statistics",
@@ -97,12 +97,8 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
         for span in spans(days):
             commands.append(f"tributary spark_jobs {job} {span_option(*span)}")
             if job in VALIDATED_AFTER:
-                tables = " ".join(f"--table {table}" for table in VALIDATED_AFTER[job])
-                commands.append(f"tributary validation run {tables} {span_option(*span)}")
+                commands.append(f"tributary validation run {' '.join(validated_tables(job))} {span_option(*span)}")
     return commands
-
-
-VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("user_histories", "natural_samples", "ad_samples")}
 
 
 def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import BadInput, ParentMissing
-from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
@@ -21,7 +20,7 @@ from contracts.tables import TABLES, Table, owner_key
 from lake.reader import LakeReader
 from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
 from validation.found import found_of
-from validation.suites import HISTORIES, Check, derive_suite, judged_table, log_behind
+from validation.suites import HISTORIES, Check, derive_suite, judged_table, log_behind, log_of
 from validation.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from validation.trailing import known_before, week_before
 from validation.verdict import Result, Verdict, read_verdict
@@ -84,7 +83,8 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
 
 def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) -> frozenset[date]:
     """Days on which the deployment expects no row of this log."""
-    log = next((log for log in LOGS if table.name in (f"{log}_log", f"{log}_samples")), None)
+    behind = log_behind(table)
+    log = log_of(TABLES[behind] if behind else table)
     return frozenset(day for day in days if log is not None and deployment.may_be_empty(log, day))
 
 
