@@ -56,8 +56,8 @@ class Plan:
 
 FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=1_000_000, users=50_000),
             rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000))
-QUICK = Plan(histories=(7, 30), history=Size(rows=20_000, users=4_000), repeats=1, rival=Size(rows=100_000, users=20_000),
-             large=Size(rows=400_000, users=80_000))
+QUICK = Plan(histories=(7, 20), history=Size(rows=10_000, users=2_000), repeats=1, rival=Size(rows=50_000, users=10_000),
+             large=Size(rows=200_000, users=40_000))
 
 
 def main() -> None:

@@ -41,6 +41,10 @@ class Locations:
         """Where the training of one release leaves its files."""
         return self.runs / kind / str(period) / variant / release_id
 
+    def unfinished(self, release_id: str) -> Path:
+        """The state of a training in the middle; gone when it is over."""
+        return self.runs / "unfinished" / f"{release_id}.safetensors"
+
     def staged(self, kind: str, period: date) -> Path:
         """Names the run folders that a training task has left to be audited and published, as JSON."""
         return self.runs / kind / str(period) / "staged.json"

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 
 # Raised when a change of the code would change results; part of every release id.
-MODEL_VERSIONS: dict[str, int] = {"tpm": 1, "cpm": 1, "actr": 1}
+MODEL_VERSIONS: dict[str, int] = {"tpm": 2, "cpm": 2, "actr": 2}
 
 # Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
 VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}
@@ -31,7 +31,7 @@ VECTORS_FILE = "vectors.parquet"  # entity, id, vector, dim
 PREDICTIONS_FILE = "predictions.parquet"  # event_id, user_id, score, click, scored_by, ds; A-CTR only
 METRICS_FILE = "metrics.parquet"  # metric, split, value, row_cnt, ds
 MODEL_FILE = "model.safetensors"
-MAPPING_FILE = "mapping.parquet"  # field, id, row
+MAPPING_FILE = "mapping.parquet"  # field, id, row, cnt, last_day
 
 
 @dataclass(frozen=True, kw_only=True)

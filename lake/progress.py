@@ -9,10 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress(items: Iterable[Any] | None = None, *, total: int | None = None, description: str = "", unit: str = "it") -> Any:
+def progress(items: Iterable[Any] | None = None, *, total: int | None = None, description: str = "", unit: str = "it",
+             initial: int = 0) -> Any:
     """A bar on stderr; in a log file (no terminal) it writes a line every ten seconds instead of redrawing."""
     interactive = sys.stderr.isatty()
-    return tqdm(items, total=total, desc=description, unit=unit, unit_scale=unit == "sample",
+    return tqdm(items, total=total, initial=initial, desc=description, unit=unit, unit_scale=unit == "sample",
                 mininterval=0.2 if interactive else 10.0, ascii=not interactive, dynamic_ncols=interactive)
 
 

@@ -112,7 +112,7 @@ def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_som
 def known_ids(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> dict[str, np.ndarray]:
     """Ids that should have a vector, by entity: those of the model's own mapping; for a CPM those of the snapshots it merges."""
     if release.kind != "cpm":
-        mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"])
+        mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"], filters=[("row", ">", 0)])
         return {entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES}
     months = deployment.lineage.snapshots_of_day(release.period)
     merged = [parent_key("snapshot", "tpm", month) for month in months if month is not None]

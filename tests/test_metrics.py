@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import auc, evaluate, gauc, logloss
+from training.metrics import auc, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
 
 
 def _brute_auc(scores, clicks):
@@ -37,8 +37,28 @@ def test_certain_and_wrong_is_finite():
     assert value is not None and 15 < value < 17
 
 
+def test_calibration_equals_a_loop_over_bins():
+    rng = np.random.default_rng(2)
+    scores = rng.random(97)
+    clicks = (rng.random(97) < scores**2).astype(np.int64)
+    ordered = sorted(zip(scores.tolist(), clicks.tolist(), strict=True))
+    sizes, at, distance = [10] * 7 + [9] * 3, 0, 0.0
+    for size, found in zip(sizes, calibration(scores, clicks), strict=True):
+        part, at = ordered[at:at + size], at + size
+        mean, rate = sum(s for s, _ in part) / size, sum(c for _, c in part) / size
+        assert found.tolist() == pytest.approx([mean, rate, size])
+        distance += abs(mean - rate) * size
+    assert ece(scores, clicks) == pytest.approx(distance / 97) and distance > 1
+    assert predicted_over_observed(scores, clicks) == pytest.approx(scores.sum() / clicks.sum())
+
+
 @pytest.mark.parametrize("rows", [0, 3])
 def test_undefined_figures_are_none(rows):
     values = evaluate(np.full(rows, 0.5), np.ones(rows, np.int64), np.arange(rows))
     assert values["auc"] is None and values["gauc"] is None and values["gauc_plain"] is None
     assert (values["logloss"] is None) == (rows == 0)
+    assert (values["ece"] is None) == (values["predicted_over_observed"] is None) == (rows == 0)
+
+
+def test_nothing_clicked_has_no_ratio_to_the_clicks():
+    assert predicted_over_observed(np.array([0.1]), np.array([0])) is None

@@ -1,5 +1,6 @@
 """Mapping, histories, encoding and batches, against plain Python."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -14,9 +15,11 @@ from contracts.locations import Locations
 from lake.reader import LakeReader
 from training.data.batches import LOG_COUNT_SCALE, Encoding, shuffled
 from training.data.histories import HistorySlices, PackedHistories, slice_histories
-from training.data.mapping import FieldMapping, IdMapping, count_ids
+from training.data.mapping import Coded, FieldMapping, IdMapping, Seen
 from training.data.samples import Columns, Samples, read_days
 from training.data.vectors import EntityIndex, EntityVectors, Snapshots, read_vectors, write_vectors
+from training.recipes import Admission
+from training.slices import slices
 
 NAMES = ("user_id", "item_id", "category_id", *(name for s in STATISTICS for name in s.columns))
 
@@ -34,30 +37,74 @@ def samples(lake):
     return Samples.concat(list(read_days(reader, world.days[-4:], Columns(log="ad", names=NAMES, histories=(6, 3))).values()))
 
 
+AT_ONCE = Admission(sightings=1, forget_after_days=None)
+
+
+def seen(*ids, day=10):
+    return Seen.of(Coded.of(np.array(ids, np.int64)), np.full(len(ids), day))
+
+
+def grown(samples, names, admission=AT_ONCE):
+    return IdMapping.empty(names).grown(samples.seen(names), names, admission)[0]
+
+
 def test_new_ids_come_by_count_then_id_and_old_rows_stay():
-    first = FieldMapping(np.zeros(0, np.int64)).grown(*count_ids(np.array([5, 9, 9, 3, 5, 7, 9])))
+    first = FieldMapping.empty().grown(seen(5, 9, 9, 3, 5, 7, 9), AT_ONCE).mapping
     assert first.ids.tolist() == [9, 5, 3, 7]
-    second = first.grown(*count_ids(np.array([1, 2, 2, 9, 4])))
-    assert second.ids.tolist() == [9, 5, 3, 7, 2, 1, 4]
-    assert second.rows(np.array([9, 4, 1000, 5])).tolist() == [1, 7, 0, 2]
+    second = first.grown(seen(1, 2, 2, 9, 4), AT_ONCE)
+    assert second.mapping.ids.tolist() == [9, 5, 3, 7, 2, 1, 4] and second.carried.tolist() == [0, 1, 2, 3, 4]
+    assert second.mapping.rows(np.array([9, 4, 1000, 5])).tolist() == [1, 7, 0, 2]
+    assert second.mapping.rows_of(Coded.of(np.array([9, -1, 4, 1000, 5, 9, 1, 2]))).tolist() == [1, 0, 7, 0, 2, 1, 6, 5]
 
 
 def test_mapping_does_not_depend_on_the_order_of_rows():
     ids = np.random.default_rng(0).integers(0, 50, 400)
-    empty = FieldMapping(np.zeros(0, np.int64))
-    assert empty.grown(*count_ids(ids)).ids.tolist() == empty.grown(*count_ids(ids[::-1].copy())).ids.tolist()
+    one, other = (FieldMapping.empty().grown(seen(*values), Admission()).mapping for values in (ids, ids[::-1]))
+    assert one.ids.tolist() == other.ids.tolist()
+
+
+def test_an_id_gets_its_row_with_the_sighting_that_admits_it_whatever_run_that_is_in():
+    rule = Admission(sightings=3)
+    first = FieldMapping.empty().grown(seen(4, 4, 8, 8, 8, 6, day=1), rule).mapping
+    assert first.ids.tolist() == [8]
+    assert (first.waiting.ids.tolist(), first.waiting.cnt.tolist()) == ([4, 6], [2, 1])
+    second = first.grown(seen(4, 6, 7, day=2), rule).mapping
+    assert second.ids.tolist() == [8, 4]
+    assert (second.waiting.ids.tolist(), second.waiting.cnt.tolist(), second.waiting.last_day.tolist()) == ([6, 7], [2, 1], [2, 2])
+
+
+def test_ids_not_seen_for_long_lose_their_rows_and_the_others_keep_their_vectors():
+    rule = Admission(sightings=1, forget_after_days=5)
+    first = FieldMapping.empty().grown(seen(3, 3, 1, 2, day=10), rule).mapping
+    kept = first.grown(seen(1, 9, day=15), rule)
+    assert kept.mapping.ids.tolist() == [3, 1, 2, 9] and kept.carried.tolist() == [0, 1, 2, 3]
+    later = kept.mapping.grown(seen(2, day=16), rule)
+    assert later.mapping.ids.tolist() == [1, 2, 9] and later.carried.tolist() == [0, 2, 3, 4]
+    assert later.mapping.last_day.tolist() == [15, 16, 15]
+    assert later.mapping.grown(seen(), rule).mapping.ids.tolist() == [1, 2, 9], "a run without rows says nothing about time"
 
 
 def test_mapping_survives_its_file(tmp_path):
     names = ("user_id", "campaign_id")
-    mapping = IdMapping.empty(names).grown({"user_id": count_ids(np.array([4, 4, 2**62]))}, names)
+    mapping, _ = IdMapping.empty(names).grown({"user_id": seen(4, 4, 2**62, 2**62, 2**62, 7, day=738_000)}, names, Admission())
     mapping.save(tmp_path / "mapping.parquet")
     again = IdMapping.load(tmp_path / "mapping.parquet", names)
-    assert {name: again.fields[name].ids.tolist() for name in names} == {"user_id": [4, 2**62], "campaign_id": []}
+    assert {name: again.fields[name].ids.tolist() for name in names} == {"user_id": [2**62, 4], "campaign_id": []}
+    user = again.fields["user_id"]
+    assert user.last_day.tolist() == [738_000] * 2
+    assert [getattr(user.waiting, name).tolist() for name in ("ids", "cnt", "last_day")] == [[7], [1], [738_000]]
 
 
-def test_missing_values_get_no_row():
-    assert count_ids(np.array([-1, 3, -1]))[0].tolist() == [3]
+def test_what_a_run_has_seen_equals_plain_python():
+    rng = np.random.default_rng(5)
+    ids, days, weights = rng.integers(-1, 9, 60), rng.integers(1, 6, 60), rng.integers(0, 3, 60)
+    found, expected = Seen.of(Coded.of(ids), days, weights), {}
+    for i, day, weight in zip(ids.tolist(), days.tolist(), weights.tolist(), strict=True):
+        if i >= 0 and weight:
+            cnt, last = expected.get(i, (0, 0))
+            expected[i] = (cnt + weight, max(last, day))
+    assert found.ids.tolist() == sorted(expected)
+    assert list(zip(found.cnt.tolist(), found.last_day.tolist(), strict=True)) == [expected[i] for i in sorted(expected)]
 
 
 def test_histories_equal_plain_python():
@@ -109,19 +156,20 @@ def test_trainable_rows_are_those_not_held_out(samples):
 
 
 def test_ids_count_as_candidates_and_in_visible_histories(samples):
-    ids, counts = samples.id_counts(("item_id",))["item_id"]
+    found = samples.seen(("item_id",))["item_id"]
     expected = {}
     h = samples.histories
     for row in range(len(samples)):
         start = min(h.long_start[row], h.short_start[row])
         for item in [samples.features["item_id"][row], *h.item_ids[start:h.end[row]]]:
-            expected[int(item)] = expected.get(int(item), 0) + 1
-    assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == expected
+            cnt, last = expected.get(int(item), (0, 0))
+            expected[int(item)] = cnt + 1, max(last, int(samples.day[row]))
+    assert dict(zip(found.ids.tolist(), zip(found.cnt.tolist(), found.last_day.tolist(), strict=True), strict=True)) == expected
 
 
 def test_a_batch_holds_what_its_samples_have(samples):
     names = ("user_id", "item_id", "category_id")
-    mapping = IdMapping.empty(names).grown(samples.id_counts(names), names)
+    mapping = grown(samples, names)
     index = {"user": EntityIndex(np.unique(samples.user_id)[::2])}
     columns = STATISTICS[0].columns
     encoded = Encoding(mapping=mapping, statistics=columns, rate_prior=(2.0, 10.0), transfer=index).encode(samples)
@@ -134,8 +182,8 @@ def test_a_batch_holds_what_its_samples_have(samples):
         assert batch.dense_BS[b].tolist() == pytest.approx([np.log1p(seen[0]) / LOG_COUNT_SCALE, (seen[1] + 2) / (seen[0] + 10)])
         for jagged, start in ((batch.long, h.long_start), (batch.short, h.short_start)):
             own = slice(int(jagged.offsets[b]), int(jagged.offsets[b + 1]))
-            assert jagged.item_rows_P[own].tolist() == mapping.fields["item_id"].rows(h.item_ids[start[row]:h.end[row]]).tolist()
-            assert set(jagged.row_P[own].tolist()) <= {b}
+            for name, ids in (("item_id", h.item_ids), ("category_id", h.category_ids)):
+                assert jagged.rows[name][own].tolist() == mapping.fields[name].rows(ids[start[row]:h.end[row]]).tolist()
         expected = np.flatnonzero(index["user"].ids == samples.user_id[row])
         assert batch.user_at_B[b] == (expected[0] + 1 if len(expected) else 0)
     assert batch.item_at_B.sum() == 0
@@ -143,7 +191,7 @@ def test_a_batch_holds_what_its_samples_have(samples):
 
 def test_features_the_log_lacks_read_as_unknown(samples):
     names = ("user_id", "item_id", "category_id", "campaign_id")
-    mapping = IdMapping.empty(names).grown(samples.id_counts(names) | {"campaign_id": count_ids(np.array([7]))}, names)
+    mapping, _ = IdMapping.empty(names).grown(samples.seen(names) | {"campaign_id": seen(7)}, names, AT_ONCE)
     encoded = Encoding(mapping=mapping, transfer={}).encode(samples)
     assert (encoded.rows_NF[:, 3] == 0).all() and (encoded.rows_NF[:, 0] > 0).all()
 
@@ -181,3 +229,16 @@ def test_snapshots_are_stacked_on_one_index():
     assert stack.index.ids.tolist() == [3, 5, 8]
     assert stack.vectors[:, :, 0].tolist() == [[0, 1, 0, 2], [0, 0, 4, 5]]
     assert stack.present.tolist() == [[False, True, False, True], [False, False, True, True]]
+
+
+def test_slices_are_what_their_names_say(samples):
+    every = lambda entity, days, logs: sum(samples.statistics[f"{entity}_{log}_impressions_{days}d_cnt"] for log in logs)  # noqa: E731
+    found, both = slices(samples), ("natural", "ad")
+    items, seen = samples.features["item_id"], every("item", 180, both)
+    of_item = {int(i): int(seen[items == i].max()) for i in items}
+    rare = sorted(of_item.values())[int(0.2 * (len(of_item) - 1))]
+    assert found["long_tail_items"].tolist() == [of_item[int(i)] <= rare for i in items]
+    assert 0.2 <= len({int(i) for i in items[found["long_tail_items"]]}) / len(of_item) < 0.6
+    assert found["new_items"].tolist() == (seen == every("item", 7, both)).tolist()
+    assert found["users_without_natural_history"].tolist() == (every("user", 180, ("natural",)) == 0).tolist()
+    assert set(slices(replace(samples, statistics={}))) == set()

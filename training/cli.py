@@ -20,7 +20,8 @@ def _train(options: argparse.Namespace) -> int:
     from training.tasks.session import Session
 
     locations, _ = deployment_of(options)
-    session = Session.open(locations.home, recipe(options.recipe), choose_device(options.device), options.threads)
+    session = Session.open(locations.home, recipe(options.recipe), choose_device(options.device), threads=options.threads,
+                           checkpoint_seconds=options.checkpoint_seconds)
     if options.command == "tpm":
         from training.tasks.tpm import run_tpm
 
@@ -51,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                         help="where to train (default: cuda where there is one)")
     common.add_argument("--threads", default=1, type=_threads, help="CPU threads; results differ in the last digits (default: 1)")
+    common.add_argument("--checkpoint-seconds", default=120.0, type=float,
+                        help="how often the state is kept, from which a killed run goes on (default: 120)")
     parser = argparse.ArgumentParser(prog="tributary training", description="Train a period's models and stage their files for publishing.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     tpm = commands.add_parser("tpm", parents=[common], help="tiny pre-training model of one closed month")

@@ -1,7 +1,8 @@
-"""AUC, GAUC and LogLoss, in numpy, without a loop over users.
+"""AUC, GAUC, LogLoss and calibration, in numpy, without a loop over users.
 
 GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions, `gauc_plain`
-is the plain mean.
+is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over bins of equal count,
+`predicted_over_observed` the sum of the scores over the clicks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]
-METRICS = ("auc", "gauc", "gauc_plain", "logloss")
+METRICS = ("auc", "gauc", "gauc_plain", "logloss", "ece", "predicted_over_observed")
+CALIBRATION_BINS = 10
 _EPSILON = 1e-7  # scores are float32 sigmoids: nearer to 0 or 1 than this they carry no information
 
 
@@ -67,6 +69,24 @@ def logloss(scores: Scores, clicks: Labels) -> float | None:
     return float(-np.mean(np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))))
 
 
+def calibration(scores: Scores, clicks: Labels, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
+    """Rows in order of score, cut into bins of equal count: (mean score, click rate, rows) of each, at most `bins` x 3."""
+    order = np.argsort(scores, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return np.array([(scores[part].mean(), clicks[part].mean(), len(part)) for part in parts]).reshape(-1, 3)
+
+
+def ece(scores: Scores, clicks: Labels) -> float | None:
+    """Mean distance between score and click rate over the bins of `calibration`, weighted by rows; None of no rows."""
+    of_bins = calibration(scores, clicks)
+    return float(np.average(np.abs(of_bins[:, 0] - of_bins[:, 1]), weights=of_bins[:, 2])) if len(of_bins) else None
+
+
+def predicted_over_observed(scores: Scores, clicks: Labels) -> float | None:
+    """Expected clicks over clicks; None without a click."""
+    return float(scores.sum() / clicks.sum()) if clicks.sum() else None
+
+
 def evaluate(scores: Scores, clicks: Labels, user_ids: Labels) -> dict[str, float | None]:
     """All of `METRICS`; a figure that is not defined on these rows is None."""
     return {
@@ -74,4 +94,6 @@ def evaluate(scores: Scores, clicks: Labels, user_ids: Labels) -> dict[str, floa
         "gauc": gauc(scores, clicks, user_ids),
         "gauc_plain": gauc(scores, clicks, user_ids, weighted=False),
         "logloss": logloss(scores, clicks),
+        "ece": ece(scores, clicks),
+        "predicted_over_observed": predicted_over_observed(scores, clicks),
     }

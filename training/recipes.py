@@ -26,10 +26,8 @@ class Phase:
         epochs: passes over its rows; the optimiser starts fresh with the first.
         batch_size: rows of a step; results depend on it.
         learning_rate: Adam's, for everything but the embedding tables.
-        embedding_learning_rate: Adam's, for the embedding tables.
+        embedding_learning_rate: row-wise Adagrad's, for the embedding tables.
         in_time_order: days one after the other, shuffled within the day; otherwise all rows are shuffled together.
-        sparse_above: tables with more rows get sparse gradients and lazy Adam, since dense Adam reads the whole table
-            in every step: free on thousands of rows, ruinous on millions.
     """
 
     epochs: int = 1
@@ -37,7 +35,6 @@ class Phase:
     learning_rate: float = 1e-3
     embedding_learning_rate: float = 1e-3
     in_time_order: bool = False
-    sparse_above: int = 200_000
 
     def __post_init__(self) -> None:
         _check(self, "epochs", self.epochs >= 1, "a number >= 1")
@@ -47,13 +44,30 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Admission:
+    """When an id gets a row of its own in an embedding table, and when it loses it.
+
+    Attributes:
+        sightings: how often an id must have been seen, over all runs of the chain.
+        forget_after_days: days without a sighting after which a row is given up; None never does.
+    """
+
+    sightings: int = 2
+    forget_after_days: int | None = 180
+
+    def __post_init__(self) -> None:
+        _check(self, "sightings", self.sightings >= 1, "a number >= 1")
+        _check(self, "forget_after_days", self.forget_after_days is None or self.forget_after_days >= 1, "days >= 1, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Body:
     """The body that CPM and A-CTR share; the production body is unpublished, so every value here is our choice.
 
     Attributes:
         long_length: most recent behaviours of the long history that the model reads.
         short_length: the same of the short history.
-        attention_hidden: width of the attention's hidden layer.
+        attention_hidden: widths of the attention's hidden layers.
         cross_layers: number of DCN-V2 cross layers.
         hidden: widths of the MLP.
         rate_prior_clicks, rate_prior_impressions: added to a statistic's counts before the rate is taken.
@@ -61,7 +75,7 @@ class Body:
 
     long_length: int = 50
     short_length: int = 20
-    attention_hidden: int = 32
+    attention_hidden: tuple[int, ...] = (32,)
     cross_layers: int = 1
     hidden: tuple[int, ...] = (256, 128, 64)
     rate_prior_clicks: float = 2.0
@@ -71,7 +85,8 @@ class Body:
         for name in ("long_length", "short_length"):
             _check(self, name, 1 <= getattr(self, name) <= HISTORY_LENGTH, f"1 .. {HISTORY_LENGTH}")
         _check(self, "cross_layers", self.cross_layers >= 1, "a number >= 1")
-        _check(self, "hidden", bool(self.hidden) and min(self.hidden) >= 1, "widths >= 1")
+        for name in ("hidden", "attention_hidden"):
+            _check(self, name, bool(getattr(self, name)) and min(getattr(self, name)) >= 1, "widths >= 1")
         _check(self, "rate_prior_impressions", self.rate_prior_impressions > self.rate_prior_clicks > 0, "more than the prior clicks > 0")
 
 
@@ -80,7 +95,8 @@ class TpmRecipe:
     """The tiny pre-training model: embeddings and a shallow MLP."""
 
     hidden: tuple[int, ...] = (64, 32)
-    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=5e-3)
+    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=0.05)
+    admission: Admission = Admission()
     seed: int = 1
 
 
@@ -89,7 +105,8 @@ class CpmRecipe:
     """The complete pre-training model, with the aggregator of the snapshots."""
 
     body: Body = field(default_factory=Body)
-    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=5e-3)
+    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=0.05)
+    admission: Admission = Admission()
     seed: int = 2
 
 
@@ -101,12 +118,14 @@ class ActrRecipe:
         body: equal to that of the CPM that it starts from.
         restart: replay of the last ad days, from a CPM or from fresh parameters.
         daily: the newest day alone, from the predecessor.
+        admission: when an id gets a row of its own.
         seed: of fresh parameters and of the order of rows.
     """
 
     body: Body = field(default_factory=Body)
-    restart: Phase = Phase(epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=1e-3, in_time_order=True)
-    daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=5e-4, in_time_order=True)
+    restart: Phase = Phase(epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=0.02, in_time_order=True)
+    daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=0.01, in_time_order=True)
+    admission: Admission = Admission()
     seed: int = 3
 
 
@@ -127,7 +146,7 @@ def default() -> Recipe:
 def quick() -> Recipe:
     """Smaller and shorter: for demonstrations on two cores, and for tests."""
     base = default()
-    body = replace(base.cpm.body, long_length=20, short_length=10, attention_hidden=16, hidden=(64, 32))
+    body = replace(base.cpm.body, long_length=20, short_length=10, attention_hidden=(16,), hidden=(64, 32))
     return replace(
         base,
         tpm=replace(base.tpm, train=replace(base.tpm.train, epochs=1)),

@@ -1,7 +1,7 @@
 """Samples as tensors of table rows, and batches of them.
 
-Everything stays resident on the device; a batch is an index into it. Histories are jagged: the behaviours of all rows of a
-batch lie end to end, and nothing is padded.
+Everything stays resident; a batch is an index into it. Histories are jagged: the behaviours of all rows of a batch lie end to
+end, and nothing is padded.
 
 Shapes: B rows of a batch, N samples, F features, S dense inputs, P behaviours of a batch.
 """
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.features import STATISTICS
-from training.data.mapping import UNKNOWN_ROW, IdMapping
+from training.data.histories import HISTORY_FEATURES
+from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Samples
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityIndex
 
@@ -30,14 +31,11 @@ class Jagged:
     """The histories of B rows, end to end.
 
     Attributes:
-        item_rows_P, category_rows_P: table rows of the behaviours.
-        row_P: which row of the batch a behaviour belongs to, ascending.
+        rows: table rows of the behaviours (P) by feature.
         offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`.
     """
 
-    item_rows_P: Tensor
-    category_rows_P: Tensor
-    row_P: Tensor
+    rows: Mapping[str, Tensor]
     offsets: Tensor
 
 
@@ -48,7 +46,7 @@ class Batch:
     Attributes:
         rows_BF: table rows of the categorical features, in the order of the model's features.
         dense_BS: statistics.
-        long, short: histories; None for a model that reads none.
+        long, short: histories; None for a model that does not read them.
         user_at_B, item_at_B: positions in the index of transferred vectors, 0 where there is none.
         day_B: the day's number, counted from the encoding's first.
         label_B: click, as a float.
@@ -74,6 +72,7 @@ class Encoding:
         rate_prior: clicks and impressions added before a rate is taken.
         transfer: index of the transferred vectors by entity; empty without transfer.
         first_day: the day that has number 0.
+        histories: which of them the model reads.
     """
 
     mapping: IdMapping
@@ -81,19 +80,19 @@ class Encoding:
     rate_prior: tuple[float, float] = (1.0, 10.0)
     transfer: Mapping[Entity, EntityIndex]
     first_day: date = date.min
+    histories: tuple[str, ...] = ("long", "short")
 
     def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
-        """The samples as resident tensors; ids and columns that the model does not know read as unknown."""
+        """The samples as resident tensors; ids that have no row share one, and so do columns that the log lacks."""
         nothing = np.zeros(len(samples), np.int64)
-        rows = [mapping.rows(samples.features[name]) if name in samples.features else nothing + UNKNOWN_ROW
+        rows = [mapping.rows_of(samples.coded[name]) if name in samples.features else nothing + SHARED_ROW
                 for name, mapping in self.mapping.fields.items()]
         at = {entity: self.transfer[entity].positions(samples.features[ID_COLUMN[entity]]) if entity in self.transfer else nothing
               for entity in VECTOR_ENTITIES}
         histories = samples.histories
         packed = {} if histories is None else {
-            "item_rows": self.mapping.fields["item_id"].rows(histories.item_ids),
-            "category_rows": self.mapping.fields["category_id"].rows(histories.category_ids),
-            "long_start": histories.long_start, "short_start": histories.short_start, "end": histories.end,
+            **{name: self.mapping.fields[name].rows_of(histories.coded[name]) for name in HISTORY_FEATURES},
+            **{name: getattr(histories, f"{name}_start") for name in self.histories}, "end": histories.end,
         }
         return EncodedSamples(
             rows_NF=torch.from_numpy(np.stack(rows, axis=1)).to(device),
@@ -143,23 +142,25 @@ class EncodedSamples:
         return Batch(
             rows_BF=self.rows_NF[index],
             dense_BS=self.dense_NS[index],
-            long=None if end is None else self._jagged(self.packed["long_start"][index], end),
-            short=None if end is None else self._jagged(self.packed["short_start"][index], end),
+            long=self._jagged("long", index, end),
+            short=self._jagged("short", index, end),
             user_at_B=self.user_at_N[index],
             item_at_B=self.item_at_N[index],
             day_B=self.day_N[index],
             label_B=self.label_N[index],
         )
 
-    def _jagged(self, start_B: Tensor, end_B: Tensor) -> Jagged:
+    def _jagged(self, which: str, index: Tensor, end_B: Tensor | None) -> Jagged | None:
+        if end_B is None or which not in self.packed:
+            return None
+        start_B = self.packed[which][index]
         lengths = end_B - start_B
         offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
         torch.cumsum(lengths, 0, out=offsets[1:])
         total = int(offsets[-1])
-        row_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
-        at_P = torch.arange(total, device=lengths.device) + (start_B - offsets[:-1])[row_P]
-        return Jagged(item_rows_P=self.packed["item_rows"][at_P], category_rows_P=self.packed["category_rows"][at_P],
-                      row_P=row_P, offsets=offsets)
+        at_P = torch.repeat_interleave(start_B - offsets[:-1], lengths, output_size=total)
+        at_P += torch.arange(total, device=lengths.device)
+        return Jagged(rows={name: self.packed[name][at_P] for name in HISTORY_FEATURES}, offsets=offsets)
 
 
 def in_order(count: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:

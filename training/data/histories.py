@@ -7,7 +7,9 @@ each cut by its time window.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +18,11 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInput
 from contracts.features import HISTORY_DAYS, SHORT_HISTORY_SECONDS
+from training.data.mapping import Coded
 
 Ints = NDArray[np.int64]
+
+HISTORY_FEATURES = ("item_id", "category_id")  # what a behaviour and a candidate have in common
 
 _SECOND = 1_000_000  # event times are microseconds
 LONG_WINDOW = HISTORY_DAYS * 86_400 * _SECOND
@@ -83,6 +88,11 @@ class HistorySlices:
     def __len__(self) -> int:
         return len(self.end)
 
+    @cached_property
+    def coded(self) -> Mapping[str, Coded]:
+        """The packed behaviours' features, each id as its position among the distinct ones."""
+        return {name: Coded.of(ids) for name, ids in zip(HISTORY_FEATURES, (self.item_ids, self.category_ids), strict=True)}
+
     def select(self, index: NDArray[np.generic]) -> HistorySlices:
         """Of some samples; the packed behaviours stay shared."""
         return HistorySlices(item_ids=self.item_ids, category_ids=self.category_ids, long_start=self.long_start[index],
@@ -94,6 +104,16 @@ class HistorySlices:
         start = np.minimum(self.long_start, self.short_start)
         change += np.bincount(start, minlength=len(change)) - np.bincount(self.end, minlength=len(change))
         return np.cumsum(change)[:-1]
+
+    def last_day(self, day: Ints) -> Ints:
+        """Last day on which a sample sees each packed behaviour; anything for those that none sees.
+
+        Args:
+            day: N, of the samples; the behaviours of a later day's samples are packed after those of an earlier one's.
+        """
+        begun = np.zeros(len(self.item_ids) + 1, np.int64)
+        np.maximum.at(begun, np.minimum(self.long_start, self.short_start), day)
+        return np.maximum.accumulate(begun)[:-1]
 
     def compacted(self) -> HistorySlices:
         """Without the behaviours that no sample sees."""

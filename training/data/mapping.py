@@ -1,14 +1,15 @@
 """Raw ids -> rows of the embedding tables: state of the model, not of the lake.
 
-Built before a run from its data, frozen during it, grown between runs: new ids are appended by count (most frequent
-first), then by id, so that the mapping is the same for any number of processes, and a row never changes its id. Row 0 is
-the unknown.
+Built before a run from its data, frozen during it, grown between runs: an id gets a row of its own once it was seen often
+enough, until then it shares row 0 with all others that have none; ids that were not seen for long lose theirs. New rows come
+by count (most frequent first), then by id, so that the mapping is the same for any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -17,25 +18,91 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from training.recipes import Admission
+
 Ids = NDArray[np.int64]
 
-UNKNOWN_ROW = 0
+SHARED_ROW = 0
+_NOTHING: Ids = np.zeros(0, np.int64)
 
 
-def count_ids(ids: Ids, weights: Ids | None = None) -> tuple[Ids, Ids]:
-    """Distinct ids >= 0, ascending, and how often each occurs (each occurrence counting its weight; weight 0 is none)."""
-    keep = ids >= 0 if weights is None else (ids >= 0) & (weights > 0)
-    distinct, inverse = np.unique(ids[keep], return_inverse=True)
-    if weights is None:
-        return distinct, np.bincount(inverse, minlength=len(distinct)).astype(np.int64)
-    return distinct, np.bincount(inverse, weights=weights[keep], minlength=len(distinct)).astype(np.int64)
+@dataclass(frozen=True, kw_only=True)
+class Coded:
+    """A column of ids, each as its position among the distinct ones.
 
-
-@dataclass(frozen=True)
-class FieldMapping:
-    """One field's ids, in the order of their rows: `ids[i]` has row i + 1."""
+    Attributes:
+        ids: distinct, >= 0, ascending.
+        codes: N; -1 where the log has no value.
+    """
 
     ids: Ids
+    codes: Ids
+
+    @classmethod
+    def of(cls, ids: Ids) -> Coded:
+        """By a hash table: several times faster than the sort of `np.unique`."""
+        encoded = pa.array(ids, mask=ids < 0 if len(ids) and ids.min() < 0 else None).dictionary_encode()
+        codes, distinct = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), encoded.dictionary.to_numpy(zero_copy_only=False)
+        order = np.argsort(distinct)
+        rank = np.full(len(distinct) + 1, -1, np.int64)
+        rank[order] = np.arange(len(distinct))
+        return cls(ids=distinct[order].astype(np.int64), codes=rank[codes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Ids of one feature in a run's data.
+
+    Attributes:
+        ids: distinct, >= 0, ascending.
+        cnt: how often each occurs.
+        last_day: ordinal number of the last day on which each occurs.
+    """
+
+    ids: Ids
+    cnt: Ids
+    last_day: Ids
+
+    @classmethod
+    def of(cls, coded: Coded, days: Ids, weights: Ids | None = None) -> Seen:
+        """From occurrences on days, each counting its weight; no value and a weight of 0 are none."""
+        codes = coded.codes
+        occurs = codes >= 0 if weights is None else (codes >= 0) & (weights > 0)
+        if not occurs.all():
+            codes, days, weights = codes[occurs], days[occurs], None if weights is None else weights[occurs]
+        cnt = np.bincount(codes, weights=weights, minlength=len(coded.ids)).astype(np.int64)
+        last_day = np.zeros(len(coded.ids), np.int64)
+        np.maximum.at(last_day, codes, days)
+        return _chosen(cls(ids=coded.ids, cnt=cnt, last_day=last_day), cnt > 0)
+
+    def __add__(self, other: Seen) -> Seen:
+        """The sightings of both."""
+        if len(self.ids) == 0 or len(other.ids) == 0:
+            return self if len(other.ids) == 0 else other
+        ids, at = np.unique(np.concatenate([self.ids, other.ids]), return_inverse=True)
+        cnt, last_day = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        np.add.at(cnt, at, np.concatenate([self.cnt, other.cnt]))
+        np.maximum.at(last_day, at, np.concatenate([self.last_day, other.last_day]))
+        return Seen(ids=ids, cnt=cnt, last_day=last_day)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldMapping:
+    """One feature's ids.
+
+    Attributes:
+        ids: those with a row of their own, in the order of the rows: `ids[i]` has row i + 1.
+        last_day: day of the last sighting of each, as an ordinal number.
+        waiting: those without one yet.
+    """
+
+    ids: Ids
+    last_day: Ids
+    waiting: Seen
+
+    @classmethod
+    def empty(cls) -> FieldMapping:
+        return cls(ids=_NOTHING, last_day=_NOTHING, waiting=Seen(ids=_NOTHING, cnt=_NOTHING, last_day=_NOTHING))
 
     @cached_property
     def _sorted(self) -> tuple[Ids, Ids]:
@@ -44,22 +111,56 @@ class FieldMapping:
 
     @property
     def row_cnt(self) -> int:
-        """Rows of the table, the unknown included."""
+        """Rows of the table, the shared one included."""
         return len(self.ids) + 1
 
     def rows(self, ids: Ids) -> Ids:
-        """Rows of the ids; `UNKNOWN_ROW` for those it does not know. Shape as given."""
+        """Rows of the ids, `SHARED_ROW` for those without one. Shape as given; ascending ids are found fastest."""
         if len(self.ids) == 0:
-            return np.zeros(ids.shape, np.int64)
+            return np.full(ids.shape, SHARED_ROW, np.int64)
         known, rows = self._sorted
         at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        return np.where(known[at] == ids, rows[at], UNKNOWN_ROW)
+        return np.where(known[at] == ids, rows[at], SHARED_ROW)
 
-    def grown(self, ids: Ids, counts: Ids) -> FieldMapping:
-        """With the unknown ones among the distinct `ids` appended, by count and then by id."""
-        new = self.rows(ids) == UNKNOWN_ROW
-        ids, counts = ids[new], counts[new]
-        return FieldMapping(np.concatenate([self.ids, ids[np.lexsort((ids, -counts))]]))
+    def rows_of(self, coded: Coded) -> Ids:
+        """Rows of a column: a search for each distinct id."""
+        return np.append(self.rows(coded.ids), SHARED_ROW)[coded.codes]
+
+    def grown(self, seen: Seen, admission: Admission) -> Growth:
+        """With the ids of a run's data: new ones appended by count and then by id, those not seen for long left out."""
+        rows = self.rows(seen.ids)
+        last_day = self.last_day.copy()
+        known = rows != SHARED_ROW
+        last_day[rows[known] - 1] = np.maximum(last_day[rows[known] - 1], seen.last_day[known])
+        candidates = self.waiting + _chosen(seen, ~known)
+        kept = np.arange(len(self.ids))
+        if admission.forget_after_days is not None and len(seen.ids):
+            oldest = int(seen.last_day.max()) - admission.forget_after_days
+            kept = np.flatnonzero(last_day >= oldest)
+            candidates = _chosen(candidates, candidates.last_day >= oldest)
+        admitted = candidates.cnt >= admission.sightings
+        new = _chosen(candidates, admitted)
+        order = np.lexsort((new.ids, -new.cnt))
+        mapping = FieldMapping(ids=np.concatenate([self.ids[kept], new.ids[order]]), waiting=_chosen(candidates, ~admitted),
+                               last_day=np.concatenate([last_day[kept], new.last_day[order]]))
+        return Growth(mapping=mapping, carried=np.concatenate([[SHARED_ROW], kept + 1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """A field's mapping of a run, and what it keeps of the one before.
+
+    Attributes:
+        mapping: of the run.
+        carried: rows of the table before, in the order in which they are the first rows of the new table.
+    """
+
+    mapping: FieldMapping
+    carried: Ids
+
+
+def _chosen(seen: Seen, mask: NDArray[np.bool_]) -> Seen:
+    return Seen(**{f.name: getattr(seen, f.name)[mask] for f in fields(seen)})
 
 
 @dataclass(frozen=True)
@@ -70,40 +171,56 @@ class IdMapping:
 
     @classmethod
     def empty(cls, names: tuple[str, ...]) -> IdMapping:
-        return cls({name: FieldMapping(np.zeros(0, np.int64)) for name in names})
+        return cls({name: FieldMapping.empty() for name in names})
 
     def row_cnts(self) -> dict[str, int]:
         return {name: mapping.row_cnt for name, mapping in self.fields.items()}
 
-    def grown(self, counts: Mapping[str, tuple[Ids, Ids]], names: tuple[str, ...]) -> IdMapping:
-        """With the ids of `counts` (field -> distinct ids, counts) appended; fields not yet known begin empty.
+    def grown(self, seen: Mapping[str, Seen], names: tuple[str, ...], admission: Admission) -> tuple[IdMapping, dict[str, Ids]]:
+        """With the ids of a run's data; fields not yet known begin empty.
 
         Args:
-            counts: what the run's data holds.
-            names: all fields of the model, in its order.
+            seen: what the data holds, by feature; a feature that it lacks stays as it is.
+            names: all features of the model, in its order.
+            admission: the rule.
+
+        Returns:
+            The mapping, and the rows that each feature's table carries over (see `Growth`).
         """
-        empty = FieldMapping(np.zeros(0, np.int64))
-        grown = {}
-        for name in names:
-            before = self.fields.get(name, empty)
-            grown[name] = before.grown(*counts[name]) if name in counts else before
-        return IdMapping(grown)
+        nothing = FieldMapping.empty().waiting
+        growths = {name: self.fields.get(name, FieldMapping.empty()).grown(seen.get(name, nothing), admission) for name in names}
+        return (IdMapping({name: growth.mapping for name, growth in growths.items()}),
+                {name: growth.carried for name, growth in growths.items()})
 
     def save(self, path: Path) -> None:
-        columns = [(np.full(len(mapping.ids), name, dtype=object), mapping.ids, np.arange(1, mapping.row_cnt))
-                   for name, mapping in self.fields.items()]
-        names, ids, rows = (np.concatenate([column[i] for column in columns]) for i in range(3))
-        table = pa.table({"field": pa.array(names, pa.string()), "id": pa.array(ids, pa.int64()), "row": pa.array(rows, pa.int64())})
-        pq.write_table(table, path)
+        """Writes rows (field, id, row, cnt, last_day): a waiting id has row 0 and its count, another its row and count 0."""
+        parts = []
+        for name, mapping in self.fields.items():
+            waiting = mapping.waiting
+            parts.append(pa.table({
+                "field": pa.array([name] * (len(mapping.ids) + len(waiting.ids)), pa.string()),
+                "id": np.concatenate([mapping.ids, waiting.ids]),
+                "row": np.concatenate([np.arange(1, mapping.row_cnt), np.full(len(waiting.ids), SHARED_ROW)]),
+                "cnt": np.concatenate([np.zeros(len(mapping.ids), np.int64), waiting.cnt]),
+                "last_day": pa.array(np.concatenate([mapping.last_day, waiting.last_day]) - _EPOCH, pa.int32()).cast(pa.date32()),
+            }))
+        pq.write_table(pa.concat_tables(parts), path)
 
     @classmethod
     def load(cls, path: Path, names: tuple[str, ...]) -> IdMapping:
-        """Reads what `save` wrote; a field without ids is not in the file, so the model names its fields."""
+        """Reads what `save` wrote; a feature without ids is not in the file, so the model names its features."""
         table = pq.read_table(path)
         field = table["field"].to_numpy(zero_copy_only=False)
-        ids, rows = table["id"].to_numpy(), table["row"].to_numpy()
-        fields = {}
+        ids, rows, cnt = (table[name].to_numpy() for name in ("id", "row", "cnt"))
+        last_day = table["last_day"].cast(pa.int32()).to_numpy().astype(np.int64) + _EPOCH
+        mappings = {}
         for name in names:
-            of_field = field == name
-            fields[name] = FieldMapping(ids[of_field][np.argsort(rows[of_field], kind="stable")])
-        return cls(fields)
+            own = np.flatnonzero(field == name)
+            admitted, waiting = own[rows[own] != SHARED_ROW], own[rows[own] == SHARED_ROW]
+            admitted = admitted[np.argsort(rows[admitted], kind="stable")]
+            mappings[name] = FieldMapping(ids=ids[admitted], last_day=last_day[admitted],
+                                          waiting=Seen(ids=ids[waiting], cnt=cnt[waiting], last_day=last_day[waiting]))
+        return cls(mappings)
+
+
+_EPOCH = date(1970, 1, 1).toordinal()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from contracts.features import FEATURES, STATISTICS, Log
 from contracts.tables import table
 from lake.progress import each
 from lake.reader import LakeReader
-from training.data.histories import HistorySlices, Ints, PackedHistories, slice_histories
-from training.data.mapping import count_ids
+from training.data.histories import HISTORY_FEATURES, HistorySlices, Ints, PackedHistories, slice_histories
+from training.data.mapping import Coded, Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +55,25 @@ class Samples:
             histories=None if self.histories is None else self.histories.select(index),
         )
 
+    @cached_property
+    def coded(self) -> Mapping[str, Coded]:
+        """The features' columns, each id as its position among the distinct ones."""
+        return {name: Coded.of(ids) for name, ids in self.features.items()}
+
     def trainable(self) -> Samples:
         """Without the held-out rows: what may reach a training batch."""
         return self.select(~self.held_out)
 
-    def id_counts(self, names: Sequence[str]) -> dict[str, tuple[Ints, Ints]]:
-        """How often each id of each feature occurs, as a candidate or in a history that a sample sees."""
-        counts = {}
+    def seen(self, names: Sequence[str]) -> dict[str, Seen]:
+        """The ids of each feature, as candidates and in the histories that samples see."""
+        found = {}
         for name in names:
             if name not in self.features:
                 continue
-            ids, weights = [self.features[name]], [np.ones(len(self), np.int64)]
-            if self.histories is not None and name in ("item_id", "category_id"):
-                ids.append(self.histories.item_ids if name == "item_id" else self.histories.category_ids)
-                weights.append(self.histories.seen_cnt())
-            counts[name] = count_ids(np.concatenate(ids), np.concatenate(weights))
-        return counts
+            found[name] = Seen.of(self.coded[name], self.day)
+            if self.histories is not None and name in HISTORY_FEATURES:
+                found[name] += Seen.of(self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt())
+        return found
 
     @classmethod
     def concat(cls, parts: Sequence[Samples]) -> Samples:

@@ -1,11 +1,11 @@
-"""The training loop. It knows `forward(batch)` and `loss(outputs, batch)`, and no concrete model."""
+"""The training loop: epochs, steps, one step. It knows `forward(batch)` and `loss(outputs, batch)`, and no concrete model."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from contracts.errors import BadInput, TributaryError
 from lake.progress import progress
 from training.data.batches import Batch, EncodedSamples, in_order, shuffled
+from training.engine.checkpoint import Checkpoint, Position
 from training.engine.optimizer import Adam
+from training.engine.prefetch import prefetched
+from training.modules.embedding import FbgemmTable, Table
 from training.recipes import Phase
 
 SCORING_BATCH = 8192
@@ -81,7 +84,8 @@ def generator_of(*parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
 
 
-def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str) -> Fitted:
+def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str,
+          checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None) -> Fitted:
     """Trains a model in place.
 
     Args:
@@ -90,30 +94,43 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
         phase: epochs, batch size, rates, order.
         seed: of the order of rows.
         description: of the progress bar.
+        checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
+        after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
 
     Raises:
         TributaryError: the weights are no longer finite.
     """
     optimizer = _optimizer(model, phase)
-    model.train()
-    losses: dict[str, float] = {}
-    with progress(total=len(samples) * phase.epochs, description=description, unit="sample") as bar:
-        for epoch in range(phase.epochs):
+    position = checkpoint.load(model, optimizer) if checkpoint else Position()
+    done = _done(samples, phase, position)
+    with progress(total=len(samples) * phase.epochs, description=description, unit="sample", initial=done) as bar:
+        for epoch in range(position.epoch, phase.epochs):
             order = shuffled(samples, phase.batch_size, generator_of(seed, epoch), in_time_order=phase.in_time_order)
-            losses = _train_epoch(model, samples, order, optimizer, bar)
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+            if epoch > position.epoch:
+                position = Position(epoch=epoch)
+            model.train()
+            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar)
+            after_epoch()
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
-    return Fitted(row_cnt=sum(map(len, order)), losses=losses)
-
-
-def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, bar: Any) -> dict[str, float]:
-    sums: dict[str, Tensor] = {}
-    for index in order:
-        for name, value in _train_step(model, samples.batch(index), optimizer).items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * len(index)
-        bar.update(len(index))
+    if checkpoint:
+        checkpoint.clear()
     rows = sum(map(len, order))
-    return {name: float(value) / rows for name, value in sums.items()}
+    return Fitted(row_cnt=rows, losses={name: value / rows for name, value in position.losses.items()})
+
+
+def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, position: Position,
+                 checkpoint: Checkpoint | None, bar: Any) -> None:
+    sums = {name: torch.tensor(value, dtype=torch.float64, device=samples.label_N.device) for name, value in position.losses.items()}
+    for batch in prefetched(samples.batch, order[position.step:]):
+        for name, value in _train_step(model, batch, optimizer).items():
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * len(batch.label_B)
+        position.step += 1
+        bar.update(len(batch.label_B))
+        if checkpoint and checkpoint.due():
+            position.losses = {name: float(value) for name, value in sums.items()}
+            checkpoint.save(model, optimizer, position)
+    position.losses = {name: float(value) for name, value in sums.items()}
 
 
 def _train_step(model: Any, batch: Batch, optimizer: Adam) -> dict[str, Tensor]:
@@ -125,9 +142,15 @@ def _train_step(model: Any, batch: Batch, optimizer: Adam) -> dict[str, Tensor]:
 
 
 def _optimizer(model: nn.Module, phase: Phase) -> Adam:
-    tables: list[nn.Parameter] = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]  # type: ignore[misc]
-    of_tables = {id(weight) for weight in tables}
-    return Adam([(tables, phase.embedding_learning_rate), ([p for p in model.parameters() if id(p) not in of_tables], phase.learning_rate)])
+    for module in model.modules():
+        if isinstance(module, Table | FbgemmTable):
+            module.learning_rate = phase.embedding_learning_rate
+    return Adam(model.parameters(), phase.learning_rate)
+
+
+def _done(samples: EncodedSamples, phase: Phase, position: Position) -> int:
+    """Rows that a training which is taken up has behind it, for its progress bar."""
+    return min(position.epoch * len(samples) + position.step * phase.batch_size, len(samples) * phase.epochs)
 
 
 @torch.no_grad()

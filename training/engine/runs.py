@@ -28,9 +28,12 @@ METRICS_SCHEMA = pa.schema([("metric", pa.string()), ("split", pa.string()), ("v
                             ("ds", pa.date32())])
 
 
+SLICE = "/"  # in a split's name: between the rows and a slice of them
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure; `value` is None where it is not defined on the rows behind it."""
+    """One figure; `value` is None where it is not defined on the rows behind it. A split is `rows` or `rows/slice`."""
 
     metric: str
     split: str
@@ -51,8 +54,9 @@ def metrics_of(split: str, values: Mapping[str, float | None], row_cnt: int) -> 
 
 
 def headline(metrics: Sequence[Metric]) -> dict[str, float]:
-    """Figures by `<split>_<metric>` (`train_loss` by its name), those that are defined: what manifest and `releases` show."""
-    return {m.metric if m.metric == "train_loss" else f"{m.split}_{m.metric}": m.value for m in metrics if m.value is not None}
+    """Figures by `<split>_<metric>` (`train_loss` by its name), those that are defined, of no slice: what manifest and `releases` show."""
+    return {m.metric if m.metric == "train_loss" else f"{m.split}_{m.metric}": m.value for m in metrics
+            if m.value is not None and SLICE not in m.split}
 
 
 def write_metrics(path: Path, metrics: Sequence[Metric], day: date) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.batches import Batch, Jagged
+from training.data.batches import Batch
+from training.data.histories import HISTORY_FEATURES
 from training.modules.attention import TargetAttention
-from training.modules.embedding import IdEmbeddings
+from training.modules.embedding import IdEmbeddings, table_tensors
 from training.modules.interaction import Cross, batch_norm_mlp
 from training.modules.transfer import TransferSource
 from training.recipes import Body
-
-_TOKEN = ("item_id", "category_id")  # what a behaviour and a candidate have in common
 
 
 class CtrModel(nn.Module):
@@ -38,7 +39,8 @@ class CtrModel(nn.Module):
         super().__init__()
         self.embeddings = embeddings
         self.transfer = transfer
-        token = sum(embeddings.table(name).embedding_dim for name in _TOKEN)
+        self._token = [embeddings.columns(name) for name in HISTORY_FEATURES]
+        token = sum(columns.stop - columns.start for columns in self._token)
         self.long_attention = TargetAttention(token, body.attention_hidden)
         self.short_attention = TargetAttention(token, body.attention_hidden)
         width = embeddings.width + num_dense + 2 * token + transfer.width
@@ -48,33 +50,18 @@ class CtrModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""
         assert batch.long is not None and batch.short is not None
-        own, interests = self._embed(batch, batch.long, batch.short)
-        x_BD = torch.cat([own, batch.dense_BS, *interests, self.transfer(batch)], dim=1)
+        histories = [(name, history.rows[name]) for history in (batch.long, batch.short) for name in HISTORY_FEATURES]
+        own_BD, parts = self.embeddings(batch.rows_BF, histories)
+        query_BE = torch.cat([own_BD[:, columns] for columns in self._token], dim=1)
+        size = len(HISTORY_FEATURES)
+        interests = [self.long_attention(query_BE, parts[:size], batch.long.offsets),
+                     self.short_attention(query_BE, parts[size:], batch.short.offsets)]
+        x_BD = torch.cat([own_BD, batch.dense_BS, *interests, self.transfer(batch)], dim=1)
         logits_B1: Tensor = self.mlp(self.cross(x_BD))
         return logits_B1.squeeze(1)
 
     def loss(self, logits_B: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
-
-    def _embed(self, batch: Batch, long: Jagged, short: Jagged) -> tuple[Tensor, list[Tensor]]:
-        """B x (sum of widths): own embeddings; and the long and the short interest, B x E each."""
-        sizes = [len(batch.label_B), len(long.row_P), len(short.row_P)]
-        own, tokens = [], []
-        for number, name in enumerate(self.embeddings.names):
-            table, rows_B = self.embeddings.table(name), batch.rows_BF[:, number]
-            if name not in _TOKEN:
-                own.append(table(rows_B))
-                continue
-            # Candidates and behaviours in one look-up: one pass over the table's gradient instead of three.
-            behaviours = [h.item_rows_P if name == "item_id" else h.category_rows_P for h in (long, short)]
-            parts = table(torch.cat([rows_B, *behaviours])).split(sizes)
-            own.append(parts[0])
-            tokens.append(parts)
-        query_BE, long_PE, short_PE = (torch.cat(parts, dim=1) for parts in zip(*tokens, strict=True))
-        return torch.cat(own, dim=1), [
-            self.long_attention(query_BE, long_PE, long.row_P, long.offsets),
-            self.short_attention(query_BE, short_PE, short.row_P, short.offsets),
-        ]
 
 
 def reset_batch_norm(model: nn.Module) -> None:
@@ -90,23 +77,36 @@ def batch_norm_names(model: nn.Module) -> frozenset[str]:
                      for name in module.state_dict())
 
 
-def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str]) -> None:
+def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
+                     carried: Mapping[str, NDArray[np.int64]]) -> None:
     """Loads a CPM's weights into an A-CTR: all but batch-norm (re-initialised) and the tables of ad-only features.
 
-    Tables may have grown since; their first rows are loaded. The source's aggregator stays behind: A-CTR reads its result.
+    Adagrad's sums start fresh: they say how far the source has come in the natural log. The source's aggregator stays behind:
+    A-CTR reads its result.
 
     Args:
         model: the A-CTR; changed in place.
         source: the CPM's weights by name.
         fresh_tables: features whose tables start fresh.
+        carried: rows of the source's tables that are the first rows of the model's, by feature.
     """
     reset_batch_norm(model)
-    skipped = batch_norm_names(model) | {f"embeddings.tables.{name}.weight" for name in fresh_tables}
-    load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped)
+    skipped = batch_norm_names(model) | {name for feature in fresh_tables for name in table_tensors(feature)}
+    skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
+    load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
+                 carried=carried)
 
 
-def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: frozenset[str] | set[str] = frozenset()) -> None:
-    """Loads weights by name; an embedding table may have more rows than the source's, which keep their fresh values.
+def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: frozenset[str] | set[str] = frozenset(),
+                 carried: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+    """Loads weights by name.
+
+    Args:
+        model: changed in place.
+        source: weights by name.
+        skipped: names that keep the model's own values.
+        carried: rows of the source's embedding tables that are the first rows of the model's, by feature; the others keep their
+            fresh values. None: the tables have the same rows.
 
     Raises:
         ValueError: a name or a shape differs: another body made the source.
@@ -116,7 +116,10 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: fro
         if set(own) - skipped != set(source) - skipped:
             raise ValueError(f"weights differ in {sorted((set(own) ^ set(source)) - skipped)}")
         for name in sorted(set(own) - skipped):
-            target = own[name][:len(source[name])] if name.startswith("embeddings.tables.") else own[name]
-            if target.shape != source[name].shape:
-                raise ValueError(f"{name}: expected shape {tuple(target.shape)}, found {tuple(source[name].shape)}")
-            target.copy_(source[name])
+            target, values = own[name], source[name]
+            if carried is not None and name.startswith("embeddings."):
+                rows = carried[name.split(".")[1]]
+                target, values = target[:len(rows)], values[torch.from_numpy(rows)]
+            if target.shape != values.shape:
+                raise ValueError(f"{name}: expected shape {tuple(target.shape)}, found {tuple(values.shape)}")
+            target.copy_(values)

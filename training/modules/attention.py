@@ -4,16 +4,24 @@ DIN (arXiv 1706.06978) scores a behaviour k for a candidate q by an MLP of [q, k
 in each part, so W[q, k, q - k, q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k): q's part is computed once per sample instead
 of once per behaviour, and nothing of width 4E is built.
 
+On a CPU the whole of it is one native operation (`training/native/target_attention.cpp`); elsewhere, and where that cannot be
+compiled, the same in torch.
+
 Shapes: B samples, P behaviours of all of them end to end, E width of an item's token, H hidden width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from training import native
+
+_LANE, _WIDEST, _BLOCKS = 16, 64, 16  # widths of the native operation; into how many blocks it cuts the samples
 
 
 class _Spread(torch.autograd.Function):
@@ -59,25 +67,83 @@ def pool(values_PE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
     return _Pool.apply(values_PE, row_P, offsets)
 
 
+class _Native(torch.autograd.Function):
+    """All of the attention in one operation: see `training/native/target_attention.cpp`."""
+
+    @staticmethod
+    def forward(ctx: Any, offsets: Tensor, query_BE: Tensor, from_query_BH: Tensor, key: Tensor, product: Tensor, deeper: Tensor | None,
+                deeper_bias: Tensor | None, score: Tensor, score_bias: Tensor, *parts: Tensor) -> Tensor:
+        inputs = [value if value is None else value.contiguous()
+                  for value in (query_BE, from_query_BH, key, product, deeper, deeper_bias, score, score_bias, *parts)]
+        ctx.save_for_backward(offsets, *inputs)
+        out_BE = torch.empty_like(query_BE, memory_format=torch.contiguous_format)
+        _library().attend(*_arguments(offsets, inputs), native.address(out_BE))
+        return out_BE
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        offsets, *inputs = ctx.saved_tensors
+        upstream_BE = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
+        of_query = [torch.empty_like(value) for value in inputs[:2]]
+        of_weights: list[Tensor | None] = [None if value is None else torch.zeros_like(value) for value in inputs[2:8]]
+        of_parts = [torch.empty_like(part) for part in inputs[8:]]
+        _library().attend_back(*_arguments(offsets, inputs), native.address(upstream_BE), native.addresses(of_parts),
+                               *map(native.address, [*of_query, *of_weights]))
+        return None, *of_query, *of_weights, *of_parts
+
+
+def _library() -> Any:
+    return native.library("target_attention")
+
+
+def _arguments(offsets: Tensor, inputs: Sequence[Any]) -> list[Any]:
+    query_BE, from_query_BH, *weights = inputs[:8]
+    deeper, parts = weights[2], list(inputs[8:])
+    sizes = native.integers(len(query_BE), query_BE.shape[1], from_query_BH.shape[1], 0 if deeper is None else len(deeper), len(parts),
+                            torch.get_num_threads(), _BLOCKS)
+    return [sizes, native.addresses(parts), native.integers(*(part.shape[1] for part in parts)), native.address(offsets),
+            native.address(query_BE), native.address(from_query_BH), *map(native.address, weights)]
+
+
 class TargetAttention(nn.Module):
     """Interest of a user in a candidate: the weighted sum of the behaviours' tokens, weights not normalised (as in DIN).
 
     Args:
         width: E.
-        hidden: H.
+        hidden: widths of the hidden layers.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.query = nn.Linear(width, hidden)
-        self.key = nn.Linear(width, hidden, bias=False)
-        self.product = nn.Linear(width, hidden, bias=False)
-        self.score = nn.Linear(hidden, 1)
+        first, *others = hidden
+        self.query = nn.Linear(width, first)
+        self.key = nn.Linear(width, first, bias=False)
+        self.product = nn.Linear(width, first, bias=False)
+        self.deeper = nn.ModuleList(nn.Linear(before, after) for before, after in zip(hidden[:-1], others, strict=True))
+        self.score = nn.Linear(hidden[-1], 1)
+        self._fits = len(hidden) <= 2 and all(size % _LANE == 0 and size <= _WIDEST for size in (width, *hidden))
 
-    def forward(self, query_BE: Tensor, keys_PE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
-        """B x E, P x E -> B x E."""
-        width = query_BE.shape[1]
+    def forward(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor) -> Tensor:
+        """B x E.
+
+        Args:
+            query_BE: candidates.
+            parts: behaviours; side by side they are P x E.
+            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`.
+        """
+        if self._fits and query_BE.device.type == "cpu" and query_BE.dtype == torch.float32 and _library() is not None:
+            deeper = [self.deeper[0].weight, self.deeper[0].bias] if len(self.deeper) else [None, None]
+            attended: Tensor = _Native.apply(offsets, query_BE, self.query(query_BE), self.key.weight, self.product.weight, *deeper,
+                                             self.score.weight, self.score.bias, *parts)
+            return attended
+        return self.in_torch(query_BE, torch.cat(list(parts), dim=1), offsets)
+
+    def in_torch(self, query_BE: Tensor, keys_PE: Tensor, offsets: Tensor) -> Tensor:
+        """The same of tokens P x E, operation by operation."""
+        row_P = torch.repeat_interleave(torch.arange(len(query_BE), device=offsets.device), offsets.diff(), output_size=len(keys_PE))
         both = spread(torch.cat([query_BE, self.query(query_BE)], dim=1), row_P, offsets)
-        query_PE, from_query_PH = both[:, :width], both[:, width:]
+        query_PE, from_query_PH = both[:, :query_BE.shape[1]], both[:, query_BE.shape[1]:]
         hidden_PH = functional.relu(from_query_PH + self.key(keys_PE) + self.product(query_PE * keys_PE))
+        for layer in self.deeper:
+            hidden_PH = functional.relu(layer(hidden_PH))
         return pool(self.score(hidden_PH) * keys_PE, row_P, offsets)

@@ -33,13 +33,12 @@ from training.data.samples import Columns, Samples, read_day
 from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
-from training.engine.runs import Metric, Run, finished, metrics_of, write_predictions, write_run
-from training.metrics import evaluate
+from training.engine.runs import Run, finished, write_predictions, write_run
 from training.models.ctr import CtrModel, load_transferred, load_weights
 from training.modules.transfer import MergedTable, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
-from training.tasks.session import Session, evaluated, say_finished, train_metrics
+from training.tasks.session import Session, evaluated, figures, say_finished, train_metrics
 from training.tasks.tpm import own_vectors
 
 NO_TRANSFER = "none"
@@ -174,18 +173,14 @@ def _train(session: Session, plan: Plan, days: _Days) -> Run:
     encoded = scorer.encode(session, rows)
     phase = session.recipe.actr.restart if plan.restart else session.recipe.actr.daily
     fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
-                   description=f"actr {plan.release.period} {plan.release.variant}")
+                   description=f"actr {plan.release.period} {plan.release.variant}", checkpoint=session.checkpoint(plan.release))
     if plan.restart:
         fill_batch_norm(scorer.model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", scorer.model, held_out, scorer.encode(session, held_out))
-    metrics += _next_day(newest, scores)
+    metrics += [] if scores is None else figures("next_day", newest, scores)
     return write_run(session.locations, plan.release, metrics, lambda folder: _fill(folder, plan, scorer, newest, scores))
-
-
-def _next_day(newest: Samples, scores: np.ndarray | None) -> list[Metric]:
-    return [] if scores is None else metrics_of("next_day", evaluate(scores, newest.click, newest.user_id), len(newest))
 
 
 def _score_newest(session: Session, plan: Plan, newest: Samples) -> np.ndarray | None:
@@ -201,15 +196,15 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     names = _categorical(plan.release)
     source = plan.cpm if plan.restart else plan.predecessor
     before = IdMapping.load(source.folder / MAPPING_FILE, names) if source else IdMapping.empty(names)
-    mapping = before.grown(rows.id_counts(names), names)
+    mapping, carried = before.grown(rows.seen(names), names, session.recipe.actr.admission)
     scorer = _scorer(session, plan.release, mapping, plan.cpm)
     if source is None:
         return scorer
     weights = read_weights(source.folder / MODEL_FILE)
     if not plan.restart:
-        load_weights(scorer.model, weights)
+        load_weights(scorer.model, weights, carried=carried)
         return scorer
-    load_transferred(scorer.model, weights, fresh_tables=AD_ONLY)
+    load_transferred(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried)
     return scorer
 
 
@@ -226,10 +221,9 @@ def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | N
     body = body_of(release)
     statistics = tuple(name for s in STATISTICS if s.impressions in release.feature_set for name in s.columns)
     transfer = MergedTable(read_vectors(cpm.folder / VECTORS_FILE, cpm.release.dims)) if cpm else TransferSource(TRANSFER_DIMS)
-    recipe = session.recipe.actr
-    model = build_model(body, mapping, len(statistics), transfer, seed=recipe.seed, sparse_above=recipe.daily.sparse_above)
+    model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device)
     encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index)
-    return Scorer(model=model.to(session.device), encoding=encoding)
+    return Scorer(model=model, encoding=encoding)
 
 
 def _categorical(release: Release) -> tuple[str, ...]:
@@ -238,8 +232,8 @@ def _categorical(release: Release) -> tuple[str, ...]:
 
 def body_of(release: Release) -> Body:
     """The body that a CPM or A-CTR was made with."""
-    values: dict[str, Any] = dict(release.recipe["body"])
-    return replace(Body(), **{**values, "hidden": tuple(values["hidden"])})
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in release.recipe["body"].items()}
+    return replace(Body(), **values)
 
 
 def _check_body(source: Run | None, body: Body) -> None:

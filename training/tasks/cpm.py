@@ -94,11 +94,11 @@ def run_cpm(session: Session, start: date) -> Run:
 
 
 def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int,
-                sparse_above: int) -> CtrModel:
+                device: torch.device) -> CtrModel:
     """A CPM or A-CTR with fresh weights of this seed."""
     torch.manual_seed(seed)
-    embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, sparse_above=sparse_above)
-    return CtrModel(body, embeddings, num_dense, transfer)
+    embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
+    return CtrModel(body, embeddings, num_dense, transfer).to(device)
 
 
 def rate_prior(body: Body) -> tuple[float, float]:
@@ -110,16 +110,16 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     rows = samples.trainable()
     if len(rows) < 2:
         raise BadInput("natural_samples", f"cpm {release.period}", expected="at least two rows to train on", found=len(rows))
-    mapping = IdMapping.empty(CATEGORICAL).grown(rows.id_counts(CATEGORICAL), CATEGORICAL)
+    mapping, _ = IdMapping.empty(CATEGORICAL).grown(rows.seen(CATEGORICAL), CATEGORICAL, recipe.admission)
     torch.manual_seed(recipe.seed)
     transfer = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS)
-    model = build_model(recipe.body, mapping, len(STATISTIC_COLUMNS), transfer, seed=recipe.seed, sparse_above=recipe.train.sparse_above)
-    model.to(session.device)
+    model = build_model(recipe.body, mapping, len(STATISTIC_COLUMNS), transfer, seed=recipe.seed, device=session.device)
     first_day = date.fromordinal(int(samples.day.min()))
     encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=rate_prior(recipe.body), transfer=transfer.index,
                         first_day=first_day)
     encoded = encoding.encode(rows, session.device)
-    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"cpm {release.period}")
+    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"cpm {release.period}",
+                   checkpoint=session.checkpoint(release))
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)

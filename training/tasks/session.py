@@ -9,24 +9,29 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from contracts.commands import table_text
 from contracts.errors import BadInput, ParentMissing
 from contracts.features import FEATURES
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent, Period
-from contracts.releases import MANIFEST, sha256_of
+from contracts.releases import MANIFEST, Release, sha256_of
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.locks import hold
 from lake.reader import LakeReader
 from training.data.samples import Samples
+from training.engine.checkpoint import Checkpoint
 from training.engine.loop import Fitted, prepare_process, score
-from training.engine.runs import Metric, Run, metrics_of, open_run, stage
+from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage
 from training.metrics import evaluate
 from training.recipes import Recipe
+from training.slices import slices
 
+CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 _MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
 
@@ -41,12 +46,14 @@ class Session:
     recipe: Recipe
     device: torch.device
     threads: int = 1
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     @classmethod
-    def open(cls, home: Path, recipe: Recipe, device: torch.device, threads: int = 1) -> Session:
+    def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1,
+             checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Session:
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
-                   threads=threads)
+                   threads=threads, checkpoint_seconds=checkpoint_seconds)
 
     def period(self, kind: str, start: date) -> Period:
         """The period to train.
@@ -112,6 +119,10 @@ class Session:
             digests |= self.reader.require_builds(name, list(owners), hint=hint)
         return digests
 
+    def checkpoint(self, release: Release) -> Checkpoint:
+        """Where the training of a release keeps its state in the middle."""
+        return Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
+
     def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
         """Stages the runs and prints their figures, what was written and what comes next."""
         path = stage(self.locations, kind, period.start, runs)
@@ -124,7 +135,14 @@ class Session:
 
 def evaluated(split: str, model: Any, samples: Samples, encoded: Any) -> list[Metric]:
     """All metrics of a model on some samples; `encoded` are the same samples as tensors."""
-    return metrics_of(split, evaluate(score(model, encoded), samples.click, samples.user_id), len(samples))
+    return figures(split, samples, score(model, encoded))
+
+
+def figures(split: str, samples: Samples, scores: NDArray[np.float64]) -> list[Metric]:
+    """All metrics of scores, of all samples (`split`) and of each slice (`split/slice`)."""
+    parts = {split: np.ones(len(samples), bool)} | {f"{split}{SLICE}{name}": mask for name, mask in slices(samples).items()}
+    return [metric for name, mask in parts.items()
+            for metric in metrics_of(name, evaluate(scores[mask], samples.click[mask], samples.user_id[mask]), int(mask.sum()))]
 
 
 def train_metrics(fitted: Fitted) -> list[Metric]:

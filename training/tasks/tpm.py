@@ -59,15 +59,15 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
         raise BadInput("natural_samples", str(period), expected="at least two rows to train on", found=len(rows))
     recipe = session.recipe.tpm
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, FEATURE_SET) if predecessor else IdMapping.empty(FEATURE_SET)
-    mapping = before.grown(rows.id_counts(FEATURE_SET), FEATURE_SET)
+    mapping, carried = before.grown(rows.seen(FEATURE_SET), FEATURE_SET, recipe.admission)
     torch.manual_seed(recipe.seed)
-    model = TpmModel(mapping.row_cnts(), EMBEDDING_DIMS, hidden=recipe.hidden, seed=recipe.seed, sparse_above=recipe.train.sparse_above)
-    if predecessor:
-        load_weights(model, read_weights(predecessor.folder / MODEL_FILE))
+    model = TpmModel(IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=recipe.seed, device=session.device), recipe.hidden)
     model.to(session.device)
+    if predecessor:
+        load_weights(model, read_weights(predecessor.folder / MODEL_FILE), carried=carried)
     encoding = Encoding(mapping=mapping, transfer={})
     fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
-                   description=f"tpm {release.period}")
+                   description=f"tpm {release.period}", checkpoint=session.checkpoint(release))
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
@@ -86,6 +86,6 @@ def own_vectors(mapping: IdMapping, embeddings: IdEmbeddings) -> dict[Entity, En
     for entity in VECTOR_ENTITIES:
         ids = mapping.fields[ID_COLUMN[entity]].ids
         order = np.argsort(ids, kind="stable")
-        weight = embeddings.table(ID_COLUMN[entity]).weight.detach().cpu().numpy()
+        weight = embeddings.weight(ID_COLUMN[entity]).cpu().numpy()
         vectors[entity] = EntityVectors(ids=ids[order], vectors=weight[1:][order])
     return vectors

@@ -1,0 +1,127 @@
+"""Embeddings -> linear, ReLU, ... -> one logit: the network of TPM, which reads the most rows of all.
+
+A field of few distinct rows (hour, position, a segment) is multiplied by its columns of the first layer once for each of its rows,
+not once for each sample; on a CPU all else is one native operation (`training/native/field_mlp.cpp`). Elsewhere, and where that
+cannot be compiled, the same in torch, layer by layer.
+
+Shapes: B rows of a batch, F features, V rows of a field's table, D width of the first layer's input, H widths of the hidden layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training import native
+from training.modules.embedding import IdEmbeddings
+
+FEW_ROWS = 256
+_LANE, _BLOCKS = 16, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where the fields are.
+
+    Attributes:
+        num_layers: hidden layers.
+        few: fields of few rows: which column of the rows, which columns of the first layer.
+        many: the other fields, which x holds side by side: which columns of the first layer.
+    """
+
+    num_layers: int
+    few: Sequence[tuple[int, slice]]
+    many: Sequence[slice]
+
+    def groups(self, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Weights and biases of the hidden layers and of the logit, and the vectors of the fields of few rows."""
+        size = self.num_layers + 1
+        return tensors[:size], tensors[size:2 * size], tensors[2 * size:]
+
+
+class _Native(torch.autograd.Function):
+    """All after the look-ups in one operation: see `training/native/field_mlp.cpp`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_BF: Tensor, places: _Places, x_BD: Tensor, *tensors: Tensor) -> Tensor:
+        inputs = [tensor.contiguous() for tensor in (rows_BF, x_BD, *tensors)]
+        ctx.save_for_backward(*inputs)
+        ctx.places = places
+        logits_B = x_BD.new_empty(len(x_BD))
+        _library().score(*_arguments(places, inputs), native.address(logits_B))
+        return logits_B
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = list(ctx.saved_tensors)
+        upstream_B = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
+        of_x = torch.empty_like(inputs[1])
+        of_others = [torch.zeros_like(tensor) for tensor in inputs[2:]]
+        weights, biases, fields = ctx.places.groups(of_others)
+        _library().score_back(*_arguments(ctx.places, inputs), native.address(upstream_B), native.address(of_x),
+                              native.addresses(weights), native.addresses(biases), native.addresses(fields))
+        return None, None, of_x, *of_others
+
+
+def _arguments(places: _Places, inputs: list[Tensor]) -> list[Any]:
+    rows_BF, x_BD, *others = inputs
+    weights, biases, fields = places.groups(others)
+    sizes = native.integers(
+        *x_BD.shape, places.num_layers, len(fields), rows_BF.shape[1], torch.get_num_threads(), _BLOCKS, weights[0].shape[1],
+        len(places.many), *(len(bias) for bias in biases[:-1]),
+        *(number for field, (place, columns) in zip(fields, places.few, strict=True) for number in (*field.shape, place, columns.start)),
+        *(number for columns in places.many for number in (columns.start, columns.stop - columns.start)))
+    return [sizes, native.address(x_BD), native.addresses(weights), native.addresses(biases), native.addresses(fields),
+            native.address(rows_BF)]
+
+
+def _library() -> Any:
+    return native.library("field_mlp")
+
+
+class FieldMlp(nn.Module):
+    """Rows of features -> logits.
+
+    Args:
+        embeddings: tables of the features; the model keeps them.
+        hidden: widths of the hidden layers.
+    """
+
+    def __init__(self, embeddings: IdEmbeddings, hidden: Sequence[int]) -> None:
+        super().__init__()
+        widths = [embeddings.width, *hidden, 1]
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
+
+    def forward(self, embeddings: IdEmbeddings, rows_BF: Tensor) -> Tensor:
+        """Logits, B."""
+        if rows_BF.device.type == "cpu" and len(self.layers) > 1 and _fits(embeddings) and _library() is not None:
+            return self._native(embeddings, rows_BF)
+        hidden, _ = embeddings(rows_BF)
+        for layer in self.layers[:-1]:
+            hidden = functional.relu(layer(hidden))
+        logits_B1: Tensor = self.layers[-1](hidden)
+        return logits_B1.squeeze(1)
+
+    def _native(self, embeddings: IdEmbeddings, rows_BF: Tensor) -> Tensor:
+        few = [name for name in embeddings.names if embeddings.row_cnt(name) <= FEW_ROWS]
+        many = [name for name in embeddings.names if name not in few]
+        place = {name: number for number, name in enumerate(embeddings.names)}
+        found = embeddings.look_up([*((name, rows_BF[:, place[name]]) for name in many),
+                                    *((name, torch.arange(embeddings.row_cnt(name))) for name in few)])
+        x_BD = torch.cat(found[:len(many)], dim=1) if many else torch.empty(len(rows_BF), 0)
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        places = _Places(num_layers=len(linear) - 1, few=[(place[name], embeddings.columns(name)) for name in few],
+                         many=[embeddings.columns(name) for name in many])
+        logits_B: Tensor = _Native.apply(rows_BF, places, x_BD, *(layer.weight for layer in linear), *(layer.bias for layer in linear),
+                                         *found[len(many):])
+        return logits_B
+
+
+def _fits(embeddings: IdEmbeddings) -> bool:
+    return all(columns.start % _LANE == columns.stop % _LANE == 0 for columns in map(embeddings.columns, embeddings.names))

@@ -1,0 +1,78 @@
+"""C++ for what torch cannot do in one pass, compiled on the machine that runs it. Every operation has a twin in torch of equal results.
+
+A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once). Where there is no
+compiler the twins serve, more slowly. `TRIBUTARY_NATIVE=0` turns all of it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor
+
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+_log = logging.getLogger(__name__)
+
+
+@cache
+def library(name: str) -> ctypes.CDLL | None:
+    """The library of `<name>.cpp`; None where it cannot be had, which is logged once."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if os.environ.get("TRIBUTARY_NATIVE", "1") == "0":
+        return None
+    if compiler is None:
+        _log.warning("no C++ compiler: %s runs in torch, more slowly. Install one: apt-get install g++", name)
+        return None
+    source = Path(__file__).with_name(f"{name}.cpp")
+    texts = [source.read_text(), source.with_name("kernels.h").read_text()]
+    key = hashlib.sha256("\0".join([*texts, compiler, *_FLAGS, _processor()]).encode()).hexdigest()[:16]
+    path = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tributary" / f"{name}-{key}.so"
+    try:
+        if not path.is_file():
+            _compile(compiler, source, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        _log.warning("%s runs in torch, more slowly: %s", name, getattr(error, "stderr", None) or error)
+        return None
+
+
+def _compile(compiler: str, source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    subprocess.run([compiler, *_FLAGS, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True)
+    temporary.replace(path)
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Of a dense tensor's values; null for None."""
+    if tensor is None:
+        return ctypes.c_void_p(None)
+    assert tensor.is_contiguous() and tensor.device.type == "cpu"
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """An array of the addresses."""
+    return (ctypes.c_void_p * len(tensors))(*(address(tensor) for tensor in tensors))
+
+
+def integers(*values: int) -> ctypes.Array[ctypes.c_int64]:
+    """An array of int64."""
+    return (ctypes.c_int64 * len(values))(*values)
