@@ -35,7 +35,7 @@ from tributary.stack.processes import memory_bytes
 OURS, LOOP = "tributary", "fbgemm"
 ALL_RIVALS = ("fuxictr", "deepctr", "rechub", "recbole")
 RIVALS = {"dnn": ALL_RIVALS, "din": ALL_RIVALS, "ids": ("fuxictr", "deepctr")}
-EPOCHS = {"dnn": 3, "din": 3, "ids": 1}
+EPOCHS, QUICK_EPOCHS = {"dnn": 3, "din": 3, "ids": 1}, 2
 HERE = Path(__file__).parent
 
 
@@ -92,7 +92,8 @@ def figures_of(model: str, results: Sequence[tuple[Arm, dict[str, Any]]]) -> dic
     """Medians of the libraries, printed as a table, and our ratios to them."""
     libraries = list(dict.fromkeys(arm.library for arm, _ in results))
     by_library = {library: [result for arm, result in results if arm.library == library] for library in libraries}
-    speed = {name: median(run["rows"] / seconds for run in runs for seconds in run["seconds"]) for name, runs in by_library.items()}
+    speed = {name: median(run["rows"] / seconds for run in runs for seconds in run["seconds"][1:] or run["seconds"])
+             for name, runs in by_library.items()}  # of several epochs the first warms up
     memory = {name: median(run["memory_gib"] for run in runs) for name, runs in by_library.items()}
     auc = {name: [mean(run["auc"][epoch] for run in runs) for epoch in range(min(len(run["auc"]) for run in runs))]
            for name, runs in by_library.items()}
@@ -116,8 +117,9 @@ def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, 
     ours = arm.library in (OURS, LOOP)
     python = sys.executable if ours else str(work / "environments" / arm.library / "bin" / "python")
     module = {OURS: "benchmarks.our_arm", LOOP: "benchmarks.fbgemm_arm"}.get(arm.library, f"benchmarks.rivals.{arm.library}_arm")
+    epochs = min(EPOCHS[arm.model], QUICK_EPOCHS) if arm.split == "quick" else EPOCHS[arm.model]
     command = [python, "-m", module, "--data", str(work / "rows"), "--model", arm.model, "--seed", str(arm.seed), "--split", arm.split,
-               "--epochs", "1" if arm.split == "quick" else str(EPOCHS[arm.model]), *(["--zoo", str(zoo.resolve())] if zoo else [])]
+               "--epochs", str(epochs), *(["--zoo", str(zoo.resolve())] if zoo else [])]
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(HERE.parent), "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         peak = [0]
@@ -140,7 +142,7 @@ def watch_memory(process: subprocess.Popen[str], peak: list[int]) -> None:
     """Samples the memory of a process and all below it, in bytes."""
     while process.poll() is None:
         peak[0] = max(peak[0], memory_bytes(list(below(process.pid))))
-        time.sleep(0.5)
+        time.sleep(2.0)  # reading the memory of a large process holds it up
 
 
 def below(pid: int) -> Iterator[int]:

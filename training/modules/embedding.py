@@ -52,7 +52,9 @@ class Table(nn.Module):
         super().__init__()
         self.learning_rate = 0.0
         self._in_torch = in_torch
-        self.register_buffer("_weight", torch.zeros(rows, width), persistent=False)
+        weight = torch.empty(rows, width)
+        native.use_huge_pages(weight)
+        self.register_buffer("_weight", weight.zero_(), persistent=False)
         self.register_buffer("_square", torch.zeros(rows), persistent=False)
         # What autograd hangs the look-up on: the table itself is no leaf with a gradient.
         self._anchor = torch.zeros(0, requires_grad=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # bytes; of Linux's madvise
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +59,17 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+
+
+def use_huge_pages(tensor: Tensor) -> None:
+    """Asks Linux to back a large tensor with pages of 2 MiB: rows picked all over a table otherwise miss the address cache each time.
+
+    To be called before the tensor is first written to; does nothing where it cannot.
+    """
+    begin = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+    length = (tensor.data_ptr() + tensor.nbytes - begin) // _HUGE_PAGE * _HUGE_PAGE
+    if length > 0 and platform.system() == "Linux":
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), _MADV_HUGEPAGE)
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
