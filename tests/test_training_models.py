@@ -230,6 +230,14 @@ def test_tables_are_saved_by_feature_and_are_nobody_elses_parameters(kernel):
     assert not torch.equal(other.weight("a")[:3], embeddings.weight("a"))
 
 
+@pytest.mark.parametrize("row", [[-1, 1], [3, 1], [1, 300]])
+def test_a_row_beyond_the_tables_is_refused(row):
+    embeddings = IdEmbeddings({"a": 3, "b": 300}, dict.fromkeys("ab", 16), seed=1, kernel="native")
+    mlp = FieldMlp(embeddings, (16,))
+    with pytest.raises(IndexError, match="expected rows"):
+        mlp(embeddings, torch.tensor([row, [0, 0]]))
+
+
 def test_scoring_changes_no_table():
     embeddings = IdEmbeddings({"a": 3}, {"a": 4}, seed=1)
     before = embeddings.weight("a").clone()

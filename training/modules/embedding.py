@@ -52,10 +52,10 @@ class Table(nn.Module):
         super().__init__()
         self.learning_rate = 0.0
         self._in_torch = in_torch
-        weight = torch.empty(rows, width)
-        native.use_huge_pages(weight)
-        self.register_buffer("_weight", weight.zero_(), persistent=False)
-        self.register_buffer("_square", torch.zeros(rows), persistent=False)
+        for name, shape in (("_weight", (rows, width)), ("_square", (rows,))):
+            values = torch.empty(shape)
+            native.use_huge_pages(values)
+            self.register_buffer(name, values.zero_(), persistent=False)
         # What autograd hangs the look-up on: the table itself is no leaf with a gradient.
         self._anchor = torch.zeros(0, requires_grad=True)
 
@@ -81,7 +81,8 @@ class Table(nn.Module):
         if library is None:
             return self.weight.index_select(0, rows_N)
         found_ND = self.weight.new_empty(len(rows_N), self.weight.shape[1])
-        library.look_up(self._sizes(rows_N), native.address(rows_N), native.address(self.weight), native.address(found_ND))
+        if library.look_up(self._sizes(rows_N), native.address(rows_N), native.address(self.weight), native.address(found_ND)):
+            raise IndexError(f"expected rows 0 .. {len(self.weight) - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}")
         return found_ND
 
     @torch.no_grad()
@@ -108,7 +109,9 @@ class Table(nn.Module):
         return native.library("row_wise_adagrad") if on_cpu and not self._in_torch else None
 
     def _sizes(self, rows_N: Tensor) -> Any:
-        return native.integers(len(rows_N), self.weight.shape[1], torch.get_num_threads() if len(rows_N) >= _WORTH_THREADS else 1, _BLOCKS)
+        assert rows_N.dtype == torch.int64
+        threads = torch.get_num_threads() if len(rows_N) >= _WORTH_THREADS else 1
+        return native.integers(len(rows_N), self.weight.shape[1], threads, _BLOCKS, len(self.weight))
 
 
 class _LookUp(torch.autograd.Function):

@@ -54,7 +54,9 @@ class _Native(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
         ctx.places = places
         logits_B = x_BD.new_empty(len(x_BD))
-        _library().score(*_arguments(places, inputs), native.address(logits_B))
+        if _library().score(*_arguments(places, inputs), native.address(logits_B)):
+            raise IndexError(f"expected rows of the fields' tables, found {rows_BF.min(dim=0).values.tolist()} .. "
+                             f"{rows_BF.max(dim=0).values.tolist()} by field")
         return logits_B
 
     @staticmethod

@@ -91,6 +91,16 @@ Network network_of(const int64_t* sizes, const float* x, const float* const* wei
     return net;
 }
 
+// Whether every row of the fields of few rows is one that the field has.
+bool rows_are_there(const Network& net) {
+    for (const Field& field : net.fields)
+        for (int64_t i = 0; i < net.rows; ++i) {
+            const int64_t row = net.field_rows[i * net.fields_step + field.column];
+            if (row < 0 || row >= field.size) return false;
+        }
+    return true;
+}
+
 using Hidden = std::vector<std::vector<float>>;  // of each layer, tile x out
 
 Hidden hidden_of(const Network& net) {
@@ -165,9 +175,11 @@ void add_part(const std::vector<float>& values, int64_t step, int64_t rows, int6
 
 extern "C" {
 
-void score(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases, const float* const* field_vectors,
+// Returns 1, having scored nothing, if a row is not in its table.
+int score(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases, const float* const* field_vectors,
            const int64_t* field_rows, float* logits) {
     const Network net = network_of(sizes, x, weights, biases, field_vectors, field_rows);
+    if (!rows_are_there(net)) return 1;
     const int64_t blocks = sizes[6], last = static_cast<int64_t>(net.layers.size()) - 1, width = net.layers[last].out;
     in_parallel(sizes[5], blocks, [&](int64_t block) {
         Hidden hidden = hidden_of(net);
@@ -178,6 +190,7 @@ void score(const int64_t* sizes, const float* x, const float* const* weights, co
             for (int64_t i = 0; i < count; ++i) logits[begin + i] = net.score_bias + dot(&hidden[last][i * width], net.score.data(), width);
         }
     });
+    return 0;
 }
 
 // As `score`; gradients of x, weights, biases and the small fields' vectors. All but that of x are added to what the arrays hold.

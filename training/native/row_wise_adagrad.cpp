@@ -53,9 +53,11 @@ void update(const int64_t* sizes, const int64_t* rows, const float* gradient, fl
     });
 }
 
-// sizes: look-ups, width, threads, blocks.
-void look_up(const int64_t* sizes, const int64_t* rows, const float* weight, float* found) {
+// sizes: look-ups, width, threads, blocks, rows of the table. Returns 1, having read nothing, if a row is not in the table.
+int look_up(const int64_t* sizes, const int64_t* rows, const float* weight, float* found) {
     const int64_t count = sizes[0], width = sizes[1], blocks = sizes[3], ahead = 16;
+    for (int64_t n = 0; n < count; ++n)
+        if (rows[n] < 0 || rows[n] >= sizes[4]) return 1;
     in_parallel(sizes[2], blocks, [&](int64_t block) {
         const int64_t end = count * (block + 1) / blocks;
         for (int64_t n = count * block / blocks; n < end; ++n) {
@@ -63,6 +65,7 @@ void look_up(const int64_t* sizes, const int64_t* rows, const float* weight, flo
             std::memcpy(found + n * width, weight + rows[n] * width, sizeof(float) * width);
         }
     });
+    return 0;
 }
 
 }  // extern "C"
