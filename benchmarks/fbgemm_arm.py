@@ -8,6 +8,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocati
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
 from torch.nn import functional
 
+from benchmarks.our_arm import shallow_mlp
 from benchmarks.rivals.common import (
     BATCH,
     DIM,
@@ -21,7 +22,6 @@ from benchmarks.rivals.common import (
     random_ids,
     seed_all,
 )
-from training.modules.interaction import shallow_mlp
 
 asked = options()
 seed_all(asked.seed)

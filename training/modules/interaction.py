@@ -34,12 +34,3 @@ def batch_norm_mlp(width: int, hidden: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU(size)]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, 1))
-
-
-def shallow_mlp(width: int, hidden: Sequence[int]) -> nn.Sequential:
-    """B x D -> B x 1: linear and ReLU for each width, then one logit."""
-    layers: list[nn.Module] = []
-    for size in hidden:
-        layers += [nn.Linear(width, size), nn.ReLU()]
-        width = size
-    return nn.Sequential(*layers, nn.Linear(width, 1))
