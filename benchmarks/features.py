@@ -64,8 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, under five minutes; nothing is recorded")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-features"), help="scratch folder, removed at the end")
-    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"),
-                        help="may be repeated; all by default")
+    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"), help="may be repeated; all by default")
     options = parser.parse_args()
     plan, work = QUICK if options.quick else FULL, options.work.resolve()
     parts = options.part or ["history", "duckdb", "large"]

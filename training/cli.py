@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from contracts.commands import add_days, add_home, day, days_of, deployment_of
-from training.recipes import RECIPES, recipe
+from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                         help="where to train (default: cuda where there is one)")
     common.add_argument("--threads", default=1, type=_threads, help="CPU threads; results differ in the last digits (default: 1)")
-    common.add_argument("--checkpoint-seconds", default=120.0, type=float,
-                        help="how often the state is kept, from which a killed run goes on (default: 120)")
+    common.add_argument("--checkpoint-seconds", default=CHECKPOINT_SECONDS, type=float,
+                        help="how often the state is kept, from which a killed run goes on (default: %(default)g)")
     parser = argparse.ArgumentParser(prog="tributary training", description="Train a period's models and stage their files for publishing.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     tpm = commands.add_parser("tpm", parents=[common], help="tiny pre-training model of one closed month")

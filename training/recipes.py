@@ -12,6 +12,8 @@ from typing import Any
 from contracts.errors import BadInput
 from contracts.features import HISTORY_LENGTH
 
+CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
+
 
 def _check(owner: object, name: str, ok: bool, expected: str) -> None:
     if not ok:

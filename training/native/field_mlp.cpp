@@ -17,13 +17,6 @@ std::vector<float> padded_to(const float* values, int64_t rows, int64_t columns,
     return result;
 }
 
-std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t columns) {
-    std::vector<float> result(rows * columns);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < columns; ++c) result[c * rows + r] = values[r * columns + c];
-    return result;
-}
-
 struct Layer {
     int64_t in, out;               // padded
     std::vector<float> weight;     // out x in, as torch's Linear holds it
@@ -74,7 +67,7 @@ Network network_of(const int64_t* sizes, const float* x, const float* const* wei
         const int64_t out = widths[l], out_padded = padded(out);
         Layer layer{in_padded, out_padded, padded_to(l ? weights[l] : first.data(), out, in, out_padded, in_padded), {},
                     padded_to(biases[l], 1, out, 1, out_padded)};
-        layer.weight_t = transposed(layer.weight, out_padded, in_padded);
+        layer.weight_t = transposed(layer.weight.data(), out_padded, in_padded);
         net.layers.push_back(std::move(layer));
         in = out;
         in_padded = out_padded;

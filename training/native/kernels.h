@@ -110,6 +110,13 @@ inline float dot(const float* one, const float* other, int64_t width) {
     return sum_of(sum);
 }
 
+inline std::vector<float> transposed(const float* values, int64_t rows, int64_t columns) {
+    std::vector<float> result(rows * columns);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < columns; ++c) result[c * rows + r] = values[r * columns + c];
+    return result;
+}
+
 inline void add(const std::vector<float>& values, float* target) {
     for (size_t i = 0; i < values.size(); ++i) target[i] += values[i];
 }

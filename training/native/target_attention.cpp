@@ -22,13 +22,6 @@ struct Weights {
     float score_bias;
 };
 
-std::vector<float> transposed(const float* values, int64_t rows, int64_t columns) {
-    std::vector<float> result(rows * columns);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < columns; ++c) result[c * rows + r] = values[r * columns + c];
-    return result;
-}
-
 Weights weights_of(const Shape& shape, const float* key, const float* mixed, const float* second, const float* second_bias,
                    const float* score, const float* score_bias) {
     Weights w;

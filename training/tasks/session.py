@@ -28,10 +28,9 @@ from training.engine.checkpoint import Checkpoint
 from training.engine.loop import Fitted, prepare_process, score
 from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage
 from training.metrics import evaluate
-from training.recipes import Recipe
+from training.recipes import CHECKPOINT_SECONDS, Recipe
 from training.slices import slices
 
-CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 _MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
 
