@@ -182,9 +182,13 @@ class Lineage:
         return parents
 
     def cpm_training_days(self, week: Period) -> list[date]:
-        """Days that the CPM of this week trains on: the last month up to its end, from `history_start` on."""
+        """Days that the CPM of this week trains on: the last month up to its end."""
+        return self.natural_training_days(week.end)
+
+    def natural_training_days(self, end: date) -> list[date]:
+        """The last month of natural days before `end`, from `history_start` on."""
         length = self.settings.month_days or CALENDAR_MONTH_DAYS
-        return list(days_between(max(week.end - timedelta(days=length), self.history_start), week.end))
+        return list(days_between(max(end - timedelta(days=length), self.history_start), end))
 
     def snapshots_of_day(self, day: date) -> list[date | None]:
         """The three TPM months closed before `day`, newest first; None where a month precedes `history_start`."""

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
 
-DEFAULT_VARIANT = "default"
+DEFAULT_VARIANT: Final = "default"
 MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 

@@ -13,13 +13,13 @@ from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.periods import Lineage, PeriodSettings
 from contracts.tables import LANDING_ID_COLUMNS
+from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 
 HOME_VARIABLE = "TRIBUTARY_HOME"
 DATA_VARIABLE = "TRIBUTARY_DATA"
 JARS_VARIABLE = "TRIBUTARY_JARS"
 DEFAULT_HOME = "tributary-home"
 SETTINGS_FILE = "deployment.toml"
-TRANSFER_VARIANTS = ("none", "tpm+cpm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Deployment:
     allowed_lateness_days: int = 1
     feedback_delay_seconds: int = 600
     string_ids: tuple[str, ...] = ()
-    variants: tuple[str, ...] = TRANSFER_VARIANTS
+    variants: tuple[str, ...] = DEFAULT_VARIANTS
     replay_days: int = 30
     source: str = "own"
     history_end: date | None = None
@@ -72,8 +72,8 @@ class Deployment:
         check("feedback_delay_seconds", self.feedback_delay_seconds >= 0, "a number >= 0")
         check("replay_days", self.replay_days >= 1, "a number >= 1")
         check("string_ids", set(self.string_ids) <= set(LANDING_ID_COLUMNS), f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}")
-        check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_VARIANTS)
-              and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_VARIANTS)}")
+        check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_SETTINGS)
+              and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_SETTINGS)}")
 
     @property
     def timezone(self) -> ZoneInfo:

@@ -115,7 +115,7 @@ def known_ids(locations: Locations, deployment: Deployment, folder: Path, releas
         mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"], filters=[("row", ">", 0)])
         return {entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES}
     months = deployment.lineage.snapshots_of_day(release.period)
-    merged = [parent_key("snapshot", "tpm", month) for month in months if month is not None]
+    merged = [key for month in months if month is not None and (key := parent_key("snapshot", "tpm", month)) in release.parents]
     known: dict[str, list[np.ndarray]] = {entity: [np.zeros(0, np.int64)] for entity in ENTITIES}
     for key in merged:
         snapshot = locations.run_of("tpm", date.fromisoformat(key.rsplit("/", 1)[1]), DEFAULT_VARIANT, release.parents[key])

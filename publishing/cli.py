@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contracts.commands import add_home, day, deployment_of, stage, table_text
 from contracts.errors import BadInput, NotYet
 from contracts.releases import staged_runs
-from contracts.settings import TRANSFER_VARIANTS
+from contracts.transfer import TRANSFER_SETTINGS
 
 KINDS = ("tpm", "cpm", "actr")
 
@@ -79,7 +79,7 @@ def _neighbours(options: argparse.Namespace) -> int:
     release = LakeReader(locations).current(options.kind, variant)
     if release is None:
         raise BadInput("releases", "release", expected=f"a current release of {options.kind} ({variant})", found="none",
-                       hint=f"Variants: {', '.join((*TRANSFER_VARIANTS, 'default'))}; see `tributary publishing releases`.")
+                       hint=f"Variants: {', '.join((*TRANSFER_SETTINGS, 'default'))}; see `tributary publishing releases`.")
     found, manifest = neighbours(locations.index(release["release_id"]), options.item, options.count)
     print(table_text(("item", "cosine"), [(item, round(score, 4)) for item, score in found]))
     print(f"from {manifest['release_id']}")

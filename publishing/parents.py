@@ -9,6 +9,7 @@ from contracts.periods import Parent
 from contracts.releases import DEFAULT_VARIANT
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from contracts.transfer import cpm_variants
 from lake.reader import LakeReader
 
 DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
@@ -41,7 +42,9 @@ def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[dat
 
 
 def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
-    return deployment.variants if parent.kind == "actr" else (DEFAULT_VARIANT,)
+    if parent.kind == "actr":
+        return deployment.variants
+    return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 
 def _sentence(parent: Parent, variant: str) -> str:

@@ -37,7 +37,7 @@ def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None
 @pytest.mark.parametrize(("line", "message"), [
     ("day_timezon = 'UTC'", "day_timezon: expected one of .* found an unknown setting"),
     ("day_timezone = 'Mars/Olympus'", "day_timezone: expected an IANA time zone such as Asia/Shanghai, found 'Mars/Olympus'"),
-    ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm\+cpm"),
+    ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm, cpm"),
     ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
     ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
     ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),

@@ -20,12 +20,12 @@ from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import VALIDATED_TABLES, owner_key
+from contracts.transfer import NO_TRANSFER
 from lake.reader import LakeReader
 from training.metrics import auc, gauc, grouped_auc
 
 DRAWS = 2000
 SEED = 7
-NO_TRANSFER = "none"
 TRUTH = "truth"
 
 

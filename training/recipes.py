@@ -104,11 +104,21 @@ class TpmRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class CpmRecipe:
-    """The complete pre-training model, with the aggregator of the snapshots."""
+    """The complete pre-training model, with the aggregator of the snapshots.
+
+    Attributes:
+        body: equal to that of the A-CTR that starts from it.
+        train: the last month's rows.
+        admission: when an id gets a row of its own.
+        snapshots_by_day: while it trains, a row takes the months closed before its own day; otherwise all rows take those of the
+            merged table, inside whose last snapshot their labels may be (an ablation).
+        seed: of fresh parameters and of the order of rows.
+    """
 
     body: Body = field(default_factory=Body)
     train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=0.05)
     admission: Admission = Admission()
+    snapshots_by_day: bool = True
     seed: int = 2
 
 

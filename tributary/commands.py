@@ -11,7 +11,8 @@ from contracts.commands import day
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.settings import SETTINGS_FILE, TRANSFER_VARIANTS, Deployment, folder_python, home_folder
+from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder
+from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 from tributary.cli import OWN
 
 
@@ -45,7 +46,8 @@ def _init(argv: Sequence[str]) -> int:
     parser.add_argument("--feedback-delay-seconds", type=int, default=600, help="age at which a behaviour may be used (default 600)")
     parser.add_argument("--replay-days", type=int, default=30, help="ad days replayed from a new CPM (default 30)")
     parser.add_argument("--string-ids", nargs="*", default=[], metavar="COLUMN", help="landing columns that hold strings")
-    parser.add_argument("--variants", nargs="+", default=list(TRANSFER_VARIANTS), help="transfer settings trained side by side")
+    parser.add_argument("--variants", nargs="+", default=list(DEFAULT_VARIANTS), choices=tuple(TRANSFER_SETTINGS), metavar="SETTING",
+                        help=f"transfer settings trained side by side, of {', '.join(TRANSFER_SETTINGS)} (default: %(default)s)")
     parser.add_argument("--anchor", type=day, help="with --month-days and --week-days: equal blocks instead of the calendar's")
     parser.add_argument("--month-days", type=int, help="length of a month in days")
     parser.add_argument("--week-days", type=int, help="length of a week in days")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,10 @@ class Samples:
             if self.histories is not None and name in HISTORY_FEATURES:
                 found[name] += Seen.of(self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt())
         return found
+
+    def with_features(self, names: Sequence[str]) -> Samples:
+        """With a column for each of these; one that the log lacks has no value."""
+        return replace(self, features={name: self.features.get(name, np.full(len(self), -1)) for name in names})
 
     @classmethod
     def concat(cls, parts: Sequence[Samples]) -> Samples:

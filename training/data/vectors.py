@@ -46,6 +46,10 @@ class EntityVectors:
         assert len(self.ids) == len(self.vectors)
         assert (np.diff(self.ids) > 0).all(), "ids ascend, each once"
 
+    @classmethod
+    def none(cls, dim: int) -> EntityVectors:
+        return cls(ids=np.zeros(0, np.int64), vectors=np.zeros((0, dim), np.float32))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshots:

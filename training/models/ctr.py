@@ -33,12 +33,19 @@ class CtrModel(nn.Module):
         embeddings: tables of the categorical features.
         num_dense: S, dense inputs.
         transfer: where transferred vectors come from.
+        frozen: features whose tables get no gradient.
     """
 
-    def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource) -> None:
+    def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource,
+                 frozen: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.embeddings = embeddings
         self.transfer = transfer
+        self._frozen = frozen
+        learns_D = torch.ones(embeddings.width, dtype=torch.bool)
+        for name in frozen:
+            learns_D[embeddings.columns(name)] = False
+        self.register_buffer("_learns", learns_D, persistent=False)
         self._token = [embeddings.columns(name) for name in HISTORY_FEATURES]
         token = sum(columns.stop - columns.start for columns in self._token)
         self.long_attention = TargetAttention(token, body.attention_hidden)
@@ -49,16 +56,23 @@ class CtrModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""
+        logits_B1: Tensor = self.mlp(self.interactions(batch))
+        return logits_B1.squeeze(1)
+
+    def interactions(self, batch: Batch) -> Tensor:
+        """What the MLP reads, B x D."""
         assert batch.long is not None and batch.short is not None
         histories = [(name, history.rows[name]) for history in (batch.long, batch.short) for name in HISTORY_FEATURES]
         own_BD, parts = self.embeddings(batch.rows_BF, histories)
+        if self._frozen:  # no gradient: Adagrad's step leaves such rows, and their sums, as they are
+            own_BD = torch.where(self.get_buffer("_learns"), own_BD, own_BD.detach())
+            parts = [part.detach() if name in self._frozen else part for (name, _), part in zip(histories, parts, strict=True)]
         query_BE = torch.cat([own_BD[:, columns] for columns in self._token], dim=1)
         size = len(HISTORY_FEATURES)
         interests = [self.long_attention(query_BE, parts[:size], batch.long.offsets),
                      self.short_attention(query_BE, parts[size:], batch.short.offsets)]
-        x_BD = torch.cat([own_BD, batch.dense_BS, *interests, self.transfer(batch)], dim=1)
-        logits_B1: Tensor = self.mlp(self.cross(x_BD))
-        return logits_B1.squeeze(1)
+        crossed_BD: Tensor = self.cross(torch.cat([own_BD, batch.dense_BS, *interests, self.transfer(batch)], dim=1))
+        return crossed_BD
 
     def loss(self, logits_B: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
@@ -78,7 +92,7 @@ def batch_norm_names(model: nn.Module) -> frozenset[str]:
 
 
 def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
-                     carried: Mapping[str, NDArray[np.int64]]) -> None:
+                     carried: Mapping[str, NDArray[np.int64]], keep_batch_norm: bool = False) -> None:
     """Loads a CPM's weights into an A-CTR: all but batch-norm (re-initialised) and the tables of ad-only features.
 
     Adagrad's sums start fresh: they say how far the source has come in the natural log. The source's aggregator stays behind:
@@ -89,12 +103,22 @@ def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tab
         source: the CPM's weights by name.
         fresh_tables: features whose tables start fresh.
         carried: rows of the source's tables that are the first rows of the model's, by feature.
+        keep_batch_norm: loads batch-norm too (an ablation).
     """
     reset_batch_norm(model)
-    skipped = batch_norm_names(model) | {name for feature in fresh_tables for name in table_tensors(feature)}
+    skipped = frozenset() if keep_batch_norm else batch_norm_names(model)
+    skipped |= {name for feature in fresh_tables for name in table_tensors(feature)}
     skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
     load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
                  carried=carried)
+
+
+def load_embeddings(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
+                    carried: Mapping[str, NDArray[np.int64]]) -> None:
+    """Loads a CPM's embedding tables alone; everything else stays fresh. Arguments as of `load_transferred`."""
+    skipped = set(source) | set(model.state_dict())
+    skipped -= {f"embeddings.{name}.weight" for name in model.embeddings.names if name not in fresh_tables}
+    load_weights(model, source, skipped=skipped, carried=carried)
 
 
 def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: frozenset[str] | set[str] = frozenset(),

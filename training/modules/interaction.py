@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+LAYERS_OF_A_BLOCK = 3  # linear, batch-norm, PReLU
+
 
 class Cross(nn.Module):
     """DCN-V2 (arXiv 2008.13535): x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, full rank.

@@ -1,8 +1,8 @@
 """Scores a day with the A-CTR of the day before, and only then trains on it; all variants in one run, on the same rows.
 
-A variant with transfer starts again from its CPM, replaying the last ad days, whenever its predecessor is bound to another
-CPM than the one that the day computes; otherwise it continues from the predecessor with the newest day alone. The variant
-`none` continues every day and starts from fresh parameters on the deployment's first.
+A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the last ad
+days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues from the
+predecessor with the newest day alone. One that is bound to none starts on the deployment's first day and continues every day.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from contracts.errors import BadInput
-from contracts.features import ACTR, CPM, FEATURES, STATISTICS, features_of
-from contracts.periods import Parent, Period
+from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
+from contracts.periods import ONE_DAY, Parent, Period
 from contracts.releases import (
-    DEFAULT_VARIANT,
     MAPPING_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
@@ -27,25 +27,25 @@ from contracts.releases import (
     Release,
     parent_key,
 )
+from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
 from training.data.batches import EncodedSamples, Encoding
-from training.data.mapping import IdMapping
+from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Columns, Samples, read_day
 from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
 from training.engine.runs import Run, finished, write_predictions, write_run
-from training.models.ctr import CtrModel, load_transferred, load_weights
+from training.models.adapted import Source
+from training.models.ctr import CtrModel, load_embeddings, load_transferred, load_weights
 from training.modules.transfer import MergedTable, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
 from training.tasks.session import Session, evaluated, figures, say_finished, train_metrics
 from training.tasks.tpm import own_vectors
 
-NO_TRANSFER = "none"
 CATEGORICAL = tuple(feature.name for feature in features_of(ACTR))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
-_TABLES = ("ad_samples", "user_histories")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +54,23 @@ class Plan:
 
     Attributes:
         release: its draft.
+        setting: what it transfers.
         predecessor: the A-CTR of the day before; None on the deployment's first day.
         predecessor_cpm: the CPM whose merged table the predecessor is bound to.
         cpm: the CPM that this release is bound to.
         restart: whether it starts again (from the CPM, or fresh) and replays.
         days: ad days that it trains on.
+        natural_days: the same of the natural log.
     """
 
     release: Release
+    setting: TransferSetting
     predecessor: Run | None
     predecessor_cpm: Run | None
     cpm: Run | None
     restart: bool
     days: tuple[date, ...]
+    natural_days: tuple[date, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,23 +106,25 @@ def run_actr(session: Session, day: date) -> list[Run]:
 
 def plan_variant(session: Session, day: date, variant: str) -> Plan:
     """Resolves the parents of a variant and decides whether it starts again."""
-    lineage = session.deployment.lineage
+    lineage, setting = session.deployment.lineage, TRANSFER_SETTINGS[variant]
     child = f"actr ({variant}) {day}"
-    parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if variant != NO_TRANSFER or parent.role != "pretrained"}
-    sources = {role: session.parent(child, parent, DEFAULT_VARIANT if role == "pretrained" else variant)
+    parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if setting.cpm or parent.role != "pretrained"}
+    sources = {role: session.parent(child, parent, setting.cpm if role == "pretrained" and setting.cpm else variant)
                for role, parent in parents.items()}
     cpm, predecessor = sources.get("pretrained"), sources.get("predecessor")
     bound = _bound_cpm(predecessor)
-    restart = predecessor is None or (variant != NO_TRANSFER and bound != (cpm.release.release_id if cpm else None))
+    restart = predecessor is None or bound != (cpm.release.release_id if cpm else None)
     days = lineage.actr_training_days(day, replay_days=session.deployment.replay_days) if restart else [day]
+    natural_days = [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
     release = Release(
         kind=ACTR, variant=variant, period=day, recipe=as_json(session.recipe.actr),
         parents={_key(parents[role]): run.release.release_id for role, run in sources.items()},
-        absent_parents=() if cpm or variant == NO_TRANSFER else (parent_key("pretrained", CPM, _week_of(session, day).start),),
-        inputs=session.inputs(_TABLES, days), feature_set=_feature_set(cpm, None if restart else predecessor),
+        absent_parents=() if cpm or not setting.cpm else (parent_key("pretrained", CPM, _week_of(session, day).start),),
+        inputs=session.inputs(["ad_samples", "user_histories"], days) | session.inputs(["natural_samples", "user_histories"], natural_days),
+        feature_set=_feature_set(cpm, None if restart else predecessor),
     )
-    return Plan(release=release, predecessor=predecessor, predecessor_cpm=session.release(bound) if bound else None, cpm=cpm,
-                restart=restart, days=tuple(days))
+    return Plan(release=release, setting=setting, predecessor=predecessor, predecessor_cpm=session.release(bound) if bound else None,
+                cpm=cpm, restart=restart, days=tuple(days), natural_days=tuple(natural_days))
 
 
 def _key(parent: Parent) -> str:
@@ -147,19 +153,24 @@ def _feature_set(cpm: Run | None, continued: Run | None) -> tuple[str, ...]:
 
 
 class _Days:
-    """Ad samples by day, each read once for all variants."""
+    """Samples by log and day, each read once for all variants."""
 
     def __init__(self, session: Session) -> None:
-        body = session.recipe.actr.body
         self._session = session
-        self._columns = Columns(log="ad", names=FEATURE_SET, histories=(body.long_length, body.short_length))
-        self._read: dict[date, Samples] = {}
+        self._read: dict[tuple[Log, date], Samples] = {}
 
-    def __call__(self, days: Sequence[date]) -> Samples:
-        for day in days:
-            if day not in self._read:
-                self._read[day] = read_day(self._session.reader, day, self._columns)
-        return Samples.concat([self._read[day] for day in days])
+    def __call__(self, days: Sequence[date], natural_days: Sequence[date] = ()) -> Samples:
+        """Ad samples of days and natural ones of others, the features that the natural log lacks without a value."""
+        of_ads = [self._day("ad", day) for day in days]
+        of_natural = [self._day("natural", day).with_features(list(of_ads[0].features)) for day in natural_days]
+        return Samples.concat([*of_natural, *of_ads])
+
+    def _day(self, log: Log, day: date) -> Samples:
+        if (log, day) not in self._read:
+            body = self._session.recipe.actr.body
+            columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length))
+            self._read[log, day] = read_day(self._session.reader, day, columns)
+        return self._read[log, day]
 
 
 def _train(session: Session, plan: Plan, days: _Days) -> Run:
@@ -168,7 +179,7 @@ def _train(session: Session, plan: Plan, days: _Days) -> Run:
     newest = days([plan.release.period])
     scores = _score_newest(session, plan, newest)
     samples = days(plan.days)
-    rows = samples.trainable()
+    rows = days(plan.days, plan.natural_days).trainable()
     scorer = start_model(session, plan, rows)
     encoded = scorer.encode(session, rows)
     phase = session.recipe.actr.restart if plan.restart else session.recipe.actr.daily
@@ -193,23 +204,27 @@ def _score_newest(session: Session, plan: Plan, newest: Samples) -> np.ndarray |
 
 def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     """The model before it trains: from the predecessor, from the CPM, or fresh; its tables grown by the rows' ids."""
-    names = _categorical(plan.release)
+    names, setting = _categorical(plan.release), plan.setting
     source = plan.cpm if plan.restart else plan.predecessor
-    before = IdMapping.load(source.folder / MAPPING_FILE, names) if source else IdMapping.empty(names)
-    mapping, carried = before.grown(rows.seen(names), names, session.recipe.actr.admission)
+    ids_from = None if plan.restart and setting.initial == "fresh" and not setting.adapters else source
+    before = IdMapping.load(ids_from.folder / MAPPING_FILE, names) if ids_from else IdMapping.empty(names)
+    growing = [name for name in names if name not in _frozen(setting, plan.cpm, names)]
+    mapping, carried = before.grown(rows.seen(growing), names, session.recipe.actr.admission)
     scorer = _scorer(session, plan.release, mapping, plan.cpm)
     if source is None:
         return scorer
     weights = read_weights(source.folder / MODEL_FILE)
     if not plan.restart:
         load_weights(scorer.model, weights, carried=carried)
-        return scorer
-    load_transferred(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried)
+    elif setting.initial == "embeddings":
+        load_embeddings(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried)
+    elif setting.initial == "all":
+        load_transferred(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried, keep_batch_norm=setting.keeps_batch_norm)
     return scorer
 
 
 def open_model(session: Session, run: Run, cpm: Run | None) -> Scorer:
-    """A finished A-CTR, with the merged table of the CPM that it is bound to."""
+    """A finished A-CTR, with the CPM that it is bound to."""
     mapping = IdMapping.load(run.folder / MAPPING_FILE, _categorical(run.release))
     scorer = _scorer(session, run.release, mapping, cpm)
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
@@ -217,13 +232,33 @@ def open_model(session: Session, run: Run, cpm: Run | None) -> Scorer:
 
 
 def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None) -> Scorer:
-    """A model with fresh weights, as a release's recipe and feature set describe it."""
-    body = body_of(release)
+    """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
+    body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = tuple(name for s in STATISTICS if s.impressions in release.feature_set for name in s.columns)
-    transfer = MergedTable(read_vectors(cpm.folder / VECTORS_FILE, cpm.release.dims)) if cpm else TransferSource(TRANSFER_DIMS)
-    model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device)
+    transfer = TransferSource(TRANSFER_DIMS)
+    if cpm and setting.merged_table:
+        transfer = MergedTable(read_vectors(cpm.folder / VECTORS_FILE, cpm.release.dims))
+    names = _categorical(release)
+    model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device,
+                        frozen=_frozen(setting, cpm, names), source=_source(session, cpm, mapping) if cpm and setting.adapters else None)
     encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index)
     return Scorer(model=model, encoding=encoding)
+
+
+def _frozen(setting: TransferSetting, cpm: Run | None, names: Sequence[str]) -> frozenset[str]:
+    return frozenset(names) - AD_ONLY if setting.frozen_embeddings and cpm else frozenset()
+
+
+def _source(session: Session, cpm: Run, mapping: IdMapping) -> Source:
+    """A CPM beside a model with another mapping."""
+    names = _categorical(cpm.release)
+    own = IdMapping.load(cpm.folder / MAPPING_FILE, names)
+    statistics = [name for s in STATISTICS if s.impressions in cpm.release.feature_set for name in s.columns]
+    model = build_model(body_of(cpm.release), own, len(statistics), TransferSource(TRANSFER_DIMS), seed=0, device=session.device)
+    load_weights(model, read_weights(cpm.folder / MODEL_FILE))
+    rows = {name: np.append(SHARED_ROW, field.rows(mapping.fields[name].ids)) for name, field in own.fields.items()}
+    return Source(model=model.eval(), at={name: list(mapping.fields).index(name) for name in names},
+                  rows={name: torch.from_numpy(of_name).to(session.device) for name, of_name in rows.items()})
 
 
 def _categorical(release: Release) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Trains CPM on the last month of the natural log, with the aggregator of the TPM snapshots, and merges the snapshots.
 
 While it trains, each row takes the three months closed before its own day: its label is inside the snapshot of its own
-month. The merged table is of the three months closed before the week began.
+month. The merged table is of the three months closed before the week began. Where a deployment has transfer settings that
+take a CPM alone, the same is trained without snapshots beside.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,13 +19,15 @@ from contracts.errors import BadInput
 from contracts.features import CPM, STATISTICS, features_of
 from contracts.periods import TPM_SNAPSHOTS, Period
 from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.transfer import WITHOUT_SNAPSHOTS, CpmVariant, cpm_variants
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
-from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, Snapshots, read_vectors, write_vectors
+from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, Snapshots, read_vectors, write_vectors
 from training.engine.checkpoint import save_weights
 from training.engine.loop import fill_batch_norm, train
 from training.engine.runs import Run, finished, write_run
+from training.models.adapted import AdaptedCtrModel, Source
 from training.models.ctr import CtrModel
 from training.modules.embedding import IdEmbeddings
 from training.modules.transfer import AggregatedSnapshots, TransferSource
@@ -55,71 +59,95 @@ class SnapshotPlan:
     @classmethod
     def of(cls, session: Session, period: Period, days: Sequence[date]) -> SnapshotPlan:
         lineage = session.deployment.lineage
-        needed = [lineage.snapshots_of_day(day) for day in [*days, period.start]]
+        of_rows = days if session.recipe.cpm.snapshots_by_day else [period.start] * len(days)
+        needed = [lineage.snapshots_of_day(day) for day in [*of_rows, period.start]]
         months = sorted({month for three in needed for month in three if month is not None})
-        named = [lineage.settings.last_closed("month", day, TPM_SNAPSHOTS) for day in [*days, period.start]]
+        named = [lineage.settings.last_closed("month", day, TPM_SNAPSHOTS) for day in [*of_rows, period.start]]
         absent = sorted({month.start for three in named for month in three if not lineage.exists(month)})
         positions = [tuple(-1 if month is None else months.index(month) for month in three) for three in needed]
         return cls(months=tuple(months), absent=tuple(absent), months_of_day=tuple(positions[:-1]), merged=positions[-1])
 
 
-def run_cpm(session: Session, start: date) -> Run:
-    """Trains and stages the CPM of the week that begins on `start`.
+def run_cpm(session: Session, start: date) -> list[Run]:
+    """Trains and stages the CPM of the week that begins on `start`, in each variant that the deployment's settings need.
 
     Raises:
         ParentMissing: a month's TPM was not published, or a day's samples or histories were not built.
     """
     period = session.period(CPM, start)
-    lineage = session.deployment.lineage
     with session.training(CPM, period):
-        snapshots = {parent.period: session.parent(f"cpm {start}", parent, DEFAULT_VARIANT) for parent in lineage.parents(CPM, start)}
-        days = lineage.cpm_training_days(period)
-        plan = SnapshotPlan.of(session, period, days)
-        assert set(plan.months) == set(snapshots), "the parents are the months that the rows and the merged table need"
-        release = Release(
-            kind=CPM, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.cpm),
-            parents={parent_key("snapshot", "tpm", month): run.release.release_id for month, run in snapshots.items()},
-            absent_parents=tuple(parent_key("snapshot", "tpm", month) for month in plan.absent),
-            inputs=session.inputs(["natural_samples", "user_histories"], days), feature_set=FEATURE_SET,
-        )
-        if run := finished(session.locations, release):
-            say_finished(run)
-        else:
-            body = session.recipe.cpm.body
-            columns = Columns(log="natural", names=FEATURE_SET, histories=(body.long_length, body.short_length))
-            samples = Samples.concat(list(read_days(session.reader, days, columns).values()))
-            run = _train(session, release, samples, plan, [snapshots[month] for month in plan.months])
-        session.stage(CPM, period, [run])
+        days = session.deployment.lineage.cpm_training_days(period)
+        samples = _Samples(session, days)
+        runs = [_run_variant(session, period, variant, samples) for variant in cpm_variants(session.deployment.variants)]
+        session.stage(CPM, period, runs)
+        return runs
+
+
+class _Samples:
+    """Natural samples of the training days, read when a variant first needs them."""
+
+    def __init__(self, session: Session, days: Sequence[date]) -> None:
+        body = session.recipe.cpm.body
+        self.days = days
+        self._reader = session.reader
+        self._columns = Columns(log="natural", names=FEATURE_SET, histories=(body.long_length, body.short_length))
+
+    @cached_property
+    def rows(self) -> Samples:
+        return Samples.concat(list(read_days(self._reader, self.days, self._columns).values()))
+
+
+def _run_variant(session: Session, period: Period, variant: CpmVariant, samples: _Samples) -> Run:
+    lineage, start = session.deployment.lineage, period.start
+    snapshots: dict[date, Run] = {}
+    plan = None
+    if variant != WITHOUT_SNAPSHOTS:
+        plan = SnapshotPlan.of(session, period, samples.days)
+        parents = {parent.period: parent for parent in lineage.parents(CPM, start)}
+        assert set(plan.months) <= set(parents), "the parents are the months that the rows and the merged table need"
+        snapshots = {month: session.parent(f"cpm {start}", parents[month], DEFAULT_VARIANT) for month in plan.months}
+    release = Release(
+        kind=CPM, variant=variant, period=start, recipe=as_json(session.recipe.cpm),
+        parents={parent_key("snapshot", "tpm", month): run.release.release_id for month, run in snapshots.items()},
+        absent_parents=tuple(parent_key("snapshot", "tpm", month) for month in plan.absent) if plan else (),
+        inputs=session.inputs(["natural_samples", "user_histories"], samples.days), feature_set=FEATURE_SET,
+    )
+    if run := finished(session.locations, release):
+        say_finished(run)
         return run
+    return _train(session, release, samples.rows, plan, list(snapshots.values()))
 
 
-def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int,
-                device: torch.device) -> CtrModel:
-    """A CPM or A-CTR with fresh weights of this seed."""
+def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int, device: torch.device,
+                frozen: frozenset[str] = frozenset(), source: Source | None = None) -> CtrModel:
+    """A CPM or A-CTR with fresh weights of this seed; `frozen` tables do not learn, a `source` joins through adapters."""
     torch.manual_seed(seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
-    return CtrModel(body, embeddings, num_dense, transfer).to(device)
+    if source is not None:
+        return AdaptedCtrModel(body, embeddings, num_dense, transfer, source).to(device)
+    return CtrModel(body, embeddings, num_dense, transfer, frozen).to(device)
 
 
 def rate_prior(body: Body) -> tuple[float, float]:
     return body.rate_prior_clicks, body.rate_prior_impressions
 
 
-def _train(session: Session, release: Release, samples: Samples, plan: SnapshotPlan, months: Sequence[Run]) -> Run:
+def _train(session: Session, release: Release, samples: Samples, plan: SnapshotPlan | None, months: Sequence[Run]) -> Run:
     recipe = session.recipe.cpm
     rows = samples.trainable()
     if len(rows) < 2:
         raise BadInput("natural_samples", f"cpm {release.period}", expected="at least two rows to train on", found=len(rows))
     mapping, _ = IdMapping.empty(CATEGORICAL).grown(rows.seen(CATEGORICAL), CATEGORICAL, recipe.admission)
     torch.manual_seed(recipe.seed)
-    transfer = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS)
+    aggregated = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS) if plan else None
+    transfer = aggregated or TransferSource(TRANSFER_DIMS)
     model = build_model(recipe.body, mapping, len(STATISTIC_COLUMNS), transfer, seed=recipe.seed, device=session.device)
     first_day = date.fromordinal(int(samples.day.min()))
     encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=rate_prior(recipe.body), transfer=transfer.index,
                         first_day=first_day)
     encoded = encoding.encode(rows, session.device)
-    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"cpm {release.period}",
-                   checkpoint=session.checkpoint(release))
+    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
+                   description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release))
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
@@ -128,7 +156,8 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     def fill(folder: Path) -> dict[str, int]:
         save_weights(model, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
-        return write_vectors(folder / VECTORS_FILE, transfer.merge(plan.merged))
+        merged = aggregated.merge(plan.merged) if aggregated and plan else {e: EntityVectors.none(d) for e, d in TRANSFER_DIMS.items()}
+        return write_vectors(folder / VECTORS_FILE, merged)
 
     return write_run(session.locations, release, metrics, fill)
 

@@ -1,0 +1,64 @@
+"""The transfer settings of A-CTR: what of the natural log each of them carries into the ad model.
+
+All settings share rows, inputs and recipe, and differ in what is said here alone, so that their scores may be compared. Two
+are of E-CDCTR (arXiv 2408.16238): `none`, and `tpm+cpm`, the paper; `tpm` and `cpm` are its halves, and the others rivals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from contracts.releases import DEFAULT_VARIANT
+
+WITHOUT_SNAPSHOTS: Final = "without_snapshots"  # the variant of CPM that reads no TPM snapshots
+
+CpmVariant = Literal["default", "without_snapshots"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSetting:
+    """What one variant of A-CTR takes over.
+
+    Attributes:
+        cpm: variant of the CPM that it is bound to; None is bound to none, and never starts again.
+        merged_table: whether it reads the CPM's merged table of TPM snapshots.
+        initial: which of the CPM's weights it starts from.
+        frozen_embeddings: the tables taken over stay as they are, and get no new rows.
+        keeps_batch_norm: batch norm is taken over too, instead of re-initialised.
+        adapters: the CPM stays beside the model, frozen; its hidden layers join the model's own through adapters.
+        natural_rows: the model also trains on the natural log's rows of the same days.
+    """
+
+    cpm: CpmVariant | None = None
+    merged_table: bool = False
+    initial: Literal["fresh", "embeddings", "all"] = "fresh"
+    frozen_embeddings: bool = False
+    keeps_batch_norm: bool = False
+    adapters: bool = False
+    natural_rows: bool = False
+
+
+NO_TRANSFER = "none"
+TRANSFER_SETTINGS: dict[str, TransferSetting] = {
+    NO_TRANSFER: TransferSetting(),
+    "tpm": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True),
+    "cpm": TransferSetting(cpm=WITHOUT_SNAPSHOTS, initial="all"),
+    "tpm+cpm": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all"),
+    # An ablation of the paper's: batch norm kept.
+    "batch_norm_kept": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", keeps_batch_norm=True),
+    # GPSD (arXiv 2506.03699): sparse parameters transferred and frozen, dense ones fresh.
+    "frozen_embeddings": TransferSetting(cpm=WITHOUT_SNAPSHOTS, initial="embeddings", frozen_embeddings=True),
+    # CTNet (arXiv 2208.05728): the source model's hidden layers through light adapters.
+    "adapters": TransferSetting(cpm=WITHOUT_SNAPSHOTS, adapters=True),
+    # One model of both logs.
+    "joint": TransferSetting(natural_rows=True),
+}
+DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
+
+
+def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:
+    """The variants of CPM that a deployment's transfer settings are bound to, and the paper's in any case."""
+    bound = {TRANSFER_SETTINGS[variant].cpm for variant in variants}
+    return (DEFAULT_VARIANT, WITHOUT_SNAPSHOTS) if WITHOUT_SNAPSHOTS in bound else (DEFAULT_VARIANT,)

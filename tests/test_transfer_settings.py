@@ -1,0 +1,222 @@
+"""Every transfer setting through the tasks on a tiny lake: what it starts from, what stays frozen, what it reads."""
+
+import json
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lake_fixture import World, make_lake, publish_staged
+from safetensors.torch import load_file
+
+import training.tasks.actr
+from contracts.locations import Locations
+from contracts.releases import MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from contracts.settings import SETTINGS_FILE
+from contracts.transfer import TRANSFER_SETTINGS, cpm_variants
+from publishing.audit import audit
+from publishing.parents import missing_inputs
+from training.data.mapping import IdMapping
+from training.data.vectors import read_vectors
+from training.engine.loop import train
+from training.models.ctr import batch_norm_names
+from training.recipes import quick
+from training.tasks.actr import AD_ONLY, _Days, open_model, plan_variant, run_actr, start_model
+from training.tasks.cpm import run_cpm
+from training.tasks.session import Session
+from training.tasks.tpm import run_tpm
+
+MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
+WEEKS = [date(2026, 1, day) for day in (7, 9)]
+DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # starts; continues; a new CPM
+BOUND = [name for name, setting in TRANSFER_SETTINGS.items() if setting.cpm]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A deployment with every setting, over two weeks' CPMs."""
+    home = tmp_path_factory.mktemp("home")
+    deployment = replace(make_lake(home, World()), variants=tuple(TRANSFER_SETTINGS))
+    (home / SETTINGS_FILE).write_text(deployment.to_toml())
+
+    def session():
+        return Session.open(home, quick(), torch.device("cpu"))  # a session reads the lake as it was when it began
+
+    cpms, actrs = {}, {}
+    for month in MONTHS:
+        run_tpm(session(), month)
+        publish_staged(home, "tpm", month)
+    for week in WEEKS:
+        cpms[week] = {run.release.variant: run for run in run_cpm(session(), week)}
+        publish_staged(home, "cpm", week)
+    for day in DAYS:
+        actrs[day] = {run.release.variant: run for run in run_actr(session(), day)}
+        publish_staged(home, "actr", day)
+    return session(), cpms, actrs
+
+
+def _start(session, day, name):
+    """A setting's model before its first step, and after which plan."""
+    plan = plan_variant(session, day, name)
+    return plan, start_model(session, plan, _Days(session)(plan.days, plan.natural_days).trainable()).model
+
+
+def _trained(run):
+    return load_file(run.folder / MODEL_FILE)
+
+
+def _ids(run, field="item_id"):
+    return pq.read_table(run.folder / MAPPING_FILE, filters=[("field", "==", field), ("row", ">", 0)])["id"].to_pylist()
+
+
+def test_each_setting_is_bound_to_the_cpm_that_it_names(chain):
+    _, cpms, actrs = chain
+    assert cpm_variants(["none", "tpm+cpm"]) == ("default",)
+    for day, week in zip(DAYS, (WEEKS[0], WEEKS[0], WEEKS[1]), strict=True):
+        assert list(actrs[day]) == list(TRANSFER_SETTINGS)
+        for name, run in actrs[day].items():
+            bound = run.release.parents.get(f"pretrained/cpm/{week}")
+            variant = TRANSFER_SETTINGS[name].cpm
+            assert bound == (cpms[week][variant].release.release_id if variant else None)
+
+
+def test_a_cpm_without_snapshots_reads_none_and_publishes_no_merged_table(chain):
+    session, cpms, _ = chain
+    for runs in cpms.values():
+        run = runs["without_snapshots"]
+        assert all(check.passed for check in audit(session.locations, session.deployment, run.folder))
+        assert run.release.parents == {} and run.release.absent_parents == ()
+        assert not [name for name in _trained(run) if name.startswith("transfer.")]
+        assert all(len(vectors.ids) == 0 for vectors in read_vectors(run.folder / VECTORS_FILE, run.release.dims).values())
+        assert len(read_vectors(runs["default"].folder / VECTORS_FILE, runs["default"].release.dims)["item"].ids) > 0
+
+
+def test_all_settings_score_the_same_rows_and_differ(chain):
+    _, _, actrs = chain
+    tables = {name: pq.read_table(run.folder / PREDICTIONS_FILE) for name, run in actrs[DAYS[2]].items()}
+    rows = {tuple(table["event_id"].to_pylist()) for table in tables.values()}
+    assert len(rows) == 1 and len(rows.pop()) == 80
+    assert len({tuple(table["score"].to_pylist()) for table in tables.values()}) == len(TRANSFER_SETTINGS)
+
+
+def test_settings_bound_to_a_cpm_start_again_with_a_new_one_and_the_others_go_on(chain):
+    session, _, actrs = chain
+    for name in TRANSFER_SETTINGS:
+        plans = [plan_variant(session, day, name).restart for day in DAYS]
+        assert plans == [True, False, name in BOUND]
+        ad_days = {key for key in actrs[DAYS[2]][name].release.inputs if key.startswith("ad_samples")}
+        assert len(ad_days) == (3 if name in BOUND else 1)
+
+
+def test_what_each_setting_takes_from_its_cpm(chain):
+    """I9 for every setting: tensors of the source, fresh ones, and batch norm."""
+    session, _, _ = chain
+    for name in BOUND:
+        setting = TRANSFER_SETTINGS[name]
+        plan, model = _start(session, DAYS[2], name)
+        source = _trained(plan.cpm)
+        norms = batch_norm_names(model)
+        taken = {key for key, tensor in model.state_dict().items() if key in source
+                 and torch.equal(tensor[:len(source[key])] if key.startswith("embeddings.") else tensor, source[key])}
+        tables = {f"embeddings.{feature}.weight" for feature in model.embeddings.names if feature not in AD_ONLY}
+        dense = {key for key in source if not key.startswith(("embeddings.", "transfer.")) and key not in norms}
+        squares = {f"embeddings.{feature}.square" for feature in model.embeddings.names}
+        assert not taken & squares, "Adagrad's sums start fresh"
+        expected = {"fresh": set(), "embeddings": tables, "all": tables | dense}[setting.initial]
+        assert taken - norms == expected, name
+        changed = {key for key in norms if key in source and not torch.equal(source[key], _initial_norm(key, source[key]))}
+        assert changed, "the source's batch norm has moved, or this would show nothing"
+        assert (changed <= taken) == setting.keeps_batch_norm, name
+        assert setting.merged_table == hasattr(model.transfer, "_index"), name
+
+
+def _initial_norm(key, tensor):
+    return torch.ones_like(tensor) if key.endswith(("weight", "running_var")) else torch.zeros_like(tensor)
+
+
+def test_frozen_tables_stay_those_of_the_cpm_and_get_no_new_rows(chain):
+    _, cpms, actrs = chain
+    for day, week in zip(DAYS, (WEEKS[0], WEEKS[0], WEEKS[1]), strict=True):
+        cpm, run = cpms[week]["without_snapshots"], actrs[day]["frozen_embeddings"]
+        source, trained = _trained(cpm), _trained(run)
+        for feature in ("user_id", "item_id", "category_id"):
+            assert torch.equal(source[f"embeddings.{feature}.weight"], trained[f"embeddings.{feature}.weight"])
+            assert _ids(run, feature) == _ids(cpm, feature)
+        for feature in AD_ONLY:
+            assert trained[f"embeddings.{feature}.square"][1:].min() > 0, "ad-only tables learn"
+        moved = _trained(actrs[day]["cpm"])
+        assert not torch.equal(moved["embeddings.item_id.weight"][:len(source["embeddings.item_id.weight"])],
+                               source["embeddings.item_id.weight"]), "without freezing the same tables move"
+
+
+def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
+    session, cpms, actrs = chain
+    run, cpm = actrs[DAYS[1]]["adapters"], cpms[WEEKS[0]]["without_snapshots"]
+    assert not [key for key in _trained(run) if "source" in key], "the source is the CPM's, and stays there"
+    scorer, rows = open_model(session, run, cpm), _Days(session)([DAYS[1]])
+    every = torch.arange(len(rows))
+    assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(quick().actr.body.hidden)
+
+    own = IdMapping.load(cpm.folder / MAPPING_FILE, scorer.model._source[0].model.embeddings.names)
+    turned = IdMapping({name: replace(field, ids=field.ids[::-1], last_day=field.last_day[::-1]) for name, field in own.fields.items()})
+    source = training.tasks.actr._source(session, cpm, turned)
+
+    def batch(mapping):
+        encoding = replace(scorer.encoding, mapping=mapping)
+        return encoding.encode(rows).batch(every)
+
+    by_own_rows = source.model.mlp[:3](source.model.interactions(batch(own)))
+    assert torch.allclose(source.hidden(batch(turned))[0], by_own_rows, atol=1e-6)
+    assert not torch.allclose(source.model.mlp[:3](source.model.interactions(batch(turned))), by_own_rows, atol=1e-3), "rows differ"
+
+
+def test_the_source_of_adapters_does_not_learn(chain):
+    session, _, _ = chain
+    plan, model = _start(session, DAYS[2], "adapters")
+    before = {key: tensor.clone() for key, tensor in model._source[0].model.state_dict().items()}
+    rows = _Days(session)(plan.days).trainable()
+    scorer = start_model(session, plan, rows)
+    train(scorer.model, scorer.encode(session, rows), quick().actr.restart, seed=1, description="test")
+    after = scorer.model._source[0].model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not torch.equal(model.state_dict()["adapters.0.value.weight"], scorer.model.state_dict()["adapters.0.value.weight"])
+
+
+def test_joint_training_reads_the_natural_log_too(chain):
+    session, _, actrs = chain
+    lineage = session.deployment.lineage
+    natural = [{key.split("=")[1] for key in actrs[day]["joint"].release.inputs if key.startswith("natural_samples")} for day in DAYS]
+    assert natural[0] == {str(day) for day in lineage.natural_training_days(date(2026, 1, 10))} and len(natural[0]) == 3
+    assert natural[1:] == [{str(DAYS[1])}, {str(DAYS[2])}]
+    plan = plan_variant(session, DAYS[1], "joint")
+    rows = _Days(session)(plan.days, plan.natural_days)
+    of_ads = np.asarray(rows.features["campaign_id"]) >= 0
+    assert (~of_ads).sum() == World().natural_per_day and of_ads.sum() == World().ad_per_day
+    figures = pq.read_table(actrs[DAYS[1]]["joint"].folder / "metrics.parquet").to_pylist()
+    metrics = {(m["metric"], m["split"]): m["row_cnt"] for m in figures}
+    assert metrics["train_loss", "train"] == (~rows.held_out).sum()
+    assert metrics["auc", "held_out"] == (rows.held_out & of_ads).sum(), "it is judged on ads alone"
+
+
+def test_a_day_waits_for_every_cpm_that_its_settings_are_bound_to(chain):
+    session, _, _ = chain
+    missing = missing_inputs(session.reader, session.deployment, "actr", date(2026, 1, 13))
+    assert [text.split(" of ")[0] for text in missing if "cpm" in text.split(":")[0] and "pretrained" in text] == [
+        "the pretrained cpm", "the pretrained cpm (without_snapshots)"]
+
+
+def test_snapshots_of_all_rows_may_be_those_of_the_merged_table(chain):
+    """The ablation of the snapshots by the row's day: another release, from the merged table's months alone."""
+    session, cpms, _ = chain
+    recipe = replace(session.recipe, cpm=replace(session.recipe.cpm, snapshots_by_day=False))
+    staged = Locations(session.locations.home).staged("cpm", WEEKS[1])
+    before = staged.read_text()
+    run = next(run for run in run_cpm(replace(session, recipe=recipe), WEEKS[1]) if run.release.variant == "default")
+    staged.write_text(before)
+    months = session.deployment.lineage.snapshots_of_day(WEEKS[1])
+    assert set(run.release.parents) == {f"snapshot/tpm/{month}" for month in months if month}
+    assert run.release.release_id != cpms[WEEKS[1]]["default"].release.release_id
+    assert json.loads(before)["runs"], "the fixture's own stays staged"
+    assert Release.read(run.folder).recipe["snapshots_by_day"] is False
