@@ -97,7 +97,7 @@ class TpmRecipe:
     """The tiny pre-training model: embeddings and a shallow MLP."""
 
     hidden: tuple[int, ...] = (64, 32)
-    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=0.05)
+    train: Phase = Phase(epochs=5, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=1.0)
     admission: Admission = Admission()
     seed: int = 1
 
@@ -116,7 +116,7 @@ class CpmRecipe:
     """
 
     body: Body = field(default_factory=Body)
-    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=0.05)
+    train: Phase = Phase(epochs=2, batch_size=1024, learning_rate=1e-3, embedding_learning_rate=0.1)
     admission: Admission = Admission()
     snapshots_by_day: bool = True
     seed: int = 2
