@@ -64,6 +64,18 @@ class Locations:
         return self.reports / table / f"{day}.html"
 
     @property
+    def model_reports(self) -> Path:
+        return self.reports / "models"
+
+    def model_report(self, first: date, last: date) -> Path:
+        """The report of what ad models scored on the days `first` .. `last`."""
+        return self.model_reports / f"{first}_{last}.html"
+
+    def tensorboard(self, kind: str, variant: str, release_id: str) -> Path:
+        """Event files of one release's training, where they were asked for."""
+        return self.home / "tensorboard" / kind / variant / release_id
+
+    @property
     def locks(self) -> Path:
         return self.home / "locks"
 

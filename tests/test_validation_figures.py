@@ -13,6 +13,7 @@ import pytest
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.tables import TABLES, owner_key
+from pages.files import write_atomically
 from validation.distributions import (
     BUCKETS,
     PLACES,
@@ -29,7 +30,7 @@ from validation.found import found_of
 from validation.suites import derive_suite
 from validation.thresholds import Thresholds
 from validation.trailing import known_before, week_before
-from validation.verdict import Verdict, sidecar_path, write_atomically
+from validation.verdict import Verdict, sidecar_path
 
 DAY = date(2026, 1, 20)
 START = date(2026, 1, 1)

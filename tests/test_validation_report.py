@@ -17,10 +17,11 @@ from contracts.errors import EXIT_BAD_INPUT, EXIT_PARENT_MISSING, BadInput, Qual
 from contracts.locations import Locations
 from contracts.masking import LONGEST_SHOWN, shown
 from contracts.tables import TABLES
-from validation import cli, markup
+from pages import markup
+from pages.pictures import nice_ticks, sparkline, strip
+from validation import cli
 from validation.figures import DayFigures
 from validation.index import render_index, write_index
-from validation.pictures import nice_ticks, sparkline, strip
 from validation.quarantine import ROWS_SHOWN, finder, read_quarantined
 from validation.report import render_report, write_report
 from validation.results import refuse_failed, result_rows
@@ -318,3 +319,15 @@ def test_a_day_that_passed_is_not_accepted(tmp_path: Path) -> None:
     arguments = cli._parser().parse_args(["accept", "--table", "natural_log", "--ds", str(DAY), "--reason", "r"])
     with pytest.raises(BadInput, match="nothing to accept"):
         arguments.command(Locations(tmp_path), arguments)
+
+
+def test_the_index_leads_to_the_model_reports(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    for first, last in ((1, 3), (2, 9), (4, 9)):
+        path = locations.model_report(date(2026, 1, first), date(2026, 1, last))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a report")
+    for text in (write_index(locations).read_text(), render_index([make_verdict()], ["2026-01-01_2026-01-03"])):
+        assert 'href="models/2026-01-01_2026-01-03.html">2026-01-01 .. 2026-01-03<' in text
+    assert re.findall(r'href="models/([^"]+)\.html"', write_index(locations).read_text()) == [
+        "2026-01-04_2026-01-09", "2026-01-02_2026-01-09", "2026-01-01_2026-01-03"]

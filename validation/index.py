@@ -10,8 +10,9 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.tables import TABLES, VALIDATED_TABLES
 from lake import locks
-from validation import markup
-from validation.verdict import Status, Verdict, all_verdicts, figures_on, range_name, speaking, status_on, write_atomically
+from pages import markup
+from pages.files import write_atomically
+from validation.verdict import Status, Verdict, all_verdicts, figures_on, range_name, speaking, status_on
 
 Cells = dict[tuple[date, str], Verdict]
 
@@ -20,6 +21,26 @@ NO_SIGN = "·"
 GRAVITY: tuple[Status, ...] = ("fail", "warn", "accepted", "pass")
 MEANINGS: dict[Status, str] = {
     "pass": "every check held", "warn": "a warning", "fail": "a check that stops the day failed", "accepted": "failed, and accepted"}
+STYLE = """.months { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 26px; align-items: start; }
+.calendar { table-layout: fixed; border-collapse: separate; border-spacing: 3px; }
+.calendar caption { text-align: left; font-weight: 600; padding: 0 0 4px 3px; }
+.calendar th { padding: 0; text-align: center; border: 0; font-size: 12px; }
+.calendar td { border: 1px solid var(--line); border-radius: 6px; padding: 2px 3px 4px; height: 52px; }
+.calendar td.none { border-color: transparent; }
+.calendar td.pass, .calendar td.warn, .calendar td.fail, .calendar td.accepted { border-color: currentColor; }
+.date { display: block; font-size: 12px; font-variant-numeric: tabular-nums; line-height: 1.4; }
+.none .date { color: var(--soft); }
+.marks { display: grid; grid-template-columns: repeat(2, 1fr); gap: 2px; }
+.mark { display: block; border-radius: 4px; text-align: center; font-size: 12px; font-weight: 700; line-height: 18px; min-height: 18px;
+  text-decoration: none; background: var(--paper); }
+a.mark:hover { outline: 2px solid currentColor; }
+.mark.absent { background: transparent; color: var(--soft); }
+.legend { display: flex; flex-wrap: wrap; gap: 14px 34px; align-items: flex-start; }
+.legend ul { list-style: none; margin: 0; padding: 0; }
+.legend li { display: flex; gap: 8px; align-items: center; margin: 3px 0; font-size: 13.5px; }
+.legend .mark { width: 26px; border: 1px solid currentColor; }
+.legend li.pass, .legend li.warn, .legend li.fail, .legend li.accepted { background: transparent; }
+"""
 WEEKDAYS = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
@@ -32,17 +53,19 @@ def write_index(locations: Locations) -> Path:
     with locks.hold([locations.locks / "reports_index.lock"]):
         others = [name for name in TABLES if name not in VALIDATED_TABLES and (locations.reports / name).is_dir()]
         verdicts = list(all_verdicts(locations, [*VALIDATED_TABLES, *others]))
-        write_atomically(index_path(locations), render_index(verdicts))
+        model_reports = [path.stem for path in locations.model_reports.glob("*.html") if not path.name.startswith(".")]
+        write_atomically(index_path(locations), render_index(verdicts, model_reports))
     return index_path(locations)
 
 
-def render_index(verdicts: Iterable[Verdict]) -> str:
-    """The page."""
+def render_index(verdicts: Iterable[Verdict], model_reports: Sequence[str] = ()) -> str:
+    """The page; `model_reports` are the names of those that there are, `<first day>_<last day>`."""
     known = list(verdicts)
     cells = speaking(known)
+    models = _models(model_reports)
     if not cells:
         return markup.page("Data quality", "<header><h1>Data quality</h1><p>Nothing has been judged yet: "
-                                         "<code>tributary validation run --ds DAY</code></p></header>")
+                                         f"<code>tributary validation run --ds DAY</code></p></header>\n{models}")
     newest = {(verdict.last_day, verdict.table): verdict for verdict in sorted(known, key=lambda verdict: verdict.run_ts)}
     days = sorted({day for day, _ in cells}, reverse=True)
     present = {table for _, table in cells}
@@ -54,8 +77,15 @@ def render_index(verdicts: Iterable[Verdict]) -> str:
     months = sorted({day.replace(day=1) for day in days}, reverse=True)
     grids = "\n".join(_month(first, tables, cells, newest) for first in months)
     return markup.page("Data quality", "\n".join([
-        header, markup.section("Newest day of each table", _newest_days(tables, cells, newest)),
-        markup.section("Calendar", f'{_legend(tables)}<div class="months">\n{grids}\n</div>')]))
+        header, markup.section("Newest day of each table", _newest_days(tables, cells, newest)), models,
+        markup.section("Calendar", f'{_legend(tables)}<div class="months">\n{grids}\n</div>')]), style=STYLE)
+
+
+def _models(reports: Sequence[str]) -> str:
+    """Links to the reports of ad models, those of the newest days first."""
+    newest_first = sorted(reports, key=lambda name: name.split("_")[::-1], reverse=True)
+    links = [f'<li><a href="models/{markup.text(name)}.html">{markup.text(name.replace("_", " .. "))}</a></li>' for name in newest_first]
+    return markup.section("Ad models: what they scored", f"<ul>{''.join(links)}</ul>") if links else ""
 
 
 def _newest_days(tables: Sequence[str], cells: Cells, newest: Cells) -> str:

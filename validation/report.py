@@ -10,13 +10,14 @@ from typing import Literal
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.tables import TABLES
-from validation import markup, pictures
+from pages import markup, pictures
+from pages.files import write_atomically
+from pages.pictures import nice_ticks
 from validation.figures import DayFigures
 from validation.found import figure_text
-from validation.pictures import nice_ticks
 from validation.quarantine import Quarantined, read_quarantined
 from validation.suites import log_of
-from validation.verdict import Result, Verdict, figures_on, history_of, keep_wider, report_path, sidecar_path, state_on, write_atomically
+from validation.verdict import Result, Verdict, figures_on, history_of, keep_wider, report_path, sidecar_path, state_on
 
 DAYS_PICTURED = 30
 SEVERITIES = {"fail": "stops the day", "warn": "warns"}

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
+from pages.pictures import State
 from validation.figures import DayFigures
 from validation.suites import Severity
 
-State = Literal["pass", "warn", "fail"]
 Status = Literal["pass", "warn", "fail", "accepted"]
 LATER_FILES = 31
 FORMAT = 1  # of the JSON file; raised when an older one can no longer be read
@@ -253,11 +253,3 @@ def _state(verdict: Verdict, result: Result, day: date) -> State:
         return "pass" if result.success else result.severity
     inside = (result.low is None or value >= result.low) and (result.high is None or value <= result.high)
     return "pass" if inside else result.severity
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from math import ceil, log10
 from typing import Literal
 
-from validation.markup import text
-from validation.verdict import State
+from pages.markup import text
 
+State = Literal["pass", "warn", "fail"]
 WIDTH, HEIGHT = 380, 160
 LEFT, RIGHT, TOP, BOTTOM = 54, 8, 10, 22
 SPARK_WIDTH, SPARK_HEIGHT, SPARK_MARGIN = 124, 28, 4

@@ -1,7 +1,7 @@
 """Pieces of a self-contained HTML page: escaped text, tables, sections. No script, no address outside.
 
 Pages show log content, which is hostile: everything goes through `text`, and the page's policy forbids scripts and any
-request. Colours are variables, so that light and dark differ in them alone; the pictures (`validation.pictures`) use the same.
+request. Colours are variables, so that light and dark differ in them alone; the pictures (`pages.pictures`) use the same.
 """
 
 from __future__ import annotations
@@ -62,25 +62,6 @@ svg .trace { fill: none; stroke: var(--bar); stroke-width: 1.6; stroke-linejoin:
 svg .past { fill: var(--bar); } svg .now { fill: var(--accent); }
 svg .held { fill: var(--pass); } svg .warned { fill: var(--warn); } svg .broke { fill: var(--fail); }
 svg.spark { display: block; width: 124px; height: 28px; }
-.months { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 26px; align-items: start; }
-.calendar { table-layout: fixed; border-collapse: separate; border-spacing: 3px; }
-.calendar caption { text-align: left; font-weight: 600; padding: 0 0 4px 3px; }
-.calendar th { padding: 0; text-align: center; border: 0; font-size: 12px; }
-.calendar td { border: 1px solid var(--line); border-radius: 6px; padding: 2px 3px 4px; height: 52px; }
-.calendar td.none { border-color: transparent; }
-.calendar td.pass, .calendar td.warn, .calendar td.fail, .calendar td.accepted { border-color: currentColor; }
-.date { display: block; font-size: 12px; font-variant-numeric: tabular-nums; line-height: 1.4; }
-.none .date { color: var(--soft); }
-.marks { display: grid; grid-template-columns: repeat(2, 1fr); gap: 2px; }
-.mark { display: block; border-radius: 4px; text-align: center; font-size: 12px; font-weight: 700; line-height: 18px; min-height: 18px;
-  text-decoration: none; background: var(--paper); }
-a.mark:hover { outline: 2px solid currentColor; }
-.mark.absent { background: transparent; color: var(--soft); }
-.legend { display: flex; flex-wrap: wrap; gap: 14px 34px; align-items: flex-start; }
-.legend ul { list-style: none; margin: 0; padding: 0; }
-.legend li { display: flex; gap: 8px; align-items: center; margin: 3px 0; font-size: 13.5px; }
-.legend .mark { width: 26px; border: 1px solid currentColor; }
-.legend li.pass, .legend li.warn, .legend li.fail, .legend li.accepted { background: transparent; }
 @media (max-width: 680px) {
   main { padding: 16px 10px 40px; } section { padding: 12px 10px; }
   .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
@@ -99,13 +80,13 @@ def text(value: object) -> str:
     return escape("".join(char if char.isprintable() else printable(char) for char in str(value)), quote=True)
 
 
-def page(title: str, body: str) -> str:
-    """A whole page; `title` is escaped here, `body` is HTML."""
+def page(title: str, body: str, *, style: str = "") -> str:
+    """A whole page; `title` is escaped here, `body` is HTML, `style` are the page's own rules after the common ones."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{text(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages, and small SVG pictures in them. Standard library only."""
