@@ -94,6 +94,12 @@ class LakeReader:
         rows = self.read("activations", where={"kind": kind, "variant": variant, "period": period}).to_pylist()
         return self.releases().get(rows[0]["release_id"]) if rows else None
 
+    def active_releases(self, kind: str) -> dict[tuple[str, date], dict[str, Any]]:
+        """The releases of a kind that serve, by variant and period."""
+        releases = self.releases()
+        rows = self.read("activations", where={"kind": kind}).to_pylist()
+        return {(row["variant"], row["period"]): releases[row["release_id"]] for row in rows if row["release_id"] in releases}
+
     def current(self, kind: str, variant: str) -> dict[str, Any] | None:
         """The release of the newest active period, or None."""
         rows = self.read("activations", where={"kind": kind, "variant": variant}).to_pylist()

@@ -81,7 +81,7 @@ def sparkline(values: Sequence[float | None], states: Sequence[State | None], *,
 
     marks = [f'<line class="bound" x1="0" x2="{SPARK_WIDTH}" y1="{y(bound):.1f}" y2="{y(bound):.1f}"/>'
              for bound in dict.fromkeys((low, high)) if bound is not None and bottom <= bound <= top]
-    for run in _runs(values):
+    for run in runs(values):
         marks.append(f'<polyline class="trace" points="{" ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in run)}"/>')
         if len(run) == 1 and run[0][0] < len(values) - 1:
             marks.append(f'<circle class="past" cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}" r="1.6"/>')
@@ -126,7 +126,7 @@ def _scale(known: Sequence[float], low: float | None, high: float | None) -> tup
     return (bottom, top) if top > bottom else (bottom - span / 2, top + span / 2)
 
 
-def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+def runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     """Consecutive days that have a value."""
     runs: list[list[tuple[int, float]]] = [[]]
     for i, value in enumerate(values):

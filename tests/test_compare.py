@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def scored(rng: np.random.Generator, *, ours: float, base: float, users: int = 3
     clicks = (rng.random(users * rows) < 1 / (1 + np.exp(-2 * logit))).astype(np.int64)
     noisy = {name: strength * logit + rng.normal(size=users * rows) for name, strength in (("tpm+cpm", ours), ("none", base))}
     days = np.full(users * rows, np.datetime64("2026-01-01"))
-    return Scored(days=days, user_ids=np.repeat(np.arange(users), rows), clicks=clicks, scores=noisy)
+    return Scored(days=days, event_ids=np.arange(users * rows), user_ids=np.repeat(np.arange(users), rows), clicks=clicks, scores=noisy)
 
 
 def test_a_better_variant_is_above_zero() -> None:
@@ -44,7 +46,7 @@ def test_the_difference_is_that_of_the_gaucs() -> None:
 
 def test_no_user_with_both_labels_is_no_figure() -> None:
     rows = scored(np.random.default_rng(4), ours=1.0, base=1.0)
-    only_clicks = Scored(days=rows.days, user_ids=rows.user_ids, clicks=np.ones_like(rows.clicks), scores=rows.scores)
+    only_clicks = replace(rows, clicks=np.ones_like(rows.clicks))
     assert difference(only_clicks, "tpm+cpm") is None
     assert only_clicks.gauc("none") is None
     assert only_clicks.num_judged == 0

@@ -1,18 +1,22 @@
-"""`tributary training`: one command per kind of model, and a comparison of what they scored."""
+"""`tributary training`: one command per kind of model, and a comparison and a report of what they scored."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from contracts.commands import add_days, add_home, day, days_of, deployment_of
 from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
+
+FORGETTING_DAYS = 14
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
     options = _parser().parse_args(argv)
-    return _compare(options) if options.command == "compare" else _train(options)
+    return {"compare": _compare, "report": _report}.get(options.command, _train)(options)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -45,6 +49,28 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from pages.files import write_atomically
+    from training.engine.loop import choose_device
+    from training.report.gather import gather
+    from training.report.page import render, verdicts
+    from training.tasks.session import Session
+
+    locations, _ = deployment_of(options)
+    days = days_of(options)
+    session = Session.open(locations.home, recipe("default"), choose_device(options.device), threads=options.threads)
+    found = gather(session, days, forgetting_days=options.forgetting_days)
+    path = (options.out or locations.model_report(days[0], days[-1])).resolve()
+    write_atomically(path, render(found))
+    for line in verdicts(found) or ["nothing to compare; the report says what is missing"]:
+        print(line)
+    print(f"report: {path.as_uri()}")
+    if options.out is None:
+        index = f"tributary validation index --home {shlex.quote(str(locations.home))}"
+        print(f"next: open it in a browser; `{index}` links it from the calendar of all reports")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
@@ -63,9 +89,22 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--period", required=True, type=day, help=f"first day of the {what}, YYYY-MM-DD")
     actr.add_argument("--ds", required=True, type=day, help="the day, YYYY-MM-DD")
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
-    add_home(compare)
-    add_days(compare)
+    report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
+    for command in (compare, report):
+        add_home(command)
+        add_days(command)
+    report.add_argument("--out", type=Path, help="the HTML file (default: reports/models/FROM_TO.html in the deployment's folder)")
+    report.add_argument("--forgetting-days", type=_count, default=FORGETTING_DAYS, metavar="N",
+                        help="let the models of the last N days score older days; 0 leaves it out (default: %(default)s)")
+    report.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to score (default: cuda if there is one)")
+    report.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, found {text!r}")
+    return int(text)
 
 
 def _threads(text: str) -> int:

@@ -1,7 +1,7 @@
 """The days that ad models have scored, side by side: transfer, no transfer, and the truth where a simulator knows it.
 
 Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken on all scored
-days together, its interval by a bootstrap over users (2,000 draws, 95 %).
+days together, its interval by a bootstrap over users (`training.intervals`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from contracts.settings import Deployment
 from contracts.tables import VALIDATED_TABLES, owner_key
 from contracts.transfer import NO_TRANSFER
 from lake.reader import LakeReader
+from training.intervals import Estimate, ratios
 from training.metrics import auc, gauc, grouped_auc
 
-DRAWS = 2000
-SEED = 7
 TRUTH = "truth"
 
 
@@ -35,20 +34,25 @@ class Scored:
 
     Attributes:
         days: N, datetime64[D].
+        event_ids: N.
         user_ids: N.
         clicks: N, 0 or 1.
         scores: by variant, N each; `truth` is the simulator's probability.
     """
 
     days: NDArray[np.datetime64]
+    event_ids: NDArray[np.int64]
     user_ids: NDArray[np.int64]
     clicks: NDArray[np.int64]
     scores: dict[str, NDArray[np.float64]]
 
     def on(self, day: date) -> Scored:
         """The rows of one day."""
-        mask = self.days == np.datetime64(day)
-        return Scored(days=self.days[mask], user_ids=self.user_ids[mask], clicks=self.clicks[mask],
+        return self.select(self.days == np.datetime64(day))
+
+    def select(self, mask: NDArray[np.bool_]) -> Scored:
+        """The rows of a mask."""
+        return Scored(days=self.days[mask], event_ids=self.event_ids[mask], user_ids=self.user_ids[mask], clicks=self.clicks[mask],
                       scores={name: scores[mask] for name, scores in self.scores.items()})
 
     def auc(self, name: str) -> float | None:
@@ -67,35 +71,38 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(Estimate):
     """GAUC of a variant minus GAUC without transfer, with its 95 % interval over users."""
 
     variant: str
-    value: float
-    low: float
-    high: float
 
     def __str__(self) -> str:
-        verdict = "above zero" if self.low > 0 else "below zero" if self.high < 0 else "not distinguishable from zero"
-        return f"{self.variant} - {NO_TRANSFER}: {self.value:+.4f} GAUC, 95 % interval {self.low:+.4f} .. {self.high:+.4f}: {verdict}"
+        interval = "" if self.low is None else f", 95 % interval {self.low:+.4f} .. {self.high:+.4f}"
+        return f"{self.variant} - {NO_TRANSFER}: {self.value:+.4f} GAUC{interval}: {self.verdict}"
 
 
 def read_scored(locations: Locations, reader: LakeReader, deployment: Deployment, days: Sequence[date]) -> Scored:
     """Predictions of the active releases of these days; a row counts if every variant scored it."""
-    parts = []
+    parts, active = [], reader.active_releases("actr")
     for variant in deployment.variants:
-        releases = [release["release_id"] for day in days if (release := reader.active("actr", variant, day)) is not None]
+        releases = [active[variant, day]["release_id"] for day in days if (variant, day) in active]
         rows = reader.read("predictions", columns=["ds", "event_id", "user_id", "click", "score"],
                            where={"ds": list(days), "release_id": releases})
         parts.append(rows.rename_columns(["ds", "event_id", "user_id", "click", variant]))
     joined = parts[0]
     for rows in parts[1:]:
         joined = joined.join(rows.select(["ds", "event_id", rows.column_names[-1]]), ["ds", "event_id"], join_type="inner")
-    joined = _with_truth(locations, joined, days) if len(joined) else joined
+    return joined_scores(locations, joined, deployment.variants, days)
+
+
+def joined_scores(locations: Locations, rows: pa.Table, variants: Sequence[str], days: Sequence[date]) -> Scored:
+    """Rows of these days (ds, event_id, user_id, click, a column of scores a variant), with the truth where a simulator knows it."""
+    joined = _with_truth(locations, rows, days) if len(rows) else rows
     joined = joined.sort_by([("ds", "ascending"), ("event_id", "ascending")])
-    names = [name for name in (*deployment.variants, TRUTH) if name in joined.column_names]
-    return Scored(days=joined["ds"].to_numpy().astype("datetime64[D]"), user_ids=joined["user_id"].to_numpy(),
-                  clicks=joined["click"].to_numpy().astype(np.int64), scores={name: joined[name].to_numpy() for name in names})
+    names = [name for name in (*variants, TRUTH) if name in joined.column_names]
+    return Scored(days=joined["ds"].to_numpy().astype("datetime64[D]"), event_ids=joined["event_id"].to_numpy(),
+                  user_ids=joined["user_id"].to_numpy(), clicks=joined["click"].to_numpy().astype(np.int64),
+                  scores={name: joined[name].to_numpy() for name in names})
 
 
 def difference(scored: Scored, variant: str) -> Difference | None:
@@ -108,11 +115,9 @@ def difference(scored: Scored, variant: str) -> Difference | None:
     known = ~np.isnan(ours)
     if not known.any():
         return None
-    gain, weight = (ours - base)[known], counts[known].astype(np.float64)
-    draws = np.random.default_rng(SEED).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), size=DRAWS)
-    drawn = (draws @ (gain * weight)) / (draws @ weight)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Difference(variant=variant, value=float(np.average(gain, weights=weight)), low=float(low), high=float(high))
+    weight = counts[known].astype(np.float64)
+    found = ratios({variant: (ours - base)[known] * weight}, weight)[variant]
+    return Difference(variant=variant, value=found.value, low=found.low, high=found.high)
 
 
 def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -> str:

@@ -63,17 +63,24 @@ def gauc(scores: Scores, clicks: Labels, user_ids: Labels, *, weighted: bool = T
 
 def logloss(scores: Scores, clicks: Labels) -> float | None:
     """Mean negative log-likelihood; None of no rows."""
-    if len(scores) == 0:
-        return None
+    return float(np.mean(row_losses(scores, clicks))) if len(scores) else None
+
+
+def row_losses(scores: Scores, clicks: Labels) -> Scores:
+    """Negative log-likelihood of each row, N."""
     clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return float(-np.mean(np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))))
+    return -np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))
 
 
 def calibration(scores: Scores, clicks: Labels, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
     """Rows in order of score, cut into bins of equal count: (mean score, click rate, rows) of each, at most `bins` x 3."""
+    return np.array([(scores[part].mean(), clicks[part].mean(), len(part)) for part in equal_bins(scores, bins)]).reshape(-1, 3)
+
+
+def equal_bins(scores: Scores, bins: int = CALIBRATION_BINS) -> list[NDArray[np.intp]]:
+    """Rows in order of score, cut into at most `bins` bins of equal count."""
     order = np.argsort(scores, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return np.array([(scores[part].mean(), clicks[part].mean(), len(part)) for part in parts]).reshape(-1, 3)
+    return [part for part in np.array_split(order, bins) if len(part)]
 
 
 def ece(scores: Scores, clicks: Labels) -> float | None:

@@ -231,6 +231,12 @@ def open_model(session: Session, run: Run, cpm: Run | None) -> Scorer:
     return scorer
 
 
+def open_released(session: Session, run: Run) -> Scorer:
+    """A finished A-CTR, with the CPM that its release names."""
+    bound = _bound_cpm(run)
+    return open_model(session, run, session.release(bound) if bound else None)
+
+
 def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None) -> Scorer:
     """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
