@@ -370,3 +370,53 @@ def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
         again = other / folder.relative_to(home)
         assert (again / MODEL_FILE).read_bytes() == (before / MODEL_FILE).read_bytes()
         assert Release.read(again).metrics == {}
+
+
+def _scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_looks_on_and_changes_nothing(chain, tmp_path):
+    pytest.importorskip("tensorboard")
+    home, runs = chain
+    copy = tmp_path / "copy"
+    shutil.copytree(home, copy)
+    (run,) = runs["tpm", MONTHS[1]]
+    shutil.rmtree(copy / run.relative_to(home))
+    _go(copy, "tpm", MONTHS[1], "--tensorboard")
+    assert _content(copy / run.relative_to(home)) == _content(run)  # to the bit
+    release = Release.read(run)
+    found = _scalars(Locations(copy).tensorboard("tpm", "default", release.release_id))
+    recipe, days = quick().tpm.train, World().deployment().lineage.period("tpm", MONTHS[1]).days()
+    rows = pc.sum(pc.invert(_rows(home, "natural_samples", days, "held_out")["held_out"])).as_py()
+    assert found["train/logloss"][-1][0] == -(-rows // recipe.batch_size) * recipe.epochs
+    assert found["train/logloss"][-1][1] == pytest.approx(release.metrics["train_loss"], rel=1e-5)  # few steps: one mean of all
+    assert found["train/samples_per_second"][-1][1] > 0
+    assert {name: found[f"figures/{name}"][0][1] for name in release.metrics} == pytest.approx(dict(release.metrics), rel=1e-6)
+    assert {found[f"figures/{name}"][0][2] for name in release.metrics} == {1767484800.0}  # midnight of 2026-01-04
+    assert not (home / "tensorboard").exists()
+
+
+def test_tensorboard_that_is_not_there_is_said_before_training(chain, monkeypatch):
+    home, _ = chain
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(BadInput, match=r"--tensorboard: package: expected tensorboard, found .*Install the extra"):
+        _go(home, "tpm", MONTHS[1], "--tensorboard")
+
+
+def test_a_board_has_the_mean_of_every_twenty_steps_and_of_the_rest(tmp_path):
+    pytest.importorskip("tensorboard")
+    from training.engine.board import Board
+
+    losses, sizes = np.arange(45.0), np.r_[np.full(44, 4), 2]
+    with Board(tmp_path) as board:
+        for step in range(45):
+            board(step + 1, {"logloss": torch.tensor(losses[step])}, int(sizes[step]))
+    expected = [np.average(losses[part], weights=sizes[part]) for part in (slice(0, 20), slice(20, 40), slice(40, 45))]
+    found = _scalars(tmp_path)["train/logloss"]
+    assert [step for step, _, _ in found] == [20, 40, 45]
+    assert [value for _, value, _ in found] == pytest.approx(expected, rel=1e-6)

@@ -25,7 +25,7 @@ def _train(options: argparse.Namespace) -> int:
 
     locations, _ = deployment_of(options)
     session = Session.open(locations.home, recipe(options.recipe), choose_device(options.device), threads=options.threads,
-                           checkpoint_seconds=options.checkpoint_seconds)
+                           checkpoint_seconds=options.checkpoint_seconds, tensorboard=options.tensorboard)
     if options.command == "tpm":
         from training.tasks.tpm import run_tpm
 
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--threads", default=1, type=_threads, help="CPU threads; results differ in the last digits (default: 1)")
     common.add_argument("--checkpoint-seconds", default=CHECKPOINT_SECONDS, type=float,
                         help="how often the state is kept, from which a killed run goes on (default: %(default)g)")
+    common.add_argument("--tensorboard", action="store_true", help="write losses, speed and figures under tensorboard/ in the deployment's "
+                        "folder; look at them with `tensorboard --logdir` (needs the extra tensorboard)")
     parser = argparse.ArgumentParser(prog="tributary training", description="Train a period's models and stage their files for publishing.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     tpm = commands.add_parser("tpm", parents=[common], help="tiny pre-training model of one closed month")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from contracts.errors import BadInput, TributaryError
 from lake.progress import progress
 from training.data.batches import Batch, EncodedSamples, in_order, shuffled
+from training.engine.board import Observer
 from training.engine.checkpoint import Checkpoint, Position
 from training.engine.optimizer import Adam
 from training.engine.prefetch import prefetched
@@ -85,7 +86,8 @@ def generator_of(*parts: object) -> np.random.Generator:
 
 
 def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str,
-          checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None) -> Fitted:
+          checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None,
+          observe: Observer | None = None) -> Fitted:
     """Trains a model in place.
 
     Args:
@@ -96,6 +98,7 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
         description: of the progress bar.
         checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
         after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
+        observe: called after each step, with its number over all epochs, its losses and its rows; it only looks.
 
     Raises:
         TributaryError: the weights are no longer finite.
@@ -109,7 +112,7 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
             if epoch > position.epoch:
                 position = Position(epoch=epoch)
             model.train()
-            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar)
+            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar, observe)
             after_epoch()
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
@@ -120,13 +123,16 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
 
 
 def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, position: Position,
-                 checkpoint: Checkpoint | None, bar: Any) -> None:
+                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None) -> None:
     sums = {name: torch.tensor(value, dtype=torch.float64, device=samples.label_N.device) for name, value in position.losses.items()}
     for batch in prefetched(samples.batch, order[position.step:]):
-        for name, value in _train_step(model, batch, optimizer).items():
+        losses = _train_step(model, batch, optimizer)
+        for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * len(batch.label_B)
         position.step += 1
         bar.update(len(batch.label_B))
+        if observe:
+            observe(position.epoch * len(order) + position.step, losses, len(batch.label_B))
         if checkpoint and checkpoint.due():
             position.losses = {name: float(value) for name, value in sums.items()}
             checkpoint.save(model, optimizer, position)

@@ -183,8 +183,10 @@ def _train(session: Session, plan: Plan, days: _Days) -> Run:
     scorer = start_model(session, plan, rows)
     encoded = scorer.encode(session, rows)
     phase = session.recipe.actr.restart if plan.restart else session.recipe.actr.daily
-    fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
-                   description=f"actr {plan.release.period} {plan.release.variant}", checkpoint=session.checkpoint(plan.release))
+    with session.observed(plan.release) as observe:
+        fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
+                       description=f"actr {plan.release.period} {plan.release.variant}", checkpoint=session.checkpoint(plan.release),
+                       observe=observe)
     if plan.restart:
         fill_batch_norm(scorer.model, encoded)
     held_out = samples.select(samples.held_out)

@@ -146,8 +146,9 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=rate_prior(recipe.body), transfer=transfer.index,
                         first_day=first_day)
     encoded = encoding.encode(rows, session.device)
-    fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
-                   description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release))
+    with session.observed(release) as observe:
+        fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
+                       description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release), observe=observe)
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)

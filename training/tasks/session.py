@@ -24,6 +24,7 @@ from contracts.tables import owner_key
 from lake.locks import hold
 from lake.reader import LakeReader
 from training.data.samples import Samples
+from training.engine.board import Board, Observer, require_tensorboard, write_figures
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import Fitted, prepare_process, score
 from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage
@@ -46,13 +47,16 @@ class Session:
     device: torch.device
     threads: int = 1
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    tensorboard: bool = False
 
     @classmethod
     def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1,
-             checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Session:
+             checkpoint_seconds: float = CHECKPOINT_SECONDS, tensorboard: bool = False) -> Session:
+        if tensorboard:
+            require_tensorboard()  # before hours of training, not after
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
-                   threads=threads, checkpoint_seconds=checkpoint_seconds)
+                   threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
 
     def period(self, kind: str, start: date) -> Period:
         """The period to train.
@@ -122,12 +126,25 @@ class Session:
         """Where the training of a release keeps its state in the middle."""
         return Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
 
+    @contextmanager
+    def observed(self, release: Release) -> Iterator[Observer | None]:
+        """What looks at a release's training, step by step; None where TensorBoard was not asked for."""
+        if not self.tensorboard:
+            yield None
+            return
+        with Board(self.locations.tensorboard(release.kind, release.variant, release.release_id)) as board:
+            yield board
+
     def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
         """Stages the runs and prints their figures, what was written and what comes next."""
         path = stage(self.locations, kind, period.start, runs)
         _print_metrics(runs)
         for run in runs:
             print(f"wrote {run.folder.relative_to(self.locations.home)}")
+            if self.tensorboard:
+                events = self.locations.tensorboard(kind, run.release.variant, run.release.release_id)
+                write_figures(events, run.release.metrics, run.release.period)
+                print(f"wrote {events.relative_to(self.locations.home)}")
         print(f"wrote {path.relative_to(self.locations.home)}")
         print(f"next: tributary publishing audit --kind {kind} --period {period.start}", flush=True)
 

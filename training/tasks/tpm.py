@@ -66,8 +66,9 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
     if predecessor:
         load_weights(model, read_weights(predecessor.folder / MODEL_FILE), carried=carried)
     encoding = Encoding(mapping=mapping, transfer={})
-    fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
-                   description=f"tpm {release.period}", checkpoint=session.checkpoint(release))
+    with session.observed(release) as observe:
+        fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
+                       description=f"tpm {release.period}", checkpoint=session.checkpoint(release), observe=observe)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
