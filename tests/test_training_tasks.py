@@ -408,15 +408,15 @@ def test_tensorboard_that_is_not_there_is_said_before_training(chain, monkeypatc
         _go(home, "tpm", MONTHS[1], "--tensorboard")
 
 
-def test_a_board_has_the_mean_of_every_twenty_steps_and_of_the_rest(tmp_path):
+def test_a_board_has_the_mean_of_every_fifty_steps_and_of_the_rest(tmp_path):
     pytest.importorskip("tensorboard")
     from training.engine.board import Board
 
-    losses, sizes = np.arange(45.0), np.r_[np.full(44, 4), 2]
+    losses, sizes = np.arange(105.0), np.r_[np.full(104, 4), 2]
     with Board(tmp_path) as board:
-        for step in range(45):
+        for step in range(105):
             board(step + 1, {"logloss": torch.tensor(losses[step])}, int(sizes[step]))
-    expected = [np.average(losses[part], weights=sizes[part]) for part in (slice(0, 20), slice(20, 40), slice(40, 45))]
+    expected = [np.average(losses[part], weights=sizes[part]) for part in (slice(0, 50), slice(50, 100), slice(100, 105))]
     found = _scalars(tmp_path)["train/logloss"]
-    assert [step for step, _, _ in found] == [20, 40, 45]
+    assert [step for step, _, _ in found] == [50, 100, 105]
     assert [value for _, value, _ in found] == pytest.approx(expected, rel=1e-6)

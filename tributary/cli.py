@@ -39,6 +39,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "cpm": "the model of the last month, with the snapshots of three",
         "actr": "the ad model: score a day with the model of the day before, then train on it",
         "compare": "scored days side by side: rows, quality, GAUC with and without transfer",
+        "report": "the same as a page: days, slices, calibration, forgetting, drift, with intervals",
     }),
     "validation": ("quality checks and their reports", {
         "run": "judge tables of a day; exit 3 if a check that stops the day failed",

@@ -102,7 +102,10 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     with stages.stage(f"Airflow backfill {plan.backfilled[0]} .. {plan.backfilled[-1]}"):
         backfill(AirflowApi.of(home), plan)
     print()
-    command("training", "compare", "--from", str(plan.backfilled[0]), "--to", str(plan.backfilled[-1]))
+    scored = ("--from", str(plan.backfilled[0]), "--to", str(plan.backfilled[-1]))
+    command("training", "compare", *scored)
+    command("training", "report", *scored)
+    command("validation", "index")  # links the report
     stages.print_table()
 
 
@@ -278,4 +281,6 @@ def _say_addresses(home: Path) -> None:
     for line in stack.info(home).lines():
         print(f"  {line}")
     print(f"  quality reports  {(locations.reports / 'index.html').as_uri()}")
+    for report in sorted(locations.model_reports.glob("*.html")):
+        print(f"  model report     {report.as_uri()}")
     print(f"next: tributary --home {home} publishing neighbours --item 1, or end it: tributary down --home {home}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from contracts.errors import BadInput
 
-EVERY_STEPS = 20
+EVERY_STEPS = 50
 
 Observer = Callable[[int, Mapping[str, Tensor], int], None]
 """Called after each step with its number, its losses and its rows."""
