@@ -261,7 +261,7 @@ def test_the_page_shows_the_figures(found: Gathered) -> None:
     for name in found.variants:
         weighted, plain = gauc_by_hand(found.scored, name)
         scores, clicks = found.scored.scores[name], found.scored.clicks
-        assert table.loc[name, "GAUC"] == f"{weighted:.4f}" and table.loc[name, "GAUC, users alike"] == f"{plain:.4f}"
+        assert table.loc[name, "GAUC"] == f"{weighted:.4f}" and table.loc[name, "GAUC, plain mean"] == f"{plain:.4f}"
         assert table.loc[name, "LogLoss"] == f"{-np.mean(np.log(np.where(clicks == 1, scores, 1 - scores))):.4f}"
         assert table.loc[name, "Predicted / observed"] == f"{scores.sum() / clicks.sum():.3f}"
     gain = gauc_by_hand(found.scored, "tpm+cpm")[0] - gauc_by_hand(found.scored, "none")[0]

@@ -89,14 +89,14 @@ def _header(found: Gathered) -> str:
                 "two days in a row, and make this report again.</p>")
     return (f'<header>\n<p><a href="../index.html">All reports</a></p>\n<h1>Ad models, {markup.text(_period(found))}</h1>\n'
             f'<p class="soft">Source of the logs: {markup.text(found.source)}. Each day was scored by the models of the day before, '
-            f"before any model saw it; all settings on the same rows.</p>\n{body}\n</header>")
+            f"before any ad model was trained on it; all settings on the same rows.</p>\n{body}\n</header>")
 
 
 def _settings(found: Gathered) -> str:
     scored = found.scored
     plain, weighted, losses = gauc_of(scored, weighted=False), gauc_of(scored), logloss_of(scored)
     loss_gains = logloss_of(scored, minus=NO_TRANSFER) if NO_TRANSFER in found.variants else {}
-    head = ["Setting", "GAUC", "GAUC, users alike", "AUC", "LogLoss", "ECE", "Predicted / observed"]
+    head = ["Setting", "GAUC", "GAUC, plain mean", "AUC", "LogLoss", "ECE", "Predicted / observed"]
     compared = bool(loss_gains)
     rows, gains = [], []
     for name in _shown(found):
