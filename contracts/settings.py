@@ -190,3 +190,26 @@ def spark_memory() -> str:
 def folder_python(folder: str) -> str | None:
     """The interpreter that runs a folder's commands, from TRIBUTARY_PYTHON_<FOLDER>; None means the one that runs now."""
     return os.environ.get(f"TRIBUTARY_PYTHON_{folder.upper()}") or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchedProcess:
+    """One of the processes that `torchrun` started.
+
+    Attributes:
+        rank, count: which of how many.
+        local_rank, local_count: the same on this machine.
+    """
+
+    rank: int
+    count: int
+    local_rank: int
+    local_count: int
+
+
+def launched_process() -> LaunchedProcess | None:
+    """What `torchrun` says of this process (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); None if it was not started by it."""
+    names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return LaunchedProcess(**{name: int(os.environ[variable]) for name, variable in names.items()})

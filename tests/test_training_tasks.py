@@ -75,9 +75,9 @@ _batches: list[tuple[int, float]] = []
 
 
 def _noting(step):
-    def noted(model, batch, optimizer):
+    def noted(model, batch, *more):
         _batches.append((len(batch.label_B), float(batch.label_B.sum())))
-        return step(model, batch, optimizer)
+        return step(model, batch, *more)
     return noted
 
 

@@ -6,9 +6,14 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts.commands import add_days, add_home, day, days_of, deployment_of
+from contracts.errors import BadInput
 from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
+
+if TYPE_CHECKING:
+    from training.tasks.session import Session
 
 FORGETTING_DAYS = 14
 
@@ -20,12 +25,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from training.engine.loop import choose_device
+    from training import processes
+    from training.engine.loop import Compute, choose_device
     from training.tasks.session import Session
 
     locations, _ = deployment_of(options)
-    session = Session.open(locations.home, recipe(options.recipe), choose_device(options.device), threads=options.threads,
-                           checkpoint_seconds=options.checkpoint_seconds, tensorboard=options.tensorboard)
+    kind = choose_device(options.device)
+    if kind.type == "cpu" and (options.bf16 or options.compile):
+        raise BadInput("--bf16" if options.bf16 else "--compile", "device", expected="cuda", found="cpu",
+                       hint="They are for GPUs: on a CPU the network is native code.")
+    with processes.joined(kind) as device:
+        session = Session.open(locations.home, recipe(options.recipe), device, threads=options.threads,
+                               checkpoint_seconds=options.checkpoint_seconds,
+                               tensorboard=options.tensorboard,
+                               compute=Compute(bf16=options.bf16, compiled=options.compile))
+        _train_model(options, session)
+    return 0
+
+
+def _train_model(options: argparse.Namespace, session: Session) -> None:
     if options.command == "tpm":
         from training.tasks.tpm import run_tpm
 
@@ -38,7 +56,6 @@ def _train(options: argparse.Namespace) -> int:
         from training.tasks.actr import run_actr
 
         run_actr(session, options.ds)
-    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -82,7 +99,13 @@ def _parser() -> argparse.ArgumentParser:
                         help="how often the state is kept, from which a killed run goes on (default: %(default)g)")
     common.add_argument("--tensorboard", action="store_true", help="write losses, speed and figures under tensorboard/ in the deployment's "
                         "folder; look at them with `tensorboard --logdir` (needs the extra tensorboard)")
-    parser = argparse.ArgumentParser(prog="tributary training", description="Train a period's models and stage their files for publishing.")
+    common.add_argument("--bf16", action="store_true", help="on a GPU: products in bfloat16; results differ")
+    common.add_argument("--compile", action="store_true",
+                        help="on a GPU: torch.compile, which takes its seconds; results differ in the last digits")
+    parser = argparse.ArgumentParser(
+        prog="tributary training", description="Train a period's models and stage their files for publishing.",
+        epilog="By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
+               "-m training cpm --period ...")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     tpm = commands.add_parser("tpm", parents=[common], help="tiny pre-training model of one closed month")
     cpm = commands.add_parser("cpm", parents=[common], help="complete pre-training model of one closed week")

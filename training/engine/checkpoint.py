@@ -14,12 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training import processes
 from training.engine.optimizer import Adam
+from training.modules.embedding import write_back
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes all persistent tensors of a model."""
-    save_file({name: _apart(tensor) for name, tensor in model.state_dict().items()}, path)
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Writes all persistent tensors of a model: its `state_dict`, which several processes must ask for together."""
+    save_file({name: _apart(tensor) for name, tensor in state.items()}, path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -56,33 +58,39 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to write."""
-        return time.monotonic() - self._last >= self._every_seconds
+        """Whether it is time to write; of several processes the first one's clock counts."""
+        return processes.agreed(time.monotonic() - self._last >= self._every_seconds)
 
     def save(self, model: nn.Module, optimizer: Adam, position: Position) -> None:
         """Writes the state."""
+        self._last = time.monotonic()
+        state = _state(model, optimizer)
+        if not processes.is_first():
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}")
-        tensors = {name: _apart(tensor) for name, tensor in _state(model, optimizer).items()}
+        tensors = {name: _apart(tensor) for name, tensor in state.items()}
         where = {"epoch": position.epoch, "step": position.step, "losses": {n: v.hex() for n, v in position.losses.items()}}
         save_file(tensors, temporary, metadata={"position": json.dumps(where)})
         temporary.replace(self._path)
-        self._last = time.monotonic()
 
     @torch.no_grad()
     def load(self, model: nn.Module, optimizer: Adam) -> Position:
         """Takes up the state, if there is one; else the beginning, and nothing is changed."""
-        if not self._path.is_file():
+        if not processes.agreed(self._path.is_file()):
             return Position()
+        state = _state(model, optimizer)
         with safe_open(self._path, framework="pt") as file:
             where = json.loads(file.metadata()["position"])
-            for name, tensor in _state(model, optimizer).items():
+            for name, tensor in state.items():
                 tensor.copy_(file.get_tensor(name))
+        write_back(model, {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")})
         return Position(epoch=where["epoch"], step=where["step"], losses={n: float.fromhex(v) for n, v in where["losses"].items()})
 
     def clear(self) -> None:
         """The training is over."""
-        self._path.unlink(missing_ok=True)
+        if processes.is_first():
+            self._path.unlink(missing_ok=True)
 
 
 def _state(model: nn.Module, optimizer: Adam) -> Mapping[str, Tensor]:

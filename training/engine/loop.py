@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from contracts.errors import BadInput, TributaryError
 from lake.progress import progress
+from training import processes
 from training.data.batches import Batch, EncodedSamples, in_order, shuffled
 from training.engine.board import Observer
 from training.engine.checkpoint import Checkpoint, Position
 from training.engine.optimizer import Adam
 from training.engine.prefetch import prefetched
-from training.modules.embedding import FbgemmTable, Table
+from training.modules.embedding import FbgemmTable, IdEmbeddings, Table
+from training.modules.sharded import ShardedTable
 from training.recipes import Phase
 
 SCORING_BATCH = 8192
@@ -47,6 +49,19 @@ class Fitted:
 
     row_cnt: int
     losses: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How the network of a step is computed; for GPUs. Weights, tables, losses and scoring stay in float32.
+
+    Attributes:
+        bf16: products in bfloat16, by torch's autocast.
+        compiled: by `torch.compile`, all parts of the model but the embedding tables.
+    """
+
+    bf16: bool = False
+    compiled: bool = False
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,10 +100,13 @@ def generator_of(*parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
 
 
+_AS_WRITTEN = Compute()
+
+
 def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str,
           checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None,
-          observe: Observer | None = None) -> Fitted:
-    """Trains a model in place.
+          observe: Observer | None = None, compute: Compute = _AS_WRITTEN) -> Fitted:
+    """Trains a model in place; several processes share each batch, and take the steps that one would take.
 
     Args:
         model: a `Trainable` module.
@@ -99,11 +117,14 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
         checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
         after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
         observe: called after each step, with its number over all epochs, its losses and its rows; it only looks.
+        compute: precision and compilation.
 
     Raises:
         TributaryError: the weights are no longer finite.
     """
     optimizer = _optimizer(model, phase)
+    if compute.compiled:
+        _compile(model)
     position = checkpoint.load(model, optimizer) if checkpoint else Position()
     done = _done(samples, phase, position)
     with progress(total=len(samples) * phase.epochs, description=description, unit="sample", initial=done) as bar:
@@ -112,9 +133,9 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
             if epoch > position.epoch:
                 position = Position(epoch=epoch)
             model.train()
-            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar, observe)
+            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar, observe, compute)
             after_epoch()
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+    if not processes.agreed(_is_finite(model)):
         raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
     if checkpoint:
         checkpoint.clear()
@@ -123,33 +144,61 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
 
 
 def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, position: Position,
-                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None) -> None:
-    sums = {name: torch.tensor(value, dtype=torch.float64, device=samples.label_N.device) for name, value in position.losses.items()}
-    for batch in prefetched(samples.batch, order[position.step:]):
-        losses = _train_step(model, batch, optimizer)
+                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None, compute: Compute) -> None:
+    sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.label_N.device)
+            for name, value in position.losses.items()}
+    parts = [processes.part_of(index) for index in order[position.step:]]
+    for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
+        losses = _train_step(model, batch, optimizer, part.weight, compute.bf16)
         for name, value in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * len(batch.label_B)
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
+        rows = len(order[position.step])
+        bar.update(rows)
         position.step += 1
-        bar.update(len(batch.label_B))
         if observe:
-            observe(position.epoch * len(order) + position.step, losses, len(batch.label_B))
+            observe(position.epoch * len(order) + position.step, losses, rows)
         if checkpoint and checkpoint.due():
-            position.losses = {name: float(value) for name, value in sums.items()}
+            position.losses = _of_all(sums)
             checkpoint.save(model, optimizer, position)
-    position.losses = {name: float(value) for name, value in sums.items()}
+    position.losses = _of_all(sums)
 
 
-def _train_step(model: Any, batch: Batch, optimizer: Adam) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = model.loss(model(batch), batch)
+def _train_step(model: Any, batch: Batch, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
+    losses: dict[str, Tensor] = model.loss(_forward_in_bf16(model, batch) if bf16 else model(batch), batch)
     optimizer.zero_grad()
-    torch.stack(list(losses.values())).sum().backward()
+    total = torch.stack(list(losses.values())).sum()
+    (total if weight == 1.0 else total * weight).backward()
     optimizer.step()
     return {name: value.detach() for name, value in losses.items()}
 
 
+def _forward_in_bf16(model: Any, batch: Batch) -> Tensor:
+    with torch.autocast(batch.label_B.device.type, torch.bfloat16):
+        outputs: Tensor = model(batch)
+    return outputs.float()
+
+
+def _compile(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, IdEmbeddings):  # look-ups cannot be compiled, wherever they are called
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
+    for part in model.children():
+        if not isinstance(part, IdEmbeddings):
+            part.compile(dynamic=True)
+
+
+def _of_all(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(processes.summed(value)) for name, value in sums.items()}
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Of several processes the first alone sees the tables' values."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values() if tensor.device.type != "meta")
+
+
 def _optimizer(model: nn.Module, phase: Phase) -> Adam:
     for module in model.modules():
-        if isinstance(module, Table | FbgemmTable):
+        if isinstance(module, Table | FbgemmTable | ShardedTable):
             module.learning_rate = phase.embedding_learning_rate
     return Adam(model.parameters(), phase.learning_rate)
 
@@ -171,14 +220,17 @@ def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
         norm.momentum = None  # a plain mean over the batches
     model.train()
     for index in shuffled(samples, SCORING_BATCH, generator_of("batch-norm"), in_time_order=False):
-        model(samples.batch(index))
+        model(samples.batch(processes.part_of(index).index))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 @torch.no_grad()
 def score(model: Any, samples: EncodedSamples) -> NDArray[np.float64]:
-    """Click probability of each row, N."""
+    """Click probability of each row, N; of several processes, each scores its share and all get the whole."""
     model.eval()
-    parts = [torch.sigmoid(model(samples.batch(index))) for index in in_order(len(samples), SCORING_BATCH, samples.label_N.device)]
-    return torch.cat(parts).double().cpu().numpy() if parts else np.zeros(0)
+    scores_N = torch.zeros(len(samples), dtype=torch.float64, device=samples.label_N.device)
+    for index in in_order(len(samples), SCORING_BATCH, samples.label_N.device):
+        part = processes.part_of(index)
+        scores_N[part.index] = torch.sigmoid(model(samples.batch(part.index))).double() * part.share
+    return processes.summed(scores_N).cpu().numpy()

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from training import processes
+
 _BETA_1, _BETA_2 = 0.9, 0.999
 _EPSILON = 1e-8
 
@@ -41,7 +43,8 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves every parameter that has a gradient."""
+        """Moves every parameter that has a gradient, by its mean over the processes."""
+        processes.average_gradients(self._parameters)
         self._steps += 1
         steps = int(self._steps)
         root_of_bias, rate = (1 - _BETA_2**steps) ** 0.5, self._learning_rate / (1 - _BETA_1**steps)

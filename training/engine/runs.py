@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.releases import MANIFEST, METRICS_FILE, Release, sha256_of
+from training import processes
 
 PREDICTIONS_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("score", pa.float64()), ("click", pa.int32()),
                                 ("scored_by", pa.string()), ("ds", pa.date32())])
@@ -95,7 +96,7 @@ def finished(locations: Locations, release: Release) -> Run | None:
 
 
 def write_run(locations: Locations, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]) -> Run:
-    """Writes a run folder.
+    """Writes a run folder; of several processes the first does, and the others wait for it.
 
     Args:
         locations: of the deployment.
@@ -104,6 +105,12 @@ def write_run(locations: Locations, release: Release, metrics: Sequence[Metric],
         fill: writes the model's files into a folder and returns the widths of the vectors.
     """
     folder = locations.run_of(release.kind, release.period, release.variant, release.release_id)
+    run = _write_run(folder, release, metrics, fill) if processes.is_first() else None
+    processes.wait()
+    return run or open_run(folder)
+
+
+def _write_run(folder: Path, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]) -> Run:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in folder.parent.glob(f".{release.release_id}.*"):
         shutil.rmtree(left_behind)

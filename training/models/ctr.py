@@ -19,7 +19,7 @@ from torch.nn import functional
 from training.data.batches import Batch
 from training.data.histories import HISTORY_FEATURES
 from training.modules.attention import TargetAttention
-from training.modules.embedding import IdEmbeddings, table_tensors
+from training.modules.embedding import IdEmbeddings, table_tensors, write_back
 from training.modules.interaction import Cross, batch_norm_mlp
 from training.modules.transfer import TransferSource
 from training.recipes import Body
@@ -147,3 +147,4 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: fro
             if target.shape != values.shape:
                 raise ValueError(f"{name}: expected shape {tuple(target.shape)}, found {tuple(values.shape)}")
             target.copy_(values)
+        write_back(model, own)

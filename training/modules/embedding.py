@@ -3,7 +3,8 @@
 Tables are updated inside the backward pass by row-wise Adagrad, so that a step costs the rows that it touches, whatever the
 table's size. The kernels are FBGEMM's table-batched embeddings on a GPU, and native ones on a CPU (`training/native`), where
 FBGEMM's take longer (docs/adr/0008); where neither can be had, a twin in plain torch gives equal results. All features of one
-width lie in one table, end to end, so that a step is one look-up and one update for each width.
+width lie in one table, end to end, so that a step is one look-up and one update for each width. Where several processes train,
+their rows lie in all of them (`training/modules/sharded.py`).
 
 Row-wise Adagrad (as in DLRM, arXiv 1906.00091, section 3, and FBGEMM): with g the sum of a row's gradients in a step,
 `square += mean(g^2); row -= rate * g / (sqrt(square) + 1e-8)`.
@@ -22,7 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from training import native
+from training import native, processes
+from training.modules.sharded import ShardedTable
 
 Kernel = Literal["native", "fbgemm", "torch"]
 
@@ -210,18 +212,18 @@ class IdEmbeddings(nn.Module):
         with torch.no_grad():
             for name in self.names:
                 fresh = torch.randn(self._rows[name] - 1, self._dims[name], generator=seeded(seed, name))
-                self.weight(name)[1:].copy_(fresh.mul_(_INITIAL_STD))
+                self._keep(name, fresh.mul_(_INITIAL_STD))
 
     def columns(self, name: str) -> slice:
         """Columns of a feature in the result of `forward`."""
         return self._columns[name]
 
     def weight(self, name: str) -> Tensor:
-        """A feature's rows, V x D; changing it changes the table."""
+        """A feature's rows, V x D. In one process changing it changes the table; of several, the first alone gets values (`state_dict`)."""
         return self._of(name, "weight")
 
     def square(self, name: str) -> Tensor:
-        """Adagrad's sums of squares of a feature's rows, V."""
+        """Adagrad's sums of squares of a feature's rows, V; see `weight`."""
         return self._of(name, "square")
 
     def row_cnt(self, name: str) -> int:
@@ -270,14 +272,42 @@ class IdEmbeddings(nn.Module):
         return vectors.split([len(part) for part in flat])
 
     def _of(self, name: str, what: str) -> Tensor:
-        values: Tensor = getattr(self.tables[str(self._dims[name])], what)
+        table = self.tables[str(self._dims[name])]
+        if isinstance(table, ShardedTable):
+            return table.read(what, self._starts[name], self._rows[name])
+        values: Tensor = getattr(table, what)
         return values[self._starts[name]:self._starts[name] + self._rows[name]]
+
+    def _keep(self, name: str, fresh: Tensor) -> None:
+        """Fresh rows of a feature, all but the shared one."""
+        table = self.tables[str(self._dims[name])]
+        if isinstance(table, ShardedTable):
+            table.keep("weight", self._starts[name] + 1, fresh)
+        else:
+            self.weight(name)[1:].copy_(fresh)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """By feature, whatever lies in one table with what: a checkpoint outlives the layout."""
         for name in self.names:
             destination[f"{prefix}{name}.weight"] = self.weight(name)
             destination[f"{prefix}{name}.square"] = self.square(name)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
+        """Of several processes the first one's values are taken, whatever the others have."""
+        for name in self.names:
+            table = self.tables[str(self._dims[name])]
+            for what in ("weight", "square"):
+                values = state_dict[f"{prefix}{name}.{what}"]
+                if isinstance(table, ShardedTable):
+                    table.write(what, self._starts[name], values)
+                else:
+                    self._of(name, what).copy_(values)
+
+
+def write_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Hands changed tensors of a model's `state_dict` back to it: those of tables that lie in several processes are copies."""
+    if processes.count() > 1:
+        model.load_state_dict(state)
 
 
 def table_tensors(name: str) -> frozenset[str]:
@@ -286,6 +316,8 @@ def table_tensors(name: str) -> frozenset[str]:
 
 
 def _table(rows: int, width: int, device: torch.device, kernel: Kernel | None) -> Any:
+    if processes.count() > 1:
+        return ShardedTable(rows, width, device, EPSILON)
     if kernel is None:  # by what was measured: docs/adr/0008
         quick_here = device.type == "cpu" and native.library("row_wise_adagrad") is not None
         kernel = "native" if quick_here else "fbgemm" if width % 4 == 0 and _has_fbgemm() else "torch"

@@ -7,7 +7,7 @@ predecessor with the newest day alone. One that is bound to none starts on the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from contracts.errors import BadInput
 from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
@@ -186,14 +187,16 @@ def _train(session: Session, plan: Plan, days: _Days) -> Run:
     with session.observed(plan.release) as observe:
         fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
                        description=f"actr {plan.release.period} {plan.release.variant}", checkpoint=session.checkpoint(plan.release),
-                       observe=observe)
+                       observe=observe, compute=session.compute)
     if plan.restart:
         fill_batch_norm(scorer.model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", scorer.model, held_out, scorer.encode(session, held_out))
     metrics += [] if scores is None else figures("next_day", newest, scores)
-    return write_run(session.locations, plan.release, metrics, lambda folder: _fill(folder, plan, scorer, newest, scores))
+    state = scorer.model.state_dict()
+    return write_run(session.locations, plan.release, metrics,
+                     lambda folder: _fill(folder, plan, state, scorer.encoding.mapping, newest, scores))
 
 
 def _score_newest(session: Session, plan: Plan, newest: Samples) -> np.ndarray | None:
@@ -285,13 +288,13 @@ def _check_body(source: Run | None, body: Body) -> None:
                        hint="Train the chain of models with the same --recipe.")
 
 
-def _fill(folder: Path, plan: Plan, scorer: Scorer, newest: Samples, scores: np.ndarray | None) -> dict[str, int]:
-    save_weights(scorer.model, folder / MODEL_FILE)
-    mapping = scorer.encoding.mapping
+def _fill(folder: Path, plan: Plan, state: Mapping[str, Tensor], mapping: IdMapping, newest: Samples,
+          scores: np.ndarray | None) -> dict[str, int]:
+    save_weights(state, folder / MODEL_FILE)
     mapping.save(folder / MAPPING_FILE)
     predictions: dict[str, Any] = {}
     if scores is not None and plan.predecessor is not None:
         predictions = {"event_id": newest.event_id, "user_id": newest.user_id, "score": scores, "click": newest.click.astype(np.int32),
                        "scored_by": [plan.predecessor.release.release_id] * len(newest), "ds": [plan.release.period] * len(newest)}
     write_predictions(folder / PREDICTIONS_FILE, predictions)
-    return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, scorer.model.embeddings))
+    return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))

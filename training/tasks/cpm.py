@@ -148,14 +148,16 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     encoded = encoding.encode(rows, session.device)
     with session.observed(release) as observe:
         fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release), observe=observe)
+                       description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release), observe=observe,
+                       compute=session.compute)
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+    state = model.state_dict()
 
     def fill(folder: Path) -> dict[str, int]:
-        save_weights(model, folder / MODEL_FILE)
+        save_weights(state, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
         merged = aggregated.merge(plan.merged) if aggregated and plan else {e: EntityVectors.none(d) for e, d in TRANSFER_DIMS.items()}
         return write_vectors(folder / VECTORS_FILE, merged)

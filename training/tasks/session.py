@@ -23,16 +23,18 @@ from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.locks import hold
 from lake.reader import LakeReader
+from training import processes
 from training.data.samples import Samples
 from training.engine.board import Board, Observer, require_tensorboard, write_figures
 from training.engine.checkpoint import Checkpoint
-from training.engine.loop import Fitted, prepare_process, score
+from training.engine.loop import Compute, Fitted, prepare_process, score
 from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage
 from training.metrics import evaluate
 from training.recipes import CHECKPOINT_SECONDS, Recipe
 from training.slices import slices
 
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
+_AS_WRITTEN = Compute()
 _MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
 
 
@@ -48,15 +50,16 @@ class Session:
     threads: int = 1
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     tensorboard: bool = False
+    compute: Compute = _AS_WRITTEN
 
     @classmethod
-    def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1,
-             checkpoint_seconds: float = CHECKPOINT_SECONDS, tensorboard: bool = False) -> Session:
+    def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1, checkpoint_seconds: float = CHECKPOINT_SECONDS,
+             tensorboard: bool = False, compute: Compute = _AS_WRITTEN) -> Session:
         if tensorboard:
             require_tensorboard()  # before hours of training, not after
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
-                   threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard)
+                   threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard, compute=compute)
 
     def period(self, kind: str, start: date) -> Period:
         """The period to train.
@@ -70,8 +73,10 @@ class Session:
 
     @contextmanager
     def training(self, kind: str, period: Period) -> Iterator[None]:
-        """Holds the lock of the period's training, with torch made deterministic."""
-        with hold([self.locations.locks / "training" / kind / f"{period.start}.lock"]):
+        """Holds the lock of the period's training, with torch made deterministic; of several processes the first holds it for all."""
+        locks = [self.locations.locks / "training" / kind / f"{period.start}.lock"]
+        with hold(locks if processes.is_first() else []):
+            processes.wait()
             prepare_process(self.threads)
             yield
 
@@ -128,15 +133,17 @@ class Session:
 
     @contextmanager
     def observed(self, release: Release) -> Iterator[Observer | None]:
-        """What looks at a release's training, step by step; None where TensorBoard was not asked for."""
-        if not self.tensorboard:
+        """What looks at a release's training, step by step; None where TensorBoard was not asked for; the first process does."""
+        if not self.tensorboard or not processes.is_first():
             yield None
             return
         with Board(self.locations.tensorboard(release.kind, release.variant, release.release_id)) as board:
             yield board
 
     def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
-        """Stages the runs and prints their figures, what was written and what comes next."""
+        """Stages the runs and prints their figures, what was written and what comes next; the first process does."""
+        if not processes.is_first():
+            return
         path = stage(self.locations, kind, period.start, runs)
         _print_metrics(runs)
         for run in runs:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from contracts.errors import BadInput
 from contracts.features import TPM, features_of
@@ -68,25 +70,27 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
     encoding = Encoding(mapping=mapping, transfer={})
     with session.observed(release) as observe:
         fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"tpm {release.period}", checkpoint=session.checkpoint(release), observe=observe)
+                       description=f"tpm {release.period}", checkpoint=session.checkpoint(release), observe=observe,
+                       compute=session.compute)
     held_out = samples.select(samples.held_out)
     metrics = train_metrics(fitted)
     metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+    state = model.state_dict()
 
     def fill(folder: Path) -> dict[str, int]:
-        save_weights(model, folder / MODEL_FILE)
+        save_weights(state, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
-        return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, model.embeddings))
+        return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))
 
     return write_run(session.locations, release, metrics, fill)
 
 
-def own_vectors(mapping: IdMapping, embeddings: IdEmbeddings) -> dict[Entity, EntityVectors]:
+def own_vectors(mapping: IdMapping, state: Mapping[str, Tensor]) -> dict[Entity, EntityVectors]:
     """A model's own user and item embeddings, by raw id."""
     vectors: dict[Entity, EntityVectors] = {}
     for entity in VECTOR_ENTITIES:
         ids = mapping.fields[ID_COLUMN[entity]].ids
         order = np.argsort(ids, kind="stable")
-        weight = embeddings.weight(ID_COLUMN[entity]).cpu().numpy()
+        weight = state[f"embeddings.{ID_COLUMN[entity]}.weight"].cpu().numpy()
         vectors[entity] = EntityVectors(ids=ids[order], vectors=weight[1:][order])
     return vectors

@@ -1,0 +1,134 @@
+"""A table that lies in all processes, sharded by TorchRec: for tables that outgrow one device.
+
+TorchRec sends each look-up to the process that holds the row and the vector back, and updates rows in the backward pass by FBGEMM's
+row-wise Adagrad, of the mean of the processes' gradients. A table is cut by rows into blocks of equal size. Rows are numbered by
+how often their ids were seen, so blocks of consecutive rows would leave nearly all look-ups to the first process: rows are dealt out
+in turn instead, row r to process r modulo their number.
+
+Shapes: N look-ups, D width, V rows of a table, W processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from contracts.errors import BadInput
+from training import processes
+
+_NAME = "rows"
+
+
+class ShardedTable(nn.Module):
+    """The interface of `Table`, but that its rows are read and written by `read` and `write`, in all processes together.
+
+    Args:
+        rows, width: V and D.
+        device: of this process's rows.
+        epsilon: of row-wise Adagrad.
+
+    Raises:
+        BadInput: TorchRec is not installed.
+    """
+
+    def __init__(self, rows: int, width: int, device: torch.device, epsilon: float) -> None:
+        super().__init__()
+        self._rows = rows
+        self._rows_each = -(-rows // processes.count())
+        # In a tuple, so that its weights are not taken for the model's parameters: they have their optimiser with them.
+        self._held = (_shard(self._rows_each * processes.count(), width, device, epsilon),)
+        with torch.no_grad():
+            for values in self._local().values():
+                values.zero_()
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._held[0].fused_optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        optimizer = self._held[0].fused_optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = value
+        optimizer.step()  # hands the rate to the kernels; rows are updated in backward passes alone
+
+    def forward(self, rows_N: Tensor) -> Tensor:
+        """N -> N x D; all processes must call it equally often."""
+        from torchrec import KeyedJaggedTensor
+
+        if rows_N.device.type == "cpu" and len(rows_N) and not 0 <= int(rows_N.min()) <= int(rows_N.max()) < self._rows:
+            raise IndexError(f"expected rows 0 .. {self._rows - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}")
+        shards = processes.count()
+        placed_N = rows_N % shards * self._rows_each + rows_N // shards
+        lengths = torch.tensor([len(rows_N)], device=rows_N.device)
+        found: Tensor = self._held[0](KeyedJaggedTensor(keys=[_NAME], values=placed_N, lengths=lengths))[_NAME].values()
+        return found
+
+    @torch.no_grad()
+    def read(self, what: str, start: int, count: int) -> Tensor:
+        """Some rows of the weights or of Adagrad's sums: in the first process's memory, a tensor without values in the others."""
+        local, shards = self._local()[what], processes.count()
+        first, last = start // shards, -(-(start + count) // shards)
+        own = local[first:last].contiguous()
+        parts = [torch.empty_like(own) for _ in range(shards)] if processes.is_first() else None
+        dist.gather(own, parts, dst=0)
+        if parts is None:
+            return torch.empty(count, *own.shape[1:], device="meta")
+        in_turn = torch.stack([part.cpu() for part in parts], dim=1).reshape(-1, *own.shape[1:])
+        return in_turn[start - first * shards:][:count]
+
+    @torch.no_grad()
+    def write(self, what: str, start: int, values: Tensor) -> None:
+        """Replaces some rows by the first process's values."""
+        if values.device.type == "meta":
+            values = torch.empty(values.shape)
+        device = self._local()[what].device
+        values = values.contiguous().to(device if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(values, src=0)
+        self.keep(what, start, values)
+
+    @torch.no_grad()
+    def keep(self, what: str, start: int, values: Tensor) -> None:
+        """Replaces some rows by values that every process has: each takes its own."""
+        shards = processes.count()
+        skipped = (processes.rank() - start) % shards
+        own = values[skipped::shards]
+        place = (start + skipped) // shards
+        self._local()[what][place:place + len(own)].copy_(own)
+
+    def _local(self) -> dict[str, Tensor]:
+        """This process's rows: views of what TorchRec holds."""
+        (weight,) = self._held[0].parameters()
+        (state,) = self._held[0].fused_optimizer.state.values()
+        return {"weight": weight, "square": state[f"{_NAME}.momentum1"].local_shards()[0].tensor}
+
+
+def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), warnings.catch_warnings():  # fresh values are drawn that nobody reads: not from our generator
+        warnings.simplefilter("ignore")  # FBGEMM and TorchRec speak of operations that their wheels lack
+        try:
+            from fbgemm_gpu.split_embedding_configs import EmbOptimType
+            from torchrec import EmbeddingCollection, EmbeddingConfig
+            from torchrec.distributed.embedding import EmbeddingCollectionSharder
+            from torchrec.distributed.shard import shard
+            from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
+            from torchrec.distributed.types import ShardingEnv
+        except ImportError as error:
+            raise BadInput("torchrun", "torchrec", expected="TorchRec, which shards tables over several processes", found=str(error),
+                           hint="`make setup` installs it for a CPU, `pip install 'tributary[training,fbgemm-gpu,sharding]'` for GPUs."
+                           ) from None
+        logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a deprecated call of TorchRec's
+        whole = EmbeddingCollection(device=torch.device("meta"), tables=[
+            EmbeddingConfig(name=_NAME, embedding_dim=width, num_embeddings=rows, feature_names=[_NAME])])
+        # Duplicates are sent once where there is a kernel for it: on a GPU.
+        sharder = EmbeddingCollectionSharder(use_index_dedup=device.type == "cuda", fused_params={
+            "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": epsilon, "learning_rate": 0.0})
+        plan = construct_module_sharding_plan(whole, {_NAME: row_wise(compute_kernel="fused")}, sharder=sharder,
+                                              world_size=processes.count(), local_size=processes.count_here(), device_type=device.type)
+        return shard(whole, plan, ShardingEnv.from_process_group(dist.group.WORLD), device, sharder)
