@@ -28,7 +28,7 @@ def _trained(home, compute):
     for month in MONTHS:
         run_tpm(session(), month)
         publish_staged(home, "tpm", month)
-    run = run_cpm(session(), WEEK)
+    (run,) = run_cpm(session(), WEEK)
     return run.release.metrics["train_loss"], read_weights(run.folder / "model.safetensors")
 
 
