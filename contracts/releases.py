@@ -27,11 +27,25 @@ MODEL_VERSIONS: dict[str, int] = {"tpm": 2, "cpm": 2, "actr": 2}
 # Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
 VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}
 
+DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
+
 VECTORS_FILE = "vectors.parquet"  # entity, id, vector, dim
 PREDICTIONS_FILE = "predictions.parquet"  # event_id, user_id, score, click, scored_by, ds; A-CTR only
 METRICS_FILE = "metrics.parquet"  # metric, split, value, row_cnt, ds
 MODEL_FILE = "model.safetensors"
 MAPPING_FILE = "mapping.parquet"  # field, id, row, cnt, last_day
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Served:
+    """What one release at a time serves: the key of `activations`."""
+
+    kind: str
+    variant: str
+    period: date
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.variant}) {self.period}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +79,10 @@ class Release:
     dims: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def served(self) -> Served:
+        return Served(kind=self.kind, variant=self.variant, period=self.period)
+
+    @property
     def model_version(self) -> int:
         return MODEL_VERSIONS[self.kind]
 
@@ -92,7 +110,10 @@ class Release:
         path = folder / MANIFEST
         if not path.is_file():
             raise BadInput(path, "manifest", expected="a finished run", found="no such file")
-        values = json.loads(path.read_text())
+        try:
+            values = json.loads(path.read_text())
+        except ValueError:
+            raise BadInput(path, "manifest", expected="a finished run", found="half a manifest") from None
         claimed = values.pop("release_id")
         values.pop("model_version")
         values["period"] = date.fromisoformat(values["period"])
@@ -110,18 +131,35 @@ def parent_key(role: str, kind: str, period: date) -> str:
     return f"{role}/{kind}/{period}"
 
 
+def training_command(served: Served) -> str:
+    """The command that trains a period's model, all variants together."""
+    return f"tributary training {served.kind} {'--ds' if served.kind == 'actr' else '--period'} {served.period}"
+
+
 def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
     """Run folders that the last training of a kind and period has left, one a variant.
 
     Raises:
-        BadInput: nothing was staged.
+        BadInput: nothing was staged, or half of it: a folder that is not there, not finished, or of another period.
     """
     path = locations.staged(kind, period)
+    again = f"Run: {training_command(Served(kind=kind, variant=DEFAULT_VARIANT, period=period))}"
     if not path.is_file():
-        option = "--ds" if kind == "actr" else "--period"
-        raise BadInput(path, "staged runs", expected=f"a finished training of {kind} {period}", found="none",
-                       hint=f"Run: tributary training {kind} {option} {period}")
-    return [locations.home / folder for folder in json.loads(path.read_text())["runs"]]
+        raise BadInput(path, "staged runs", expected=f"a finished training of {kind} {period}", found="none", hint=again)
+    try:
+        folders = [locations.home / folder for folder in json.loads(path.read_text())["runs"]]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(path, "staged runs", expected='{"runs": [...]}', found="something else", hint=again) from None
+    releases = [Release.read(folder) for folder in folders]
+    for folder, release in zip(folders, releases, strict=True):
+        place = locations.run_of(kind, period, release.variant, release.release_id)
+        if folder != place:  # a temporary folder, or a run of another kind or period
+            raise BadInput(path, "staged runs", expected=f"finished runs of {kind} {period}, such as {place.relative_to(locations.home)}",
+                           found=folder.relative_to(locations.home), hint=again)
+    variants = [release.variant for release in releases]
+    if not variants or len(set(variants)) < len(variants):
+        raise BadInput(path, "staged runs", expected="one run a variant", found=variants or "none", hint=again)
+    return folders
 
 
 def sha256_of(path: Path) -> str:

@@ -152,7 +152,7 @@ def _log_table(log: Log) -> Table:
         ),
         owner=("ds",),
         producer="spark_jobs ingest_logs",
-        readers=("spark_jobs build_partials", "spark_jobs build_samples", "spark_jobs collect_behaviour_texts", "validation"),
+        readers=("spark_jobs build_partials", "spark_jobs build_samples", "spark_jobs collect_behaviour_texts", "validation", "publishing"),
         unique=("event_id",),
     )
 
@@ -416,7 +416,7 @@ _ALL = (
         ),
         owner=("release_id",),
         producer="spark_jobs publish_release",
-        readers=("training", "publishing"),
+        readers=("training", "publishing", "spark_jobs"),
         partition=("kind",),
         unique=("release_id",),
     ),
@@ -431,8 +431,8 @@ _ALL = (
             Column(name="activated_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("kind", "variant", "period"),
-        producer="spark_jobs publish_release",
-        readers=("training", "publishing"),
+        producer="spark_jobs publish_release, activate_release",
+        readers=("training", "publishing", "spark_jobs"),
         partition=("kind",),
         unique=("kind", "variant", "period"),
     ),

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from contracts.releases import DEFAULT_VARIANT
+from contracts.periods import Lineage, Parent
+from contracts.releases import DEFAULT_VARIANT, Served, parent_key
 
 WITHOUT_SNAPSHOTS: Final = "without_snapshots"  # the variant of CPM that reads no TPM snapshots
 
@@ -62,3 +63,19 @@ def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:
     """The variants of CPM that a deployment's transfer settings are bound to, and the paper's in any case."""
     bound = {TRANSFER_SETTINGS[variant].cpm for variant in variants}
     return (DEFAULT_VARIANT, WITHOUT_SNAPSHOTS) if WITHOUT_SNAPSHOTS in bound else (DEFAULT_VARIANT,)
+
+
+def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
+    """What a period's parents have to serve, by the key under which `Release.parents` names them (invariant I10)."""
+    parents = [(parent, _variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
+    return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
+            for parent, variant in parents if variant is not None}
+
+
+def _variant_of(parent: Parent, child: Served) -> str | None:
+    """The variant of a parent that a child is made from; None of a parent that this variant of the child has not."""
+    if parent.role == "predecessor":
+        return child.variant
+    if parent.role == "pretrained":
+        return TRANSFER_SETTINGS[child.variant].cpm
+    return None if child.variant == WITHOUT_SNAPSHOTS else DEFAULT_VARIANT

@@ -82,7 +82,8 @@ class LakeReader:
         return {f"{name}/{owner}": built[owner]["digest"] for owner in owners}
 
     def releases(self) -> dict[str, dict[str, Any]]:
-        """Rows of `releases` by release id, their maps as dicts."""
+        """Rows of `releases` by release id, their maps as dicts; whatever this reader's `activations` name is among them."""
+        self._open("activations")  # pinned first: a release's row is committed before its activation
         rows = self.read("releases").to_pylist()
         for row in rows:
             for name in ("parents", "inputs", "metrics"):

@@ -1,13 +1,14 @@
-"""Judges a staged run before anybody sees it: its vectors, its figures, and the recall of the index made from them."""
+"""Judges a staged run before anybody sees it: what it was made from, its vectors, its figures, and the recall of its index."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,12 +22,18 @@ from contracts.releases import (
     MANIFEST,
     MAPPING_FILE,
     METRICS_FILE,
+    PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
     parent_key,
     sha256_of,
 )
 from contracts.settings import Deployment
+from lake.locks import hold
+from lake.reader import LakeReader
+from lake.registry import Registry
+from publishing.checks import Check
+from publishing.drift import check_drift
 from publishing.index import Vectors, build_index
 
 MIN_COVERAGE = 0.99  # share of the ids that a model knows which have a vector
@@ -36,48 +43,72 @@ FEWEST_ROWS = 2  # batch norm needs two rows: a day with fewer keeps the weights
 ENTITIES = ("user", "item")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One verdict of an audit, in words."""
-
-    name: str
-    passed: bool
-    expected: str
-    found: str
-
-
 def audit(locations: Locations, deployment: Deployment, folder: Path) -> list[Check]:
-    """Audits a run folder, builds its index if the vectors are sound, and writes `audit.json` beside the manifest.
+    """Audits a run folder, builds its index if all else is sound, and writes `audit.json` beside the manifest.
 
-    A release without any vector (a CPM whose week has no closed month in the history) has no index.
+    A release without any item vector (a CPM whose week has no closed month in the history) has no index.
 
     Raises:
-        QualityFailed: a check failed; readers go on seeing what they saw.
+        QualityFailed: a check of severity `fail` failed; readers go on seeing what they saw.
     """
     release = Release.read(folder)
-    checks = check_files(folder, release)
+    with hold([locations.locks / "audit" / f"{release.release_id}.lock"]):
+        checks, index = _judge(locations, deployment, folder, release)
+        failed = [check for check in checks if not check.passed and check.severity == "fail"]
+        _write_audit(folder, release, checks, index)
+    if failed:
+        raise QualityFailed(f"{release.release_id}: {failed[0].name}: expected {failed[0].expected}, found {failed[0].found}. "
+                            f"Nothing was published. Report: {folder / AUDIT}")
+    return checks
+
+
+def _judge(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> tuple[list[Check], dict[str, Any] | None]:
+    """The checks, in an order in which each may rely on those before it, and the manifest of the index if it came to one."""
+    reader = LakeReader(locations)
+    registry = Registry.read(reader)
+    checks = [*check_files(folder, release), check_immutable(folder, release, registry),
+              check_parents(deployment, release, registry)]
+    if not all(check.passed for check in checks):
+        return checks, None
+    vectors = {entity: Vectors.read(folder / VECTORS_FILE, entity) for entity in ENTITIES}
+    known = known_ids(locations, deployment, folder, release)
+    checks.append(check_entities(folder))
+    for entity, found in vectors.items():
+        checks += check_vectors(entity, found, release, expect_some=len(known[entity]) > 0)
+        checks.append(check_coverage(entity, found, known[entity]))
+    checks += [*check_metrics(folder, release), *check_predictions(folder, release)]
     if all(check.passed for check in checks):
-        vectors = {entity: Vectors.read(folder / VECTORS_FILE, entity) for entity in ENTITIES}
-        known = known_ids(locations, deployment, folder, release)
-        for entity, found in vectors.items():
-            checks += check_vectors(entity, found, release, expect_some=len(known[entity]) > 0)
-            checks.append(check_coverage(entity, found, known[entity]))
-        checks += check_metrics(folder, release)
-        if all(check.passed for check in checks) and len(vectors["item"].ids):
-            recall = build_index(locations.index(release.release_id), vectors["item"], release, sha256_of(folder / MANIFEST))
-            checks.append(Check(name="index_recall", passed=recall >= MIN_RECALL, expected=f"recall@10 >= {MIN_RECALL}",
-                                found=f"{recall:.3f}"))
-    passed = all(check.passed for check in checks)
+        checks += check_drift(reader, registry, release, vectors)
+    if any(check.severity == "fail" and not check.passed for check in checks) or not len(vectors["item"].ids):
+        return checks, None
+    index = build_index(locations.index(release.release_id), vectors["item"], release, sha256_of(folder / MANIFEST))
+    recall = index["recall_at_10"]
+    checks.append(Check(name="index_recall", passed=recall >= MIN_RECALL, expected=f"recall@10 >= {MIN_RECALL}", found=f"{recall:.3f}"))
+    return checks, index
+
+
+def _write_audit(folder: Path, release: Release, checks: list[Check], index: dict[str, Any] | None) -> None:
+    passed = all(check.passed or check.severity == "warn" for check in checks)
     text = json.dumps({"release_id": release.release_id, "passed": passed, "manifest_sha256": sha256_of(folder / MANIFEST),
-                       "checks": [asdict(check) for check in checks]}, indent=2)
+                       "index_sha256": index["sha256"] if index else None, "checks": [asdict(check) for check in checks]}, indent=2)
     temporary = folder / f".{AUDIT}.tmp"
     temporary.write_text(text + "\n")
     os.replace(temporary, folder / AUDIT)
-    if not passed:
-        failed = next(check for check in checks if not check.passed)
-        raise QualityFailed(f"{release.release_id}: {failed.name}: expected {failed.expected}, found {failed.found}. "
-                            f"Nothing was published. Report: {folder / AUDIT}")
-    return checks
+
+
+def check_immutable(folder: Path, release: Release, registry: Registry) -> Check:
+    """What was released under this id, if anything, is this very run: a release's vectors and index never change."""
+    row = registry.releases.get(release.release_id)
+    digest = sha256_of(folder / MANIFEST)
+    return Check(name="immutable", passed=row is None or row["sha256"] == digest, expected="a new release, or the run that was released",
+                 found="another run under the id of a release: put its own run folder back" if row and row["sha256"] != digest else "that")
+
+
+def check_parents(deployment: Deployment, release: Release, registry: Registry) -> Check:
+    """The run was made from the releases that its period computes, and these serve (invariant I10)."""
+    wrong = registry.wrong_parents(deployment.lineage, release)
+    return Check(name="parents", passed=not wrong, expected="the releases that serve what its period computes",
+                 found="; ".join(wrong) if wrong else f"{len(release.parents)} of them")
 
 
 def check_files(folder: Path, release: Release) -> list[Check]:
@@ -88,6 +119,13 @@ def check_files(folder: Path, release: Release) -> list[Check]:
                   found="those" if not bad + absent else f"changed or missing: {', '.join(bad + absent)}")]
 
 
+def check_entities(folder: Path) -> Check:
+    """Vectors are of users and items alone."""
+    found = pc.unique(pq.read_table(folder / VECTORS_FILE, columns=["entity"])["entity"]).to_pylist()
+    return Check(name="entities", passed=set(found) <= set(ENTITIES), expected=f"vectors of {', '.join(ENTITIES)}",
+                 found=", ".join(sorted(map(str, found))) or "none")
+
+
 def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_some: bool) -> list[Check]:
     """Dimension, finiteness, norms and distinct ids of an entity's vectors."""
     dims, expected = set(vectors.dims.tolist()), release.dims.get(entity)
@@ -95,6 +133,8 @@ def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_som
         Check(name=f"{entity}_vectors", passed=len(vectors.ids) > 0 or not expect_some, expected="at least one vector",
               found=f"{len(vectors.ids)} vectors"),
         Check(name=f"{entity}_dimension", passed=dims <= {expected}, expected=f"dimension {expected}", found=f"dimensions {sorted(dims)}"),
+        Check(name=f"{entity}_ids", passed=bool((vectors.ids >= 0).all()), expected="ids >= 0",
+              found=f"{int((vectors.ids < 0).sum())} others"),
         Check(name=f"{entity}_distinct_ids", passed=len(np.unique(vectors.ids)) == len(vectors.ids), expected="each id once",
               found=f"{len(vectors.ids) - len(np.unique(vectors.ids))} repeated"),
     ]
@@ -138,3 +178,22 @@ def check_metrics(folder: Path, release: Release) -> list[Check]:
     value, row_cnt = (rows[0]["value"], rows[0]["row_cnt"]) if rows else (None, None)
     ok = math.isfinite(value) if value is not None else row_cnt is not None and row_cnt < FEWEST_ROWS
     return [Check(name="train_loss", passed=ok, expected="a finite figure", found=f"{value} over {row_cnt} rows")]
+
+
+def check_predictions(folder: Path, release: Release) -> list[Check]:
+    """Scores of the period's own day, by the model of the period before: probabilities, each impression once."""
+    if not (folder / PREDICTIONS_FILE).is_file():
+        return []
+    rows = pq.read_table(folder / PREDICTIONS_FILE)
+    predecessors = {name for key, name in release.parents.items() if key.startswith("predecessor/")}
+    by, days = set(rows["scored_by"].unique().to_pylist()), set(rows["ds"].unique().to_pylist())
+    scores, events = pc.fill_null(rows["score"], math.nan).to_numpy(), rows["event_id"].to_numpy()
+    bad = int((~((scores >= 0) & (scores <= 1))).sum())
+    return [
+        Check(name="scored_by", passed=by <= predecessors and days <= {release.period},
+              expected=f"{release.period}, by {', '.join(predecessors) or 'nobody'}",
+              found=f"{', '.join(map(str, sorted(days))) or 'no day'}, by {', '.join(map(str, by)) or 'nobody'}"),
+        Check(name="scores", passed=bad == 0, expected="probabilities", found=f"{bad} others"),
+        Check(name="scored_once", passed=len(np.unique(events)) == len(events), expected="each impression once",
+              found=f"{len(events) - len(np.unique(events))} repeated"),
+    ]

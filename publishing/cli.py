@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from contracts.commands import add_home, day, deployment_of, stage, table_text
-from contracts.errors import BadInput, NotYet
-from contracts.releases import staged_runs
-from contracts.transfer import TRANSFER_SETTINGS
+from contracts.errors import NotYet
+from contracts.releases import DEFAULT_VARIANT, VECTOR_TABLES, Served, staged_runs
 
-KINDS = ("tpm", "cpm", "actr")
+if TYPE_CHECKING:
+    from lake.registry import Registry
+
+KINDS = tuple(VECTOR_TABLES)
+TABLES = tuple(VECTOR_TABLES.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_home(command)
         command.add_argument("--kind", required=True, choices=KINDS)
         command.add_argument("--period", required=True, type=day, help="first day of the period")
-    releases = commands.add_parser("releases", help="the releases that serve, newest first")
+    releases = commands.add_parser("releases", help="the releases that serve, newest first; which are current, which stale")
     add_home(releases)
-    near = commands.add_parser("neighbours", help="the items nearest to an item, from a release's index")
+    near = commands.add_parser("neighbours", help="the entities nearest to one, with their titles, from a release")
     add_home(near)
-    near.add_argument("--item", required=True, type=int, help="raw item id")
-    near.add_argument("--kind", default="actr", choices=KINDS)
-    near.add_argument("--variant", default=None, help="transfer setting (default: the deployment's last)")
+    near.add_argument("--table", default="actr_embeddings", choices=TABLES, help="whose vectors (default: actr_embeddings)")
+    near.add_argument("--id", required=True, type=int, help="raw id")
+    near.add_argument("--entity", default="item", choices=("item", "user"),
+                      help="items are asked of the index, users compared with all users of the release (default: item)")
+    near.add_argument("--variant", default=None, help="transfer setting of an A-CTR (default: the deployment's last)")
+    near.add_argument("--release", default=None, help="a release by its id (default: the current one)")
     near.add_argument("--count", type=int, default=10)
     options = parser.parse_args(argv)
     return _COMMANDS[options.command](options)
@@ -42,7 +49,7 @@ def _audit(options: argparse.Namespace) -> int:
     for folder in staged_runs(locations, options.kind, options.period):
         with stage(f"audit {folder.name}"):
             checks = audit(locations, deployment, folder)
-        print(table_text(("check", "expected", "found"), [(c.name, c.expected, c.found) for c in checks]))
+        print(table_text(("check", "verdict", "expected", "found"), [(c.name, c.verdict, c.expected, c.found) for c in checks]))
     print(f"next: tributary spark_jobs publish_release --kind {options.kind} --period {options.period}")
     return 0
 
@@ -61,28 +68,37 @@ def _parents(options: argparse.Namespace) -> int:
 
 def _releases(options: argparse.Namespace) -> int:
     from lake.reader import LakeReader
+    from lake.registry import Registry
 
     locations, _ = deployment_of(options)
-    reader = LakeReader(locations)
-    active = reader.read("activations").to_pylist()
-    rows = sorted(((str(r["period"]), r["kind"], r["variant"], r["release_id"]) for r in active), reverse=True)
-    print(table_text(("period", "kind", "variant", "release"), rows))
+    registry = Registry.read(LakeReader(locations))
+    stale = registry.stale()
+    rows = [(str(served.period), served.kind, served.variant, registry.serving(served), _state(registry, served, stale))
+            for served in sorted(registry.activations, key=lambda served: (served.period, served.kind, served.variant), reverse=True)]
+    print(table_text(("period", "kind", "variant", "release", "state"), rows))
     return 0
+
+
+def _state(registry: Registry, served: Served, stale: Mapping[str, str]) -> str:
+    release_id = registry.activations[served]["release_id"]
+    words = ["current"] if registry.current(served.kind, served.variant) == release_id else []
+    return "; ".join(words + ([f"stale: {stale[release_id]}"] if release_id in stale else []))
 
 
 def _neighbours(options: argparse.Namespace) -> int:
     from lake.reader import LakeReader
-    from publishing.index import neighbours
+    from publishing.neighbours import KIND_OF_TABLE, find_release, neighbours
 
     locations, deployment = deployment_of(options)
-    variant = options.variant or (deployment.variants[-1] if options.kind == "actr" else "default")
-    release = LakeReader(locations).current(options.kind, variant)
-    if release is None:
-        raise BadInput("releases", "release", expected=f"a current release of {options.kind} ({variant})", found="none",
-                       hint=f"Variants: {', '.join((*TRANSFER_SETTINGS, 'default'))}; see `tributary publishing releases`.")
-    found, manifest = neighbours(locations.index(release["release_id"]), options.item, options.count)
-    print(table_text(("item", "cosine"), [(item, round(score, 4)) for item, score in found]))
-    print(f"from {manifest['release_id']}")
+    reader = LakeReader(locations)
+    variant = options.variant or (deployment.variants[-1] if KIND_OF_TABLE[options.table] == "actr" else DEFAULT_VARIANT)
+    release_id = find_release(reader, options.table, variant, options.release)["release_id"]
+    title, found = neighbours(reader, options.table, release_id, options.entity, options.id, options.count)
+    print(f"{options.entity} {options.id} ({title}) in {release_id}" if options.entity == "item" else f"user {options.id} in {release_id}")
+    if options.entity == "item":
+        print(table_text(("id", "title", "cosine"), [(one.id, one.title, one.cosine) for one in found]))
+    else:
+        print(table_text(("id", "cosine"), [(one.id, one.cosine) for one in found]))
     return 0
 
 

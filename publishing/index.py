@@ -1,33 +1,41 @@
-"""FAISS indexes of item vectors: built from staged vectors, checked for recall, verified before they are loaded."""
+"""FAISS indexes of item vectors: built from staged vectors, tuned and judged against exact search, verified before they are read.
+
+N vectors of width D, Q queries, K neighbours.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contracts.errors import BadInput
 from contracts.releases import Release, sha256_of
+from lake.index_files import INDEX_FILE, INDEX_MANIFEST, index_manifest
 
-INDEX_FILE = "items.faiss"
-INDEX_MANIFEST = "manifest.json"
-FLAT_LIMIT = 100_000  # above it an inverted file: the sizes of the FAISS wiki's guidelines
+FLAT_LIMIT = 100_000  # above it an inverted file: exhaustive search of 1e5 x 16 takes a millisecond a query on one core
+# Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists took ten
+# times as long to build, for searches that were as fast at equal recall (docs/experiments.md).
+TRAINING_PER_LIST = 64
+TRAINING_ROUNDS = 10
 RECALL_AT = 10
-RECALL_QUERIES = 256
+QUERIES = 256
+TUNED_RECALL = 0.97  # lists are added to a search until it is reached: above the audit's floor, which judges by other queries
+SAME = 1e-5  # float32 inner products that differ by less are a tie
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors of one entity: `ids` (N), `values` (N x D, float32), `dims` (N), the width that each row claims."""
+    """Vectors of one entity: `ids` (N), `values` (N x D, float32), `dims` (N), the width that each row claims, -1 if it has another."""
 
     ids: np.ndarray
     values: np.ndarray
@@ -36,19 +44,23 @@ class Vectors:
     @classmethod
     def read(cls, path: Path, entity: str) -> Vectors:
         """Reads an entity's rows of a vectors file; `values` is empty where the rows have different widths."""
-        rows = pq.read_table(path)
-        rows = rows.filter(pc.equal(rows["entity"], entity))
-        lengths = pc.list_value_length(rows["vector"]).to_numpy()
-        dims = np.where(lengths == rows["dim"].to_numpy(), lengths, -1)
+        return cls.of(pq.read_table(path, filters=[("entity", "=", entity)]))
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> Vectors:
+        """From rows id, vector, dim of one entity."""
+        lengths = pc.fill_null(pc.list_value_length(rows["vector"]), -1).to_numpy()
+        dims = np.where(lengths == pc.fill_null(rows["dim"], -2).to_numpy(), lengths, -1)
         flat = pc.list_flatten(rows["vector"].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float32)
-        width = int(dims[0]) if len(dims) and len(set(dims.tolist())) == 1 and dims[0] > 0 else 0
-        return cls(rows["id"].to_numpy(), flat.reshape(-1, width) if width else np.zeros((0, 0), np.float32), dims)
+        width = int(dims[0]) if len(dims) and (dims == dims[0]).all() and dims[0] > 0 else 0
+        return cls(pc.fill_null(rows["id"], -1).to_numpy(), flat.reshape(-1, width) if width else np.zeros((0, 0), np.float32), dims)
 
 
-def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha256: str) -> float:
-    """Builds the index of a release and puts it in place at once, whole.
+def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha256: str) -> dict[str, Any]:
+    """Builds the index of a release and puts it in place at once, whole. One of this very run that is there and whole is kept.
 
-    Cosine similarity: vectors are normalised, the metric is the inner product.
+    So no reader ever finds a gap: what is replaced is damaged, or was never published. The caller holds the lock of the
+    period's audit. Cosine similarity: vectors are normalised, the metric is the inner product.
 
     Args:
         folder: where the index goes.
@@ -57,26 +69,62 @@ def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha25
         manifest_sha256: of the run's manifest, so that an index is tied to one run.
 
     Returns:
-        Recall at 10 against an exhaustive search, over up to 256 of the vectors.
+        The index's manifest: among others `recall_at_10`, measured on the file as it was read back.
     """
-    normalised = _normalised(vectors.values)
-    factory = "IDMap2,Flat" if len(vectors.ids) <= FLAT_LIMIT else f"IVF{int(4 * np.sqrt(len(vectors.ids)))},Flat"
-    index = faiss.index_factory(vectors.values.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(normalised)
-    index.add_with_ids(normalised, vectors.ids.astype(np.int64))
-    recall = measured_recall(index, normalised, vectors.ids)
-    temporary = folder.with_name(f".tmp-{uuid.uuid4()}")
+    for left_behind in folder.parent.glob(f".{folder.name}.*"):  # by a build that was killed
+        shutil.rmtree(left_behind)
+    try:
+        manifest = index_manifest(folder)
+        if manifest["run_manifest_sha256"] == manifest_sha256:
+            return manifest
+    except (BadInput, ValueError, KeyError):
+        pass  # none, half of one, or a changed one
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
+    normalised = _normalised(vectors.values)
+    index, factory = make_index(normalised, vectors.ids)
     faiss.write_index(index, str(temporary / INDEX_FILE))
+    written = faiss.read_index(str(temporary / INDEX_FILE))
+    recall = measured_recall(written, normalised, vectors.ids, _sample(len(normalised), offset=1))
     manifest = {"release_id": release.release_id, "kind": release.kind, "variant": release.variant, "period": str(release.period),
                 "entity": "item", "rows": len(vectors.ids), "dim": int(vectors.values.shape[1]), "metric": "cosine", "factory": factory,
-                "faiss_version": faiss.__version__, "recall_at_10": recall, "sha256": sha256_of(temporary / INDEX_FILE),
-                "run_manifest_sha256": manifest_sha256}
+                "nprobe": nprobe_of(written), "faiss_version": faiss.__version__, "recall_at_10": recall,
+                "sha256": sha256_of(temporary / INDEX_FILE), "run_manifest_sha256": manifest_sha256}
     (temporary / INDEX_MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for path in (temporary / INDEX_FILE, temporary / INDEX_MANIFEST):
+        _sync(path)
     if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
-    return recall
+        folder.rename(folder.with_name(f".{folder.name}.replaced"))
+    temporary.rename(folder)
+    shutil.rmtree(folder.with_name(f".{folder.name}.replaced"), ignore_errors=True)
+    return manifest
+
+
+def make_index(normalised: np.ndarray, ids: np.ndarray) -> tuple[Any, str]:
+    """An index of unit vectors (N x D) under their ids (N), and its factory string; equal vectors give an equal index.
+
+    `nprobe`, how many lists a search reads, is chosen by measurement and travels with the file.
+    """
+    num_lists = int(np.sqrt(len(ids)))
+    factory = "IDMap2,Flat" if len(ids) <= FLAT_LIMIT else f"IDMap2,IVF{num_lists},Flat"
+    index = faiss.index_factory(normalised.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    inverted = _inverted(index)
+    if inverted is not None:
+        inverted.cp.max_points_per_centroid, inverted.cp.niter = TRAINING_PER_LIST, TRAINING_ROUNDS  # its seed is a constant of FAISS
+        if faiss.get_num_gpus() > 0:  # faiss-gpu on a machine with GPUs: k-means looks for the nearest centres there. Never run on one.
+            inverted.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(normalised.shape[1]))
+    index.train(normalised)
+    index.add_with_ids(normalised, ids.astype(np.int64))
+    if inverted is not None:
+        inverted.clustering_index = None
+        _tune(index, inverted, normalised, ids)
+    return index, factory
+
+
+def nprobe_of(index: Any) -> int | None:
+    """How many lists a search of this index reads; None if it is exhaustive."""
+    inverted = _inverted(index)
+    return None if inverted is None else int(inverted.nprobe)
 
 
 def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -85,17 +133,12 @@ def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         BadInput: there is none, or its file is not the one that was built.
     """
-    if not (folder / INDEX_MANIFEST).is_file():
-        raise BadInput(folder, "index", expected="the index of a published release", found="none")
-    manifest = json.loads((folder / INDEX_MANIFEST).read_text())
-    found = sha256_of(folder / INDEX_FILE)
-    if found != manifest["sha256"]:
-        raise BadInput(folder / INDEX_FILE, "sha256", expected=manifest["sha256"], found=found)
+    manifest = index_manifest(folder)
     return faiss.read_index(str(folder / INDEX_FILE)), manifest
 
 
-def neighbours(folder: Path, item_id: int, count: int) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-    """The items nearest to an item by cosine, itself left out, and the index's manifest.
+def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
+    """The items nearest to an item by cosine, itself left out: id and cosine, nearest first.
 
     Raises:
         BadInput: the item has no vector in this release.
@@ -105,23 +148,72 @@ def neighbours(folder: Path, item_id: int, count: int) -> tuple[list[tuple[int, 
         query = index.reconstruct(item_id)
     except RuntimeError:
         raise BadInput(folder, "item", expected=f"an item with a vector in {manifest['release_id']}", found=item_id) from None
-    scores, ids = index.search(query[None], count + 1)
-    found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i >= 0 and i != item_id]
-    return found[:count], manifest
+    return _others(item_id, *index.search(query[None], count + 1))[:count]
 
 
-def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray) -> float:
-    """Share of each query's ten nearest, by exhaustive search, that the index returns; ties count as found."""
-    queries = normalised[:: max(1, len(normalised) // RECALL_QUERIES)]
+def nearest_exactly(vectors: Vectors, entity_id: int, count: int) -> list[tuple[int, float]]:
+    """As `nearest`, by exhaustive search over vectors that have no index.
+
+    Raises:
+        BadInput: the id has no vector.
+    """
+    at = np.flatnonzero(vectors.ids == entity_id)
+    if len(at) == 0:
+        raise BadInput("vectors", "id", expected="an id with a vector in this release", found=entity_id)
+    normalised = _normalised(vectors.values)
+    cosines, rows = faiss.knn(normalised[at[:1]], normalised, min(count + 1, len(normalised)), metric=faiss.METRIC_INNER_PRODUCT)
+    return _others(entity_id, cosines, vectors.ids[rows])[:count]
+
+
+def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray, queries: np.ndarray) -> float:
+    """Share of each query's ten nearest, by exhaustive search, that the index returns; ties count as found.
+
+    Args:
+        index: what is judged.
+        normalised: the unit vectors that are in it, N x D.
+        ids: theirs, N.
+        queries: rows of `normalised` to ask for, Q.
+    """
     count = min(RECALL_AT, len(normalised))
-    exact = queries @ normalised.T
-    floor = np.partition(exact, -count, axis=1)[:, -count]
-    row_of = {int(i): row for row, i in enumerate(ids)}
-    _, found = index.search(queries, count)
-    hits = [sum(exact[q, row_of[int(i)]] >= floor[q] - 1e-5 for i in row if i >= 0) for q, row in enumerate(found)]
-    return float(np.mean(hits) / count)
+    exact, _ = faiss.knn(normalised[queries], normalised, count, metric=faiss.METRIC_INNER_PRODUCT)  # in blocks: never Q x N at once
+    _, found = index.search(normalised[queries], count)
+    order = np.argsort(ids, kind="stable")
+    hits = 0
+    for query, row, cosines in zip(queries, found, exact, strict=True):
+        legal = np.unique(row[row >= 0])
+        at = order[np.minimum(np.searchsorted(ids, legal, sorter=order), len(ids) - 1)]
+        at = at[ids[at] == legal]
+        hits += int((normalised[at] @ normalised[query] >= cosines[-1] - SAME).sum())
+    return hits / (count * len(queries))
+
+
+def _tune(index: Any, inverted: Any, normalised: np.ndarray, ids: np.ndarray) -> None:
+    """Doubles `nprobe` until recall suffices; with all lists read a search is exhaustive."""
+    inverted.nprobe = 1
+    queries = _sample(len(normalised), offset=0)
+    while measured_recall(index, normalised, ids, queries) < TUNED_RECALL and inverted.nprobe < inverted.nlist:
+        inverted.nprobe = min(2 * inverted.nprobe, inverted.nlist)
+
+
+def _sample(count: int, *, offset: int) -> np.ndarray:
+    """Rows to ask for, evenly spread: those of one offset are not those of another where there are enough."""
+    step = max(1, count // (2 * QUERIES))
+    return np.arange(offset * step, count, 2 * step)[:QUERIES] if count > 2 * QUERIES else np.arange(count)[:QUERIES]
+
+
+def _inverted(index: Any) -> Any | None:
+    return faiss.try_extract_index_ivf(index)
+
+
+def _others(entity_id: int, cosines: np.ndarray, ids: np.ndarray) -> list[tuple[int, float]]:
+    return [(int(i), float(c)) for i, c in zip(ids[0], cosines[0], strict=True) if i >= 0 and i != entity_id]
 
 
 def _normalised(values: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.ascontiguousarray(values / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

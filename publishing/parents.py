@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from datetime import date
 
 from contracts.periods import Parent
-from contracts.releases import DEFAULT_VARIANT
+from contracts.releases import DAG_OF_KIND, DEFAULT_VARIANT
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from contracts.transfer import cpm_variants
 from lake.reader import LakeReader
-
-DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
 
 
 def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[str]:

@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_home(publish)
     publish.add_argument("--kind", required=True, choices=("tpm", "cpm", "actr"))
     publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
+    back = commands.add_parser("activate_release", help="let a release that was published before serve its period again")
+    add_home(back)
+    back.add_argument("--release", required=True, help="its id")
     options = parser.parse_args(argv)
     locations, deployment = deployment_of(options)
     return _COMMANDS.get(options.command, _run_days)(options, locations, deployment)
@@ -105,6 +108,12 @@ def _publish(options: argparse.Namespace, locations: Locations, deployment: Depl
     return publish_release.command(locations, deployment, options.kind, options.period)
 
 
+def _activate(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+    from spark_jobs import activate_release
+
+    return activate_release.command(locations, options.release)
+
+
 def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
     """Prints what was read and written: a row a partition for a day, a row a table for a range."""
     if not builds:
@@ -141,6 +150,6 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
-    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish, "list_stale": _list_stale,
-    "mend": _mend, "maintain_lake": _maintain,
+    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
+    "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
 }

@@ -12,6 +12,8 @@ from contracts.errors import TributaryError
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
+from lake.reader import LakeReader
+from lake.registry import Registry
 from spark_jobs.days import VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
 from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, mending_commands, spans, stale_releases
 
@@ -70,6 +72,8 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
 def _print_releases(locations: Locations) -> None:
     for name, changed in stale_releases(locations):
         print(f"{name}: trained on rows that have changed since: {_first_of(changed)}")
+    for name, why in Registry.read(LakeReader(locations)).stale().items():
+        print(f"{name}: {why}")
 
 
 def _table(stale: Sequence[Stale]) -> str:

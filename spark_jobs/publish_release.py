@@ -1,6 +1,7 @@
 """Commits what an audited training run has staged: vectors, predictions, metrics, then the release row, its activation last.
 
-Until the release row is there no reader sees anything of it; the same release again changes nothing.
+Until the release row is there no reader sees anything of it; the same release again changes nothing. A run that would put an
+older release in the place of a newer one is refused: that is `activate_release`, on purpose.
 """
 
 from __future__ import annotations
@@ -25,54 +26,90 @@ from contracts.releases import (
     VECTOR_TABLES,
     VECTORS_FILE,
     Release,
+    Served,
     sha256_of,
     staged_runs,
+    training_command,
 )
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from lake.index_files import index_manifest
 from lake.reader import LakeReader
+from lake.registry import Registry
 from lake.session import writing_session
 from lake.writing import Build, record_builds, write_partitions
 
 
 def command(locations: Locations, deployment: Deployment, kind: str, period: date) -> int:
-    """Publishes the staged runs of a kind and period, and prints their release ids."""
+    """Publishes the staged runs of a kind and period, and prints their release ids.
+
+    Raises:
+        BadInput: a run's audit has not passed, or it is no step forward; nothing of any run was committed.
+    """
     deployment.lineage.period(kind, period)
     folders = staged_runs(locations, kind, period)
-    releases = [audited(folder) for folder in folders]
-    published = LakeReader(locations).releases()
+    releases = [audited(locations, folder) for folder in folders]
     locks = {"releases": [owner_key(kind=kind)], "activations": [owner_key(kind=kind, period=period)]}
     with stage(f"publish_release {kind} {period}"), writing_session(locations, app="publish_release", partitions=locks) as spark:
+        if staged_runs(locations, kind, period) != folders:
+            raise BadInput(locations.staged(kind, period), "staged runs", expected="the same as when this command began",
+                           found="others: it was trained again meanwhile", hint="Audit them, and publish again.")
+        before = Registry.read(LakeReader(locations))
+        for release in releases:
+            refuse_unfit(LakeReader(locations), before, deployment, release)
         for folder, release in zip(folders, releases, strict=True):
-            if release.release_id not in published:
+            if release.release_id not in before.releases:
                 publish(spark, locations, folder, release)
-            activate(spark, locations, release)
-    print(table_text(("release", "variant", "", "vectors in"),
-                     [(r.release_id, r.variant, "was there already" if r.release_id in published else "published", VECTOR_TABLES[kind])
-                      for r in releases]))
-    print(f"next: tributary publishing neighbours --kind {kind} --variant {releases[0].variant} --item ID")
+            activate(spark, locations, release.served, release.release_id)
+    after = Registry.read(LakeReader(locations))
+    print(table_text(("release", "variant", "", "vectors in", "current"),
+                     [(r.release_id, r.variant, "was there already" if r.release_id in before.releases else "published",
+                       VECTOR_TABLES[kind], after.current(kind, r.variant)) for r in releases]))
+    print(f"next: tributary publishing neighbours --table {VECTOR_TABLES[kind]} --variant {releases[0].variant} --id ITEM")
     return 0
 
 
-def audited(folder: Path) -> Release:
-    """The release of a run folder whose audit passed.
+def refuse_unfit(reader: LakeReader, registry: Registry, deployment: Deployment, release: Release) -> None:
+    """Raises BadInput if a run's parents do not serve (any more), or it would replace a newer release by an older one."""
+    wrong = registry.wrong_parents(deployment.lineage, release)
+    if wrong:
+        raise BadInput(release.release_id, "parents", expected="the releases that serve what its period computes", found="; ".join(wrong),
+                       hint=f"Train it again: {training_command(release.served)}")
+    back = registry.step_back(release, reader)
+    if back and release.release_id in registry.releases:
+        raise BadInput(release.release_id, "release", expected=f"one that is newer than what serves {release.served}", found=back,
+                       hint=f"To go back to it on purpose: tributary spark_jobs activate_release --release {release.release_id}")
+    if back:
+        raise BadInput(release.release_id, "inputs", expected=f"none older than those of what serves {release.served}", found=back,
+                       hint=f"Train it again: {training_command(release.served)}")
+
+
+def audited(locations: Locations, folder: Path) -> Release:
+    """The release of a run folder whose audit passed, its files and its index those that were judged.
 
     Raises:
-        BadInput: it was not audited, its audit failed, or the run was changed since.
+        BadInput: it was not audited, its audit failed, or the run or its index was changed since.
     """
     release, path = Release.read(folder), folder / AUDIT
     again = f"Run: tributary publishing audit --kind {release.kind} --period {release.period}"
     if not path.is_file():
         raise BadInput(path, "audit", expected="a passed audit", found="none", hint=again)
     audit: dict[str, Any] = json.loads(path.read_text())
+    if "index_sha256" not in audit:
+        raise BadInput(path, "index_sha256", expected="the index that the audit judged", found="an audit by an older version", hint=again)
     if not audit["passed"]:
-        failed = [check["name"] for check in audit["checks"] if not check["passed"]]
+        failed = [check["name"] for check in audit["checks"] if not check["passed"] and check["severity"] == "fail"]
         raise BadInput(path, "audit", expected="a passed audit", found=f"failed: {', '.join(failed)}")
     if audit["manifest_sha256"] != sha256_of(folder / MANIFEST):
         raise BadInput(path, "manifest_sha256", expected=audit["manifest_sha256"], found="another manifest", hint=again)
     for name, digest in release.files.items():
-        if sha256_of(folder / name) != digest:
-            raise BadInput(folder / name, "sha256", expected=digest, found="another file", hint=again)
+        found = sha256_of(folder / name) if (folder / name).is_file() else "no such file"
+        if found != digest:
+            raise BadInput(folder / name, "sha256", expected=digest, found=found, hint=again)
+    if audit["index_sha256"] is not None:
+        index = index_manifest(locations.index(release.release_id))
+        if index["sha256"] != audit["index_sha256"]:
+            raise BadInput(locations.index(release.release_id), "sha256", expected=audit["index_sha256"], found=index["sha256"], hint=again)
     return release
 
 
@@ -94,15 +131,14 @@ def publish(spark: SparkSession, locations: Locations, folder: Path, release: Re
     write_partitions(spark, locations, "releases", df, owners=[{"kind": release.kind, "release_id": release.release_id}])
 
 
-def activate(spark: SparkSession, locations: Locations, release: Release) -> None:
+def activate(spark: SparkSession, locations: Locations, served: Served, release_id: str) -> None:
     """Makes a release the one that serves its kind, variant and period, unless it is that already."""
-    active = LakeReader(locations).active(release.kind, release.variant, release.period)
-    if active is not None and active["release_id"] == release.release_id:
+    if Registry.read(LakeReader(locations)).serving(served) == release_id:
         return
-    row = (release.kind, release.variant, release.period, release.release_id, _now())
+    row = (served.kind, served.variant, served.period, release_id, _now())
     df = spark.createDataFrame([row], schema=tables.TABLES["activations"].ddl)
     write_partitions(spark, locations, "activations", df,
-                     owners=[{"kind": release.kind, "variant": release.variant, "period": release.period}])
+                     owners=[{"kind": served.kind, "variant": served.variant, "period": served.period}])
 
 
 def _publish_vectors(spark: SparkSession, locations: Locations, folder: Path, release: Release) -> list[Build]:

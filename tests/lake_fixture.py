@@ -188,7 +188,7 @@ def _write_builds(locations: Locations, world: World) -> None:
     write_table(locations, "builds", pa.Table.from_pylist(rows, schema))
 
 
-def publish(home: Path, folders: Sequence[Path]) -> None:
+def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
     """Writes the rows that make runs the active releases of their periods; stands in for publishing."""
     locations = Locations(home)
     strings = pa.map_(pa.string(), pa.string())
@@ -207,10 +207,14 @@ def publish(home: Path, folders: Sequence[Path]) -> None:
             "recipe": json.dumps(release.recipe), "parents": list(release.parents.items()), "absent_parents": list(release.absent_parents),
             "inputs": list(release.inputs.items()), "model_version": release.model_version, "artifact": str(folder.relative_to(home)),
             "sha256": sha256_of(folder / MANIFEST), "feature_set": list(release.feature_set), "metrics": list(release.metrics.items()),
-            "created_ts": NOW})
-        activations.append(names | {"activated_ts": NOW})
+            "created_ts": now})
+        activations.append(names | {"activated_ts": now})
     write_table(locations, "releases", pa.Table.from_pylist(releases, release_schema))
-    write_table(locations, "activations", pa.Table.from_pylist(activations, activation_schema))
+    for row in activations:
+        there = locations.table("activations").exists()
+        served = f"kind = '{row['kind']}' AND variant = '{row['variant']}' AND period = '{row['period']}'"
+        write_table(locations, "activations", pa.Table.from_pylist([row], activation_schema), mode="overwrite" if there else "append",
+                    predicate=served if there else None)
 
 
 def publish_staged(home: Path, kind: str, period: date) -> list[Path]:

@@ -3,93 +3,86 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from staged_fixture import DAYS, DEPLOYMENT, DIM, ITEMS, MONTH, Rows, name_staged, released, stage_cpm, stage_day, stage_run
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import AUDIT, MANIFEST, MAPPING_FILE, METRICS_FILE, VECTORS_FILE, Release, sha256_of
+from contracts.releases import AUDIT, VECTORS_FILE, Release, parent_key, staged_runs
 from contracts.settings import Deployment
 from lake.reader import LakeReader
+from publishing import index as index_module
 from publishing.audit import audit
-from publishing.index import Vectors, load_index, measured_recall, neighbours
+from publishing.index import Vectors, load_index, make_index, measured_recall, nearest, nearest_exactly, nprobe_of
 from publishing.parents import missing_inputs
 
-DEPLOYMENT = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27))
-DIM = 8
-ITEMS = 300
-
-
-def clustered(rng: np.random.Generator) -> np.ndarray:
-    """Item vectors in ten clusters, N x D: item i lies in cluster i % 10."""
-    centres = rng.normal(size=(10, DIM))
-    return (centres[np.arange(ITEMS) % 10] + 0.1 * rng.normal(size=(ITEMS, DIM))).astype(np.float32)
-
-
-def stage_run(locations: Locations, *, change: Callable[[dict[str, list[object]]], None] = lambda rows: None, loss: float | None = 0.4,
-              dims: int = DIM, known_items: int = ITEMS) -> Path:
-    """Writes a run folder as training leaves it, its vectors changed by `change` before they are written."""
-    values = clustered(np.random.default_rng(5))
-    rows: dict[str, list[object]] = {
-        "entity": ["item"] * ITEMS + ["user"] * 2, "id": [*range(1000, 1000 + ITEMS), 1, 2],
-        "vector": [*values.tolist(), *values[:2].tolist()], "dim": [DIM] * (ITEMS + 2)}
-    change(rows)
-    release = Release(kind="tpm", variant="default", period=date(2026, 3, 1), recipe={}, parents={}, inputs={}, feature_set=("item_id",))
-    folder = locations.run_of("tpm", release.period, "default", release.release_id)
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table({"entity": rows["entity"], "id": pa.array(rows["id"], pa.int64()),
-                             "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())}),
-                   folder / VECTORS_FILE)
-    known = [*range(1000, 1000 + known_items), 1, 2]
-    fields = ["item_id"] * known_items + ["user_id"] * 2
-    pq.write_table(pa.table({"field": fields, "id": known, "row": list(range(len(known)))}), folder / MAPPING_FILE)
-    losses = pa.array([loss], pa.float64())
-    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": losses, "row_cnt": [10]}), folder / METRICS_FILE)
-    files = {name: sha256_of(folder / name) for name in (VECTORS_FILE, MAPPING_FILE, METRICS_FILE)}
-    release = Release(**{**vars(release), "files": files, "dims": {"item": dims, "user": dims}})
-    (folder / MANIFEST).write_text(release.to_json())
-    return folder
+PARENTS_OF_APRIL = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27))
 
 
 def test_a_sound_run_is_indexed(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
     assert all(check.passed for check in audit(locations, DEPLOYMENT, folder))
-    release_id = Release.read(folder).release_id
-    found, manifest = neighbours(locations.index(release_id), 1007, 20)
-    assert manifest["release_id"] == release_id
-    assert manifest["recall_at_10"] == 1.0
+    index = locations.index(folder.name)
+    found = nearest(index, 1007, 20)
+    assert load_index(index)[1]["release_id"] == folder.name
+    assert load_index(index)[1]["recall_at_10"] == 1.0
     assert {item % 10 for item, _ in found} == {7}
     assert 1007 not in {item for item, _ in found}
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    exact = nearest_exactly(Vectors.read(folder / VECTORS_FILE, "item"), 1007, 20)
+    assert [item for item, _ in exact] == [item for item, _ in found]
 
 
-def repeat_an_id(rows: dict[str, list[object]]) -> None:
+def repeat_an_id(rows: Rows) -> None:
     rows["id"][1] = rows["id"][0]
 
 
-def put_nan(rows: dict[str, list[object]]) -> None:
+def take_an_id_away(rows: Rows) -> None:
+    rows["id"][1] = None
+
+
+def put_nan(rows: Rows) -> None:
     rows["vector"][3] = [float("nan")] * DIM
 
 
-def shorten(rows: dict[str, list[object]]) -> None:
+def put_zeros(rows: Rows) -> None:
+    rows["vector"] = [[0.0] * DIM for _ in rows["vector"]]
+
+
+def put_huge(rows: Rows) -> None:
+    rows["vector"][3] = [1e6] * DIM
+
+
+def shorten(rows: Rows) -> None:
     rows["vector"][3] = [1.0] * (DIM - 1)
 
 
-def drop_users(rows: dict[str, list[object]]) -> None:
+def claim_another_width(rows: Rows) -> None:
+    rows["dim"][3] = DIM + 1
+
+
+def drop_users(rows: Rows) -> None:
     for values in rows.values():
         del values[ITEMS:]
 
 
+def put_a_category(rows: Rows) -> None:
+    rows["entity"][3] = "category"
+
+
 @pytest.mark.parametrize(("arguments", "failed"), [
-    ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": put_nan}, "item_finite"), ({"change": shorten}, "item_dimension"),
-    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"),
+    ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": take_an_id_away}, "item_ids"), ({"change": put_nan}, "item_finite"),
+    ({"change": put_zeros}, "user_norm"), ({"change": put_huge}, "item_norm"),
+    ({"change": shorten}, "item_dimension"), ({"change": claim_another_width}, "item_dimension"),
+    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"change": put_a_category}, "entities"),
     ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
     ({"known_items": 2 * ITEMS}, "item_coverage"),
 ])
@@ -99,7 +92,107 @@ def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: di
     with pytest.raises(QualityFailed, match=f"{failed}: expected .*Nothing was published"):
         audit(locations, DEPLOYMENT, folder)
     assert not json.loads((folder / AUDIT).read_text())["passed"]
-    assert not locations.index(Release.read(folder).release_id).exists()
+    assert not locations.index(folder.name).exists()
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> tuple[Locations, Path, Path]:
+    """A CPM and the first A-CTR day, released."""
+    locations = Locations(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    return locations, cpm, released(locations, stage_day(locations, 0, None, cpm))
+
+
+def test_a_run_of_the_right_parents_passes(chain: tuple[Locations, Path, Path]) -> None:
+    locations, cpm, first = chain
+    checks = {check.name: check for check in audit(locations, DEPLOYMENT, stage_day(locations, 1, first, cpm, seed=1))}
+    assert all(check.passed for check in checks.values())
+    assert checks["item_drift"].found.endswith(f"of {ITEMS} ids")
+    without = stage_run(locations, kind="actr", variant="none", period=DAYS[0])
+    assert {check.name: check.passed for check in audit(locations, DEPLOYMENT, without)}["parents"], "no CPM is a parent of `none`"
+
+
+def of_another_week(locations: Locations, cpm: Path, first: Path) -> Path:
+    del first
+    return stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[0],
+                     parents={parent_key("pretrained", "cpm", date(2025, 12, 29)): cpm.name})
+
+
+def without_its_cpm(locations: Locations, cpm: Path, first: Path) -> Path:
+    del cpm
+    return stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[1],
+                     parents={parent_key("predecessor", "actr", DAYS[0]): first.name})
+
+
+def of_a_cpm_that_nobody_released(locations: Locations, cpm: Path, first: Path) -> Path:
+    del cpm
+    return stage_day(locations, 1, first, locations.home / "cpm-default-2026-01-05-000000000000")
+
+
+def of_a_cpm_that_was_replaced(locations: Locations, cpm: Path, first: Path) -> Path:
+    released(locations, stage_cpm(locations, recipe={"lr": 2}))
+    return stage_day(locations, 1, first, cpm)
+
+
+def a_cpm_of_a_month_too_many(locations: Locations, cpm: Path, first: Path) -> Path:
+    del cpm, first
+    month = released(locations, stage_run(locations))
+    return stage_cpm(locations, parents={parent_key("snapshot", "tpm", MONTH): month.name})
+
+
+@pytest.mark.parametrize(("stage", "found"), [
+    (of_another_week, r"pretrained/cpm/2025-12-29 is not a parent of the period"),
+    (without_its_cpm, r"pretrained/cpm/2026-01-05 is a parent of the period, and the run was made without it"),
+    (of_a_cpm_that_nobody_released, r"pretrained/cpm/2026-01-05: cpm-default-2026-01-05-000000000000 was never released"),
+    (of_a_cpm_that_was_replaced, r"pretrained/cpm/2026-01-05: the run was made from cpm-\S+, and cpm-\S+ serves"),
+    (a_cpm_of_a_month_too_many, r"snapshot/tpm/2026-01-01 is not a parent of the period"),
+])
+def test_a_run_bound_to_a_wrong_release_is_refused(chain: tuple[Locations, Path, Path], found: str,
+                                                   stage: Callable[[Locations, Path, Path], Path]) -> None:
+    locations, cpm, first = chain
+    with pytest.raises(QualityFailed, match=f"parents: expected the releases that serve what its period computes, found .*{found}"):
+        audit(locations, DEPLOYMENT, stage(locations, cpm, first))
+
+
+def test_vectors_that_went_to_other_ids_are_refused(chain: tuple[Locations, Path, Path]) -> None:
+    locations, cpm, first = chain
+
+    def shuffle(rows: Rows) -> None:
+        rows["id"][:ITEMS] = rows["id"][1:ITEMS] + rows["id"][:1]
+
+    with pytest.raises(QualityFailed, match=rf"item_drift: expected mean cosine >= 0.4 with {re.escape(first.name)}, found -?0\.\d+ of"):
+        audit(locations, DEPLOYMENT, stage_day(locations, 1, first, cpm, change=shuffle))
+
+
+def test_a_model_that_started_again_is_not_compared(chain: tuple[Locations, Path, Path]) -> None:
+    locations, _, first = chain
+    newer = released(locations, stage_cpm(locations, recipe={"lr": 2}))
+
+    def mirror(rows: Rows) -> None:
+        rows["vector"] = [[-value for value in vector] for vector in rows["vector"]]
+
+    checks = {check.name: check for check in audit(locations, DEPLOYMENT, stage_day(locations, 1, first, newer, change=mirror))}
+    assert checks["drift"].found == f"it started again, unlike {first.name}: not compared"
+
+
+@pytest.mark.parametrize(("column", "value", "failed"), [
+    ("scored_by", "actr-none-2026-01-12-000000000000", "scored_by"), ("ds", DAYS[0], "scored_by"), ("score", float("nan"), "scores"),
+    ("score", 1.5, "scores"), ("event_id", 1, "scored_once")])
+def test_predictions_of_another_model_or_day_are_refused(chain: tuple[Locations, Path, Path], column: str, value: object,
+                                                         failed: str) -> None:
+    locations, cpm, first = chain
+    scored = {"event_id": [1, 2], "user_id": [1, 2], "score": [0.2, 0.7], "click": [0, 1], "scored_by": [first.name] * 2,
+              "ds": [DAYS[1]] * 2}
+    scored[column] = [scored[column][0], value]
+    with pytest.raises(QualityFailed, match=f"{failed}: expected"):
+        audit(locations, DEPLOYMENT, stage_day(locations, 1, first, cpm, scored=scored))
+
+
+def test_another_run_under_the_id_of_a_release_is_refused(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    released(locations, stage_run(locations))
+    with pytest.raises(QualityFailed, match=r"immutable: expected .* found another run under the id of a release"):
+        audit(locations, DEPLOYMENT, stage_run(locations, seed=1))
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -110,41 +203,131 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         audit(locations, DEPLOYMENT, folder)
 
 
-def test_a_changed_index_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_half_a_stage_is_refused(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    folder = stage_run(locations)
+    assert staged_runs(locations, "tpm", MONTH) == [folder]
+    temporary = folder.rename(folder.with_name(f".{folder.name}.123"))
+    with pytest.raises(BadInput, match="manifest: expected a finished run, found no such file"):
+        staged_runs(locations, "tpm", MONTH)
+    name_staged(locations, [temporary])
+    with pytest.raises(BadInput, match=r"expected finished runs of tpm 2026-01-01, such as .*, found runs.*/\.tpm-.*\.123"):
+        staged_runs(locations, "tpm", MONTH)
+    temporary.rename(folder)
+    name_staged(locations, [folder, folder])
+    with pytest.raises(BadInput, match="expected one run a variant"):
+        staged_runs(locations, "tpm", MONTH)
+    locations.staged("tpm", MONTH).write_text('{"runs": [')
+    with pytest.raises(BadInput, match="Run: tributary training tpm --period 2026-01-01"):
+        staged_runs(locations, "tpm", MONTH)
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:50])
+    with pytest.raises(BadInput, match="found half a manifest"):
+        Release.read(folder)
+
+
+def test_an_index_that_is_whole_is_kept(tmp_path: Path) -> None:
+    """A reader of a release that is audited again finds its index at every moment: nothing is written."""
     locations = Locations(tmp_path)
     folder = stage_run(locations)
     audit(locations, DEPLOYMENT, folder)
-    index = locations.index(Release.read(folder).release_id)
+    index = locations.index(folder.name) / "items.faiss"
+    before = index.stat()
+    (locations.indexes / f".{folder.name}.999").mkdir()  # a build that was killed
+    audit(locations, DEPLOYMENT, folder)
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in locations.indexes.iterdir()] == [folder.name]
+
+
+def test_a_changed_index_is_refused_before_it_is_read_and_mended_by_an_audit(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    folder = stage_run(locations)
+    audit(locations, DEPLOYMENT, folder)
+    index = locations.index(folder.name)
     (index / "items.faiss").write_bytes(b"garbage")
     with pytest.raises(BadInput, match="sha256"):
         load_index(index)
     with pytest.raises(BadInput, match="expected the index of a published release, found none"):
         load_index(tmp_path / "nowhere")
+    audit(locations, DEPLOYMENT, folder)
+    assert load_index(index)[0].ntotal == ITEMS
 
 
 def test_an_item_without_a_vector_is_named(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
     audit(locations, DEPLOYMENT, folder)
-    with pytest.raises(BadInput, match=r"item: expected an item with a vector in tpm-default-2026-03-01-.*, found 5"):
-        neighbours(locations.index(Release.read(folder).release_id), 5, 3)
+    with pytest.raises(BadInput, match=r"item: expected an item with a vector in tpm-default-2026-01-01-.*, found 5"):
+        nearest(locations.index(folder.name), 5, 3)
 
 
-def test_recall_counts_what_an_index_misses(tmp_path: Path) -> None:
-    vectors = Vectors.read(stage_run(Locations(tmp_path)) / VECTORS_FILE, "item")
+class Blind:
+    """Finds nothing."""
 
-    class Blind:
-        """Finds each query's own cluster only half of the time."""
+    def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(queries), count)), np.full((len(queries), count), -1)
 
-        def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros((len(queries), count)), np.full((len(queries), count), -1)
 
-    normalised = vectors.values / np.linalg.norm(vectors.values, axis=1, keepdims=True)
-    assert measured_recall(Blind(), normalised, vectors.ids) == 0.0
+class Repeating:
+    """Finds each query's nearest, ten times."""
+
+    def __init__(self, index: object) -> None:
+        self.index = index
+
+    def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        cosines, ids = self.index.search(queries, 1)
+        return np.repeat(cosines, count, axis=1), np.repeat(ids, count, axis=1)
+
+
+def test_recall_counts_what_an_index_misses() -> None:
+    rng = np.random.default_rng(3)
+    unit, ids, some = random_units(rng, 500), rng.permutation(500) * 7, np.arange(0, 500, 9)
+    index, factory = make_index(unit, ids)
+    assert factory == "IDMap2,Flat"
+    assert measured_recall(index, unit, ids, some) == 1.0
+    assert measured_recall(Blind(), unit, ids, some) == 0.0
+    assert measured_recall(Repeating(index), unit, ids, some) == pytest.approx(0.1)
+    wrong, _ = make_index(unit, np.roll(ids, 1))
+    assert measured_recall(wrong, unit, ids, some) < 0.3
+
+
+def random_units(rng: np.random.Generator, count: int) -> np.ndarray:
+    values = rng.normal(size=(count, DIM)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def test_an_inverted_file_reads_as_many_lists_as_recall_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On vectors without clusters, which need the most; the number travels with the file; equal vectors give equal files."""
+    monkeypatch.setattr(index_module, "FLAT_LIMIT", 1000)
+    rng = np.random.default_rng(4)
+    unit, ids = random_units(rng, 6000), rng.permutation(6000)
+    index, factory = make_index(unit, ids)
+    assert factory == "IDMap2,IVF77,Flat"
+    faiss.write_index(index, str(tmp_path / "a"))
+    faiss.write_index(make_index(unit, ids)[0], str(tmp_path / "b"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read = faiss.read_index(str(tmp_path / "a"))
+    assert nprobe_of(read) == nprobe_of(index)
+    assert 1 < nprobe_of(read) < 77
+    others = np.arange(5, 6000, 31)
+    assert measured_recall(read, unit, ids, others) >= 0.95
+    faiss.extract_index_ivf(read).nprobe = 1
+    assert measured_recall(read, unit, ids, others) < 0.9, "one list would have done, so nothing is shown"
+
+
+def test_recall_below_the_floor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "FLAT_LIMIT", 100)
+    monkeypatch.setattr(index_module, "TUNED_RECALL", 0.0)  # so that one list is read
+
+    def scatter(rows: Rows) -> None:
+        rows["vector"] = random_units(np.random.default_rng(1), len(rows["vector"])).tolist()
+
+    locations = Locations(tmp_path)
+    with pytest.raises(QualityFailed, match=r"index_recall: expected recall@10 >= 0.95, found 0\.\d+"):
+        audit(locations, DEPLOYMENT, stage_run(locations, change=scatter))
 
 
 def test_what_a_period_waits_for_is_named_with_its_command(tmp_path: Path) -> None:
-    missing = missing_inputs(LakeReader(Locations(tmp_path)), DEPLOYMENT, "actr", date(2026, 4, 28))
+    missing = missing_inputs(LakeReader(Locations(tmp_path)), PARENTS_OF_APRIL, "actr", date(2026, 4, 28))
     assert missing == [
         "the pretrained cpm of 2026-04-20: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20",
         "the predecessor actr (none) of 2026-04-27: tributary dags backfill ad_ctr_daily --from 2026-04-27 --to 2026-04-27",

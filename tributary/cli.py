@@ -33,6 +33,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "mend": "build again whatever is stale, and what lies behind it",
         "maintain_lake": "few large files: OPTIMIZE and VACUUM",
         "publish_release": "commit an audited release to the tables",
+        "activate_release": "let a release that was published before serve its period again",
     }),
     "training": ("samples -> models -> staged vectors; PyTorch, no Spark", {
         "tpm": "the model of long histories, month by month",
@@ -50,8 +51,8 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
     "publishing": ("audit staged vectors, release them, search in them", {
         "parents": "say whether the parents of a period exist (exit 75: not yet)",
         "audit": "check what a training run staged, and build its index",
-        "releases": "the releases that serve, newest first",
-        "neighbours": "items nearest to an item, from a release's index",
+        "releases": "the releases that serve, newest first; which are current, which stale",
+        "neighbours": "entities nearest to one, with their titles, from a release",
     }),
 }
 

@@ -283,4 +283,4 @@ def _say_addresses(home: Path) -> None:
     print(f"  quality reports  {(locations.reports / 'index.html').as_uri()}")
     for report in sorted(locations.model_reports.glob("*.html")):
         print(f"  model report     {report.as_uri()}")
-    print(f"next: tributary --home {home} publishing neighbours --item 1, or end it: tributary down --home {home}")
+    print(f"next: tributary --home {home} publishing neighbours --table actr_embeddings --id 1, or end it: tributary down --home {home}")

@@ -1,0 +1,88 @@
+"""The registry of releases at one moment: what serves, what rests on a release that no longer does, what would be a step back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.periods import Lineage
+from contracts.releases import Release, Served
+from contracts.transfer import computed_parents
+from lake.reader import LakeReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """All releases, and which of them serve.
+
+    Attributes:
+        releases: rows of `releases` by release id.
+        activations: rows of `activations` by what they are of.
+    """
+
+    releases: Mapping[str, Mapping[str, Any]]
+    activations: Mapping[Served, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, reader: LakeReader) -> Registry:
+        """As this reader sees it."""
+        releases = reader.releases()
+        rows = reader.read("activations").to_pylist()
+        activations = {Served(kind=row["kind"], variant=row["variant"], period=row["period"]): row for row in rows}
+        return cls(releases=releases, activations=activations)
+
+    def serving(self, served: Served) -> str | None:
+        """Id of the release that serves this, or None."""
+        row = self.activations.get(served)
+        return row["release_id"] if row else None
+
+    def current(self, kind: str, variant: str) -> str | None:
+        """Id of the release of the newest period that is served, however late an older period was published."""
+        periods = [served for served in self.activations if (served.kind, served.variant) == (kind, variant)]
+        return self.serving(max(periods)) if periods else None
+
+    def wrong_parents(self, lineage: Lineage, release: Release) -> list[str]:
+        """What is wrong with the releases that a run was made from, each as a sentence; [] if its period computes them and they serve."""
+        computed = computed_parents(lineage, release.served)
+        wrong = [f"{key} is a parent of the period, and the run was made without it" for key in computed if key not in release.parents]
+        for key, named in release.parents.items():
+            if key not in computed:
+                wrong.append(f"{key} is not a parent of the period, and the run was made from {named}")
+            elif named not in self.releases:
+                wrong.append(f"{key}: {named} was never released")
+            elif (serves := self.serving(computed[key])) != named:
+                wrong.append(f"{key}: the run was made from {named}, and {serves or 'nothing'} serves")
+        return wrong
+
+    def stale(self) -> dict[str, str]:
+        """Serving releases that rest on one that no longer serves, with the reason; those behind a stale one too."""
+        serving = {row["release_id"] for row in self.activations.values()}
+        found: dict[str, str] = {}
+        for served in sorted(self.activations, key=lambda served: served.period):  # a parent's period begins before its child's
+            release_id = self.activations[served]["release_id"]
+            parents = sorted(self.releases[release_id]["parents"].values())
+            gone, behind = [parent for parent in parents if parent not in serving], [parent for parent in parents if parent in found]
+            if gone or behind:
+                found[release_id] = f"made from {gone[0]}, which no longer serves" if gone else f"made from {behind[0]}, which is stale"
+        return found
+
+    def step_back(self, release: Release, reader: LakeReader) -> str | None:
+        """Why publishing this run would replace a newer release by an older one; None if it would not.
+
+        A release that was published before, and is not what serves since another one was activated after it, has been
+        replaced: it does not come back by being published again. A run that was never published is older than what serves
+        if one of the partitions that it read has been built again since, and the serving one read what is there now.
+        """
+        serves = self.serving(release.served)
+        if serves is None or serves == release.release_id:
+            return None
+        before, since = self.releases.get(release.release_id), self.activations[release.served]["activated_ts"]
+        if before is not None:  # published, and not yet activated when its publishing was cut short, is no step back
+            return f"{serves} replaced it on {since:%Y-%m-%d %H:%M}" if before["created_ts"] < since else None
+        inputs = self.releases[serves]["inputs"]
+        for key in sorted(key for key, digest in release.inputs.items() if inputs.get(key, digest) != digest):
+            table, _, owner = key.partition("/")
+            if reader.builds(table, [owner]).get(owner, {}).get("digest") == inputs[key]:
+                return f"{serves} was made from a newer build of {key}"
+        return None

@@ -1,0 +1,72 @@
+"""How far the vectors of a release have moved from those of the release before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from contracts.releases import VECTOR_TABLES, Release
+from lake.reader import LakeReader
+from lake.registry import Registry
+from publishing.checks import Check
+from publishing.index import Vectors
+
+# Mean cosine of an id's vector in two releases in a row. A day of an A-CTR left .997 and more, a month of TPM .67 to .88, the
+# merged tables of two weeks .95; vectors that were given to other ids .00 to .13 (simulator, KuaiRand; docs/experiments.md).
+MIN_COSINE = 0.4
+
+
+def check_drift(reader: LakeReader, registry: Registry, release: Release, vectors: Mapping[str, Vectors]) -> list[Check]:
+    """Compares the vectors of the ids that both releases have with those of the release before.
+
+    A model that continued its predecessor fails below `MIN_COSINE`: no period's rows turn most vectors away, a mapping that
+    was mixed up does. A CPM's merged table is trained anew each week, so that its vectors may turn together: it warns. A
+    model that started again from another CPM has vectors of another origin, which says nothing: it is not compared.
+    """
+    previous = previous_release(registry, release)
+    if previous is None:
+        return []
+    if release.kind != "cpm" and not continues(release, previous):
+        return [Check(name="drift", passed=True, severity="warn", expected="to be compared where it continues a model",
+                      found=f"it started again, unlike {previous['release_id']}: not compared")]
+    checks = []
+    for entity, new in vectors.items():
+        rows = reader.read(VECTOR_TABLES[release.kind], columns=["id", "vector", "dim"],
+                           where={"release_id": previous["release_id"], "entity": entity})
+        cosine, shared = mean_cosine(Vectors.of(rows), new) if rows.num_rows else (1.0, 0)
+        checks.append(Check(name=f"{entity}_drift", passed=cosine >= MIN_COSINE, severity="warn" if release.kind == "cpm" else "fail",
+                            expected=f"mean cosine >= {MIN_COSINE} with {previous['release_id']}", found=f"{cosine:.3f} of {shared} ids"))
+    return checks
+
+
+def previous_release(registry: Registry, release: Release) -> Mapping[str, Any] | None:
+    """The predecessor that a run names; else the serving release of the last period before its own, or None."""
+    for key, name in release.parents.items():
+        if key.startswith("predecessor/"):
+            return registry.releases[name]
+    earlier = [served for served in registry.activations
+               if (served.kind, served.variant) == (release.kind, release.variant) and served.period < release.period]
+    return registry.releases[registry.activations[max(earlier)]["release_id"]] if earlier else None
+
+
+def continues(release: Release, previous: Mapping[str, Any]) -> bool:
+    """Whether both rest on the same pre-trained model, or none: otherwise the newer one started again from its own."""
+    def pretrained(parents: Mapping[str, str]) -> set[str]:
+        return {name for key, name in parents.items() if key.startswith("pretrained/")}
+
+    return pretrained(release.parents) == pretrained(previous["parents"])
+
+
+def mean_cosine(old: Vectors, new: Vectors) -> tuple[float, int]:
+    """Mean cosine over the ids that both have, and how many these are; 1 where there is none, -1 where the widths differ."""
+    shared, at_old, at_new = np.intersect1d(old.ids, new.ids, return_indices=True)
+    if len(shared) == 0:
+        return 1.0, 0
+    if old.values.shape[1] != new.values.shape[1]:
+        return -1.0, len(shared)
+    a, b = old.values[at_old], new.values[at_new]
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    some = norms > 0  # a vector of zeros has no direction
+    return float(((a * b).sum(axis=1)[some] / norms[some]).mean()) if some.any() else 1.0, len(shared)

@@ -1,0 +1,95 @@
+"""The entities nearest to one of a release, and what the items among them are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.errors import BadInput
+from contracts.features import HISTORY_DAYS, LOGS
+from contracts.masking import printable
+from contracts.releases import VECTOR_TABLES
+from lake.reader import LakeReader
+from publishing.index import Vectors, nearest, nearest_exactly
+
+KIND_OF_TABLE = {table: kind for kind, table in VECTOR_TABLES.items()}
+LONGEST_TITLE = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """An entity near another: its title is the newest `item_text` of the logs, else its category, else a dash."""
+
+    id: int
+    title: str
+    cosine: float
+
+
+def find_release(reader: LakeReader, table: str, variant: str, release_id: str | None) -> dict[str, Any]:
+    """The row of the release to ask: the one named, whether it serves or not; else the current one.
+
+    Raises:
+        BadInput: there is none, or it publishes to another table.
+    """
+    kind = KIND_OF_TABLE[table]
+    if release_id is None:
+        row = reader.current(kind, variant)
+        if row is None:
+            raise BadInput("releases", "release", expected=f"a current release of {kind} ({variant})", found="none",
+                           hint="See `tributary publishing releases`.")
+        return row
+    row = reader.releases().get(release_id)
+    if row is None or row["kind"] != kind:
+        raise BadInput("releases", "--release", expected=f"a release of {table}", found=release_id,
+                       hint="See `tributary publishing releases`.")
+    return row
+
+
+def neighbours(reader: LakeReader, table: str, release_id: str, entity: str, entity_id: int, count: int) -> tuple[str, list[Neighbour]]:
+    """The title of an entity, and its nearest in the same release, nearest first.
+
+    Items are asked of the release's index. Users have none: nobody looks up users by the thousand, so they are compared with
+    all users of the release, exactly, which reads their vectors once. A user is never compared with items: both are inputs of
+    a network, not points of one space.
+
+    Raises:
+        BadInput: the entity has no vector in this release.
+    """
+    if entity == "item":
+        found = nearest(reader.locations.index(release_id), entity_id, count)
+        titles = item_titles(reader, [entity_id, *(i for i, _ in found)])
+    else:
+        rows = reader.read(table, columns=["id", "vector", "dim"], where={"release_id": release_id, "entity": entity})
+        found, titles = nearest_exactly(Vectors.of(rows), entity_id, count), {}
+    return titles.get(entity_id, "-"), [Neighbour(id=i, title=titles.get(i, "-"), cosine=round(cosine, 4)) for i, cosine in found]
+
+
+def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:
+    """What items are called: from the newest day of the logs on which each was shown, of the last 180; those not found are absent.
+
+    Days are read from the newest back, ever more at a time, until all items are found.
+    """
+    missing, titles = set(ids), dict[int, str]()
+    days = sorted({date.fromisoformat(owner.removeprefix("ds=")) for log in LOGS for owner in reader.builds(f"{log}_log")}, reverse=True)
+    days, block = days[:HISTORY_DAYS], 1
+    while missing and days:
+        block_days, days, block = days[:block], days[block:], 2 * block
+        shown = pa.concat_tables([_shown(reader, f"{log}_log", missing, block_days) for log in LOGS])
+        for row in shown.sort_by([("event_ts", "ascending")]).to_pylist():
+            named = row["item_text"] is not None
+            if named or row["item_id"] not in titles:
+                titles[row["item_id"]] = printable(row["item_text"], LONGEST_TITLE) if named else f"category {row['category_id']}"
+        missing -= titles.keys()
+    return titles
+
+
+def _shown(reader: LakeReader, log: str, ids: set[int], days: list[date]) -> pa.Table:
+    """Rows item_id, item_text, category_id, event_ts of these items on these days."""
+    rows = reader.read(log, columns=["item_id", "item_text", "category_id", "event_ts"], where={"ds": days, "item_id": sorted(ids)})
+    kinds = (pa.int64(), pa.string(), pa.int64(), pa.timestamp("us", "UTC"))
+    return pa.table({name: pc.cast(rows[name], kind) for name, kind in zip(rows.column_names, kinds, strict=True)})

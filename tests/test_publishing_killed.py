@@ -1,0 +1,209 @@
+"""Publishing is killed at random points, again and again, while somebody reads: what is current is whole at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from staged_fixture import DAYS, ITEMS, USERS, stage_cpm, stage_day, write_settings
+
+from contracts.errors import run_command
+from contracts.locations import Locations
+from contracts.releases import MANIFEST, VECTORS_FILE, Release, sha256_of
+from lake import locks
+from lake.reader import LakeReader
+from lake.registry import Registry
+from publishing.index import Vectors, load_index
+
+pytestmark = pytest.mark.spark
+
+KILLS = int(os.environ.get("TRIBUTARY_KILLS", "8"))
+VARIANT = "tpm+cpm"
+TABLES = ("actr_embeddings", "predictions", "model_metrics", "releases", "activations", "builds")
+# Clients are forked once these are imported: a try takes seconds, and dies in publishing, not in an import.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["publishing.audit", "publishing.cli", "spark_jobs.cli", "spark_jobs.publish_release",
+                                "pyspark.sql.connect.session", "pyspark.sql.connect.dataframe"])
+
+
+def audit_and_publish(home: str, kind: str, period: str, log: str) -> None:
+    """The two commands, as a person runs them; the body of a client process."""
+    from publishing.cli import main as publishing
+    from spark_jobs.cli import main as spark_jobs
+
+    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        options = ["--home", home, "--kind", kind, "--period", period]
+        code = run_command(publishing, ["audit", *options]) or run_command(spark_jobs, ["publish_release", *options])
+    sys.exit(code)
+
+
+def read_current(locations: Locations) -> str:
+    """Reads the current release as an outsider does: row, artifact, vectors, metrics, predictions, index; all of one run, and whole."""
+    reader = LakeReader(locations)
+    row = reader.current("actr", VARIANT)
+    assert row is not None, "nothing is current"
+    release_id, folder = row["release_id"], locations.home / row["artifact"]
+    assert sha256_of(folder / MANIFEST) == row["sha256"]
+    vectors = reader.read("actr_embeddings", where={"release_id": release_id})
+    staged = pq.read_table(folder / VECTORS_FILE)
+    keys = [("entity", "ascending"), ("id", "ascending")]
+    assert vectors.select(staged.column_names).sort_by(keys).to_pylist() == staged.sort_by(keys).to_pylist(), release_id
+    assert reader.read("model_metrics", where={"release_id": release_id}).num_rows == 1, release_id
+    assert reader.read("predictions", where={"release_id": release_id}).num_rows == 2, release_id
+    index, manifest = load_index(locations.index(release_id))
+    assert manifest["release_id"] == release_id
+    assert manifest["run_manifest_sha256"] == row["sha256"]
+    assert index.ntotal == ITEMS
+    of_items = Vectors.of(vectors.filter(pc.equal(vectors["entity"], "item")))
+    first = of_items.values[0] / np.linalg.norm(of_items.values[0])
+    np.testing.assert_allclose(index.reconstruct(int(of_items.ids[0])), first, atol=1e-6)
+    return release_id
+
+
+class ReadingInALoop(threading.Thread):
+    """Reads what is current until it is told to stop, or something is wrong."""
+
+    def __init__(self, locations: Locations) -> None:
+        super().__init__(daemon=True)
+        self.locations, self.reads, self.wrong = locations, 0, None
+        self._stop_reading = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_reading.is_set() and self.wrong is None:
+            try:
+                read_current(self.locations)
+                self.reads += 1
+            except BaseException as error:
+                self.wrong = error
+
+    def __enter__(self) -> ReadingInALoop:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_reading.set()
+        self.join()
+
+
+@pytest.fixture(scope="module")
+def locations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locations]:
+    """A deployment whose Spark Connect server runs."""
+    home = tmp_path_factory.mktemp("killed") / "home"
+    found = write_settings(home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "lake.server", "--home", str(home), "--port", str(port)], stdout=log, stderr=log)
+    try:
+        _wait_for(port, server)
+        yield found
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the server has ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise AssertionError("the server did not start within two minutes")
+
+
+def client(locations: Locations, folder: Path) -> multiprocessing.process.BaseProcess:
+    release, log = Release.read(folder), locations.home / "client.log"
+    process = CONTEXT.Process(target=audit_and_publish, args=(str(locations.home), release.kind, str(release.period), str(log)))
+    process.start()
+    return process
+
+
+def published(locations: Locations, folder: Path) -> float:
+    """Audits and publishes a run to the end; returns the seconds it took."""
+    start = time.monotonic()
+    process = client(locations, folder)
+    process.join()
+    assert process.exitcode == 0, (locations.home / "client.log").read_text()
+    return time.monotonic() - start
+
+
+def state_of(locations: Locations, folder: Path) -> str:
+    """How far the publishing of a run has come."""
+    reader, name = LakeReader(locations), folder.name
+    if Registry.read(reader).serving(Release.read(folder).served) == name:
+        return "active"
+    if name in reader.releases():
+        return "released, not active"
+    if reader.read("actr_embeddings", columns=["id"], where={"release_id": name}).num_rows:
+        return "vectors committed"
+    return "index built" if locations.index(name).exists() else "nothing"
+
+
+def test_publishing_killed_at_random_points_is_never_seen(locations: Locations) -> None:
+    cpm = stage_cpm(locations)
+    published(locations, cpm)
+    first = stage_day(locations, 0, None, cpm)
+    published(locations, first)
+    pending = stage_day(locations, 1, first, cpm, recipe={"number": 0}, seed=100)
+    published(locations, pending)
+    seconds = published(locations, stage_day(locations, 1, first, cpm, recipe={"number": 1}, seed=101))
+
+    rng, killed, number = random.Random(0), Counter[str](), 2
+    pending = stage_day(locations, 1, first, cpm, recipe={"number": number}, seed=100 + number)
+    start = time.monotonic()
+    with ReadingInALoop(locations) as reading:
+        while sum(killed.values()) < KILLS and reading.wrong is None:
+            process = client(locations, pending)
+            process.join(rng.uniform(0, 1.3 * seconds))  # a try after a kill takes longer: it replaces what was committed
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                killed[state_of(locations, pending)] += 1
+            else:
+                assert process.exitcode == 0, (locations.home / "client.log").read_text()
+            if state_of(locations, pending) == "active":
+                number += 1
+                pending = stage_day(locations, 1, first, cpm, recipe={"number": number}, seed=100 + number)
+        published(locations, pending)
+        assert read_current(locations) == pending.name
+    if reading.wrong is not None:
+        raise reading.wrong
+    print(f"{KILLS} kills in {time.monotonic() - start:.0f} s, {seconds:.1f} s an undisturbed publishing; after them: {dict(killed)}; "
+          f"{reading.reads} reads")
+    assert reading.reads >= KILLS
+    assert_all_is_there_once(locations, number)
+
+
+def assert_all_is_there_once(locations: Locations, number: int) -> None:
+    """Every release of the day has all its rows, once; one serves; nothing is left behind, and nothing is written any more."""
+    versions = {name: DeltaTable(str(locations.table(name))).version() for name in TABLES}
+    reader = LakeReader(locations)
+    names = [row["release_id"] for row in reader.read("releases", where={"kind": "actr"}).to_pylist()]
+    assert len(names) == len(set(names)) == number + 2
+    of_day = [name for name in names if str(DAYS[1]) in name]
+    assert len(reader.read("activations", where={"kind": "actr"}).to_pylist()) == 2
+    for table, expected in (("actr_embeddings", ITEMS + USERS), ("predictions", 2), ("model_metrics", 1)):
+        rows = Counter(reader.read(table, columns=["release_id"], where={"release_id": of_day})["release_id"].to_pylist())
+        assert rows == dict.fromkeys(of_day, expected), table
+    left = [path.name for path in locations.indexes.iterdir() if path.name not in names]
+    assert left == []
+    assert not any(locks.is_held(path) for path in locations.locks.rglob("*.lock") if path != locations.lake_lock)
+    time.sleep(3)  # a query that was left running would commit now
+    assert {name: DeltaTable(str(locations.table(name))).version() for name in TABLES} == versions

@@ -1,0 +1,181 @@
+"""What serves, what is stale, what would be a step back; neighbours and their titles. No Spark."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from lake_fixture import NOW, publish, write_table
+from staged_fixture import DAYS, DEPLOYMENT, MONTH, released, stage_cpm, stage_day, stage_run, write_settings
+
+from contracts.errors import run_command
+from contracts.locations import Locations
+from contracts.releases import Release
+from contracts.tables import owner_key
+from lake.reader import LakeReader
+from lake.registry import Registry
+from publishing.audit import audit
+from publishing.cli import main
+
+LATER = NOW + timedelta(hours=1)
+
+
+def registry(locations: Locations) -> Registry:
+    return Registry.read(LakeReader(locations))
+
+
+def test_an_older_day_that_is_published_late_is_not_current(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    second = stage_day(locations, 1, stage_day(locations, 0, None, cpm), cpm)
+    released(locations, second)
+    first = released(locations, stage_day(locations, 0, None, cpm), LATER)
+    found = registry(locations)
+    assert found.serving(Release.read(first).served) == first.name
+    assert found.current("actr", "tpm+cpm") == second.name
+    row = LakeReader(locations).current("actr", "tpm+cpm")
+    assert row is not None
+    assert row["release_id"] == second.name
+    assert found.current("actr", "none") is None
+
+
+def test_children_of_a_release_that_was_replaced_are_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    locations = write_settings(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    first = released(locations, stage_day(locations, 0, None, cpm))
+    second = released(locations, stage_day(locations, 1, first, cpm))
+    assert registry(locations).stale() == {}
+    other = released(locations, stage_cpm(locations, recipe={"lr": 2}), LATER)
+    why = f"made from {cpm.name}, which no longer serves"
+    assert registry(locations).stale() == {first.name: why, second.name: why}
+    fresh = released(locations, stage_day(locations, 0, None, other), LATER)
+    assert registry(locations).stale() == {second.name: f"made from {first.name}, which no longer serves"}
+    publish(tmp_path, [cpm], LATER + timedelta(hours=1))
+    assert registry(locations).stale()[fresh.name] == f"made from {other.name}, which no longer serves"
+    assert registry(locations).stale()[second.name] == f"made from {first.name}, which no longer serves"
+    assert main(["releases", "--home", str(tmp_path)]) == 0
+    lines = {line.split()[3]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines[second.name].endswith(f"current; stale: made from {first.name}, which no longer serves")
+    assert lines[cpm.name].endswith("current")
+
+
+def test_what_lies_behind_a_stale_release_is_stale(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    first = released(locations, stage_day(locations, 0, None, cpm))
+    second = stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[1], parents={"predecessor/actr/2026-01-12": first.name})
+    released(locations, second)
+    released(locations, stage_cpm(locations, recipe={"lr": 2}), LATER)
+    assert registry(locations).stale()[second.name] == f"made from {first.name}, which is stale"
+
+
+def build(locations: Locations, table: str, day: date, digest: str, built: datetime) -> None:
+    """Records a day of a table as built."""
+    schema = pa.schema([("table_name", pa.string()), ("owner", pa.string()), ("row_cnt", pa.int64()), ("digest", pa.string()),
+                        ("inputs", pa.map_(pa.string(), pa.string())), ("counts", pa.map_(pa.string(), pa.int64())),
+                        ("code_version", pa.string()), ("built_ts", pa.timestamp("us", "UTC"))])
+    row = {"table_name": table, "owner": owner_key(ds=day), "row_cnt": 1, "digest": digest, "inputs": [], "counts": [],
+           "code_version": "1", "built_ts": built}
+    write_table(locations, "builds", pa.Table.from_pylist([row], schema))
+
+
+def step_back(locations: Locations, folder: Path) -> str | None:
+    return registry(locations).step_back(Release.read(folder), LakeReader(locations))
+
+
+def test_an_older_release_does_not_come_back_by_being_published_again(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    old = released(locations, stage_run(locations))
+    assert step_back(locations, old) is None, "it serves"
+    new = stage_run(locations, recipe={"lr": 2})
+    assert step_back(locations, new) is None
+    released(locations, new, LATER)
+    assert step_back(locations, old) == f"{new.name} replaced it on {LATER:%Y-%m-%d %H:%M}"
+    cut_short = stage_run(locations, recipe={"lr": 3})  # its row is there, its activation is not
+    publish(tmp_path, [cut_short], LATER + timedelta(hours=1))
+    publish(tmp_path, [new], LATER)
+    assert step_back(locations, cut_short) is None
+
+
+def test_a_run_of_older_inputs_than_those_of_what_serves_is_refused(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    key = f"natural_samples/{owner_key(ds=MONTH)}"
+    build(locations, "natural_samples", MONTH, "old", NOW)
+    old = stage_run(locations, inputs={key: "old"})
+    build(locations, "natural_samples", MONTH, "new", LATER)
+    new = released(locations, stage_run(locations, inputs={key: "new"}))
+    assert step_back(locations, old) == f"{new.name} was made from a newer build of {key}"
+    build(locations, "natural_samples", MONTH, "newest", LATER + timedelta(hours=1))
+    assert step_back(locations, stage_run(locations, inputs={key: "newest"})) is None
+    assert step_back(locations, stage_run(locations, recipe={"lr": 2}, inputs={key: "new"})) is None
+
+
+LOG_SCHEMA = pa.schema([("event_id", pa.int64()), ("event_ts", pa.timestamp("us", "UTC")), ("arrival_ts", pa.timestamp("us", "UTC")),
+                        ("request_id", pa.int64()), ("user_id", pa.int64()), ("item_id", pa.int64()), ("category_id", pa.int64()),
+                        ("user_segment_id", pa.int64()), ("position", pa.int32()), ("click", pa.int32()), ("action", pa.int32()),
+                        ("dwell_seconds", pa.float64()), ("item_text", pa.string()), ("late", pa.bool_()), ("ds", pa.date32())])
+
+
+def show(locations: Locations, day: date, item: int, text: str | None) -> None:
+    """One impression of an item, in the natural log."""
+    at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    row = dict.fromkeys(LOG_SCHEMA.names, 0) | {"event_ts": at, "arrival_ts": at, "item_id": item, "category_id": item % 10,
+                                                "dwell_seconds": 0.0, "item_text": text, "late": False, "ds": day}
+    write_table(locations, "natural_log", pa.Table.from_pylist([row], LOG_SCHEMA))
+    build(locations, "natural_log", day, "1", NOW)
+
+
+@pytest.fixture
+def indexed(tmp_path: Path) -> tuple[Locations, Path]:
+    """A month's snapshot, released with its index; some of its items were shown."""
+    locations = write_settings(tmp_path)
+    folder = stage_run(locations)
+    audit(locations, DEPLOYMENT, folder)
+    released(locations, folder)
+    show(locations, date(2026, 1, 1), 1007, "An old name")
+    show(locations, date(2026, 1, 9), 1007, "Trail running shoes\x1b[31m")
+    show(locations, date(2026, 1, 3), 1017, "Climbing rope")
+    show(locations, date(2026, 1, 2), 1027, None)
+    return locations, folder
+
+
+def ask(locations: Locations, *options: str) -> int:
+    return run_command(main, ["neighbours", "--home", str(locations.home), *options])
+
+
+def test_neighbours_come_with_their_titles(indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    locations, folder = indexed
+    assert ask(locations, "--table", "tpm_embeddings", "--id", "1007", "--count", "40") == 0
+    first, header, _, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"item 1007 (Trail running shoes\\x1b[31m) in {folder.name}"
+    assert header.split() == ["id", "title", "cosine"]
+    rows = {int(line.split()[0]): line.split(maxsplit=1)[1] for line in lines}
+    assert rows[1017].startswith("Climbing rope ")
+    assert rows[1027].startswith("category 7 ")
+    assert rows[1037].startswith("- ")
+    cosines = [float(line.split()[-1]) for line in lines]
+    assert cosines == sorted(cosines, reverse=True)
+    assert cosines[0] > 0.9
+
+
+def test_users_are_compared_with_users(indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    locations, folder = indexed
+    assert ask(locations, "--table", "tpm_embeddings", "--entity", "user", "--id", "7", "--count", "3") == 0
+    first, header, _, *lines = capsys.readouterr().out.splitlines()
+    assert (first, header.split()) == (f"user 7 in {folder.name}", ["id", "cosine"])
+    assert {int(line.split()[0]) % 10 for line in lines} == {7}
+    assert ask(locations, "--table", "tpm_embeddings", "--entity", "user", "--id", "1007") == 2
+    assert "id: expected an id with a vector in this release, found 1007" in capsys.readouterr().err
+
+
+def test_a_release_can_be_asked_by_its_id(indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    locations, folder = indexed
+    released(locations, stage_run(locations, recipe={"lr": 2}), LATER)
+    assert ask(locations, "--table", "tpm_embeddings", "--id", "1007", "--release", folder.name) == 0
+    assert folder.name in capsys.readouterr().out
+    assert ask(locations, "--table", "merged_embeddings", "--id", "1007", "--release", folder.name) == 2
+    assert f"--release: expected a release of merged_embeddings, found {folder.name}" in capsys.readouterr().err
+    assert ask(locations, "--table", "actr_embeddings", "--id", "1") == 2
+    assert "expected a current release of actr (tpm+cpm), found none" in capsys.readouterr().err
