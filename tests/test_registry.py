@@ -137,6 +137,7 @@ def indexed(tmp_path: Path) -> tuple[Locations, Path]:
     show(locations, date(2026, 1, 1), 1007, "An old name")
     show(locations, date(2026, 1, 9), 1007, "Trail running shoes\x1b[31m")
     show(locations, date(2026, 1, 3), 1017, "Climbing rope")
+    show(locations, date(2026, 1, 2), 1017, "A rope of the day before")
     show(locations, date(2026, 1, 2), 1027, None)
     return locations, folder
 
