@@ -20,9 +20,10 @@ from contracts.locations import Locations
 DEFAULT_VARIANT: Final = "default"
 MANIFEST = "manifest.json"
 AUDIT = "audit.json"
+GATE = "gate.json"
 
 # Raised when a change of the code would change results; part of every release id.
-MODEL_VERSIONS: dict[str, int] = {"tpm": 2, "cpm": 2, "actr": 2}
+MODEL_VERSIONS: dict[str, int] = {"tpm": 3, "cpm": 3, "actr": 3}
 
 # Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
 VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}
@@ -32,6 +33,7 @@ DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"
 VECTORS_FILE = "vectors.parquet"  # entity, id, vector, dim
 PREDICTIONS_FILE = "predictions.parquet"  # event_id, user_id, score, click, scored_by, ds; A-CTR only
 METRICS_FILE = "metrics.parquet"  # metric, split, value, row_cnt, ds
+HELD_OUT_FILE = "held_out.parquet"  # event_id, user_id, ds, click, score, score_before: what the gate judges
 MODEL_FILE = "model.safetensors"
 MAPPING_FILE = "mapping.parquet"  # field, id, row, cnt, last_day
 
@@ -64,6 +66,7 @@ class Release:
         metrics: headline figures.
         files: sha256 of each file of the run folder.
         dims: width of the vectors of each entity.
+        carries: of a fallback, the release whose model it carries, as the gate refused the day's own; None of all others.
     """
 
     kind: str
@@ -77,6 +80,7 @@ class Release:
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
+    carries: str | None = None
 
     @property
     def served(self) -> Served:
@@ -88,13 +92,14 @@ class Release:
 
     @property
     def release_id(self) -> str:
-        """Kind, variant, period and a hash of recipe, parents, inputs and code version."""
+        """Kind, variant, period and a hash of recipe, parents, inputs, code version and what it carries; a fallback's says so."""
         content = json.dumps(
             [self.kind, self.variant, str(self.period), self.recipe, dict(self.parents), list(self.absent_parents),
-             dict(self.inputs), self.feature_set, self.model_version],
+             dict(self.inputs), self.feature_set, self.model_version, *([self.carries] if self.carries else [])],
             sort_keys=True,
         )
-        return f"{self.kind}-{self.variant}-{self.period}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        mark = "fallback-" if self.carries else ""
+        return f"{self.kind}-{self.variant}-{self.period}-{mark}{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def to_json(self) -> str:
         values = asdict(self) | {"period": str(self.period), "release_id": self.release_id, "model_version": self.model_version}
@@ -160,6 +165,31 @@ def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
     if not variants or len(set(variants)) < len(variants):
         raise BadInput(path, "staged runs", expected="one run a variant", found=variants or "none", hint=again)
     return folders
+
+
+def gated_runs(locations: Locations, kind: str, period: date) -> list[Path]:
+    """Run folders that the gate lets through, one a variant: what training staged, or the fallback in its place.
+
+    Raises:
+        BadInput: nothing was staged, the gate has not judged a run as it is now, or refused one that nothing can stand in for.
+    """
+    return [_let_through(locations, folder) for folder in staged_runs(locations, kind, period)]
+
+
+def _let_through(locations: Locations, folder: Path) -> Path:
+    release, path = Release.read(folder), folder / GATE
+    again = f"Run: tributary validation gate --kind {release.kind} --period {release.period}"
+    if not path.is_file():
+        raise BadInput(path, "gate", expected="a verdict of the gate", found="none", hint=again)
+    verdict: dict[str, Any] = json.loads(path.read_text())
+    if verdict["manifest_sha256"] != sha256_of(folder / MANIFEST):
+        raise BadInput(path, "manifest_sha256", expected=verdict["manifest_sha256"], found="another manifest", hint=again)
+    if verdict["passed"]:
+        return folder
+    if verdict["fallback"] is None:
+        failed = [check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail"]
+        raise BadInput(path, "gate", expected="a passed gate, or a fallback", found=f"failed: {', '.join(failed)}")
+    return locations.home / verdict["fallback"]
 
 
 def sha256_of(path: Path) -> str:

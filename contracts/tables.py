@@ -412,6 +412,7 @@ _ALL = (
             Column(name="sha256", type="string", meaning="of the artifact's manifest"),
             Column(name="feature_set", type="array<string>", meaning="features it reads"),
             Column(name="metrics", type="map<string, double>", meaning="headline figures"),
+            Column(name="carries", type="string", meaning="of a fallback: the release whose model it carries", nullable=True),
             Column(name="created_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("release_id",),

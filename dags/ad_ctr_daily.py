@@ -6,6 +6,9 @@ The day is scored with the model of the day before, which has not seen it, and o
   *When it stops:* its log names what is missing, and the command that makes it.
 - **`train_actr`**: scores, trains, stages vectors, predictions and metrics as files.
   *When it stops:* it is tried again by itself, twice.
+- **`gate_actr`**: judges it on held-out rows beside the model of the day before; a refused one is replaced by a *fallback*, which carries
+  that model under an id of its own, and the chain goes on.
+  *When it stops:* nothing can stand in on the first day of all; the log names the check.
 - **`audit_actr`**: checks the staged vectors, builds their index.
   *When it stops:* readers see nothing of this run; the log names the check.
 - **`publish_actr`**: commits vectors, metrics and the release, the release last.

@@ -6,6 +6,8 @@ Where months are blocks of days, this DAG ticks daily, and skips the days that e
   *When it stops:* its log names what is missing, and the command that makes it.
 - **`train_tpm`**: trains, stages vectors and metrics as files.
   *When it stops:* it is tried again by itself, twice.
+- **`gate_tpm`**: judges it on held-out rows: scores have to be numbers; bad calibration only warns.
+  *When it stops:* readers see nothing of this run; the log names the check.
 - **`audit_tpm`**: checks the staged vectors, builds their index.
   *When it stops:* readers see nothing of this run; the log names the check.
 - **`publish_tpm`**: commits vectors, metrics and the release, the release last.

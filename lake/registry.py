@@ -43,11 +43,18 @@ class Registry:
         return self.serving(max(periods)) if periods else None
 
     def wrong_parents(self, lineage: Lineage, release: Release) -> list[str]:
-        """What is wrong with the releases that a run was made from, each as a sentence; [] if its period computes them and they serve."""
+        """What is wrong with the releases that a run was made from, each as a sentence; [] if its period computes them and they serve.
+
+        A fallback's predecessor alone is what its period computes: the CPM is that of the model that it carries.
+        """
         computed = computed_parents(lineage, release.served)
+        carried = {key for key in {*computed, *release.parents} if release.carries and not key.startswith("predecessor/")}
+        computed = {key: served for key, served in computed.items() if key not in carried}
         wrong = [f"{key} is a parent of the period, and the run was made without it" for key in computed if key not in release.parents]
         for key, named in release.parents.items():
-            if key not in computed:
+            if key in carried and named in self.releases:
+                continue
+            if key not in computed and key not in carried:
                 wrong.append(f"{key} is not a parent of the period, and the run was made from {named}")
             elif named not in self.releases:
                 wrong.append(f"{key}: {named} was never released")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import add_home, day, deployment_of, stage, table_text
 from contracts.errors import NotYet
-from contracts.releases import DEFAULT_VARIANT, VECTOR_TABLES, Served, staged_runs
+from contracts.releases import DEFAULT_VARIANT, VECTOR_TABLES, Served, gated_runs
 
 if TYPE_CHECKING:
     from lake.registry import Registry
@@ -46,7 +46,7 @@ def _audit(options: argparse.Namespace) -> int:
 
     locations, deployment = deployment_of(options)
     deployment.lineage.period(options.kind, options.period)
-    for folder in staged_runs(locations, options.kind, options.period):
+    for folder in gated_runs(locations, options.kind, options.period):
         with stage(f"audit {folder.name}"):
             checks = audit(locations, deployment, folder)
         print(table_text(("check", "verdict", "expected", "found"), [(c.name, c.verdict, c.expected, c.found) for c in checks]))
@@ -73,9 +73,10 @@ def _releases(options: argparse.Namespace) -> int:
     locations, _ = deployment_of(options)
     registry = Registry.read(LakeReader(locations))
     stale = registry.stale()
-    rows = [(str(served.period), served.kind, served.variant, registry.serving(served), _state(registry, served, stale))
+    rows = [(str(served.period), served.kind, served.variant, registry.serving(served), _state(registry, served, stale),
+             registry.releases[registry.activations[served]["release_id"]]["carries"] or "")
             for served in sorted(registry.activations, key=lambda served: (served.period, served.kind, served.variant), reverse=True)]
-    print(table_text(("period", "kind", "variant", "release", "state"), rows))
+    print(table_text(("period", "kind", "variant", "release", "state", "carries"), rows))
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Commits what an audited training run has staged: vectors, predictions, metrics, then the release row, its activation last.
+"""Commits what gate and audit let through: vectors, predictions, metrics, then the release row, its activation last.
 
 Until the release row is there no reader sees anything of it; the same release again changes nothing. A run that would put an
-older release in the place of a newer one is refused: that is `activate_release`, on purpose.
+older release in the place of a newer one is refused: that is `activate_release`, on purpose. Where the gate refused a run, its fallback is
+published in its place.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from contracts.releases import (
     VECTORS_FILE,
     Release,
     Served,
+    gated_runs,
     sha256_of,
-    staged_runs,
     training_command,
 )
 from contracts.settings import Deployment
@@ -47,11 +48,11 @@ def command(locations: Locations, deployment: Deployment, kind: str, period: dat
         BadInput: a run's audit has not passed, or it is no step forward; nothing of any run was committed.
     """
     deployment.lineage.period(kind, period)
-    folders = staged_runs(locations, kind, period)
+    folders = gated_runs(locations, kind, period)
     releases = [audited(locations, folder) for folder in folders]
     locks = {"releases": [owner_key(kind=kind)], "activations": [owner_key(kind=kind, period=period)]}
     with stage(f"publish_release {kind} {period}"), writing_session(locations, app="publish_release", partitions=locks) as spark:
-        if staged_runs(locations, kind, period) != folders:
+        if gated_runs(locations, kind, period) != folders:
             raise BadInput(locations.staged(kind, period), "staged runs", expected="the same as when this command began",
                            found="others: it was trained again meanwhile", hint="Audit them, and publish again.")
         before = Registry.read(LakeReader(locations))
@@ -126,7 +127,8 @@ def publish(spark: SparkSession, locations: Locations, folder: Path, release: Re
     record_builds(spark, locations, builds)
     row = (release.release_id, release.kind, release.variant, release.period, json.dumps(dict(release.recipe), sort_keys=True),
            dict(release.parents), list(release.absent_parents), dict(release.inputs), release.model_version,
-           str(folder.relative_to(locations.home)), sha256_of(folder / MANIFEST), list(release.feature_set), dict(release.metrics), _now())
+           str(folder.relative_to(locations.home)), sha256_of(folder / MANIFEST), list(release.feature_set), dict(release.metrics),
+           release.carries, _now())
     df = spark.createDataFrame([row], schema=tables.TABLES["releases"].ddl)
     write_partitions(spark, locations, "releases", df, owners=[{"kind": release.kind, "release_id": release.release_id}])
 

@@ -196,7 +196,7 @@ def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
         ("release_id", pa.string()), ("kind", pa.string()), ("variant", pa.string()), ("period", pa.date32()), ("recipe", pa.string()),
         ("parents", strings), ("absent_parents", pa.list_(pa.string())), ("inputs", strings), ("model_version", pa.int32()),
         ("artifact", pa.string()), ("sha256", pa.string()), ("feature_set", pa.list_(pa.string())),
-        ("metrics", pa.map_(pa.string(), pa.float64())), ("created_ts", pa.timestamp("us", "UTC"))])
+        ("metrics", pa.map_(pa.string(), pa.float64())), ("carries", pa.string()), ("created_ts", pa.timestamp("us", "UTC"))])
     activation_schema = pa.schema([("kind", pa.string()), ("variant", pa.string()), ("period", pa.date32()), ("release_id", pa.string()),
                                    ("activated_ts", pa.timestamp("us", "UTC"))])
     releases, activations = [], []
@@ -207,7 +207,7 @@ def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
             "recipe": json.dumps(release.recipe), "parents": list(release.parents.items()), "absent_parents": list(release.absent_parents),
             "inputs": list(release.inputs.items()), "model_version": release.model_version, "artifact": str(folder.relative_to(home)),
             "sha256": sha256_of(folder / MANIFEST), "feature_set": list(release.feature_set), "metrics": list(release.metrics.items()),
-            "created_ts": now})
+            "carries": release.carries, "created_ts": now})
         activations.append(names | {"activated_ts": now})
     write_table(locations, "releases", pa.Table.from_pylist(releases, release_schema))
     for row in activations:

@@ -247,8 +247,8 @@ class TestDags:
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
         assert down["features_daily"]["build_samples"] == ["validate_features"]
         for name, kind in (("tpm_monthly", "tpm"), ("cpm_weekly", "cpm"), ("ad_ctr_daily", "actr")):
-            assert down[name] == {"wait_for_parents": [f"train_{kind}"], f"train_{kind}": [f"audit_{kind}"],
-                                  f"audit_{kind}": [f"publish_{kind}"], f"publish_{kind}": []}
+            assert down[name] == {"wait_for_parents": [f"train_{kind}"], f"train_{kind}": [f"gate_{kind}"],
+                                  f"gate_{kind}": [f"audit_{kind}"], f"audit_{kind}": [f"publish_{kind}"], f"publish_{kind}": []}
 
     def test_without_a_deployment_the_import_error_says_what_to_do(self, tmp_path: Path) -> None:
         found = parse(tmp_path / "nowhere", tmp_path / "airflow")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from deltalake import DeltaTable
 from lake_fixture import World, make_lake, publish_staged, write_table
 from safetensors.torch import load_file
 
@@ -24,11 +25,12 @@ import training.tasks.actr
 from contracts.errors import BadInput, ParentMissing
 from contracts.features import features_of
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from contracts.releases import HELD_OUT_FILE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
 from lake.reader import LakeReader
 from training.cli import main
 from training.data.vectors import read_vectors
 from training.engine.runs import open_run
+from training.metrics import logloss
 from training.models.ctr import batch_norm_names
 from training.recipes import RECIPES, quick
 from training.tasks.cpm import run_cpm
@@ -93,7 +95,7 @@ def test_a_run_leaves_its_files_and_is_staged(chain):
         assert len(folders) == (2 if kind == "actr" else 1)
         for folder in folders:
             release = open_run(folder).release
-            assert {"model.safetensors", "mapping.parquet", "vectors.parquet", "metrics.parquet"} <= set(release.files)
+            assert {"model.safetensors", "mapping.parquet", "vectors.parquet", "metrics.parquet", HELD_OUT_FILE} <= set(release.files)
             assert (PREDICTIONS_FILE in release.files) == (kind == "actr")
             assert folder == Locations(home).run_of(kind, period, release.variant, release.release_id)
             assert set(f.name for f in features_of(kind)) <= set(release.feature_set)
@@ -119,18 +121,52 @@ def test_parents_are_those_that_the_period_computes(chain):
     assert Release.read(cpm).absent_parents == ("snapshot/tpm/2025-12-26", "snapshot/tpm/2025-12-29")
 
 
-def test_inputs_are_the_days_that_were_trained_on(chain):
-    _, runs = chain
+def test_inputs_are_the_days_that_were_trained_on_or_judged(chain, monkeypatch):
+    home, runs = chain
     lineage = World().deployment().lineage
     inputs = {Release.read(folder).variant: set(Release.read(folder).inputs) for folder in runs["actr", DAYS[2]]}
 
     def partitions(days):
         return {f"{table}/ds={day}" for table in ("ad_samples", "user_histories") for day in days}
 
-    assert inputs["none"] == partitions([DAYS[2]])
-    assert inputs["tpm+cpm"] == partitions(lineage.actr_training_days(DAYS[2], replay_days=3))
-    (continued,) = (f for f in runs["actr", DAYS[1]] if Release.read(f).variant == "tpm+cpm")
-    assert set(Release.read(continued).inputs) == partitions([DAYS[1]])
+    judged = [date(2026, 1, day) for day in range(7, 12)]  # from the first day that the first A-CTR replayed: there are no 2,000 rows
+    assert inputs["none"] == inputs["tpm+cpm"] == partitions(judged)
+    monkeypatch.setattr(training.tasks.actr, "JUDGED_ROWS", 1)
+    plans = {variant: training.tasks.actr.plan_variant(_session(home), DAYS[2], variant) for variant in ("none", "tpm+cpm")}
+    few = plans["none"].judged_days
+    held_out = _rows(home, "ad_samples", few, "ds", "held_out").filter(pc.field("held_out"))["ds"].to_pylist()
+    assert set(held_out) == {few[0]}, "as few days as give enough rows"
+    assert set(plans["none"].release.inputs) == partitions({DAYS[2], *few})
+    replayed = lineage.actr_training_days(DAYS[2], replay_days=3)
+    assert set(plans["tpm+cpm"].release.inputs) == partitions({*replayed, *few})
+
+
+def test_the_gate_gets_held_out_rows_scored_by_both_models(chain):
+    home, runs = chain
+    for folder in runs["actr", DAYS[0]]:
+        assert pq.read_table(folder / HELD_OUT_FILE)["score_before"].null_count > 0
+    for folder in runs["actr", DAYS[2]]:
+        release, rows = Release.read(folder), pq.read_table(folder / HELD_OUT_FILE)
+        lake = _rows(home, "ad_samples", [date(2026, 1, day) for day in range(7, 12)], "event_id", "user_id", "ds", "click", "held_out")
+        lake = lake.filter(lake["held_out"]).drop(["held_out"])
+        assert rows.select(lake.column_names).sort_by("event_id") == lake.sort_by("event_id").cast(rows.select(lake.column_names).schema)
+        before = {row["event_id"]: row["score_before"] for row in rows.filter(pc.equal(rows["ds"], DAYS[2])).to_pylist()}
+        predicted = {row["event_id"]: row["score"] for row in pq.read_table(folder / PREDICTIONS_FILE).to_pylist()}
+        assert before and before == pytest.approx({event: predicted[event] for event in before}, abs=1e-6)
+        assert rows["score"] != rows["score_before"]
+        assert release.metrics["held_out_logloss"] == pytest.approx(logloss(rows["score"].to_numpy(), rows["click"].to_numpy()))
+    for folder in (*runs["tpm", MONTHS[0]], *runs["cpm", WEEKS[0]]):
+        rows = pq.read_table(folder / HELD_OUT_FILE)
+        assert rows.num_rows > 0 and rows["score_before"].null_count == rows.num_rows
+
+
+def test_an_unbuilt_day_among_the_judged_is_named(chain, tmp_path):
+    home, _ = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    DeltaTable(str(Locations(other).table("builds"))).delete("table_name = 'ad_samples' AND owner = 'ds=2026-01-08'")
+    with pytest.raises(ParentMissing, match="tributary spark_jobs build_samples --ds 2026-01-08"):
+        main(["actr", "--ds", str(DAYS[1]), "--home", str(other), "--recipe", "quick"])
 
 
 def test_held_out_rows_never_reach_a_training_step(chain):
@@ -369,7 +405,7 @@ def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
     for folder, before in zip(runs["actr", DAYS[1]], runs["actr", DAYS[0]], strict=True):
         again = other / folder.relative_to(home)
         assert (again / MODEL_FILE).read_bytes() == (before / MODEL_FILE).read_bytes()
-        assert Release.read(again).metrics == {}
+        assert {name.split("_")[0] for name in Release.read(again).metrics} == {"held"}, "no loss, and no figure of the day"
 
 
 def _scalars(folder):

@@ -126,7 +126,7 @@ def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -
     scored = read_scored(locations, reader, deployment, days)
     names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
     rows = [_day_row(reader, deployment, scored, names, day) for day in days]
-    lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release"), rows)]
+    lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release", "fallback"), rows)]
     lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {scored.num_judged} users with both labels: "
                  + ", ".join(f"{name} GAUC {_figure(scored.gauc(name))} AUC {_figure(scored.auc(name))}" for name in names))
     for variant in deployment.variants:
@@ -137,9 +137,12 @@ def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -
 
 def _day_row(reader: LakeReader, deployment: Deployment, scored: Scored, names: Sequence[str], day: date) -> tuple[object, ...]:
     counts = [reader.builds(f"{log}_log", [owner_key(ds=day)]).get(owner_key(ds=day), {"counts": {}})["counts"] for log in LOGS]
-    release = reader.active("actr", deployment.variants[-1], day)
+    releases = {variant: reader.active("actr", variant, day) for variant in deployment.variants}
+    release = releases[deployment.variants[-1]]
+    fallbacks = [variant for variant, one in releases.items() if one is not None and one["carries"]]
     return (day, sum(c.get("read", 0) for c in counts), sum(c.get("quarantined", 0) for c in counts), quality_of(reader, day),
-            *(_figure(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-")
+            *(_figure(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-",
+            ", ".join(fallbacks) or "-")
 
 
 def quality_of(reader: LakeReader, day: date) -> str:

@@ -46,6 +46,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "run": "judge tables of a day; exit 3 if a check that stops the day failed",
         "show": "print what was found on a day",
         "accept": "let a failed day pass as it is, with a reason that is kept",
+        "gate": "judge staged models by held-out rows; a refused A-CTR gets a fallback",
         "index": "make the index of all reports again",
     }),
     "publishing": ("audit staged vectors, release them, search in them", {

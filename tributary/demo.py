@@ -131,8 +131,9 @@ def landing_days(locations: Locations) -> list[date]:
 
 
 def train_and_publish(parent: Parent) -> None:
-    """Trains, audits and publishes one period's model by hand commands."""
+    """Trains, judges, audits and publishes one period's model by hand commands."""
     command("training", parent.kind, "--period", str(parent.period))
+    command("validation", "gate", "--kind", parent.kind, "--period", str(parent.period))
     command("publishing", "audit", "--kind", parent.kind, "--period", str(parent.period))
     command("spark_jobs", "publish_release", "--kind", parent.kind, "--period", str(parent.period))
 

@@ -1,4 +1,4 @@
-"""`tributary validation`: judge tables and days, look at what was found, accept a failed day."""
+"""`tributary validation`: judge tables and days, look at what was found, accept a failed day; judge models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.settings import home_folder
+from contracts.periods import CADENCE_OF_KIND
+from contracts.settings import Deployment, home_folder
 from contracts.tables import VALIDATED_TABLES, owner_key
 from validation.index import write_index
 from validation.report import write_report
@@ -54,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_one_day(accept)
     accept.add_argument("--reason", required=True, help="why; shown in the report and kept in quality_results")
     accept.set_defaults(command=_accept)
+
+    gate = commands.add_parser("gate", parents=[common], help="judge staged models by held-out rows; a refused A-CTR gets a fallback",
+                               description="Judges the staged models of a period. A refused A-CTR does not stop the chain: its fallback, "
+                                           "the model of the day before under an id of its own, is released instead.")
+    gate.add_argument("--kind", required=True, choices=tuple(CADENCE_OF_KIND))
+    gate.add_argument("--period", type=_day, required=True, metavar="DAY", help="first day of the period")
+    gate.set_defaults(command=_gate)
     return parser
 
 
@@ -136,6 +144,14 @@ def _show(locations: Locations, arguments: argparse.Namespace) -> int:
         mark = "ok" if result.success else result.severity.upper()
         print(f"{mark:<5} {result.id:<34} expected {result.expected}; found {result.found}")
     print(f"report: {address_of(report_path(locations, verdict))}")
+    return 0
+
+
+def _gate(locations: Locations, arguments: argparse.Namespace) -> int:
+    from validation.gate_command import gate
+
+    Deployment.load(locations.home).lineage.period(arguments.kind, arguments.period)
+    gate(locations, arguments.kind, arguments.period)
     return 0
 
 

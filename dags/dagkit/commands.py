@@ -113,13 +113,14 @@ class CommandSensor(_Command, BaseSensorOperator):
 
 
 def model_tasks(kind: str) -> None:
-    """The tasks of one kind of model, in a row: wait for its parents, train, audit, publish."""
+    """The tasks of one kind of model, in a row: wait for its parents, train, gate, audit, publish."""
     from dags.dagkit.defaults import GPU_POOL
 
     period: dict[str, Any] = {"cadence": CADENCE_OF_KIND[kind], "period_option": "--period"}
     training = {**period, "period_option": "--ds"} if CADENCE_OF_KIND[kind] == "day" else period
     wait = CommandSensor(task_id="wait_for_parents", command=["publishing", "parents", "--kind", kind], **period)
     train = CommandOperator(task_id=f"train_{kind}", command=["training", kind], pool=GPU_POOL, **training)
+    gate = CommandOperator(task_id=f"gate_{kind}", command=["validation", "gate", "--kind", kind], **period)
     audit = CommandOperator(task_id=f"audit_{kind}", command=["publishing", "audit", "--kind", kind], **period)
     publish = CommandOperator(task_id=f"publish_{kind}", command=["spark_jobs", "publish_release", "--kind", kind], **period)
-    wait >> train >> audit >> publish
+    wait >> train >> gate >> audit >> publish

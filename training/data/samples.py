@@ -126,10 +126,18 @@ def read_days(reader: LakeReader, days: Sequence[date], columns: Columns) -> dic
     return {day: read_day(reader, day, columns) for day in each(days, description=f"read {columns.log} samples", unit="day")}
 
 
-def read_day(reader: LakeReader, day: date, columns: Columns) -> Samples:
-    """One day's samples, in order of (sample_ts, event_id)."""
+def held_out_cnt(reader: LakeReader, log: Log, day: date) -> int:
+    """How many rows of a day are kept out of all training."""
+    rows = reader.read(f"{log}_samples", columns=["held_out"], where={"ds": day})
+    return int(_numbers(rows["held_out"]).sum())
+
+
+def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: bool = False) -> Samples:
+    """One day's samples, in order of (sample_ts, event_id); or of these the held-out ones alone."""
     wanted = dict.fromkeys(["event_id", "sample_ts", "user_id", "click", "held_out", "history_end", *columns.features, *columns.statistics])
     rows = reader.read(f"{columns.log}_samples", columns=list(wanted), where={"ds": day})
+    if held_out_only:
+        rows = rows.filter(pc.cast(rows["held_out"], pa.bool_()))
     sample_us = _numbers(pc.cast(rows["sample_ts"], pa.timestamp("us", "UTC")))
     event_id = _numbers(rows["event_id"])
     order = np.lexsort((event_id, sample_us))

@@ -27,7 +27,8 @@ PREDICTIONS_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()
                                 ("scored_by", pa.string()), ("ds", pa.date32())])
 METRICS_SCHEMA = pa.schema([("metric", pa.string()), ("split", pa.string()), ("value", pa.float64()), ("row_cnt", pa.int64()),
                             ("ds", pa.date32())])
-
+HELD_OUT_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("ds", pa.date32()), ("click", pa.int32()),
+                             ("score", pa.float64()), ("score_before", pa.float64())])
 
 SLICE = "/"  # in a split's name: between the rows and a slice of them
 
@@ -67,8 +68,17 @@ def write_metrics(path: Path, metrics: Sequence[Metric], day: date) -> None:
 
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
     """Columns of `PREDICTIONS_SCHEMA`, each an array; empty where nothing was scored."""
-    arrays = [pa.array(columns.get(field.name, []), field.type) for field in PREDICTIONS_SCHEMA]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=PREDICTIONS_SCHEMA), path)
+    _write_columns(path, columns, PREDICTIONS_SCHEMA)
+
+
+def write_held_out(path: Path, columns: Mapping[str, Any]) -> None:
+    """Columns of `HELD_OUT_SCHEMA`, each an array; a score that is not a number stays one, for the gate to find."""
+    _write_columns(path, columns, HELD_OUT_SCHEMA)
+
+
+def _write_columns(path: Path, columns: Mapping[str, Any], schema: pa.Schema) -> None:
+    arrays = [pa.array(columns.get(field.name, []), field.type) for field in schema]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
 def open_run(folder: Path) -> Run:

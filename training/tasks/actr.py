@@ -3,13 +3,15 @@
 A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the last ad
 days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues from the
 predecessor with the newest day alone. One that is bound to none starts on the deployment's first day and continues every day.
+
+Held-out rows of the last days are scored by both, the new model and the one of the day before: what the gate judges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from contracts.errors import BadInput
 from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
 from contracts.periods import ONE_DAY, Parent, Period
 from contracts.releases import (
+    HELD_OUT_FILE,
     MAPPING_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
@@ -31,7 +34,7 @@ from contracts.releases import (
 from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
-from training.data.samples import Columns, Samples, read_day
+from training.data.samples import Columns, Samples, held_out_cnt, read_day
 from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
@@ -41,12 +44,14 @@ from training.models.ctr import CtrModel, load_embeddings, load_transferred, loa
 from training.modules.transfer import MergedTable, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
-from training.tasks.session import Session, evaluated, figures, say_finished, train_metrics
+from training.tasks.session import HeldOut, Session, figures, say_finished, train_metrics
 from training.tasks.tpm import own_vectors
 
 CATEGORICAL = tuple(feature.name for feature in features_of(ACTR))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
+JUDGED_ROWS = 2_000  # held-out rows that the gate judges, where the last JUDGED_DAYS days have as many
+JUDGED_DAYS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ class Plan:
         restart: whether it starts again (from the CPM, or fresh) and replays.
         days: ad days that it trains on.
         natural_days: the same of the natural log.
+        judged_days: ad days whose held-out rows the gate judges.
     """
 
     release: Release
@@ -72,6 +78,7 @@ class Plan:
     restart: bool
     days: tuple[date, ...]
     natural_days: tuple[date, ...]
+    judged_days: tuple[date, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +100,21 @@ def run_actr(session: Session, day: date) -> list[Run]:
     """
     period = session.period(ACTR, day)
     with session.training(ACTR, period):
-        plans = [plan_variant(session, day, variant) for variant in session.deployment.variants]
-        days = _Days(session)
+        judged = judged_days(session, day)
+        plans = [plan_variant(session, day, variant, judged) for variant in session.deployment.variants]
+        days, held_out = _Days(session), _Days(session, held_out_only=True)
         runs = []
         for plan in plans:
             run = finished(session.locations, plan.release)
             if run:
                 say_finished(run)
-            runs.append(run or _train(session, plan, days))
+            runs.append(run or _train(session, plan, days, held_out))
         session.stage(ACTR, period, runs)
         return runs
 
 
-def plan_variant(session: Session, day: date, variant: str) -> Plan:
-    """Resolves the parents of a variant and decides whether it starts again."""
+def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, ...] | None = None) -> Plan:
+    """Resolves the parents of a variant and decides whether it starts again; `judged` are the day's `judged_days`, if known."""
     lineage, setting = session.deployment.lineage, TRANSFER_SETTINGS[variant]
     child = f"actr ({variant}) {day}"
     parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if setting.cpm or parent.role != "pretrained"}
@@ -117,15 +125,32 @@ def plan_variant(session: Session, day: date, variant: str) -> Plan:
     restart = predecessor is None or bound != (cpm.release.release_id if cpm else None)
     days = lineage.actr_training_days(day, replay_days=session.deployment.replay_days) if restart else [day]
     natural_days = [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
+    judged = judged if judged is not None else judged_days(session, day)
+    ad_inputs = session.inputs(["ad_samples", "user_histories"], sorted({*days, *judged}))
     release = Release(
         kind=ACTR, variant=variant, period=day, recipe=as_json(session.recipe.actr),
         parents={_key(parents[role]): run.release.release_id for role, run in sources.items()},
         absent_parents=() if cpm or not setting.cpm else (parent_key("pretrained", CPM, _week_of(session, day).start),),
-        inputs=session.inputs(["ad_samples", "user_histories"], days) | session.inputs(["natural_samples", "user_histories"], natural_days),
+        inputs=ad_inputs | session.inputs(["natural_samples", "user_histories"], natural_days),
         feature_set=_feature_set(cpm, None if restart else predecessor),
     )
     return Plan(release=release, setting=setting, predecessor=predecessor, predecessor_cpm=session.release(bound) if bound else None,
-                cpm=cpm, restart=restart, days=tuple(days), natural_days=tuple(natural_days))
+                cpm=cpm, restart=restart, days=tuple(days), natural_days=tuple(natural_days), judged_days=judged)
+
+
+def judged_days(session: Session, day: date) -> tuple[date, ...]:
+    """The trailing ad days, `day` the last, that give the gate its rows: as few as give enough, of those that there are.
+
+    None precedes the ads, or the days that the deployment's first A-CTR replayed: further back samples need not be built.
+    """
+    deployment = session.deployment
+    first = max(deployment.ad_start or deployment.history_start, deployment.actr_start + ONE_DAY - timedelta(days=deployment.replay_days),
+                deployment.history_start, day + ONE_DAY - timedelta(days=JUDGED_DAYS))
+    days, row_cnt = [day], held_out_cnt(session.reader, "ad", day)
+    while row_cnt < JUDGED_ROWS and days[0] > first:
+        days.insert(0, days[0] - ONE_DAY)
+        row_cnt += held_out_cnt(session.reader, "ad", days[0])
+    return tuple(days)
 
 
 def _key(parent: Parent) -> str:
@@ -154,9 +179,10 @@ def _feature_set(cpm: Run | None, continued: Run | None) -> tuple[str, ...]:
 
 
 class _Days:
-    """Samples by log and day, each read once for all variants."""
+    """Samples by log and day, each read once for all variants; or their held-out rows alone."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, held_out_only: bool = False) -> None:
+        self._held_out_only = held_out_only
         self._session = session
         self._read: dict[tuple[Log, date], Samples] = {}
 
@@ -170,16 +196,16 @@ class _Days:
         if (log, day) not in self._read:
             body = self._session.recipe.actr.body
             columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length))
-            self._read[log, day] = read_day(self._session.reader, day, columns)
+            self._read[log, day] = read_day(self._session.reader, day, columns, held_out_only=self._held_out_only)
         return self._read[log, day]
 
 
-def _train(session: Session, plan: Plan, days: _Days) -> Run:
+def _train(session: Session, plan: Plan, days: _Days, held_out: _Days) -> Run:
     for source in (plan.predecessor, plan.cpm):
         _check_body(source, session.recipe.actr.body)
     newest = days([plan.release.period])
-    scores = _score_newest(session, plan, newest)
-    samples = days(plan.days)
+    judged = held_out(plan.judged_days)
+    scores, before = _scores_before(session, plan, newest, judged)
     rows = days(plan.days, plan.natural_days).trainable()
     scorer = start_model(session, plan, rows)
     encoded = scorer.encode(session, rows)
@@ -190,21 +216,24 @@ def _train(session: Session, plan: Plan, days: _Days) -> Run:
                        observe=observe, compute=session.compute)
     if plan.restart:
         fill_batch_norm(scorer.model, encoded)
-    held_out = samples.select(samples.held_out)
-    metrics = train_metrics(fitted)
-    metrics += evaluated("held_out", scorer.model, held_out, scorer.encode(session, held_out))
+    held = HeldOut(samples=judged, scores=score(scorer.model, scorer.encode(session, judged)), before=before)
+    metrics = train_metrics(fitted) + held.metrics
     metrics += [] if scores is None else figures("next_day", newest, scores)
     state = scorer.model.state_dict()
-    return write_run(session.locations, plan.release, metrics,
-                     lambda folder: _fill(folder, plan, state, scorer.encoding.mapping, newest, scores))
+
+    def fill(folder: Path) -> dict[str, int]:
+        held.write(folder / HELD_OUT_FILE)
+        return _fill(folder, plan, state, scorer.encoding.mapping, newest, scores)
+
+    return write_run(session.locations, plan.release, metrics, fill)
 
 
-def _score_newest(session: Session, plan: Plan, newest: Samples) -> np.ndarray | None:
-    """Scores of the newest day by the predecessor, held-out rows too; None where there is no predecessor."""
+def _scores_before(session: Session, plan: Plan, *samples: Samples) -> list[np.ndarray | None]:
+    """Scores of each of the samples by the predecessor, held-out rows too; None where there is no predecessor."""
     if plan.predecessor is None:
-        return None
+        return [None] * len(samples)
     scorer = open_model(session, plan.predecessor, plan.predecessor_cpm)
-    return score(scorer.model, scorer.encode(session, newest))
+    return [score(scorer.model, scorer.encode(session, rows)) for rows in samples]
 
 
 def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:

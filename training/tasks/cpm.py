@@ -18,21 +18,21 @@ import torch
 from contracts.errors import BadInput
 from contracts.features import CPM, STATISTICS, features_of
 from contracts.periods import TPM_SNAPSHOTS, Period
-from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from contracts.transfer import WITHOUT_SNAPSHOTS, CpmVariant, cpm_variants
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, Snapshots, read_vectors, write_vectors
 from training.engine.checkpoint import save_weights
-from training.engine.loop import fill_batch_norm, train
+from training.engine.loop import fill_batch_norm, score, train
 from training.engine.runs import Run, finished, write_run
 from training.models.adapted import AdaptedCtrModel, Source
 from training.models.ctr import CtrModel
 from training.modules.embedding import IdEmbeddings
 from training.modules.transfer import AggregatedSnapshots, TransferSource
 from training.recipes import Body, as_json
-from training.tasks.session import EMBEDDING_DIMS, Session, evaluated, say_finished, train_metrics
+from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, say_finished, train_metrics
 
 STATISTIC_COLUMNS = tuple(name for statistic in STATISTICS for name in statistic.columns)
 CATEGORICAL = tuple(feature.name for feature in features_of(CPM))
@@ -152,13 +152,14 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
                        compute=session.compute)
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
-    metrics = train_metrics(fitted)
-    metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+    judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))
+    metrics = train_metrics(fitted) + judged.metrics
     state = model.state_dict()
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights(state, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
+        judged.write(folder / HELD_OUT_FILE)
         merged = aggregated.merge(plan.merged) if aggregated and plan else {e: EntityVectors.none(d) for e, d in TRANSFER_DIMS.items()}
         return write_vectors(folder / VECTORS_FILE, merged)
 

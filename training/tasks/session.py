@@ -27,8 +27,8 @@ from training import processes
 from training.data.samples import Samples
 from training.engine.board import Board, Observer, require_tensorboard, write_figures
 from training.engine.checkpoint import Checkpoint
-from training.engine.loop import Compute, Fitted, prepare_process, score
-from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage
+from training.engine.loop import Compute, Fitted, prepare_process
+from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage, write_held_out
 from training.metrics import evaluate
 from training.recipes import CHECKPOINT_SECONDS, Recipe
 from training.slices import slices
@@ -153,12 +153,34 @@ class Session:
                 write_figures(events, run.release.metrics, run.release.period)
                 print(f"wrote {events.relative_to(self.locations.home)}")
         print(f"wrote {path.relative_to(self.locations.home)}")
-        print(f"next: tributary publishing audit --kind {kind} --period {period.start}", flush=True)
+        print(f"next: tributary validation gate --kind {kind} --period {period.start}", flush=True)
 
 
-def evaluated(split: str, model: Any, samples: Samples, encoded: Any) -> list[Metric]:
-    """All metrics of a model on some samples; `encoded` are the same samples as tensors."""
-    return figures(split, samples, score(model, encoded))
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Rows kept out of all training, scored by the model that was trained and by the one that serves until then.
+
+    Attributes:
+        samples: N rows.
+        scores: N.
+        before: N; None where no model serves until then, or this kind's is not compared.
+    """
+
+    samples: Samples
+    scores: NDArray[np.float64]
+    before: NDArray[np.float64] | None = None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return figures("held_out", self.samples, self.scores)
+
+    def write(self, path: Path) -> None:
+        """Writes what the gate judges."""
+        rows = self.samples
+        write_held_out(path, {
+            "event_id": rows.event_id, "user_id": rows.user_id, "ds": [date.fromordinal(int(day)) for day in rows.day],
+            "click": rows.click.astype(np.int32), "score": self.scores,
+            "score_before": [None] * len(rows) if self.before is None else self.before})
 
 
 def figures(split: str, samples: Samples, scores: NDArray[np.float64]) -> list[Metric]:

@@ -13,19 +13,19 @@ from torch import Tensor
 from contracts.errors import BadInput
 from contracts.features import TPM, features_of
 from contracts.periods import Period
-from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import train
+from training.engine.loop import score, train
 from training.engine.runs import Run, finished, write_run
 from training.models.ctr import load_weights
 from training.models.tpm import TpmModel
 from training.modules.embedding import IdEmbeddings
 from training.recipes import as_json
-from training.tasks.session import EMBEDDING_DIMS, Session, evaluated, say_finished, train_metrics
+from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, say_finished, train_metrics
 
 FEATURE_SET = tuple(feature.name for feature in features_of(TPM))
 
@@ -73,13 +73,14 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
                        description=f"tpm {release.period}", checkpoint=session.checkpoint(release), observe=observe,
                        compute=session.compute)
     held_out = samples.select(samples.held_out)
-    metrics = train_metrics(fitted)
-    metrics += evaluated("held_out", model, held_out, encoding.encode(held_out, session.device))
+    judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))
+    metrics = train_metrics(fitted) + judged.metrics
     state = model.state_dict()
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights(state, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
+        judged.write(folder / HELD_OUT_FILE)
         return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))
 
     return write_run(session.locations, release, metrics, fill)

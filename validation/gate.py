@@ -1,0 +1,180 @@
+"""The model gate: judges a trained model by rows that no training has seen, beside the model that serves until then.
+
+Noise of few rows must not refuse a healthy model, so a figure is refused where its 99 % bound, by a bootstrap over users,
+lies beyond the tolerance: the model is not only worse in this sample, it is worse. What is refused, and what then: docs/adr/0010.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+Severity = Literal["fail", "warn"]
+_EPSILON = 1e-7  # scores are float32 sigmoids: nearer to 0 or 1 than this they carry no information
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """When a model is refused.
+
+    Attributes:
+        fewest_rows: with fewer, figures only warn.
+        auc_tolerance: AUC may be lower than that of the model before by this.
+        logloss_tolerance: LogLoss may be higher than that of the model before by this share of it.
+        calibration_tolerance: expected clicks over clicks may lie between 1 / (1 + this) and 1 + this.
+        confidence: of the one-sided bounds.
+        draws: of the bootstrap over users.
+        seed: of the draws.
+    """
+
+    fewest_rows: int = 2_000
+    auc_tolerance: float = 0.01
+    logloss_tolerance: float = 0.02
+    calibration_tolerance: float = 0.25
+    confidence: float = 0.99
+    draws: int = 500
+    seed: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateCheck:
+    """One verdict of the gate, in words; a failed one of severity `fail` refuses the model."""
+
+    name: str
+    severity: Severity
+    passed: bool
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutRows:
+    """Held-out rows and their scores.
+
+    Attributes:
+        user_ids: N.
+        clicks: N, 0 or 1.
+        scores: N, by the model that is judged.
+        before: N, by the model that serves until then; None where there is none, or this kind's is not compared.
+    """
+
+    user_ids: NDArray[np.int64]
+    clicks: NDArray[np.int64]
+    scores: Values
+    before: Values | None
+
+
+def judge(rows: HeldOutRows, *, refuse_figures: bool, settings: GateSettings | None = None) -> list[GateCheck]:
+    """All checks of one model.
+
+    Args:
+        rows: what it is judged by.
+        refuse_figures: whether a figure can refuse the model: not where nothing could stand in for it. Scores that are not
+            numbers always do.
+        settings: the tolerances.
+    """
+    settings = settings or GateSettings()
+    enough = len(rows.scores) >= settings.fewest_rows
+    severity: Severity = "fail" if refuse_figures and enough else "warn"
+    finite = check_finite(rows.scores)
+    checks = [finite, GateCheck(name="rows", severity="warn", passed=enough, expected=f"at least {settings.fewest_rows} held-out rows",
+                                found=f"{len(rows.scores)}{'' if enough else ': figures only warn'}")]
+    if not finite.passed or not len(rows.scores):
+        return checks
+    if rows.before is not None and np.isfinite(rows.before).all():
+        checks += [check_auc(rows, severity, settings), check_logloss(rows, severity, settings)]
+    checks.append(check_calibration(rows, severity, settings))
+    return checks
+
+
+def check_finite(scores: Values) -> GateCheck:
+    bad = int((~((scores >= 0) & (scores <= 1))).sum())
+    return GateCheck(name="finite", severity="fail", passed=bad == 0, expected="each score a number from 0 to 1",
+                     found=f"{bad} of {len(scores)} are not")
+
+
+def check_auc(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
+    """The AUC is not lower than that of the model before by more than the tolerance.
+
+    AUC over all rows, not within users: of 2,000 rows few users have both labels, and a GAUC would say little.
+    """
+    assert rows.before is not None
+    new, old = _Ranks(rows.scores, rows.clicks), _Ranks(rows.before, rows.clicks)
+    expected = f"AUC not below that of the model before by more than {settings.auc_tolerance}"
+    value = new.auc(np.ones(len(rows.clicks))) - old.auc(np.ones(len(rows.clicks)))
+    if np.isnan(value):
+        return GateCheck(name="auc", severity=severity, passed=True, expected=expected, found="clicks alone, or none: no AUC")
+    drawn = _drawn(rows.user_ids, lambda weight: new.auc(weight) - old.auc(weight), settings)
+    highest = float(np.nanquantile(drawn, settings.confidence))
+    return GateCheck(name="auc", severity=severity, passed=highest >= -settings.auc_tolerance, expected=expected,
+                     found=f"{value:+.4f}, at most {highest:+.4f}")
+
+
+def check_logloss(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
+    """The LogLoss is not higher than that of the model before by more than the tolerance."""
+    assert rows.before is not None
+    new, old = _losses(rows.scores, rows.clicks), _losses(rows.before, rows.clicks)
+    drawn = _drawn(rows.user_ids, lambda weight: float(weight @ (new - old)) / max(float(weight @ old), _EPSILON), settings)
+    value, lowest = float((new - old).sum() / max(old.sum(), _EPSILON)), float(np.quantile(drawn, 1 - settings.confidence))
+    return GateCheck(name="logloss", severity=severity, passed=lowest <= settings.logloss_tolerance,
+                     expected=f"LogLoss not above that of the model before by more than {settings.logloss_tolerance:.0%}",
+                     found=f"{value:+.2%}, at least {lowest:+.2%}")
+
+
+def check_calibration(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
+    """Expected clicks over clicks is near 1; only a warning where the model before is no nearer: carrying it would mend nothing."""
+    low, high = 1 / (1 + settings.calibration_tolerance), 1 + settings.calibration_tolerance
+    expected = f"expected clicks over clicks from {low:.2f} to {high:.2f}"
+    if rows.clicks.sum() == 0:
+        return GateCheck(name="calibration", severity="warn", passed=True, expected=expected, found="no click")
+    passed, found = _calibrated(rows, rows.scores, low, high, settings)
+    if not passed and rows.before is not None and np.isfinite(rows.before).all():
+        before_passed, before_found = _calibrated(rows, rows.before, low, high, settings)
+        if not before_passed:
+            severity, found = "warn", f"{found}; the model before, {before_found}, is not better"
+    return GateCheck(name="calibration", severity=severity, passed=passed, expected=expected, found=found)
+
+
+def _calibrated(rows: HeldOutRows, scores: Values, low: float, high: float, settings: GateSettings) -> tuple[bool, str]:
+    """Whether the true ratio may lie between the bounds, and the ratio with its interval."""
+    drawn = _drawn(rows.user_ids, lambda weight: float(weight @ scores) / max(float(weight @ rows.clicks), 1.0), settings)
+    lowest, highest = np.quantile(drawn, [1 - settings.confidence, settings.confidence])
+    return bool(lowest <= high and highest >= low), f"{scores.sum() / rows.clicks.sum():.2f} ({lowest:.2f} to {highest:.2f})"
+
+
+def _losses(scores: Values, clicks: NDArray[np.int64]) -> Values:
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    losses: Values = -np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))
+    return losses
+
+
+def _drawn(user_ids: NDArray[np.int64], figure: Callable[[Values], float], settings: GateSettings) -> Values:
+    """A figure of the rows' weights in each draw of users with replacement."""
+    users, of_row = np.unique(user_ids, return_inverse=True)
+    rng = np.random.default_rng(settings.seed)
+    draws = (np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))[of_row] for _ in range(settings.draws))
+    return np.array([figure(weight.astype(np.float64)) for weight in draws])
+
+
+class _Ranks:
+    """AUC of scores under any weights of the rows, ties counting half: they are sorted once."""
+
+    def __init__(self, scores: Values, clicks: NDArray[np.int64]) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        in_order = scores[self._order]
+        self._clicks = clicks[self._order]
+        self._starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])  # of runs of equal scores
+
+    def auc(self, weight: Values) -> float:
+        """NaN where the weighted rows lack one of the labels."""
+        weight = weight[self._order]
+        positive = np.add.reduceat(weight * self._clicks, self._starts)
+        negative = np.add.reduceat(weight * (1 - self._clicks), self._starts)
+        pairs = positive.sum() * negative.sum()
+        below = np.cumsum(negative) - negative
+        return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else float("nan")
