@@ -136,6 +136,19 @@ def parent_key(role: str, kind: str, period: date) -> str:
     return f"{role}/{kind}/{period}"
 
 
+def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None) -> bool:
+    """Whether a release went on from its predecessor: both rest on the same pre-trained model, or on none.
+
+    Args:
+        parents: of the release.
+        predecessor: its row of `releases`; None where it has none.
+    """
+    def pretrained(of: Mapping[str, str]) -> set[str]:
+        return {name for key, name in of.items() if key.startswith("pretrained/")}
+
+    return predecessor is not None and pretrained(parents) == pretrained(predecessor["parents"])
+
+
 def training_command(served: Served) -> str:
     """The command that trains a period's model, all variants together."""
     return f"tributary training {served.kind} {'--ds' if served.kind == 'actr' else '--period'} {served.period}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts.releases import VECTOR_TABLES, Release
+from contracts.releases import VECTOR_TABLES, Release, continues
 from lake.reader import LakeReader
 from lake.registry import Registry
 from publishing.checks import Check
@@ -28,7 +28,7 @@ def check_drift(reader: LakeReader, registry: Registry, release: Release, vector
     previous = previous_release(registry, release)
     if previous is None:
         return []
-    if release.kind != "cpm" and not continues(release, previous):
+    if release.kind != "cpm" and not continues(release.parents, previous):
         return [Check(name="drift", passed=True, severity="warn", expected="to be compared where it continues a model",
                       found=f"it started again, unlike {previous['release_id']}: not compared")]
     checks = []
@@ -49,14 +49,6 @@ def previous_release(registry: Registry, release: Release) -> Mapping[str, Any] 
     earlier = [served for served in registry.activations
                if (served.kind, served.variant) == (release.kind, release.variant) and served.period < release.period]
     return registry.releases[registry.activations[max(earlier)]["release_id"]] if earlier else None
-
-
-def continues(release: Release, previous: Mapping[str, Any]) -> bool:
-    """Whether both rest on the same pre-trained model, or none: otherwise the newer one started again from its own."""
-    def pretrained(parents: Mapping[str, str]) -> set[str]:
-        return {name for key, name in parents.items() if key.startswith("pretrained/")}
-
-    return pretrained(release.parents) == pretrained(previous["parents"])
 
 
 def mean_cosine(old: Vectors, new: Vectors) -> tuple[float, int]:

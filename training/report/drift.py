@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.periods import ONE_DAY
+from contracts.releases import continues
 from lake.progress import each
 from lake.reader import LakeReader
 
@@ -43,7 +44,7 @@ class Moved:
 def drift_of(reader: LakeReader, active: Mapping[tuple[str, date], Mapping[str, Any]], variants: Sequence[str],
              days: Sequence[date]) -> list[Moved]:
     """The drift of each setting and day whose release, and that of the day before, are there."""
-    found = []
+    found, releases = [], reader.releases()
     for variant in each(variants, description="embedding drift", unit="setting"):
         kept: tuple[str, dict[str, Vectors]] | None = None  # each release's vectors are read once
         for day in days:
@@ -53,14 +54,14 @@ def drift_of(reader: LakeReader, active: Mapping[tuple[str, date], Mapping[str, 
             old = kept[1] if kept and kept[0] == before["release_id"] else _read(reader, before["release_id"])
             new = _read(reader, release["release_id"])
             kept = (release["release_id"], new)
-            found += [_moved(day, variant, entity, new[entity], old[entity], restarted(release)) for entity in ENTITIES]
+            found += [_moved(day, variant, entity, new[entity], old[entity], restarted(release, releases)) for entity in ENTITIES]
     return found
 
 
-def restarted(release: Mapping[str, Any]) -> bool:
-    """Whether a release started again and replayed: it has no predecessor, or was trained on more days than its own."""
-    replayed = sum(key.startswith("ad_samples/") for key in release["inputs"])
-    return replayed > 1 or not any(key.startswith("predecessor/") for key in release["parents"])
+def restarted(release: Mapping[str, Any], releases: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a release started again and replayed."""
+    predecessor = next((name for key, name in release["parents"].items() if key.startswith("predecessor/")), None)
+    return not continues(release["parents"], releases.get(predecessor or ""))
 
 
 def _moved(day: date, variant: str, entity: str, new: Vectors, old: Vectors, restarted: bool) -> Moved:

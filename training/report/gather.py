@@ -86,13 +86,13 @@ def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any
     rows = session.reader.read("predictions", columns=["ds", "release_id", "scored_by"], where={"ds": list(days)})
     groups = rows.group_by(["ds", "release_id", "scored_by"]).aggregate([([], "count_all")]).to_pylist()
     counts = {(row["ds"], row["release_id"]): (row["scored_by"], row["count_all"]) for row in groups}
-    found = []
+    found, releases = [], session.reader.releases()
     for day in days:
         for variant in session.deployment.variants:
             if (row := active.get((variant, day))) is not None:
                 cpm = next((parent for key, parent in row["parents"].items() if key.startswith("pretrained/")), None)
                 scored_by, row_cnt = counts.get((day, row["release_id"]), (None, 0))
-                found.append(Served(day=day, variant=variant, release_id=row["release_id"], cpm=cpm, restarted=restarted(row),
+                found.append(Served(day=day, variant=variant, release_id=row["release_id"], cpm=cpm, restarted=restarted(row, releases),
                                     scored_by=scored_by, row_cnt=row_cnt))
     return tuple(found)
 
