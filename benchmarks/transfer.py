@@ -125,7 +125,7 @@ def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], choices: Mapping
         for setting in lake.settings:
             table = pq.read_table(folder / "seeds" / str(seed) / "scores" / f"report-{choices[setting]}.parquet",
                                   filters=[("ds", ">=", lake.report_from)]).sort_by("event_id")
-            rows = rows or table.select(["ds", "event_id", "user_id", "click"])
+            rows = rows if rows is not None else table.select(["ds", "event_id", "user_id", "click"])
             assert table["event_id"].equals(rows["event_id"]), "all settings score the same rows"
             found[setting].append(table[setting].to_numpy())
     assert rows is not None

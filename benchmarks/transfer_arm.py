@@ -25,29 +25,32 @@ from contracts.releases import PREDICTIONS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
 from lake.reader import LakeReader
 from training.engine.runs import Run
-from training.recipes import Phase, Recipe, default
+from training.recipes import Phase, Recipe, default, quick
 from training.tasks.actr import run_actr
 from training.tasks.cpm import run_cpm
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
 
-def _rates(recipe: Recipe, *, restart: tuple[float, float], daily: tuple[float, float], epochs: int = 1) -> Recipe:
-    def phase(base: Phase, rates: tuple[float, float], epochs: int) -> Phase:
-        return replace(base, learning_rate=rates[0], embedding_learning_rate=rates[1], epochs=epochs)
+def _rates(recipe: Recipe, *, restart: tuple[float, float], daily: tuple[float, float]) -> Recipe:
+    def phase(base: Phase, rates: tuple[float, float]) -> Phase:
+        return replace(base, learning_rate=rates[0], embedding_learning_rate=rates[1])
 
-    return replace(recipe, actr=replace(recipe.actr, restart=phase(recipe.actr.restart, restart, epochs),
-                                        daily=phase(recipe.actr.daily, daily, 1)))
+    return replace(recipe, actr=replace(recipe.actr, restart=phase(recipe.actr.restart, restart), daily=phase(recipe.actr.daily, daily)))
 
 
 # What A-CTR is chosen from, by each setting for itself: (Adam's rate, Adagrad's rate) of the replay and of the newest day.
 CANDIDATES: dict[str, Callable[[Recipe], Recipe]] = {
     "default": lambda recipe: recipe,
     "gentle": lambda recipe: _rates(recipe, restart=(5e-4, 0.005), daily=(1e-4, 0.0025)),
-    "still_tables": lambda recipe: _rates(recipe, restart=(1e-3, 0.001), daily=(2e-4, 0.0005)),
     "fast_tables": lambda recipe: _rates(recipe, restart=(1e-3, 0.05), daily=(2e-4, 0.025)),
-    "two_epochs": lambda recipe: _rates(recipe, restart=(1e-3, 0.02), daily=(2e-4, 0.01), epochs=2),
 }
+
+
+def base_recipe() -> Recipe:
+    """The default with the small body of `quick`: on natural rows held out it is as good here, and twice as fast."""
+    body = quick().cpm.body
+    return replace(default(), cpm=replace(default().cpm, body=body), actr=replace(default().actr, body=body))
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -100,10 +103,9 @@ def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa
                 ensure(parent)
         runs = run_actr(chain, day)
         chain.serve(runs)
-        of_day = None
-        for run in runs:
-            rows = pq.read_table(run.folder / PREDICTIONS_FILE).sort_by("event_id")
-            of_day = of_day or rows.select(["ds", "event_id", "user_id", "click"])
+        found = [pq.read_table(run.folder / PREDICTIONS_FILE).sort_by("event_id") for run in runs]
+        of_day = found[0].select(["ds", "event_id", "user_id", "click"])
+        for run, rows in zip(runs, found, strict=True):
             of_day = of_day.append_column(run.release.variant, rows["score"])
         tables.append(of_day)
     return pa.concat_tables(tables)
@@ -119,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     lake: Lake = LAKES.get(options.lake, QUICK)
     folder = options.work / lake.name
-    recipe = seeded(default(), options.seed)
+    recipe = seeded(base_recipe(), options.seed)
     if options.snapshots_for_all:
         recipe = replace(recipe, cpm=replace(recipe.cpm, snapshots_by_day=False))
     home = folder / "seeds" / f"{options.seed}{'-for-all' if options.snapshots_for_all else ''}"
