@@ -24,7 +24,7 @@ from lake.index_files import INDEX_FILE, INDEX_MANIFEST, index_manifest
 
 FLAT_LIMIT = 100_000  # above it an inverted file: exhaustive search of 1e5 x 16 takes a millisecond a query on one core
 # Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists took ten
-# times as long to build, for searches that were as fast at equal recall (docs/experiments.md).
+# times as long to build, for the same recall (docs/experiments.md).
 TRAINING_PER_LIST = 64
 TRAINING_ROUNDS = 10
 RECALL_AT = 10
