@@ -106,7 +106,7 @@ class TestTwoProcesses:
 
     def test_speak_with_one_voice(self, homes):
         _, _, done = homes
-        assert done.stdout.count("next: tributary publishing audit --kind cpm") == 1
+        assert done.stdout.count("next: tributary validation gate --kind cpm") == 1
         assert done.stderr.count("actr 2026-01-10 none: 100%") == 1
 
     def test_go_on_after_one_of_them_was_killed(self, homes, tmp_path, monkeypatch):
