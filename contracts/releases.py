@@ -136,6 +136,11 @@ def parent_key(role: str, kind: str, period: date) -> str:
     return f"{role}/{kind}/{period}"
 
 
+def of_role(parents: Mapping[str, str], role: str) -> dict[str, str]:
+    """Those of a release's parents that have this role."""
+    return {key: release_id for key, release_id in parents.items() if key.startswith(f"{role}/")}
+
+
 def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None) -> bool:
     """Whether a release went on from its predecessor: both rest on the same pre-trained model, or on none.
 
@@ -143,10 +148,9 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
         parents: of the release.
         predecessor: its row of `releases`; None where it has none.
     """
-    def pretrained(of: Mapping[str, str]) -> set[str]:
-        return {name for key, name in of.items() if key.startswith("pretrained/")}
-
-    return predecessor is not None and pretrained(parents) == pretrained(predecessor["parents"])
+    if predecessor is None:
+        return False
+    return set(of_role(parents, "pretrained").values()) == set(of_role(predecessor["parents"], "pretrained").values())
 
 
 def training_command(served: Served) -> str:
@@ -203,6 +207,12 @@ def _let_through(locations: Locations, folder: Path) -> Path:
         failed = [check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail"]
         raise BadInput(path, "gate", expected="a passed gate, or a fallback", found=f"failed: {', '.join(failed)}")
     return locations.home / verdict["fallback"]
+
+
+def changed_files(folder: Path, release: Release) -> dict[str, str]:
+    """Files of a release that are not those of its manifest, with the digest that was found instead, or that there is none."""
+    found = {name: sha256_of(folder / name) if (folder / name).is_file() else "no such file" for name in release.files}
+    return {name: digest for name, digest in found.items() if digest != release.files[name]}
 
 
 def sha256_of(path: Path) -> str:

@@ -25,6 +25,8 @@ from contracts.releases import (
     PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
+    changed_files,
+    of_role,
     parent_key,
     sha256_of,
 )
@@ -113,7 +115,7 @@ def check_parents(deployment: Deployment, release: Release, registry: Registry) 
 
 def check_files(folder: Path, release: Release) -> list[Check]:
     """Every file of the manifest is there and is the one that training wrote."""
-    bad = [name for name, digest in release.files.items() if not (folder / name).is_file() or sha256_of(folder / name) != digest]
+    bad = list(changed_files(folder, release))
     absent = [name for name in (VECTORS_FILE, METRICS_FILE, MAPPING_FILE) if name not in release.files]
     return [Check(name="files", passed=not bad and not absent, expected="the files of the manifest, unchanged",
                   found="those" if not bad + absent else f"changed or missing: {', '.join(bad + absent)}")]
@@ -185,7 +187,7 @@ def check_predictions(folder: Path, release: Release) -> list[Check]:
     if not (folder / PREDICTIONS_FILE).is_file():
         return []
     rows = pq.read_table(folder / PREDICTIONS_FILE)
-    predecessors = {name for key, name in release.parents.items() if key.startswith("predecessor/")}
+    predecessors = set(of_role(release.parents, "predecessor").values())
     by, days = set(rows["scored_by"].unique().to_pylist()), set(rows["ds"].unique().to_pylist())
     scores, events = pc.fill_null(rows["score"], math.nan).to_numpy(), rows["event_id"].to_numpy()
     bad = int((~((scores >= 0) & (scores <= 1))).sum())

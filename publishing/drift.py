@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts.releases import VECTOR_TABLES, Release, continues
+from contracts.releases import VECTOR_TABLES, Release, continues, of_role
 from lake.reader import LakeReader
 from lake.registry import Registry
 from publishing.checks import Check
@@ -43,9 +43,8 @@ def check_drift(reader: LakeReader, registry: Registry, release: Release, vector
 
 def previous_release(registry: Registry, release: Release) -> Mapping[str, Any] | None:
     """The predecessor that a run names; else the serving release of the last period before its own, or None."""
-    for key, name in release.parents.items():
-        if key.startswith("predecessor/"):
-            return registry.releases[name]
+    for name in of_role(release.parents, "predecessor").values():
+        return registry.releases[name]
     earlier = [served for served in registry.activations
                if (served.kind, served.variant) == (release.kind, release.variant) and served.period < release.period]
     return registry.releases[registry.activations[max(earlier)]["release_id"]] if earlier else None

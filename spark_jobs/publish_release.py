@@ -28,6 +28,7 @@ from contracts.releases import (
     VECTORS_FILE,
     Release,
     Served,
+    changed_files,
     gated_runs,
     sha256_of,
     training_command,
@@ -103,10 +104,8 @@ def audited(locations: Locations, folder: Path) -> Release:
         raise BadInput(path, "audit", expected="a passed audit", found=f"failed: {', '.join(failed)}")
     if audit["manifest_sha256"] != sha256_of(folder / MANIFEST):
         raise BadInput(path, "manifest_sha256", expected=audit["manifest_sha256"], found="another manifest", hint=again)
-    for name, digest in release.files.items():
-        found = sha256_of(folder / name) if (folder / name).is_file() else "no such file"
-        if found != digest:
-            raise BadInput(folder / name, "sha256", expected=digest, found=found, hint=again)
+    for name, found in changed_files(folder, release).items():
+        raise BadInput(folder / name, "sha256", expected=release.files[name], found=found, hint=again)
     if audit["index_sha256"] is not None:
         index = index_manifest(locations.index(release.release_id))
         if index["sha256"] != audit["index_sha256"]:

@@ -25,6 +25,8 @@ from contracts.releases import (
     PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
+    changed_files,
+    of_role,
     sha256_of,
 )
 from lake.reader import LakeReader
@@ -39,9 +41,9 @@ def fallback_of(refused: Release, before: Release) -> Release:
     Its recipe, feature set and parents but the predecessor are those of the model that it carries: what is asked of a model
     (which CPM is it bound to, which body does it have) has to be true of that model. Carried twice, a model keeps its name.
     """
-    predecessor = {key: value for key, value in refused.parents.items() if key.startswith("predecessor/")}
-    others = {key: value for key, value in before.parents.items() if not key.startswith("predecessor/")}
-    return replace(before, period=refused.period, parents=others | predecessor, inputs=refused.inputs, metrics={}, files={},
+    carried = {key: value for key, value in before.parents.items() if key not in of_role(before.parents, "predecessor")}
+    parents = carried | of_role(refused.parents, "predecessor")
+    return replace(before, period=refused.period, parents=parents, inputs=refused.inputs, metrics={}, files={},
                    carries=before.carries or before.release_id)
 
 
@@ -52,7 +54,7 @@ def make_fallback(locations: Locations, folder: Path) -> Path | None:
         BadInput: the files of the model before are not those that were released.
     """
     refused = Release.read(folder)
-    predecessor = [value for key, value in refused.parents.items() if key.startswith("predecessor/")]
+    predecessor = list(of_role(refused.parents, "predecessor").values())
     if refused.kind != "actr" or not predecessor:
         return None
     source = _released(locations, predecessor[0])
@@ -96,10 +98,9 @@ def _released(locations: Locations, release_id: str) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        files = Release.read(folder).files
+        return not changed_files(folder, Release.read(folder))
     except (BadInput, KeyError, TypeError, ValueError):  # half a manifest is no manifest
         return False
-    return all((folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in files.items())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -16,6 +15,7 @@ from contracts.commands import table_text
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
 from contracts.releases import GATE, HELD_OUT_FILE, MANIFEST, Release, sha256_of, staged_runs
+from pages.files import write_atomically
 from validation.fallback import make_fallback
 from validation.gate import GateCheck, HeldOutRows, judge
 
@@ -70,9 +70,7 @@ def _write_verdict(locations: Locations, folder: Path, release: Release, checks:
     text = json.dumps({"release_id": release.release_id, "passed": passed, "manifest_sha256": sha256_of(folder / MANIFEST),
                        "fallback": None if fallback is None else str(fallback.relative_to(locations.home)),
                        "checks": [asdict(check) for check in checks]}, indent=2)
-    temporary = folder / f".{GATE}.tmp"
-    temporary.write_text(text + "\n")
-    os.replace(temporary, folder / GATE)
+    write_atomically(folder / GATE, text + "\n")
 
 
 def _mark(check: GateCheck) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, METRICS_FILE, Release, sha256_of
+from contracts.releases import MANIFEST, METRICS_FILE, Release, changed_files, sha256_of
 from training import processes
 
 PREDICTIONS_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("score", pa.float64()), ("click", pa.int32()),
@@ -88,11 +88,9 @@ def open_run(folder: Path) -> Run:
         BadInput: no manifest, or a file is missing or was changed.
     """
     release = Release.read(folder)
-    for name, digest in release.files.items():
-        path = folder / name
-        found = sha256_of(path) if path.is_file() else "no such file"
-        if found != digest:
-            raise BadInput(path, "sha256", expected=digest, found=found, hint="The run folder was damaged: train this release again.")
+    for name, found in changed_files(folder, release).items():
+        raise BadInput(folder / name, "sha256", expected=release.files[name], found=found,
+                       hint="The run folder was damaged: train this release again.")
     return Run(release=release, folder=folder)
 
 

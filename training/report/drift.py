@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.periods import ONE_DAY
-from contracts.releases import continues
+from contracts.releases import continues, of_role
 from lake.progress import each
 from lake.reader import LakeReader
 
@@ -60,8 +60,8 @@ def drift_of(reader: LakeReader, active: Mapping[tuple[str, date], Mapping[str, 
 
 def restarted(release: Mapping[str, Any], releases: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a release started again and replayed."""
-    predecessor = next((name for key, name in release["parents"].items() if key.startswith("predecessor/")), None)
-    return not continues(release["parents"], releases.get(predecessor or ""))
+    predecessor = next(iter(of_role(release["parents"], "predecessor").values()), "")
+    return not continues(release["parents"], releases.get(predecessor))
 
 
 def _moved(day: date, variant: str, entity: str, new: Vectors, old: Vectors, restarted: bool) -> Moved:

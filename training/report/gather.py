@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from contracts.periods import ONE_DAY
+from contracts.releases import of_role
 from training.compare import Scored, read_scored
 from training.report.drift import Moved, drift_of, restarted
 from training.report.figures import Mask, slice_masks
@@ -90,7 +91,7 @@ def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any
     for day in days:
         for variant in session.deployment.variants:
             if (row := active.get((variant, day))) is not None:
-                cpm = next((parent for key, parent in row["parents"].items() if key.startswith("pretrained/")), None)
+                cpm = next(iter(of_role(row["parents"], "pretrained").values()), None)
                 scored_by, row_cnt = counts.get((day, row["release_id"]), (None, 0))
                 found.append(Served(day=day, variant=variant, release_id=row["release_id"], cpm=cpm, restarted=restarted(row, releases),
                                     scored_by=scored_by, row_cnt=row_cnt))

@@ -22,15 +22,7 @@ from torch import Tensor
 from contracts.errors import BadInput
 from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
 from contracts.periods import ONE_DAY, Parent, Period
-from contracts.releases import (
-    HELD_OUT_FILE,
-    MAPPING_FILE,
-    MODEL_FILE,
-    PREDICTIONS_FILE,
-    VECTORS_FILE,
-    Release,
-    parent_key,
-)
+from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release, of_role, parent_key
 from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
@@ -163,7 +155,7 @@ def _week_of(session: Session, day: date) -> Period:
 
 def _bound_cpm(run: Run | None) -> str | None:
     """Id of the CPM that a release is bound to: its own row says so, whatever serves now."""
-    bound = [release_id for key, release_id in run.release.parents.items() if key.startswith(f"pretrained/{CPM}/")] if run else []
+    bound = list(of_role(run.release.parents, "pretrained").values()) if run else []
     assert len(bound) <= 1, "one CPM per A-CTR"
     return bound[0] if bound else None
 

@@ -18,7 +18,7 @@ from contracts.errors import BadInput, ParentMissing
 from contracts.features import FEATURES
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent, Period
-from contracts.releases import MANIFEST, Release, sha256_of
+from contracts.releases import MANIFEST, Release, Served, sha256_of, training_command
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.locks import hold
@@ -89,10 +89,10 @@ class Session:
         """
         row = self.reader.active(parent.kind, variant, parent.period)
         if row is None:
-            option = "--ds" if parent.kind == "actr" else "--period"
+            served = Served(kind=parent.kind, variant=variant, period=parent.period)
             raise ParentMissing(
-                f"{child}: expected an active release of its {parent.role} {parent.kind} ({variant}) {parent.period}, found none."
-                f" Train it, and publish it: tributary training {parent.kind} {option} {parent.period}"
+                f"{child}: expected an active release of its {parent.role} {served}, found none."
+                f" Train it, and publish it: {training_command(served)}"
             )
         return self.open_release(row)
 
