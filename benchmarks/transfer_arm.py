@@ -82,7 +82,7 @@ def open_chain(lake_folder: Path, home: Path, recipe: Recipe) -> Chain:
     (home / SETTINGS_FILE).write_text((lake_folder / SETTINGS_FILE).read_text())
     locations = Locations(home)
     return Chain(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe,
-                 device=torch.device("cpu"))
+                 device=torch.device("cpu"), judged_rows=0)  # no gate reads them here
 
 
 def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa.Table:

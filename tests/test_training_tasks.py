@@ -121,7 +121,7 @@ def test_parents_are_those_that_the_period_computes(chain):
     assert Release.read(cpm).absent_parents == ("snapshot/tpm/2025-12-26", "snapshot/tpm/2025-12-29")
 
 
-def test_inputs_are_the_days_that_were_trained_on_or_judged(chain, monkeypatch):
+def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
     home, runs = chain
     lineage = World().deployment().lineage
     inputs = {Release.read(folder).variant: set(Release.read(folder).inputs) for folder in runs["actr", DAYS[2]]}
@@ -131,8 +131,8 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain, monkeypatch):
 
     judged = [date(2026, 1, day) for day in range(7, 12)]  # from the first day that the first A-CTR replayed: there are no 2,000 rows
     assert inputs["none"] == inputs["tpm+cpm"] == partitions(judged)
-    monkeypatch.setattr(training.tasks.actr, "JUDGED_ROWS", 1)
-    plans = {variant: training.tasks.actr.plan_variant(_session(home), DAYS[2], variant) for variant in ("none", "tpm+cpm")}
+    session = replace(_session(home), judged_rows=1)
+    plans = {variant: training.tasks.actr.plan_variant(session, DAYS[2], variant) for variant in ("none", "tpm+cpm")}
     few = plans["none"].judged_days
     held_out = _rows(home, "ad_samples", few, "ds", "held_out").filter(pc.field("held_out"))["ds"].to_pylist()
     assert set(held_out) == {few[0]}, "as few days as give enough rows"

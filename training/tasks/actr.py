@@ -42,8 +42,7 @@ from training.tasks.tpm import own_vectors
 CATEGORICAL = tuple(feature.name for feature in features_of(ACTR))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
-JUDGED_ROWS = 2_000  # held-out rows that the gate judges, where the last JUDGED_DAYS days have as many
-JUDGED_DAYS = 90
+JUDGED_DAYS = 90  # at most, to give the gate its rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ def judged_days(session: Session, day: date) -> tuple[date, ...]:
     first = max(deployment.ad_start or deployment.history_start, deployment.actr_start + ONE_DAY - timedelta(days=deployment.replay_days),
                 deployment.history_start, day + ONE_DAY - timedelta(days=JUDGED_DAYS))
     days, row_cnt = [day], held_out_cnt(session.reader, "ad", day)
-    while row_cnt < JUDGED_ROWS and days[0] > first:
+    while row_cnt < session.judged_rows and days[0] > first:
         days.insert(0, days[0] - ONE_DAY)
         row_cnt += held_out_cnt(session.reader, "ad", days[0])
     return tuple(days)

@@ -35,12 +35,17 @@ from training.slices import slices
 
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 _AS_WRITTEN = Compute()
+JUDGED_ROWS = 2_000
 _MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """One command's view of a deployment."""
+    """One command's view of a deployment.
+
+    Attributes:
+        judged_rows: held-out rows that the gate judges of an ad model, where the last days have as many.
+    """
 
     deployment: Deployment
     locations: Locations
@@ -51,6 +56,7 @@ class Session:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     tensorboard: bool = False
     compute: Compute = _AS_WRITTEN
+    judged_rows: int = JUDGED_ROWS
 
     @classmethod
     def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1, checkpoint_seconds: float = CHECKPOINT_SECONDS,
