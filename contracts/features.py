@@ -103,6 +103,40 @@ BEHAVIOUR_TYPE = (
     " action: int, dwell_seconds: double, text_hash: bigint>"
 )
 
+
+
+@dataclass(frozen=True, kw_only=True)
+class BehaviourField:
+    """Side information of a behaviour, as FG-BERT reads and predicts it (SRP4CTR, arXiv 2407.19658).
+
+    Attributes:
+        name: of the feature, or of the code.
+        side: whether it tells of the item, or of what the user did with it: what one mask hides together.
+        meaning: one line.
+        embedding_dim: width of its embedding.
+        codes: how many values it has; None for ids, which get rows as they are seen.
+    """
+
+    name: str
+    side: Literal["item", "behaviour"]
+    meaning: str
+    embedding_dim: int
+    codes: int | None = None
+
+
+DWELL_BUCKETS = (0.0, 1.0, 3.0, 7.0, 15.0, 30.0, 60.0, 180.0, 600.0)  # seconds; one code below each, one above
+GAP_BUCKETS = (1, 10, 60, 300, 1800, 3 * 3600, 12 * 3600, 24 * 3600, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds, likewise
+BEHAVIOUR_FIELDS: tuple[BehaviourField, ...] = (
+    BehaviourField(name="item_id", side="item", meaning="what was clicked", embedding_dim=64),
+    BehaviourField(name="category_id", side="item", meaning="its category", embedding_dim=16),
+    BehaviourField(name="action", side="behaviour", meaning="the strongest action", embedding_dim=8, codes=len(ACTIONS)),
+    BehaviourField(name="dwell", side="behaviour", meaning="how long the user stayed", embedding_dim=8, codes=len(DWELL_BUCKETS) + 1),
+    BehaviourField(name="gap", side="behaviour", meaning="time since the behaviour before; 0 of the first", embedding_dim=8,
+                   codes=len(GAP_BUCKETS) + 2),
+    BehaviourField(name="hour", side="behaviour", meaning="hour of the day in day_timezone", embedding_dim=8, codes=24),
+    BehaviourField(name="log", side="behaviour", meaning="in which log", embedding_dim=8, codes=len(LOGS)),
+)
+
 # What a behaviour reads like, by its action; `{text}` is the item's text. Its hash names it: xxhash64 masked to 63 bits.
 BEHAVIOUR_TEXTS: dict[int, str] = {
     1: "Clicked {text}", 2: "Liked {text}", 3: "Commented on {text}", 4: "Forwarded {text}", 5: "Followed {text}", 6: "Bought {text}",

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from contracts.errors import BadInput
-from contracts.features import HISTORY_LENGTH
+from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
 
+OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
 CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
 
 
@@ -43,6 +44,35 @@ class Phase:
         _check(self, "batch_size", self.batch_size >= 2, "a number >= 2: batch-norm needs two rows")
         _check(self, "learning_rate", self.learning_rate > 0, "a number > 0")
         _check(self, "embedding_learning_rate", self.embedding_learning_rate > 0, "a number > 0")
+
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Adam's rate in step `step` (from 0) of `steps`."""
+        return self.learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayingPhase(Phase):
+    """A phase whose rate rises over the first steps and then falls by a polynomial to zero.
+
+    Attributes:
+        warmup_share: share of the steps in which it rises.
+        power: of the polynomial; 1 is a line.
+    """
+
+    warmup_share: float = 0.05
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, "warmup_share", 0 <= self.warmup_share < 1, "a share >= 0 and < 1")
+        _check(self, "power", self.power > 0, "a number > 0")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        warmup = self.warmup_share * steps
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        return float(self.learning_rate * (1 - (step - warmup) / max(steps - warmup, 1)) ** self.power)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +169,50 @@ class ActrRecipe:
     daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=0.01, in_time_order=True)
     admission: Admission = Admission()
     seed: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FgBertRecipe:
+    """The sequence encoder. Layers and length are the paper's, as far as is known; the rest are BERT4Rec's public values or ours.
+
+    Attributes:
+        objective: `fg_bert` masks item and behaviour sides apart and predicts all fields; `bert4rec` masks and predicts the item alone;
+            `sasrec` predicts the next item from those before.
+        fields: side information that it reads.
+        length: most recent behaviours of a sequence.
+        layers, heads, width, inner, dropout: of the transformer.
+        item_mask, behaviour_mask: share of positions that each mask hides.
+        sampled_above: from how many rows on a field's softmax is sampled, with log-Q correction.
+        negatives: drawn for it, once a step.
+        train: sequences, not behaviours, make a batch.
+        admission: when an id gets a row of its own.
+        seed: of fresh parameters, masks and the order of sequences.
+    """
+
+    objective: str = "fg_bert"
+    fields: tuple[str, ...] = tuple(f.name for f in BEHAVIOUR_FIELDS)
+    length: int = HISTORY_LENGTH
+    layers: int = 2
+    heads: int = 2
+    width: int = 64
+    inner: int = 256
+    dropout: float = 0.1
+    item_mask: float = 0.2
+    behaviour_mask: float = 0.2
+    sampled_above: int = 100_000
+    negatives: int = 8192
+    train: DecayingPhase = DecayingPhase(epochs=20, batch_size=256, learning_rate=1e-3)
+    admission: Admission = Admission()
+    seed: int = 4
+
+    def __post_init__(self) -> None:
+        _check(self, "objective", self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
+        known = {f.name for f in BEHAVIOUR_FIELDS}
+        _check(self, "fields", "item_id" in self.fields and set(self.fields) <= known, f"item_id, and any of {', '.join(sorted(known))}")
+        _check(self, "length", 1 <= self.length <= HISTORY_LENGTH, f"1 .. {HISTORY_LENGTH}")
+        _check(self, "width", self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
+        for name in ("item_mask", "behaviour_mask"):
+            _check(self, name, 0 < getattr(self, name) < 1, "a share between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -136,6 +137,14 @@ class EncodedSamples:
     def __len__(self) -> int:
         return len(self.label_N)
 
+    @property
+    def device(self) -> torch.device:
+        return self.label_N.device
+
+    def at_epoch(self, epoch: int) -> EncodedSamples:
+        """Itself: impressions are the same in every epoch."""
+        return self
+
     def batch(self, index: Tensor) -> Batch:
         """The samples of an index (B, int64)."""
         end = self.packed["end"][index] if self.packed else None
@@ -168,7 +177,19 @@ def in_order(count: int, batch_size: int, device: torch.device | str = "cpu") ->
     return iter(torch.arange(count, device=device).split(batch_size)) if count else iter(())
 
 
-def shuffled(samples: EncodedSamples, batch_size: int, generator: np.random.Generator, *, in_time_order: bool) -> list[Tensor]:
+class Ordered(Protocol):
+    """Rows that have days."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def day_N(self) -> Tensor: ...
+
+
+def shuffled(samples: Ordered, batch_size: int, generator: np.random.Generator, *, in_time_order: bool) -> list[Tensor]:
     """Indices of all samples in a seeded order: wholly shuffled, or day by day and shuffled within the day.
 
     A last batch of one row joins the batch before, since batch-norm needs two; a lone sample is no batch at all.
@@ -176,7 +197,7 @@ def shuffled(samples: EncodedSamples, batch_size: int, generator: np.random.Gene
     order = generator.permutation(len(samples))
     if in_time_order:
         order = order[np.argsort(samples.day_N.cpu().numpy()[order], kind="stable")]
-    batches = list(torch.from_numpy(order).to(samples.label_N.device).split(batch_size)) if len(order) > 1 else []
+    batches = list(torch.from_numpy(order).to(samples.device).split(batch_size)) if len(order) > 1 else []
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

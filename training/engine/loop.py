@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from contracts.errors import BadInput, TributaryError
 from lake.progress import progress
 from training import processes
-from training.data.batches import Batch, EncodedSamples, in_order, shuffled
+from training.data.batches import EncodedSamples, in_order, shuffled
 from training.engine.board import Observer
 from training.engine.checkpoint import Checkpoint, Position
 from training.engine.optimizer import Adam
@@ -33,9 +33,25 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 class Trainable(Protocol):
     """What the engine needs of a model, beside being a `torch.nn.Module`."""
 
-    def __call__(self, batch: Batch) -> Tensor: ...
+    def __call__(self, batch: Any) -> Tensor: ...
 
-    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]: ...
+    def loss(self, outputs: Tensor, batch: Any) -> dict[str, Tensor]: ...
+
+
+class Rows(Protocol):
+    """What the engine needs of the rows that a model trains on: impressions, or sequences."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def day_N(self) -> Tensor: ...
+
+    def batch(self, index: Tensor) -> Any: ...
+
+    def at_epoch(self, epoch: int) -> Rows: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +119,7 @@ def generator_of(*parts: object) -> np.random.Generator:
 _AS_WRITTEN = Compute()
 
 
-def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, description: str,
+def train(model: Any, samples: Rows, phase: Phase, *, seed: object, description: str,
           checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None,
           observe: Observer | None = None, compute: Compute = _AS_WRITTEN) -> Fitted:
     """Trains a model in place; several processes share each batch, and take the steps that one would take.
@@ -133,7 +149,7 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
             if epoch > position.epoch:
                 position = Position(epoch=epoch)
             model.train()
-            _train_epoch(model, samples, order, optimizer, position, checkpoint, bar, observe, compute)
+            _train_epoch(model, samples.at_epoch(epoch), order, optimizer, position, checkpoint, bar, observe, compute, phase, seed)
             after_epoch()
     if not processes.agreed(_is_finite(model)):
         raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
@@ -143,12 +159,15 @@ def train(model: Any, samples: EncodedSamples, phase: Phase, *, seed: object, de
     return Fitted(row_cnt=rows, losses={name: value / rows for name, value in position.losses.items()})
 
 
-def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optimizer: Adam, position: Position,
-                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None, compute: Compute) -> None:
-    sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.label_N.device)
+def _train_epoch(model: Any, samples: Rows, order: list[Tensor], optimizer: Adam, position: Position,
+                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None, compute: Compute, phase: Phase, seed: object) -> None:
+    sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
             for name, value in position.losses.items()}
     parts = [processes.part_of(index) for index in order[position.step:]]
     for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
+        optimizer.learning_rate = phase.rate_at(position.epoch * len(order) + position.step, phase.epochs * len(order))
+        # Of each step by itself, so that a training that is taken up drops what it would have dropped.
+        torch.manual_seed(int(generator_of(seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
         losses = _train_step(model, batch, optimizer, part.weight, compute.bf16)
         for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
@@ -163,7 +182,7 @@ def _train_epoch(model: Any, samples: EncodedSamples, order: list[Tensor], optim
     position.losses = _of_all(sums)
 
 
-def _train_step(model: Any, batch: Batch, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
+def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
     losses: dict[str, Tensor] = model.loss(_forward_in_bf16(model, batch) if bf16 else model(batch), batch)
     optimizer.zero_grad()
     total = torch.stack(list(losses.values())).sum()
@@ -172,7 +191,7 @@ def _train_step(model: Any, batch: Batch, optimizer: Adam, weight: float, bf16: 
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _forward_in_bf16(model: Any, batch: Batch) -> Tensor:
+def _forward_in_bf16(model: Any, batch: Any) -> Tensor:
     with torch.autocast(batch.label_B.device.type, torch.bfloat16):
         outputs: Tensor = model(batch)
     return outputs.float()
@@ -203,7 +222,7 @@ def _optimizer(model: nn.Module, phase: Phase) -> Adam:
     return Adam(model.parameters(), phase.learning_rate)
 
 
-def _done(samples: EncodedSamples, phase: Phase, position: Position) -> int:
+def _done(samples: Rows, phase: Phase, position: Position) -> int:
     """Rows that a training which is taken up has behind it, for its progress bar."""
     return min(position.epoch * len(samples) + position.step * phase.batch_size, len(samples) * phase.epochs)
 
@@ -229,8 +248,8 @@ def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
 def score(model: Any, samples: EncodedSamples) -> NDArray[np.float64]:
     """Click probability of each row, N; of several processes, each scores its share and all get the whole."""
     model.eval()
-    scores_N = torch.zeros(len(samples), dtype=torch.float64, device=samples.label_N.device)
-    for index in in_order(len(samples), SCORING_BATCH, samples.label_N.device):
+    scores_N = torch.zeros(len(samples), dtype=torch.float64, device=samples.device)
+    for index in in_order(len(samples), SCORING_BATCH, samples.device):
         part = processes.part_of(index)
         scores_N[part.index] = torch.sigmoid(model(samples.batch(part.index))).double() * part.share
     return processes.summed(scores_N).cpu().numpy()

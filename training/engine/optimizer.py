@@ -21,12 +21,12 @@ class Adam:
 
     Args:
         parameters: to train.
-        learning_rate: alpha of the paper.
+        learning_rate: alpha of the paper; may be set anew before each step.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
         self._parameters = list(parameters)
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._means = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
         self._steps = torch.zeros((), dtype=torch.int64)
@@ -47,7 +47,7 @@ class Adam:
         processes.average_gradients(self._parameters)
         self._steps += 1
         steps = int(self._steps)
-        root_of_bias, rate = (1 - _BETA_2**steps) ** 0.5, self._learning_rate / (1 - _BETA_1**steps)
+        root_of_bias, rate = (1 - _BETA_2**steps) ** 0.5, self.learning_rate / (1 - _BETA_1**steps)
         for parameter, mean, square in zip(self._parameters, self._means, self._squares, strict=True):
             gradient = parameter.grad
             if gradient is None:

@@ -1,0 +1,210 @@
+"""The sequence encoder: masks that give nothing away, attention in segments, bridges that fold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.features import BEHAVIOUR_FIELDS, GAP_BUCKETS
+from training.data.mapping import Coded, IdMapping, Seen
+from training.data.sequences import CODES, FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, dwell_codes, gap_codes, sequence_batch
+from training.engine.checkpoint import Checkpoint
+from training.engine.loop import prepare_process, train
+from training.models.fg_bert import FgBert, masks_of
+from training.models.srp4ctr import Bridge, SequenceInput
+from training.modules.segments import Segments, attend
+from training.recipes import Admission, DecayingPhase, FgBertRecipe
+
+SMALL = FgBertRecipe(length=12, width=16, heads=2, inner=32, train=DecayingPhase(epochs=2, batch_size=8, learning_rate=3e-3))
+ROWS = {"item_id": 30, "category_id": 6}
+
+
+def _columns(rng, count):
+    return {field.name: rng.integers(1, ROWS[field.name], count) if field.codes is None else rng.integers(0, field.codes, count)
+            for field in BEHAVIOUR_FIELDS}
+
+
+def _sequences(rng, lengths, masks=None):
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    columns = _columns(rng, int(offsets[-1]))
+    seen = {name: Seen.of(Coded.of(columns[name]), np.zeros(len(columns[name]), np.int64)) for name in ID_FIELDS}
+    mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))
+    return EncodedSequences.of(columns, offsets[:-1], offsets[1:], mapping=mapping, masks=masks), mapping
+
+
+def _model(mapping, recipe=SMALL, seed=1):
+    torch.manual_seed(seed)
+    return FgBert(recipe, mapping.row_cnts(), {name: torch.ones(rows) for name, rows in mapping.row_cnts().items()})
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_segments_is_attention_over_each_alone(causal):
+    torch.manual_seed(3)
+    queries = torch.tensor([0, 3, 3, 10, 12])
+    keys = queries if causal else torch.tensor([0, 5, 9, 9, 40])  # one segment without queries, one without keys
+    parts = [torch.randn(int(offsets[-1]), 2, 4, dtype=torch.float64, requires_grad=True) for offsets in (queries, keys, keys)]
+    found = attend(*parts, Segments(queries, keys, causal))
+    for segment in range(4):
+        q, k, v = (part[offsets[segment]:offsets[segment + 1]] for part, offsets in zip(parts, (queries, keys, keys), strict=True))
+        if len(q) == 0:
+            continue
+        scores = torch.einsum("qhd,khd->hqk", q, k) / 2.0
+        if causal:
+            scores = scores.masked_fill(~torch.ones(len(q), len(k), dtype=torch.bool).tril(), float("-inf"))
+        expected = torch.einsum("hqk,khd->qhd", scores.softmax(dim=2), v) if len(k) else torch.zeros_like(q)
+        torch.testing.assert_close(found[queries[segment]:queries[segment + 1]], expected)
+    assert torch.autograd.gradcheck(lambda *given: attend(*given, Segments(queries, keys, causal)), parts)
+
+
+def test_a_hidden_side_gives_nothing_away():
+    rng = np.random.default_rng(0)
+    encoded, mapping = _sequences(rng, [12, 5, 9], Masks(shares={"item": 0.4, "behaviour": 0.4}, seed=1))
+    model = _model(mapping).eval()
+    batch, sizes = encoded.batch(torch.arange(3)), {**CODES, **mapping.row_cnts()}
+    for side, names in FIELDS_OF_SIDE.items():
+        hidden = batch.masks[side]
+        assert 0 < int(hidden.sum()) < len(hidden)
+        other = {name: torch.where(hidden, (values + 1) % sizes[name], values) if name in names else values
+                 for name, values in batch.rows.items()}
+        torch.testing.assert_close(model(replace(batch, rows=other)), model(batch), rtol=0, atol=0)
+        for name in names:  # every field alone tells, where it is not hidden
+            shown = {**batch.rows, name: torch.where(hidden, batch.rows[name], (batch.rows[name] + 1) % sizes[name])}
+            assert not torch.equal(model(replace(batch, rows=shown)), model(batch)), name
+
+
+def test_only_hidden_positions_carry_loss():
+    encoded, mapping = _sequences(np.random.default_rng(1), [12, 8], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=2))
+    model, batch = _model(mapping), encoded.batch(torch.arange(2))
+    outputs = torch.randn(20, SMALL.width, requires_grad=True)
+    losses = model.loss(outputs, batch)
+    assert set(losses) == set(SMALL.fields)
+    for side in SIDES:
+        gradient = torch.autograd.grad(sum(losses[name] for name in FIELDS_OF_SIDE[side]), outputs, retain_graph=True)[0]
+        assert torch.equal(gradient.abs().sum(dim=1) > 0, batch.masks[side])
+
+
+def test_masks_hold_their_rates_and_are_independent_and_new_in_each_epoch():
+    masks, place = Masks(shares={"item": 0.2, "behaviour": 0.3}, seed=5), torch.arange(200_000)
+    first, second = masks.draw(0, place), masks.draw(1, place)
+    for drawn in (first, second):
+        rates = {side: float(mask.double().mean()) for side, mask in drawn.items()}
+        both = float((drawn["item"] & drawn["behaviour"]).double().mean())
+        assert rates == pytest.approx({"item": 0.2, "behaviour": 0.3}, abs=0.005)
+        assert both == pytest.approx(0.06, abs=0.003)
+    assert float((first["item"] & second["item"]).double().mean()) == pytest.approx(0.04, abs=0.003)
+    assert torch.equal(masks.draw(0, place[500:900])["item"], first["item"][500:900]), "whatever batch a place comes in"
+
+
+@pytest.mark.parametrize(("objective", "heads"), [("fg_bert", len(SMALL.fields)), ("bert4rec", 1), ("sasrec", 1)])
+def test_each_objective_learns(objective, heads):
+    prepare_process()
+    rng = np.random.default_rng(2)
+    recipe = replace(SMALL, objective=objective, dropout=0.0, train=replace(SMALL.train, epochs=40))
+    start = rng.integers(0, 5, 40)
+    items = np.repeat(start + 1, 10)  # any other behaviour of its sequence tells a hidden item
+    columns = {**_columns(rng, 400), "item_id": items, "category_id": items}
+    seen = {name: Seen.of(Coded.of(columns[name]), np.zeros(400, np.int64)) for name in ID_FIELDS}
+    mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))
+    at = np.arange(0, 400, 10)
+    encoded = EncodedSequences.of(columns, at, at + 10, mapping=mapping, masks=masks_of(recipe))
+    fitted = train(_model(mapping, recipe), encoded, recipe.train, seed=1, description=objective)
+    assert len(fitted.losses) == heads
+    assert fitted.losses["item_id"] < 0.5 * np.log(5)
+
+
+def test_next_item_model_sees_no_later_behaviour():
+    recipe = replace(SMALL, objective="sasrec")
+    encoded, mapping = _sequences(np.random.default_rng(3), [10])
+    model, batch = _model(mapping, recipe).eval(), encoded.batch(torch.arange(1))
+    changed = {name: torch.cat([values[:6], values[6:].flip(0)]) for name, values in batch.rows.items()}
+    torch.testing.assert_close(model(replace(batch, rows=changed))[:6], model(batch)[:6])
+
+
+def test_a_training_that_is_taken_up_ends_in_the_same_weights(tmp_path):
+    prepare_process()
+
+    def run(stop_at=None, path=None):
+        encoded, mapping = _sequences(np.random.default_rng(4), [9] * 32, masks_of(SMALL))
+        model = _model(mapping)
+
+        def observe(step, losses, rows):
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        checkpoint = Checkpoint(path, 0.0) if path else None
+        train(model, encoded, SMALL.train, seed=1, description="fg_bert", checkpoint=checkpoint, observe=observe)
+        return model.state_dict()
+
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_at=6, path=tmp_path / "state")
+    again = run(path=tmp_path / "state")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_sampled_softmax_tends_to_the_full_one():
+    encoded, mapping = _sequences(np.random.default_rng(5), [12] * 8, masks_of(SMALL))
+    torch.manual_seed(0)
+    batch, full = encoded.batch(torch.arange(8)), _model(mapping)
+    sampled = FgBert(replace(SMALL, sampled_above=5, negatives=20_000), mapping.row_cnts(), {
+        name: torch.arange(1, rows + 1) for name, rows in mapping.row_cnts().items()})
+    sampled.load_state_dict(full.state_dict())
+    for head in (*full.heads.values(), *sampled.heads.values()):
+        torch.nn.init.normal_(head.outer.weight, std=2.0, generator=torch.Generator().manual_seed(1))
+    outputs = torch.randn(96, SMALL.width)
+    exact, drawn = full.loss(outputs, batch)["item_id"], sampled.loss(outputs, batch)["item_id"]
+    assert drawn.item() == pytest.approx(exact.item(), rel=0.03)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_folded_scores_are_those_of_each_candidate_alone(learned):
+    rng = np.random.default_rng(6)
+    encoded, mapping = _sequences(rng, [12, 0, 7])
+    torch.manual_seed(2)
+    bridge = Bridge(_model(mapping), learned=learned).eval()
+    of_B = torch.tensor([2, 0, 0, 1, 2, 0, 1])
+    rows = {name: torch.from_numpy(rng.integers(0, mapping.row_cnts()[name], 7)) for name in FIELDS_OF_SIDE["item"]}
+    folded = bridge(SequenceInput(sequences=encoded.batch(torch.arange(3)), of_B=of_B, candidate=rows))
+    assert folded.shape == (7, bridge.of_candidate + bridge.of_user)
+    for number in range(7):
+        alone = bridge(SequenceInput(sequences=encoded.batch(of_B[number:number + 1]), of_B=torch.zeros(1, dtype=torch.int64),
+                                     candidate={name: values[number:number + 1] for name, values in rows.items()}))
+        torch.testing.assert_close(folded[number:number + 1], alone, rtol=0, atol=1e-5)
+
+
+def test_what_a_bridge_trains():
+    encoded, mapping = _sequences(np.random.default_rng(7), [8, 6])
+    rows = {name: torch.ones(2, dtype=torch.int64) for name in FIELDS_OF_SIDE["item"]}
+    given = SequenceInput(sequences=encoded.batch(torch.arange(2)), of_B=torch.arange(2), candidate=rows)
+    for learned in (True, False):
+        encoder = _model(mapping)
+        bridge = Bridge(encoder, learned=learned)
+        bridge(given).square().sum().backward()
+        assert (encoder.layers[0].key.weight.grad is not None) == learned
+        assert any(name.startswith("encoder.") for name in bridge.state_dict()) == learned
+        assert all(parameter.grad is not None for name, parameter in bridge.named_parameters()
+                   if not name.startswith("encoder.") and parameter.requires_grad)
+
+
+def test_codes_of_times():
+    assert dwell_codes(np.array([0.0, 0.5, 1.0, 1e6, np.nan])).tolist() == [1, 1, 2, 9, 1]
+    event_us = np.array([0, 5, 5 + 3600, 10**9, 7]) * 1_000_000
+    assert gap_codes(event_us[:4], np.array([0, 4])).tolist() == [0, 2, 6, len(GAP_BUCKETS) + 1]
+    assert gap_codes(np.array([5, 1, 2]) * 1_000_000, np.array([0, 1, 1, 3])).tolist() == [0, 0, 2]
+    assert max(CODES.values()) > 0
+
+
+def test_positions_count_from_the_newest():
+    encoded, _ = _sequences(np.random.default_rng(8), [3, 2])
+    batch = encoded.batch(torch.tensor([1, 0]))
+    assert batch.position_P.tolist() == [1, 0, 2, 1, 0]
+    assert sequence_batch(encoded.rows, torch.arange(2), torch.tensor([0, 2])).masks == {}
+
+
+def test_the_rate_rises_and_falls():
+    phase = DecayingPhase(learning_rate=1.0, warmup_share=0.1, power=2.0)
+    rates = [phase.rate_at(step, 100) for step in range(100)]
+    assert np.argmax(rates) in (9, 10)
+    assert rates[55] == pytest.approx(0.25)
+    assert rates[-1] < 0.001

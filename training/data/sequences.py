@@ -1,0 +1,170 @@
+"""Behaviour sequences with all their side information, as tensors of rows, and the masks that pre-training hides them by.
+
+Shapes: S sequences, P behaviours, end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contracts.features import BEHAVIOUR_FIELDS, DWELL_BUCKETS, GAP_BUCKETS
+from training.data.histories import Ints
+from training.data.mapping import Coded, IdMapping
+
+SIDES = ("item", "behaviour")
+FIELDS_OF_SIDE = {side: tuple(field.name for field in BEHAVIOUR_FIELDS if field.side == side) for side in SIDES}
+ID_FIELDS = tuple(field.name for field in BEHAVIOUR_FIELDS if field.codes is None)
+CODES = {field.name: field.codes for field in BEHAVIOUR_FIELDS if field.codes is not None}
+
+
+def dwell_codes(seconds: NDArray[np.float64]) -> Ints:
+    """Bucket of each dwell time (P, seconds; NaN counts as 0)."""
+    return np.searchsorted(np.array(DWELL_BUCKETS), np.nan_to_num(seconds), side="right").astype(np.int64)
+
+
+def gap_codes(event_us: Ints, offsets: Ints) -> Ints:
+    """Bucket of the time since the behaviour before, P; 0 of each sequence's first.
+
+    Args:
+        event_us: P, microseconds, ascending in each sequence.
+        offsets: S + 1.
+    """
+    gaps = np.diff(event_us, prepend=event_us[:1]) // 1_000_000
+    codes = np.searchsorted(np.array(GAP_BUCKETS), gaps, side="right") + 1
+    codes[offsets[:-1][np.diff(offsets) > 0]] = 0
+    return codes.astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """Which positions are hidden: all fields of a side together, the two sides by draws of their own.
+
+    Attributes:
+        shares: by side, the share of positions that its mask hides; a side without one is never hidden.
+        seed: of the draws.
+    """
+
+    shares: Mapping[str, float]
+    seed: int
+
+    def draw(self, epoch: int, place_P: Tensor) -> dict[str, Tensor]:
+        """Whether each position is hidden, P by side: the same for a place and epoch, whatever batch it comes in.
+
+        Args:
+            epoch: other positions are hidden in each.
+            place_P: number of each behaviour among all of the run.
+        """
+        masks = {}
+        for number, side in enumerate(SIDES):
+            if side in self.shares:
+                key = (self.seed * len(SIDES) + number) * 1_000_003 + epoch
+                masks[side] = _uniform(place_P, key) < self.shares[side]
+        return masks
+
+
+def _uniform(place_P: Tensor, key: int) -> Tensor:
+    """A number in [0, 1) that place and key decide: splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    x = place_P * _signed(0x9E3779B97F4A7C15) + _signed(key * 0xD1342543DE82EF95)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
+    x = x ^ ((x >> 31) & ((1 << 33) - 1))
+    return ((x >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch:
+    """What a sequence encoder reads.
+
+    Attributes:
+        rows: P by field: table rows of ids, codes of the rest.
+        offsets: S + 1.
+        position_P: place from the end of its sequence, 0 for the newest.
+        masks: P by side; empty outside of pre-training.
+    """
+
+    rows: Mapping[str, Tensor]
+    offsets: Tensor
+    position_P: Tensor
+    masks: Mapping[str, Tensor]
+
+    @property
+    def label_B(self) -> Tensor:
+        """The offsets: what the engine asks for a batch's device."""
+        return self.offsets
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSequences:
+    """Sequences as resident tensors; the engine's rows in pre-training.
+
+    Attributes:
+        rows: P by field.
+        start_S, end_S: ranges of the sequences.
+        masks: how positions are hidden; None hides none.
+        epoch: of the masks.
+    """
+
+    rows: Mapping[str, Tensor]
+    start_S: Tensor
+    end_S: Tensor
+    masks: Masks | None = None
+    epoch: int = 0
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Ints], start: Ints, end: Ints, *, mapping: IdMapping, masks: Masks | None = None,
+           device: torch.device | str = "cpu") -> EncodedSequences:
+        """From raw ids and codes of P behaviours, and the ranges of S sequences."""
+        rows = {name: mapping.fields[name].rows_of(Coded.of(values)) if name in ID_FIELDS else values for name, values in columns.items()}
+        return cls(rows={name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in rows.items()},
+                   start_S=torch.from_numpy(start).to(device), end_S=torch.from_numpy(end).to(device), masks=masks)
+
+    def __len__(self) -> int:
+        return len(self.start_S)
+
+    @property
+    def device(self) -> torch.device:
+        return self.start_S.device
+
+    @property
+    def day_N(self) -> Tensor:
+        """Sequences have no day: their order in time is that in which they are given."""
+        return torch.arange(len(self), device=self.device)
+
+    def at_epoch(self, epoch: int) -> EncodedSequences:
+        """With the masks of an epoch."""
+        return replace(self, epoch=epoch)
+
+    def batch(self, index: Tensor) -> SequenceBatch:
+        """The sequences of an index, B."""
+        at_P, offsets = ranges(self.start_S[index], self.end_S[index])
+        masks = {} if self.masks is None else self.masks.draw(self.epoch, at_P)
+        return sequence_batch(self.rows, at_P, offsets, masks)
+
+
+def ranges(start_S: Tensor, end_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Places (P) of the behaviours of ranges, end to end, and their offsets (S + 1)."""
+    lengths = end_S - start_S
+    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
+    torch.cumsum(lengths, 0, out=offsets[1:])
+    total = int(offsets[-1])
+    at_P = torch.repeat_interleave(start_S - offsets[:-1], lengths, output_size=total)
+    return at_P + torch.arange(total, device=lengths.device), offsets
+
+
+def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, masks: Mapping[str, Tensor] | None = None) -> SequenceBatch:
+    """The behaviours at places, as sequences."""
+    ends_P = torch.repeat_interleave(offsets[1:], offsets.diff(), output_size=len(at_P))
+    position_P = ends_P - 1 - torch.arange(len(at_P), device=at_P.device)
+    return SequenceBatch(rows={name: values[at_P] for name, values in rows.items()}, offsets=offsets, position_P=position_P,
+                         masks=masks or {})

@@ -1,0 +1,134 @@
+"""SRP4CTR's bridges from a pre-trained sequence encoder into a CTR model (arXiv 2407.19658).
+
+*Uni cross-attention*: at every layer the candidate queries the keys and values that the sequence's own tokens have at that
+layer. Input embeddings, key and value projections are the encoder's; the rest of the candidate's path is new. No token of the
+sequence sees a candidate, so that a sequence is encoded once for all candidates. *Querying transformer*: K learned queries read
+the encoder's output. Norms' places, K and its block's inside are our choice.
+
+Shapes: B candidates, S sequences, P behaviours, E width, K queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.data.sequences import SequenceBatch
+from training.models.fg_bert import Encoded, FgBert
+from training.modules.segments import Segments, attend
+from training.modules.transformer import CrossLayer, Width, split_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceInput:
+    """Candidates and the sequences that they are scored with.
+
+    Attributes:
+        sequences: the distinct ones.
+        of_B: which of them each candidate goes with.
+        candidate: rows (B) of the item-side fields.
+    """
+
+    sequences: SequenceBatch
+    of_B: Tensor
+    candidate: Mapping[str, Tensor]
+
+
+class UniCrossAttention(nn.Module):
+    """Candidates through as many layers as the encoder has: `c_n = Layer_n(c_(n-1), K_n, V_n)`."""
+
+    def __init__(self, size: Width, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrossLayer(size) for _ in range(layers))
+
+    def forward(self, candidates_BE: Tensor, encoded: Encoded, of_B: Tensor) -> Tensor:
+        """B x E."""
+        order_B = torch.argsort(of_B, stable=True)
+        counts_S = torch.bincount(of_B, minlength=len(encoded.offsets) - 1)
+        segments = Segments(torch.cat([counts_S.new_zeros(1), counts_S.cumsum(0)]), encoded.offsets)
+        hidden_BE = candidates_BE[order_B]
+        for layer, keys_and_values in zip(self.layers, encoded.keys_and_values, strict=True):
+            hidden_BE = layer(hidden_BE, keys_and_values, segments)
+        return hidden_BE[torch.argsort(order_B)]
+
+
+class QueryingTransformer(nn.Module):
+    """K learned queries, one block: self-attention among them, cross-attention to the encoder's output, FFN."""
+
+    def __init__(self, size: Width, queries: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, size.width) * 0.02)
+        self.project = nn.Linear(size.width, 3 * size.width)
+        self.out, self.norm = nn.Linear(size.width, size.width), nn.LayerNorm(size.width)
+        self.key, self.value = nn.Linear(size.width, size.width), nn.Linear(size.width, size.width)
+        self.cross = CrossLayer(size)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """S x K x E."""
+        count, heads = len(encoded.offsets) - 1, self.cross.heads
+        own = Segments.within(torch.tensor([0, len(self.queries)], device=self.queries.device))
+        query, key, value = (split_heads(part, heads) for part in self.project(self.queries).chunk(3, dim=1))
+        mixed_KE = attend(query, key, value, own).flatten(1)
+        queries_KE = self.norm(self.queries + self.out(mixed_KE))  # the same for all sequences: they have not been read yet
+        segments = Segments(torch.arange(count + 1, device=encoded.offsets.device) * len(self.queries), encoded.offsets)
+        keys_and_values = split_heads(self.key(encoded.output_PE), heads), split_heads(self.value(encoded.output_PE), heads)
+        found_QE = self.cross(queries_KE.repeat(count, 1), keys_and_values, segments)
+        return found_QE.view(count, len(self.queries), -1)
+
+
+class Bridge(nn.Module):
+    """What a CTR model reads of a pre-trained encoder.
+
+    Args:
+        encoder: its weights join the model's own when it is learned, and belong to its own release when it is frozen.
+        learned: whether the encoder goes on learning.
+        cross: by uni cross-attention.
+        queries: K of the querying transformer; 0 for the mean of the encoder's output instead.
+    """
+
+    def __init__(self, encoder: FgBert, *, learned: bool, cross: bool = True, queries: int = 8) -> None:
+        super().__init__()
+        recipe = encoder.recipe
+        size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner)
+        self.learned = learned
+        encoder.heads.requires_grad_(False)  # of pre-training alone
+        encoder.masked.requires_grad_(False)
+        if learned:
+            self.encoder = encoder
+        else:
+            self._apart = (encoder.eval().requires_grad_(False),)
+        self.cross = UniCrossAttention(size, recipe.layers) if cross else None
+        self.querying = QueryingTransformer(size, queries) if queries else None
+        self.of_user = recipe.width * (queries or 1)
+        self.of_candidate = recipe.width if cross else 0
+
+    def _encoder(self) -> FgBert:
+        return self.encoder if self.learned else self._apart[0]
+
+    def encode(self, sequences: SequenceBatch) -> tuple[Encoded, Tensor]:
+        """What depends on the users alone: the encoded sequences, and S x `of_user`."""
+        with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
+            encoded = self._encoder().encode(sequences)
+        if self.querying is not None:
+            return encoded, self.querying(encoded).flatten(1)
+        lengths = encoded.offsets.diff()
+        of_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE))
+        total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(0, of_P, encoded.output_PE)
+        return encoded, total_SE / lengths.clamp(min=1)[:, None]
+
+    def candidates(self, rows: Mapping[str, Tensor], encoded: Encoded, of_B: Tensor) -> Tensor:
+        """B x `of_candidate`."""
+        if self.cross is None:
+            return torch.zeros(len(of_B), 0, device=of_B.device)
+        with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
+            first_BE = self._encoder().candidates(rows)
+        found_BE: Tensor = self.cross(first_BE, encoded, of_B)
+        return found_BE
+
+    def forward(self, given: SequenceInput) -> Tensor:
+        """B x (`of_candidate` + `of_user`)."""
+        encoded, of_user = self.encode(given.sequences)
+        return torch.cat([self.candidates(given.candidate, encoded, given.of_B), of_user[given.of_B]], dim=1)
