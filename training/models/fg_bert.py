@@ -141,13 +141,17 @@ class FgBert(nn.Module):
         if name not in ID_FIELDS or len(weight_VD) <= self.recipe.sampled_above:
             return functional.cross_entropy(query_PD @ weight_VD.T + bias_V, target_P)
         drawn_N, log_q = self._negatives(name)
-        positive_P = (query_PD * weight_VD[target_P]).sum(dim=1) + bias_V[target_P] - log_q[target_P]
+        positive_P = (query_PD * weight_VD[target_P]).sum(dim=1) + bias_V[target_P]
         negative_PN = query_PD @ weight_VD[drawn_N].T + bias_V[drawn_N] - log_q[drawn_N]
         negative_PN = negative_PN.masked_fill(target_P[:, None] == drawn_N[None, :], float("-inf"))
         return functional.cross_entropy(torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P))
 
     def _negatives(self, name: str) -> tuple[Tensor, Tensor]:
-        """Rows drawn by frequency (N), and log of how often each row (V) is expected among them (Yi et al., RecSys 2019)."""
+        """Rows drawn by frequency (N), and log of how often each row (V) is expected among them.
+
+        A drawn row stands for `1 / expected` of its kind, so that the sum over the negatives is that over all rows but for the draw
+        (Bengio and Senecal, IEEE TNN 2008); the positive is there once, whatever was drawn.
+        """
         total_V = self.get_buffer(f"_frequency_{name}")
         drawn = torch.searchsorted(total_V, torch.rand(self.recipe.negatives, dtype=torch.float64, device=total_V.device) * total_V[-1])
         share_V = torch.diff(total_V, prepend=total_V.new_zeros(1)) / total_V[-1]
