@@ -23,7 +23,7 @@ AUDIT = "audit.json"
 GATE = "gate.json"
 
 # Raised when a change of the code would change results; part of every release id.
-MODEL_VERSIONS: dict[str, int] = {"tpm": 3, "cpm": 3, "actr": 3}
+MODEL_VERSIONS: dict[str, int] = {"tpm": 3, "cpm": 3, "actr": 4}
 
 # Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
 VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}

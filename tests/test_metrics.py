@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import auc, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
+from training.metrics import auc, base_rate_shift, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
 
 
 def _brute_auc(scores, clicks):
@@ -62,3 +62,11 @@ def test_undefined_figures_are_none(rows):
 
 def test_nothing_clicked_has_no_ratio_to_the_clicks():
     assert predicted_over_observed(np.array([0.1]), np.array([0])) is None
+
+
+def test_a_shift_of_the_log_odds_gives_the_base_rate():
+    scores = np.random.default_rng(0).uniform(0.3, 0.9, 1000)
+    shift = base_rate_shift(scores, 0.1)
+    assert (1 / (1 + np.exp(-(np.log(scores / (1 - scores)) + shift)))).mean() == pytest.approx(0.1)
+    assert base_rate_shift(scores, scores.mean()) == pytest.approx(0.0, abs=1e-9)
+    assert base_rate_shift(scores, 0.0) == base_rate_shift(scores[:0], 0.5) == 0.0

@@ -141,6 +141,24 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
     assert set(plans["tpm+cpm"].release.inputs) == partitions({*replayed, *few})
 
 
+def test_a_replay_begins_at_the_click_rate_of_its_rows(chain, tmp_path, monkeypatch):
+    """The natural log is clicked far more often than the ads: what starts from its model would spend a replay on that alone."""
+    home, runs = chain
+    other = tmp_path / "other"
+    shutil.copytree(home, other)
+    begun = {}
+
+    def noting(model, samples, phase, **others):
+        begun[others["description"]] = training.engine.loop.score(model, samples).mean() / float(samples.label_N.mean())
+        return training.engine.loop.train(model, samples, phase, **others)
+
+    monkeypatch.setattr(training.tasks.actr, "train", noting)
+    for folder in runs["actr", DAYS[0]]:
+        shutil.rmtree(other / folder.relative_to(home))
+    training.tasks.actr.run_actr(_session(other), DAYS[0])
+    assert begun and list(begun.values()) == pytest.approx([1.0] * len(begun), abs=1e-3)
+
+
 def test_the_gate_gets_held_out_rows_scored_by_both_models(chain):
     home, runs = chain
     for folder in runs["actr", DAYS[0]]:

@@ -104,3 +104,15 @@ def evaluate(scores: Scores, clicks: Labels, user_ids: Labels) -> dict[str, floa
         "ece": ece(scores, clicks),
         "predicted_over_observed": predicted_over_observed(scores, clicks),
     }
+
+
+def base_rate_shift(scores: NDArray[np.float64], base_rate: float) -> float:
+    """What to add to the log-odds of scores (N) so that their mean is `base_rate`; 0 where that is 0 or 1, or there is no score."""
+    if len(scores) == 0 or not 0 < base_rate < 1:
+        return 0.0
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    odds, low, high = np.log(clipped / (1 - clipped)), -40.0, 40.0
+    for _ in range(60):  # the mean grows with the shift
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 / (1 + np.exp(-(odds + middle)))).mean() < base_rate else (low, middle)
+    return (low + high) / 2

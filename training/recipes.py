@@ -160,6 +160,7 @@ class ActrRecipe:
         body: equal to that of the CPM that it starts from.
         restart: replay of the last ad days, from a CPM or from fresh parameters.
         daily: the newest day alone, from the predecessor.
+        corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to come.
         admission: when an id gets a row of its own.
         seed: of fresh parameters and of the order of rows.
     """
@@ -167,6 +168,7 @@ class ActrRecipe:
     body: Body = field(default_factory=Body)
     restart: Phase = Phase(epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=0.02, in_time_order=True)
     daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=0.01, in_time_order=True)
+    corrects_base_rate: bool = True
     admission: Admission = Admission()
     seed: int = 3
 

@@ -74,6 +74,13 @@ class CtrModel(nn.Module):
         crossed_BD: Tensor = self.cross(torch.cat([own_BD, batch.dense_BS, *interests, self.transfer(batch)], dim=1))
         return crossed_BD
 
+    @torch.no_grad()
+    def shift_logits(self, by: float) -> None:
+        """Adds to every logit."""
+        output = self.mlp[-1]
+        assert isinstance(output, nn.Linear) and output.bias is not None
+        output.bias.add_(by)
+
     def loss(self, logits_B: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
 

@@ -31,6 +31,7 @@ from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
 from training.engine.runs import Run, finished, write_predictions, write_run
+from training.metrics import base_rate_shift
 from training.models.adapted import Source
 from training.models.ctr import CtrModel, load_embeddings, load_transferred, load_weights
 from training.modules.transfer import MergedTable, TransferSource
@@ -201,6 +202,8 @@ def _train(session: Session, plan: Plan, days: _Days, held_out: _Days) -> Run:
     scorer = start_model(session, plan, rows)
     encoded = scorer.encode(session, rows)
     phase = session.recipe.actr.restart if plan.restart else session.recipe.actr.daily
+    if plan.restart and session.recipe.actr.corrects_base_rate:
+        correct_base_rate(scorer.model, encoded)
     with session.observed(plan.release) as observe:
         fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
                        description=f"actr {plan.release.period} {plan.release.variant}", checkpoint=session.checkpoint(plan.release),
@@ -246,6 +249,12 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     elif setting.initial == "all":
         load_transferred(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried, keep_batch_norm=setting.keeps_batch_norm)
     return scorer
+
+
+def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
+    """Shifts the logits so that the mean score of the rows is their click rate: that of the log before may be several times as high."""
+    fill_batch_norm(model, rows)
+    model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))
 
 
 def open_model(session: Session, run: Run, cpm: Run | None) -> Scorer:
