@@ -3,8 +3,8 @@
 A rating >= 4 is a click. Each user's ratings are ordered by time; the last floor(10 %) are test. A history is the user's last
 50 clicked movies strictly before the rating's time. Ids are fitted on the training rows: 0 is padding, 1 unknown. `valid` is
 the last tenth of each user's training rows and `fit` the others, for choosing settings without looking at the test; `quick` are
-20 batches, and `quick-test` one. `behaviours.parquet` holds the clicked rows once, by user and time, as our lake does: a row's history
-is their range [start, end).
+20 batches, and `quick-test` one. `behaviours.parquet` holds the clicked rows once, by user and time, as our lake does, with all that is
+known of them: a row's history is their range [start, end).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def prepare(data: Path, out: Path) -> None:
             columns[column] = pa.ListArray.from_arrays(offsets, pa.array(encoded[feature][clicked[at]]))
         columns |= {"hist_len": pa.array(lengths.astype(np.int32)), "start": pa.array(start[rows]), "end": pa.array(end[rows])}
         pq.write_table(pa.table(columns), out / f"{name}.parquet")
-    pq.write_table(pa.table({name: encoded[name][clicked] for name in ("item_id", "genre")}), out / "behaviours.parquet")
+    pq.write_table(pa.table({**{name: encoded[name][clicked] for name in ("user_id", "item_id", "genre")}, "time": stamp[clicked],
+                             "rating": ratings[clicked, 2], "is_test": is_test[clicked]}), out / "behaviours.parquet")
     (out / "meta.json").write_text(json.dumps({"vocabulary": vocabulary, "rows": {name: len(rows) for name, rows in splits.items()}}))
 
 
