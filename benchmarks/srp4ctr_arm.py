@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.our_arm import EMBEDDING_RATE, Din, read, shallow_mlp
-from benchmarks.rivals.common import BATCH, DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
+from benchmarks.rivals.common import DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
 from training.data.batches import Batch, EncodedSamples, Encoding
 from training.data.mapping import Coded, IdMapping, Seen
 from training.data.samples import Samples
-from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, SequenceBatch, gap_codes, ranges, sequence_batch
+from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, gap_codes, ranges, sequence_batch
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import Rows, prepare_process, train
 from training.metrics import auc
@@ -46,6 +47,7 @@ PRETRAINING = {
                        train=DecayingPhase(epochs=15, batch_size=256, learning_rate=2e-3))
     for name in ("fg_bert", "bert4rec", "sasrec")
 }
+TAIL_SHARE = 0.2  # of the items, those with the fewest training rows
 REQUESTS = 1354  # of a batch: with three rows each, about the 4,096 rows of the other libraries
 
 
@@ -220,7 +222,8 @@ class World:
                    "gap": gap_codes(stamp * 1_000_000, np.append(begins, len(user)))}
         is_known = ~table["is_test"].to_numpy(zero_copy_only=False)
         if split == "fit":  # the last tenth of each user's training rows is for choosing
-            is_known &= np.arange(len(user)) < _first_held_back(folder, len(user))[np.searchsorted(begins, np.arange(len(user)), "right") - 1]
+            number = np.searchsorted(begins, np.arange(len(user)), "right") - 1
+            is_known &= np.arange(len(user)) < _first_held_back(folder, len(user))[number]
         seen = {name: Seen.of(Coded.of(columns[name][is_known]), np.zeros(int(is_known.sum()), np.int64)) for name in ID_FIELDS}
         mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))
         return cls(columns=columns, user=user, is_known=is_known, mapping=mapping)
@@ -229,7 +232,7 @@ class World:
         """Training behaviours of every user, cut into pieces of `recipe.length` from the newest back."""
         begins = np.append(np.flatnonzero(np.diff(self.user, prepend=-1)), len(self.user))
         start, end = [], []
-        for number, (first, last) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
+        for number, (first, last) in enumerate(pairwise(begins)):
             if only_users_below is not None and number >= only_users_below:
                 break
             stop = first + int(self.is_known[first:last].sum())  # they come before the test's
@@ -252,7 +255,7 @@ def _first_held_back(folder: Path, count: int) -> Any:
 
 
 def requests_of(rows: Samples, encoding: Encoding, world: World, fields: tuple[str, ...]) -> tuple[Requests, Any]:
-    """Rows as requests, and the place of each of their rows among those given."""
+    """Rows as requests, and which of the rows given each of theirs is."""
     assert rows.histories is not None
     order = np.lexsort((rows.histories.end, rows.features["user_id"]))
     rows = rows.select(order)
@@ -327,13 +330,15 @@ def run(name: str, folder: Path, out: Path, split: str, *, seed: int, epochs: in
         seconds.append(time.perf_counter())
         scores.append(np.empty(len(test)))
         scores[-1][order] = score_rows(model, held)
-        print(f"{name} seed {seed} epoch {len(scores)}: AUC {auc(scores[-1], test.click):.4f}, {seconds[-1] - seconds[-2]:.0f} s", flush=True)
+        area = auc(scores[-1], test.click) or 0.0
+        print(f"{name} seed {seed} epoch {len(scores)}: AUC {area:.4f}, {seconds[-1] - seconds[-2]:.0f} s", flush=True)
         seconds[-1] = time.perf_counter()
 
     phase = Phase(epochs=epochs, batch_size=REQUESTS, learning_rate=learning_rate, embedding_learning_rate=embedding_rate)
     train(model, requests, phase, seed=seed, description=name, after_epoch=after_epoch)
     counts = np.bincount(rows.features["item_id"], minlength=int(test.features["item_id"].max()) + 1)
-    columns = {"user": test.features["user_id"], "click": test.click, "item_cnt": counts[test.features["item_id"]]}
+    is_tail = counts[test.features["item_id"]] <= np.quantile(counts[counts > 0], TAIL_SHARE)
+    columns = {"user": test.features["user_id"], "click": test.click, "is_tail": is_tail}
     path = out / "scores" / f"{name}-{seed}-{split}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({**columns, **{f"epoch_{number}": of for number, of in enumerate(scores, 1)}}), path)
