@@ -15,8 +15,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from contracts.errors import BadInput
-
-Cadence = Literal["day", "week", "month"]
+from contracts.kinds import KINDS, Cadence
 
 ONE_DAY = timedelta(days=1)
 TPM_SNAPSHOTS = 3  # E-CDCTR: the snapshots of the last three months, T, T-1, T-2
@@ -120,9 +119,6 @@ def days_between(start: date, end: date) -> Iterator[date]:
         start += ONE_DAY
 
 
-CADENCE_OF_KIND: dict[str, Cadence] = {"tpm": "month", "cpm": "week", "actr": "day"}
-
-
 @dataclass(frozen=True, kw_only=True, order=True)
 class Parent:
     """A release that another release is made from: `role` says what for."""
@@ -156,9 +152,9 @@ class Lineage:
         Raises:
             BadInput: unknown kind, `start` is no period's first day, or the period lies before the deployment's first.
         """
-        if kind not in CADENCE_OF_KIND:
-            raise BadInput("--kind", "kind", expected=f"one of {', '.join(CADENCE_OF_KIND)}", found=kind)
-        period = self.settings.named(CADENCE_OF_KIND[kind], start)
+        if kind not in KINDS:
+            raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
+        period = self.settings.named(KINDS[kind].cadence, start)
         first = self.actr_start if kind == "actr" else self.history_start
         if (kind == "actr" and start < first) or not self.exists(period):
             setting = "actr_start" if kind == "actr" else "history_start"
@@ -168,9 +164,9 @@ class Lineage:
     def parents(self, kind: str, start: date) -> list[Parent]:
         """Releases that the `kind` model of the period `start` is made from; each of them is mandatory."""
         period = self.period(kind, start)
-        if kind == "tpm":
+        if kind in ("tpm", "fg_bert"):
             previous = self.settings.previous(period)
-            return [Parent(role="predecessor", kind="tpm", period=previous.start)] if self.exists(previous) else []
+            return [Parent(role="predecessor", kind=kind, period=previous.start)] if self.exists(previous) else []
         if kind == "cpm":
             return [Parent(role="snapshot", kind="tpm", period=month) for month in self._cpm_snapshots(period)]
         week = self.settings.closed_before("week", period.start)

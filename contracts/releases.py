@@ -15,20 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from contracts.errors import BadInput
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 
 DEFAULT_VARIANT: Final = "default"
 MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 GATE = "gate.json"
-
-# Raised when a change of the code would change results; part of every release id.
-MODEL_VERSIONS: dict[str, int] = {"tpm": 3, "cpm": 3, "actr": 4}
-
-# Which table a kind's vectors are published to; CPM publishes the merged snapshots, not its own embeddings.
-VECTOR_TABLES: dict[str, str] = {"tpm": "tpm_embeddings", "cpm": "merged_embeddings", "actr": "actr_embeddings"}
-
-DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
 
 VECTORS_FILE = "vectors.parquet"  # entity, id, vector, dim
 PREDICTIONS_FILE = "predictions.parquet"  # event_id, user_id, score, click, scored_by, ds; A-CTR only
@@ -55,7 +48,7 @@ class Release:
     """A trained model of one kind, variant and period, in its run folder.
 
     Attributes:
-        kind: tpm, cpm or actr.
+        kind: of `contracts.kinds`.
         variant: transfer setting, `default` where there is one only.
         period: first day of its period.
         recipe: its settings (JSON values).
@@ -88,7 +81,7 @@ class Release:
 
     @property
     def model_version(self) -> int:
-        return MODEL_VERSIONS[self.kind]
+        return KINDS[self.kind].model_version
 
     @property
     def release_id(self) -> str:
@@ -155,7 +148,7 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
 
 def training_command(served: Served) -> str:
     """The command that trains a period's model, all variants together."""
-    return f"tributary training {served.kind} {'--ds' if served.kind == 'actr' else '--period'} {served.period}"
+    return f"tributary training {served.kind} {KINDS[served.kind].period_option} {served.period}"
 
 
 def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:

@@ -23,6 +23,7 @@ from contracts.features import (
     Log,
     features_in_log,
 )
+from contracts.kinds import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,9 +320,7 @@ _ALL = (
         unique=("text_hash",),
         content_addressed=True,
     ),
-    _embedding_table("tpm_embeddings", "one user's or item's vector in a month's TPM snapshot"),
-    _embedding_table("merged_embeddings", "one user's or item's three snapshots, merged by a CPM's aggregator"),
-    _embedding_table("actr_embeddings", "one user's or item's vector in an A-CTR"),
+    *(_embedding_table(kind.vectors, kind.vectors_meaning) for kind in KINDS.values()),
     Table(
         name="predictions",
         grain="one ad impression, scored by the model of the day before",
@@ -400,7 +399,7 @@ _ALL = (
         grain="one release of a model and its vectors; immutable",
         columns=(
             _RELEASE,
-            Column(name="kind", type="string", meaning="tpm, cpm or actr", allowed=("tpm", "cpm", "actr")),
+            Column(name="kind", type="string", meaning="kind of model", allowed=tuple(KINDS)),
             Column(name="variant", type="string", meaning="transfer setting; `default` where there is one only"),
             Column(name="period", type="date", meaning="first day of its period"),
             Column(name="recipe", type="string", meaning="its settings, as JSON"),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import add_home, day, deployment_of, stage, table_text
 from contracts.errors import NotYet
-from contracts.releases import DEFAULT_VARIANT, VECTOR_TABLES, Served, gated_runs
+from contracts.kinds import KINDS
+from contracts.releases import DEFAULT_VARIANT, Served, gated_runs
 
 if TYPE_CHECKING:
     from lake.registry import Registry
 
-KINDS = tuple(VECTOR_TABLES)
-TABLES = tuple(VECTOR_TABLES.values())
+TABLES = tuple(kind.vectors for kind in KINDS.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                        ("parents", "are the releases and samples there that a period needs? exit 75: not yet")):
         command = commands.add_parser(name, help=what, description=what)
         add_home(command)
-        command.add_argument("--kind", required=True, choices=KINDS)
+        command.add_argument("--kind", required=True, choices=tuple(KINDS))
         command.add_argument("--period", required=True, type=day, help="first day of the period")
     releases = commands.add_parser("releases", help="the releases that serve, newest first; which are current, which stale")
     add_home(releases)

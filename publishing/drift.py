@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from contracts.releases import VECTOR_TABLES, Release, continues, of_role
+from contracts.kinds import KINDS
+from contracts.releases import Release, continues, of_role
 from lake.reader import LakeReader
 from lake.registry import Registry
 from publishing.checks import Check
@@ -33,7 +34,7 @@ def check_drift(reader: LakeReader, registry: Registry, release: Release, vector
                       found=f"it started again, unlike {previous['release_id']}: not compared")]
     checks = []
     for entity, new in vectors.items():
-        rows = reader.read(VECTOR_TABLES[release.kind], columns=["id", "vector", "dim"],
+        rows = reader.read(KINDS[release.kind].vectors, columns=["id", "vector", "dim"],
                            where={"release_id": previous["release_id"], "entity": entity})
         cosine, shared = mean_cosine(Vectors.of(rows), new) if rows.num_rows else (1.0, 0)
         checks.append(Check(name=f"{entity}_drift", passed=cosine >= MIN_COSINE, severity="warn" if release.kind == "cpm" else "fail",

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from contracts.errors import BadInput
 from contracts.features import HISTORY_DAYS, LOGS
+from contracts.kinds import KINDS
 from contracts.masking import printable
-from contracts.releases import VECTOR_TABLES
 from lake.reader import LakeReader
 from publishing.index import Vectors, nearest, nearest_exactly
 
-KIND_OF_TABLE = {table: kind for kind, table in VECTOR_TABLES.items()}
+KIND_OF_TABLE = {kind.vectors: kind.name for kind in KINDS.values()}
 LONGEST_TITLE = 80
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from contracts.kinds import KINDS
 from contracts.periods import Parent
-from contracts.releases import DAG_OF_KIND, DEFAULT_VARIANT
+from contracts.releases import DEFAULT_VARIANT
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from contracts.transfer import cpm_variants
@@ -18,7 +19,7 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
     lineage = deployment.lineage
     missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]
-    table = "ad_samples" if kind == "actr" else "natural_samples"
+    table = {"actr": "ad_samples", "fg_bert": "user_histories"}.get(kind, "natural_samples")
     days = sample_days(deployment, kind, period)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
@@ -29,7 +30,7 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
 
 
 def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[date]:
-    """Days whose samples the training of a period reads for certain."""
+    """Days whose samples, or histories, the training of a period reads for certain."""
     lineage = deployment.lineage
     whole = lineage.period(kind, period)
     if kind == "cpm":
@@ -47,5 +48,5 @@ def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
 
 def _sentence(parent: Parent, variant: str) -> str:
     name = parent.kind if variant == DEFAULT_VARIANT else f"{parent.kind} ({variant})"
-    return (f"the {parent.role} {name} of {parent.period}: tributary dags backfill {DAG_OF_KIND[parent.kind]} "
+    return (f"the {parent.role} {name} of {parent.period}: tributary dags backfill {KINDS[parent.kind].dag} "
             f"--from {parent.period} --to {parent.period}")

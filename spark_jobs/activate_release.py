@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contracts.commands import stage, table_text
 from contracts.errors import BadInput
+from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.releases import DAG_OF_KIND, MANIFEST, Served, sha256_of
+from contracts.releases import MANIFEST, Served, sha256_of
 from contracts.tables import owner_key
 from lake.index_files import index_manifest
 from lake.reader import LakeReader
@@ -62,4 +63,4 @@ def _print_stale(registry: Registry) -> None:
     print("make them again, in this order:")
     for served in dict.fromkeys((of[name].period, of[name].kind) for name in stale):
         period, kind = served
-        print(f"  tributary dags backfill {DAG_OF_KIND[kind]} --from {period} --to {period} --reprocess completed")
+        print(f"  tributary dags backfill {KINDS[kind].dag} --from {period} --to {period} --reprocess completed")

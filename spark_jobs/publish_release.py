@@ -18,13 +18,13 @@ from pyspark.sql import functions as F
 from contracts import tables
 from contracts.commands import stage, table_text
 from contracts.errors import BadInput
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.releases import (
     AUDIT,
     MANIFEST,
     METRICS_FILE,
     PREDICTIONS_FILE,
-    VECTOR_TABLES,
     VECTORS_FILE,
     Release,
     Served,
@@ -66,8 +66,8 @@ def command(locations: Locations, deployment: Deployment, kind: str, period: dat
     after = Registry.read(LakeReader(locations))
     print(table_text(("release", "variant", "", "vectors in", "current"),
                      [(r.release_id, r.variant, "was there already" if r.release_id in before.releases else "published",
-                       VECTOR_TABLES[kind], after.current(kind, r.variant)) for r in releases]))
-    print(f"next: tributary publishing neighbours --table {VECTOR_TABLES[kind]} --variant {releases[0].variant} --id ITEM")
+                       KINDS[kind].vectors, after.current(kind, r.variant)) for r in releases]))
+    print(f"next: tributary publishing neighbours --table {KINDS[kind].vectors} --variant {releases[0].variant} --id ITEM")
     return 0
 
 
@@ -144,7 +144,7 @@ def activate(spark: SparkSession, locations: Locations, served: Served, release_
 
 def _publish_vectors(spark: SparkSession, locations: Locations, folder: Path, release: Release) -> list[Build]:
     vectors = spark.read.parquet(str(folder / VECTORS_FILE)).withColumn("release_id", F.lit(release.release_id))
-    return write_partitions(spark, locations, VECTOR_TABLES[release.kind], vectors, owners=[{"release_id": release.release_id}],
+    return write_partitions(spark, locations, KINDS[release.kind].vectors, vectors, owners=[{"release_id": release.release_id}],
                             inputs={owner_key(release_id=release.release_id): dict(release.inputs)})
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lake_fixture import NOW, publish, write_table
 
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.releases import (
     GATE,
@@ -20,7 +21,6 @@ from contracts.releases import (
     MAPPING_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
-    VECTOR_TABLES,
     VECTORS_FILE,
     Release,
     parent_key,
@@ -130,7 +130,7 @@ def released(locations: Locations, folder: Path, now: datetime = NOW) -> Path:
     rows = pq.read_table(folder / VECTORS_FILE)
     if rows.num_rows:
         names = pa.array([release.release_id] * rows.num_rows)
-        write_table(locations, VECTOR_TABLES[release.kind], rows.append_column("release_id", names))
+        write_table(locations, KINDS[release.kind].vectors, rows.append_column("release_id", names))
     publish(locations.home, [folder], now)
     return folder
 

@@ -16,6 +16,7 @@ import pytest
 
 import dags
 from contracts.errors import EXIT_NOT_YET, BadInput
+from contracts.kinds import KINDS
 from contracts.periods import Cadence, PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment
 from dags.dagkit.child import Child
@@ -204,7 +205,8 @@ class TestDags:
         starts = {name: dag["start"] for name, dag in parsed["calendar"]["dags"].items()}
         assert starts == {"logs_daily": "2026-01-10T00:00:00+00:00", "features_daily": "2026-01-10T00:00:00+00:00",
                           "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
-                          "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00"}
+                          "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00",
+                          "fg_bert_weekly": "2026-01-05T00:00:00+00:00"}
         assert {dag["end"] for dag in parsed["calendar"]["dags"].values()} == {"2026-06-01T00:00:00+00:00"}
         shrunken = parsed["shrunken"]["dags"]
         # 2022-04-08 lies in the block of the 7th and 8th; midnight in Shanghai is 16:00 of the day before in UTC.
@@ -236,8 +238,8 @@ class TestDags:
         tasks = [task for dag in parsed["calendar"]["dags"].values() for task in dag["tasks"]]
         assert {task["mode"] for task in tasks if task["id"].startswith("wait_for_")} == {"reschedule"}
         assert {task["id"] for task in tasks if task["kind"] == "CommandSensor"} == {"wait_for_partials", "wait_for_parents"}
-        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == {"train_tpm", "train_cpm", "train_actr"}
-        chained = ("tpm_monthly", "cpm_weekly", "ad_ctr_daily")
+        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == {f"train_{kind}" for kind in KINDS}
+        chained = [kind.dag for kind in KINDS.values()]
         assert all(parsed["calendar"]["dags"][name]["runs"] > 1 for name in chained)  # one that waits must not block its predecessor
 
     def test_order_of_tasks(self, parsed: dict[str, Any]) -> None:
@@ -246,7 +248,7 @@ class TestDags:
                                       "build_partials": [], "collect_texts": []}
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
         assert down["features_daily"]["build_samples"] == ["validate_features"]
-        for name, kind in (("tpm_monthly", "tpm"), ("cpm_weekly", "cpm"), ("ad_ctr_daily", "actr")):
+        for kind, name in ((kind.name, kind.dag) for kind in KINDS.values()):
             assert down[name] == {"wait_for_parents": [f"train_{kind}"], f"train_{kind}": [f"gate_{kind}"],
                                   f"gate_{kind}": [f"audit_{kind}"], f"audit_{kind}": [f"publish_{kind}"], f"publish_{kind}": []}
 

@@ -83,7 +83,7 @@ def test_checkpoints_every_ten_days_from_the_start() -> None:
     ("cpm", date(2026, 4, 21), r"--period: week: expected the first day of a week, found 2026-04-21"),
     ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
     ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
-    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, actr, found din"),
+    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, actr, found din"),
 ])
 def test_a_wrong_period_is_named(kind: str, period: date, message: str) -> None:
     with pytest.raises(BadInput, match=message):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import add_days, add_home, day, days_of, deployment_of
 from contracts.errors import BadInput
+from contracts.kinds import KINDS
 from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
 
 if TYPE_CHECKING:
@@ -44,18 +45,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_model(options: argparse.Namespace, session: Session) -> None:
-    if options.command == "tpm":
-        from training.tasks.tpm import run_tpm
+    from importlib import import_module
 
-        run_tpm(session, options.period)
-    elif options.command == "cpm":
-        from training.tasks.cpm import run_cpm
-
-        run_cpm(session, options.period)
-    else:
-        from training.tasks.actr import run_actr
-
-        run_actr(session, options.ds)
+    run = getattr(import_module(f"training.tasks.{options.command}"), f"run_{options.command}")  # a kind's task, by its name
+    run(session, options.period)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -107,12 +100,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
                "-m training cpm --period ...")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    tpm = commands.add_parser("tpm", parents=[common], help="tiny pre-training model of one closed month")
-    cpm = commands.add_parser("cpm", parents=[common], help="complete pre-training model of one closed week")
-    actr = commands.add_parser("actr", parents=[common], help="score a day with the ad model of the day before, then train on it")
-    for command, what in ((tpm, "month"), (cpm, "week")):
-        command.add_argument("--period", required=True, type=day, help=f"first day of the {what}, YYYY-MM-DD")
-    actr.add_argument("--ds", required=True, type=day, help="the day, YYYY-MM-DD")
+    for kind in KINDS.values():
+        command = commands.add_parser(kind.name, parents=[common], help=kind.meaning)
+        what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
+        command.add_argument(kind.period_option, required=True, type=day, dest="period", help=f"{what}, YYYY-MM-DD")
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
     report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
     for command in (compare, report):

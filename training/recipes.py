@@ -223,6 +223,7 @@ class Recipe:
 
     tpm: TpmRecipe = field(default_factory=TpmRecipe)
     cpm: CpmRecipe = field(default_factory=CpmRecipe)
+    fg_bert: FgBertRecipe = field(default_factory=FgBertRecipe)
     actr: ActrRecipe = field(default_factory=ActrRecipe)
 
 
@@ -239,6 +240,7 @@ def quick() -> Recipe:
         base,
         tpm=replace(base.tpm, train=replace(base.tpm.train, epochs=1)),
         cpm=replace(base.cpm, body=body),
+        fg_bert=replace(base.fg_bert, length=50, train=replace(base.fg_bert.train, epochs=3)),
         actr=replace(base.actr, body=body),
     )
 
@@ -257,7 +259,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def as_json(part: TpmRecipe | CpmRecipe | ActrRecipe) -> dict[str, Any]:
+def as_json(part: TpmRecipe | CpmRecipe | FgBertRecipe | ActrRecipe) -> dict[str, Any]:
     """A recipe's part as JSON values, as a release records it."""
     return {name: _jsonable(value) for name, value in asdict(part).items()}
 

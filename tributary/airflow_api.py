@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.errors import TributaryError
-from contracts.periods import Cadence
+from contracts.kinds import KINDS, Cadence
 from contracts.settings import Deployment
 
 Reprocess = Literal["none", "failed", "completed"]
-CADENCES: dict[str, Cadence] = {
-    "logs_daily": "day", "features_daily": "day", "ad_ctr_daily": "day", "tpm_monthly": "month", "cpm_weekly": "week"}
+CADENCES: dict[str, Cadence] = {"logs_daily": "day", "features_daily": "day", **{kind.dag: kind.cadence for kind in KINDS.values()}}
 UNFINISHED = ("queued", "running", "restarting", "scheduled")
 FRAME = ("::group::", "::endgroup::", "DAG bundles loaded", "Filling up the DagBag", "Worker startup parse complete", "Task failed with")
 PAGE = 100  # most rows that the API gives at once

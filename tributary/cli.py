@@ -38,6 +38,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
     "training": ("samples -> models -> staged vectors; PyTorch, no Spark", {
         "tpm": "the model of long histories, month by month",
         "cpm": "the model of the last month, with the snapshots of three",
+        "fg_bert": "the encoder of behaviour sequences, week by week",
         "actr": "the ad model: score a day with the model of the day before, then train on it",
         "compare": "scored days side by side: rows, quality, GAUC with and without transfer",
         "report": "the same as a page: days, slices, calibration, forgetting, drift, with intervals",

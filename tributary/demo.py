@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from contracts.errors import BadInput, TributaryError
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
@@ -32,10 +33,7 @@ Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
 BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
 DAY_DAGS = ("logs_daily", "features_daily")
-DAG_OF_KIND = {"tpm": "tpm_monthly", "cpm": "cpm_weekly", "actr": "ad_ctr_daily"}
-
-
-BACKFILL_ORDER = (*DAY_DAGS, *DAG_OF_KIND.values())
+BACKFILL_ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
 
 
 class StageFailed(TributaryError):
@@ -143,11 +141,11 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
 
     Started together they would come to the same end, since each run waits for its parents; but waiting costs CPU too.
     """
-    spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, DAG_OF_KIND["actr"])}
+    spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     for kind in ("tpm", "cpm"):
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
-            spans[DAG_OF_KIND[kind]] = (periods[0], periods[-1])
+            spans[KINDS[kind].dag] = (periods[0], periods[-1])
     for dag, (first, last) in sorted(spans.items(), key=lambda span: BACKFILL_ORDER.index(span[0])):
         api.unpause(dag)
         api.create_backfill(dag, first, last, max_active_runs=2 if dag in DAY_DAGS else 1, reprocess="completed")

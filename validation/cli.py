@@ -10,8 +10,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from contracts.errors import BadInput
+from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.periods import CADENCE_OF_KIND
 from contracts.settings import Deployment, home_folder
 from contracts.tables import VALIDATED_TABLES, owner_key
 from validation.index import write_index
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", parents=[common], help="judge staged models by held-out rows; a refused A-CTR gets a fallback",
                                description="Judges the staged models of a period. A refused A-CTR does not stop the chain: its fallback, "
                                            "the model of the day before under an id of its own, is released instead.")
-    gate.add_argument("--kind", required=True, choices=tuple(CADENCE_OF_KIND))
+    gate.add_argument("--kind", required=True, choices=tuple(KINDS))
     gate.add_argument("--period", type=_day, required=True, metavar="DAY", help="first day of the period")
     gate.set_defaults(command=_gate)
     return parser

@@ -10,7 +10,8 @@ from airflow.sdk import BaseOperator, BaseSensorOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_NOT_YET, EXIT_OK, EXIT_PARENT_MISSING, EXIT_QUALITY_FAILED, BadInput
-from contracts.periods import CADENCE_OF_KIND, Cadence, Period
+from contracts.kinds import KINDS
+from contracts.periods import Cadence, Period
 from dags.dagkit.child import Child
 from dags.dagkit.days import period_of_context
 from dags.dagkit.deployment import deployment
@@ -116,8 +117,8 @@ def model_tasks(kind: str) -> None:
     """The tasks of one kind of model, in a row: wait for its parents, train, gate, audit, publish."""
     from dags.dagkit.defaults import GPU_POOL
 
-    period: dict[str, Any] = {"cadence": CADENCE_OF_KIND[kind], "period_option": "--period"}
-    training = {**period, "period_option": "--ds"} if CADENCE_OF_KIND[kind] == "day" else period
+    period: dict[str, Any] = {"cadence": KINDS[kind].cadence, "period_option": "--period"}
+    training = {**period, "period_option": KINDS[kind].period_option}
     wait = CommandSensor(task_id="wait_for_parents", command=["publishing", "parents", "--kind", kind], **period)
     train = CommandOperator(task_id=f"train_{kind}", command=["training", kind], pool=GPU_POOL, **training)
     gate = CommandOperator(task_id=f"gate_{kind}", command=["validation", "gate", "--kind", kind], **period)

@@ -126,7 +126,7 @@ class EncodedSequences:
            device: torch.device | str = "cpu") -> EncodedSequences:
         """From raw ids and codes of P behaviours, and the ranges of S sequences."""
         rows = {name: mapping.fields[name].rows_of(Coded.of(values)) if name in ID_FIELDS else values for name, values in columns.items()}
-        return cls(rows={name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in rows.items()},
+        return cls(rows={name: torch.tensor(values, device=device) for name, values in rows.items()},
                    start_S=torch.from_numpy(start).to(device), end_S=torch.from_numpy(end).to(device), masks=masks)
 
     def __len__(self) -> int:

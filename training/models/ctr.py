@@ -85,6 +85,9 @@ class CtrModel(nn.Module):
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
 
 
+CARRIED = ("embeddings.", "biases.")  # what has a row for each id, by feature
+
+
 def reset_batch_norm(model: nn.Module) -> None:
     """Gives every batch-norm its initial state (gamma 1, beta 0, mean 0, variance 1, counter 0): traffic differs."""
     for module in model.modules():
@@ -148,7 +151,7 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: fro
             raise ValueError(f"weights differ in {sorted((set(own) ^ set(source)) - skipped)}")
         for name in sorted(set(own) - skipped):
             target, values = own[name], source[name]
-            if carried is not None and name.startswith("embeddings."):
+            if carried is not None and name.startswith(CARRIED) and name.split(".")[1] in carried:
                 rows = carried[name.split(".")[1]]
                 target, values = target[:len(rows)], values[torch.from_numpy(rows)]
             if target.shape != values.shape:

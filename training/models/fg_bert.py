@@ -65,7 +65,8 @@ class FgBert(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(recipe.width), nn.Dropout(recipe.dropout)
         size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner, dropout=recipe.dropout)
         self.layers = nn.ModuleList(EncoderLayer(size) for _ in range(recipe.layers))
-        self.heads = nn.ModuleDict({name: _Head(recipe.width, self._dims[name], sizes[name]) for name in self.predicted})
+        self.heads = nn.ModuleDict({name: _Head(recipe.width, self._dims[name]) for name in self.predicted})
+        self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(sizes[name])) for name in self.predicted})
         for name, counts in (frequency or {}).items():
             self.register_buffer(f"_frequency_{name}", counts.double().clamp(min=1e-3).cumsum(0), persistent=False)
         for module in self.modules():
@@ -137,7 +138,7 @@ class FgBert(nn.Module):
         if not len(target_P):
             return hidden_PE.sum() * 0.0
         query_PD = self.heads[name](hidden_PE)
-        weight_VD, bias_V = self.embeddings[name].get_parameter("weight"), self.heads[name].get_parameter("bias")
+        weight_VD, bias_V = self.embeddings[name].get_parameter("weight"), self.biases[name]
         if name not in ID_FIELDS or len(weight_VD) <= self.recipe.sampled_above:
             return functional.cross_entropy(query_PD @ weight_VD.T + bias_V, target_P)
         drawn_N, log_q = self._negatives(name)
@@ -145,6 +146,12 @@ class FgBert(nn.Module):
         negative_PN = query_PD @ weight_VD[drawn_N].T + bias_V[drawn_N] - log_q[drawn_N]
         negative_PN = negative_PN.masked_fill(target_P[:, None] == drawn_N[None, :], float("-inf"))
         return functional.cross_entropy(torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P))
+
+    def item_logits(self, hidden_PE: Tensor) -> Tensor:
+        """P x V, unnormalised."""
+        query_PD = self.heads["item_id"](hidden_PE)
+        logits_PV: Tensor = query_PD @ self.embeddings["item_id"].get_parameter("weight").T + self.biases["item_id"]
+        return logits_PV
 
     def _negatives(self, name: str) -> tuple[Tensor, Tensor]:
         """Rows drawn by frequency (N), and log of how often each row (V) is expected among them.
@@ -159,12 +166,11 @@ class FgBert(nn.Module):
 
 
 class _Head(nn.Module):
-    """Output -> a vector whose products with a field's embeddings are its logits, less a bias of each row."""
+    """Output -> a vector whose products with a field's embeddings are its logits, but for each row's bias."""
 
-    def __init__(self, width: int, dim: int, rows: int) -> None:
+    def __init__(self, width: int, dim: int) -> None:
         super().__init__()
         self.inner, self.norm, self.outer = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, dim)
-        self.bias = nn.Parameter(torch.zeros(rows))
 
     def forward(self, hidden_PE: Tensor) -> Tensor:
         """P x E -> P x D."""

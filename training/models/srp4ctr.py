@@ -95,6 +95,7 @@ class Bridge(nn.Module):
         size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner)
         self.learned = learned
         encoder.heads.requires_grad_(False)  # of pre-training alone
+        encoder.biases.requires_grad_(False)
         encoder.masked.requires_grad_(False)
         if learned:
             self.encoder = encoder

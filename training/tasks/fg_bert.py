@@ -1,0 +1,218 @@
+"""Trains FG-BERT on the behaviours of the users of one closed week, continuing from the week before; publishes its item vectors.
+
+A sequence holds a user's last behaviours up to the end of the week, natural and ad, their log a field of theirs (ours: the paper
+speaks of natural behaviour; here nearly all of it is). One user in fifty is kept out of training, picked by a hash: what the model
+makes of their newest behaviour is what the gate judges.
+
+Shapes: U users, P behaviours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contracts.errors import BadInput
+from contracts.features import HELD_OUT_ONE_IN
+from contracts.periods import Period
+from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from training.data.behaviours import Behaviours, read_newest
+from training.data.histories import Ints
+from training.data.mapping import SHARED_ROW, Coded, IdMapping, Seen
+from training.data.sequences import ID_FIELDS, EncodedSequences
+from training.data.vectors import EntityVectors, write_vectors
+from training.engine.checkpoint import read_weights, save_weights
+from training.engine.loop import generator_of, train
+from training.engine.runs import Metric, Run, finished, metrics_of, write_held_out, write_run
+from training.metrics import evaluate
+from training.models.ctr import load_weights
+from training.models.fg_bert import FgBert, masks_of
+from training.recipes import FgBertRecipe, as_json
+from training.tasks.session import Session, say_finished, train_metrics
+
+FG_BERT = "fg_bert"
+SHORTEST = 2  # behaviours of a sequence that something can be learned from
+HIT_AT = 10
+
+
+def run_fg_bert(session: Session, start: date) -> Run:
+    """Trains and stages the FG-BERT of the week that begins on `start`.
+
+    Raises:
+        ParentMissing: the week before was not published, or a day's histories were not built.
+    """
+    period = session.period(FG_BERT, start)
+    with session.training(FG_BERT, period):
+        parents = session.deployment.lineage.parents(FG_BERT, start)
+        predecessor = session.parent(f"fg_bert {start}", parents[0], DEFAULT_VARIANT) if parents else None
+        days = [day for day in period.days() if day >= session.deployment.history_start]
+        release = Release(
+            kind=FG_BERT, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.fg_bert),
+            parents={parent_key("predecessor", FG_BERT, parents[0].period): predecessor.release.release_id} if predecessor else {},
+            inputs=session.inputs(["user_histories"], days), feature_set=session.recipe.fg_bert.fields,
+        )
+        if run := finished(session.locations, release):
+            say_finished(run)
+        else:
+            behaviours = read_newest(session.reader, days, session.deployment.day_timezone)
+            run = _train(session, release, period, behaviours, predecessor)
+        session.stage(FG_BERT, period, [run])
+        return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Ranges of behaviours, the last `length` of each user.
+
+    Attributes:
+        start, end: of each sequence.
+        user_ids: whose it is.
+        held_out: whether it is kept out of training.
+    """
+
+    start: Ints
+    end: Ints
+    user_ids: Ints
+    held_out: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, behaviours: Behaviours, length: int) -> Sequences:
+        """Of users with enough behaviours."""
+        begin, end = behaviours.offsets[:-1], behaviours.offsets[1:]
+        used = end - begin >= SHORTEST
+        user_ids = behaviours.user_ids[used]
+        chosen = np.array([generator_of("held out", int(user)).integers(HELD_OUT_ONE_IN) == 0 for user in user_ids], bool)
+        return cls(start=np.maximum(begin, end - length)[used], end=end[used], user_ids=user_ids, held_out=chosen)
+
+
+def open_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, weights: Mapping[str, torch.Tensor]) -> FgBert:
+    """A finished encoder."""
+    model = FgBert(recipe, mapping.row_cnts())
+    load_weights(model, weights)
+    return model
+
+
+def recipe_of(release: Release) -> FgBertRecipe:
+    """The recipe that an FG-BERT was made with, as far as its network depends on it."""
+    known = FgBertRecipe()
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in release.recipe.items()
+              if not isinstance(value, dict)}
+    return replace(known, **values)
+
+
+def _train(session: Session, release: Release, period: Period, behaviours: Behaviours, predecessor: Run | None) -> Run:
+    recipe = session.recipe.fg_bert
+    sequences = Sequences.of(behaviours, recipe.length)
+    chosen = ~sequences.held_out
+    if chosen.sum() < 2:
+        raise BadInput("user_histories", str(period), expected=f"at least two users with {SHORTEST} behaviours to train on",
+                       found=int(chosen.sum()))
+    model, mapping = _start(recipe, behaviours, sequences, predecessor)
+    model.to(session.device)
+    rows = EncodedSequences.of({name: behaviours.columns[name] for name in recipe.fields}, sequences.start, sequences.end, mapping=mapping,
+                               device=session.device)
+    chosen_S = torch.from_numpy(chosen).to(session.device)
+    learned = replace(rows, start_S=rows.start_S[chosen_S], end_S=rows.end_S[chosen_S], masks=masks_of(recipe))
+    with session.observed(release) as observe:
+        fitted = train(model, learned, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"fg_bert {release.period}",
+                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+    judged = _judge(model, rows, behaviours, sequences)
+    before = None
+    if predecessor:
+        own = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS)
+        earlier = open_fg_bert(recipe_of(predecessor.release), own, read_weights(predecessor.folder / MODEL_FILE)).to(session.device)
+        seen_by = EncodedSequences.of({name: behaviours.columns[name] for name in recipe.fields}, sequences.start, sequences.end,
+                                      mapping=own, device=session.device)
+        before = _judge(earlier, seen_by, behaviours, sequences).columns["score"]
+    state = model.state_dict()
+
+    def fill(folder: Path) -> dict[str, int]:
+        save_weights(state, folder / MODEL_FILE)
+        mapping.save(folder / MAPPING_FILE)
+        write_held_out(folder / HELD_OUT_FILE, {**judged.columns, "score_before": [None] * len(judged.columns["score"]) if before is None
+                                                else before})
+        ids = mapping.fields["item_id"].ids
+        order = np.argsort(ids, kind="stable")
+        vectors = state["embeddings.item_id.weight"].cpu().numpy()[1:][order]
+        return write_vectors(folder / VECTORS_FILE, {"item": EntityVectors(ids=ids[order], vectors=vectors)})
+
+    return write_run(session.locations, release, train_metrics(fitted) + judged.metrics, fill)
+
+
+def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, predecessor: Run | None) -> tuple[FgBert, IdMapping]:
+    """The model before it trains, and its ids: those of the week before, grown by what this week's training sequences hold."""
+    used = np.zeros(len(behaviours.event_us), bool)
+    for start, end in zip(sequences.start[~sequences.held_out], sequences.end[~sequences.held_out], strict=True):
+        used[start:end] = True
+    coded = {name: Coded.of(behaviours.columns[name][used]) for name in ID_FIELDS}
+    seen = {name: Seen.of(of_name, behaviours.day[used]) for name, of_name in coded.items()}
+    before = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS) if predecessor else IdMapping.empty(ID_FIELDS)
+    mapping, carried = before.grown(seen, ID_FIELDS, recipe.admission)
+    torch.manual_seed(recipe.seed)
+    frequency = {name: torch.from_numpy(np.bincount(mapping.fields[name].rows_of(of_name), minlength=mapping.fields[name].row_cnt))
+                 for name, of_name in coded.items()}
+    model = FgBert(recipe, mapping.row_cnts(), frequency)
+    if predecessor:
+        if recipe_of(predecessor.release) != replace(recipe, train=FgBertRecipe().train, admission=FgBertRecipe().admission):
+            raise BadInput(predecessor.folder, "recipe", expected=f"that of this FG-BERT, {recipe}", found=recipe_of(predecessor.release),
+                           hint="Train the chain of models with the same --recipe.")
+        load_weights(model, read_weights(predecessor.folder / MODEL_FILE), carried=carried)
+    return model, mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a model makes of the newest behaviours of users whom it has not seen.
+
+    Attributes:
+        metrics: AUC and the rest over pairs (the item that was clicked, one drawn by its frequency), and how often the former is
+            among the ten highest of all items.
+        columns: of `held_out.parquet`; both rows of a pair bear the clicked behaviour's event_id.
+    """
+
+    metrics: list[Metric]
+    columns: dict[str, NDArray[np.generic]]
+
+
+@torch.no_grad()
+def _judge(model: FgBert, rows: EncodedSequences, behaviours: Behaviours, sequences: Sequences) -> Judged:
+    """Hides the newest behaviour of each held-out user, and asks for its item.
+
+    A pair's scores are the model's preference, `sigmoid(difference of logits)` and one less it: their mean is the click rate.
+    """
+    model.eval()
+    at = np.flatnonzero(sequences.held_out)
+    newest = sequences.end[at] - 1
+    everything = rows.rows["item_id"]
+    target, drawn, logits = [], [], []
+    for part in np.array_split(at, max(1, len(at) // 256)) if len(at) else []:
+        batch = rows.batch(torch.from_numpy(part).to(rows.device))
+        is_newest = batch.position_P == 0
+        batch = replace(batch, masks={"item": is_newest, "behaviour": torch.zeros_like(is_newest)})
+        logits.append(model.item_logits(model(batch)[is_newest]).cpu())
+        target.append(batch.rows["item_id"][is_newest].cpu())
+        places = [int(generator_of("pair", int(behaviours.event_ids[sequences.end[s] - 1])).integers(len(everything))) for s in part]
+        drawn.append(everything[torch.tensor(places)].cpu())
+    if not logits:
+        nothing = np.zeros(0, np.int64)
+        metrics = metrics_of("held_out", evaluate(nothing.astype(float), nothing, nothing), 0)
+        return Judged(metrics=metrics, columns=dict.fromkeys(("event_id", "user_id", "click"), nothing) | {
+            "ds": nothing.astype("datetime64[D]"), "score": nothing.astype(float)})
+    scores_UV, target_U, drawn_U = torch.cat(logits).double(), torch.cat(target), torch.cat(drawn)
+    clicked_U = scores_UV.gather(1, target_U[:, None]).squeeze(1)
+    preference = torch.sigmoid(clicked_U - scores_UV.gather(1, drawn_U[:, None]).squeeze(1)).numpy()
+    hits = ((scores_UV > clicked_U[:, None]).sum(dim=1) < HIT_AT) & (target_U != SHARED_ROW)
+    users, events = sequences.user_ids[at], behaviours.event_ids[newest]
+    days = behaviours.event_us[newest].astype("datetime64[us]").astype("datetime64[D]")
+    columns = {"event_id": np.repeat(events, 2), "user_id": np.repeat(users, 2), "ds": np.repeat(days, 2),
+               "click": np.tile(np.array([1, 0], np.int32), len(at)), "score": np.stack([preference, 1 - preference], axis=1).reshape(-1)}
+    found = evaluate(columns["score"], columns["click"].astype(np.int64), columns["user_id"])
+    hit = Metric(metric=f"hit_rate_{HIT_AT}", split="held_out", value=float(hits.double().mean()), row_cnt=len(at))
+    return Judged(metrics=[*metrics_of("held_out", found, len(columns["score"])), hit], columns=columns)
