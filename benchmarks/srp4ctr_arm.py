@@ -27,14 +27,15 @@ from torch.nn import functional
 from benchmarks.our_arm import EMBEDDING_RATE, Din, read, shallow_mlp
 from benchmarks.rivals.common import DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
 from training.data.batches import Batch, EncodedSamples, Encoding
+from training.data.codes import gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
 from training.data.samples import Samples
-from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, gap_codes, ranges, sequence_batch
+from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, SequenceInput, ranges, sequence_batch
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import Rows, prepare_process, train
 from training.metrics import auc
 from training.models.fg_bert import FgBert, masks_of
-from training.models.srp4ctr import Bridge, SequenceInput
+from training.models.srp4ctr import Bridge
 from training.modules.embedding import IdEmbeddings
 from training.modules.segments import Segments
 from training.modules.transformer import EncoderLayer, Width

@@ -123,7 +123,7 @@ def days_between(start: date, end: date) -> Iterator[date]:
 class Parent:
     """A release that another release is made from: `role` says what for."""
 
-    role: Literal["predecessor", "snapshot", "pretrained"]
+    role: Literal["predecessor", "snapshot", "pretrained", "encoder"]
     kind: str
     period: date
 
@@ -146,6 +146,12 @@ class Lineage:
         """Whether the period holds any day with logs."""
         return period.end > self.history_start
 
+    @property
+    def encoder_start(self) -> date:
+        """First day of the first FG-BERT: the one that the first A-CTR reads. A history holds 200 behaviours: no earlier one is needed."""
+        week = self.settings.closed_before("week", self.actr_start)
+        return week.start if self.exists(week) else self.settings.containing("week", self.history_start).start
+
     def period(self, kind: str, start: date) -> Period:
         """The period of a model of this kind.
 
@@ -155,24 +161,26 @@ class Lineage:
         if kind not in KINDS:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
-        first = self.actr_start if kind == "actr" else self.history_start
-        if (kind == "actr" and start < first) or not self.exists(period):
-            setting = "actr_start" if kind == "actr" else "history_start"
+        first = {"actr": self.actr_start, "fg_bert": self.encoder_start}.get(kind, self.history_start)
+        if (kind in ("actr", "fg_bert") and start < first) or not self.exists(period):
+            setting = "actr_start" if kind in ("actr", "fg_bert") else "history_start"
             raise BadInput("deployment", setting, expected=f"a {kind} period not before {first}", found=start)
         return period
 
     def parents(self, kind: str, start: date) -> list[Parent]:
-        """Releases that the `kind` model of the period `start` is made from; each of them is mandatory."""
+        """Releases that the `kind` model of the period `start` is made from: mandatory, as far as its variant reads them."""
         period = self.period(kind, start)
         if kind in ("tpm", "fg_bert"):
             previous = self.settings.previous(period)
-            return [Parent(role="predecessor", kind=kind, period=previous.start)] if self.exists(previous) else []
+            is_first = start == self.encoder_start if kind == "fg_bert" else not self.exists(previous)
+            return [] if is_first else [Parent(role="predecessor", kind=kind, period=previous.start)]
         if kind == "cpm":
             return [Parent(role="snapshot", kind="tpm", period=month) for month in self._cpm_snapshots(period)]
         week = self.settings.closed_before("week", period.start)
         parents = []
         if self.exists(week):
             parents.append(Parent(role="pretrained", kind="cpm", period=week.start))
+            parents.append(Parent(role="encoder", kind="fg_bert", period=week.start))
         if start != self.actr_start:
             parents.append(Parent(role="predecessor", kind="actr", period=start - ONE_DAY))
         return parents

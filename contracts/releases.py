@@ -135,7 +135,7 @@ def of_role(parents: Mapping[str, str], role: str) -> dict[str, str]:
 
 
 def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None) -> bool:
-    """Whether a release went on from its predecessor: both rest on the same pre-trained model, or on none.
+    """Whether a release went on from its predecessor: both rest on the same pre-trained models, or on none.
 
     Args:
         parents: of the release.
@@ -143,7 +143,8 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
     """
     if predecessor is None:
         return False
-    return set(of_role(parents, "pretrained").values()) == set(of_role(predecessor["parents"], "pretrained").values())
+    return all(set(of_role(parents, role).values()) == set(of_role(predecessor["parents"], role).values())
+               for role in ("pretrained", "encoder"))
 
 
 def training_command(served: Served) -> str:

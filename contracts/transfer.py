@@ -1,7 +1,8 @@
 """The transfer settings of A-CTR: what of the natural log each of them carries into the ad model.
 
 All settings share rows, inputs and recipe, and differ in what is said here alone, so that their scores may be compared. Two
-are of E-CDCTR (arXiv 2408.16238): `none`, and `tpm+cpm`, the paper; `tpm` and `cpm` are its halves, and the others rivals.
+are of E-CDCTR (arXiv 2408.16238): `none`, and `tpm+cpm`, the paper; `tpm` and `cpm` are its halves. Those with `srp4ctr` read
+the sequence encoder FG-BERT; the others are rivals.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class TransferSetting:
         keeps_batch_norm: batch norm is taken over too, instead of re-initialised.
         adapters: the CPM stays beside the model, frozen; its hidden layers join the model's own through adapters.
         natural_rows: the model also trains on the natural log's rows of the same days.
+        fg_bert: whether it reads FG-BERT's uni cross-attention and queries, and whether the encoder goes on learning in it.
     """
 
     cpm: CpmVariant | None = None
@@ -39,6 +41,7 @@ class TransferSetting:
     keeps_batch_norm: bool = False
     adapters: bool = False
     natural_rows: bool = False
+    fg_bert: Literal["frozen", "learned"] | None = None
 
 
 NO_TRANSFER = "none"
@@ -55,6 +58,10 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     "adapters": TransferSetting(cpm=WITHOUT_SNAPSHOTS, adapters=True),
     # One model of both logs.
     "joint": TransferSetting(natural_rows=True),
+    # SRP4CTR (arXiv 2407.19658), by itself and beside E-CDCTR.
+    "srp4ctr": TransferSetting(fg_bert="learned"),
+    "srp4ctr_frozen": TransferSetting(fg_bert="frozen"),
+    "tpm+cpm+srp4ctr": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned"),
 }
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
 
@@ -78,4 +85,6 @@ def _variant_of(parent: Parent, child: Served) -> str | None:
         return child.variant
     if parent.role == "pretrained":
         return TRANSFER_SETTINGS[child.variant].cpm
+    if parent.role == "encoder":
+        return DEFAULT_VARIANT if TRANSFER_SETTINGS[child.variant].fg_bert else None
     return None if child.variant == WITHOUT_SNAPSHOTS else DEFAULT_VARIANT

@@ -20,9 +20,10 @@ from airflow.sdk import DAG
 
 from dags.dagkit.commands import model_tasks
 from dags.dagkit.defaults import defaults
+from dags.dagkit.deployment import deployment
 
 # More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
 # made again.
 with DAG("fg_bert_weekly", description="user histories of a week -> FG-BERT, item vectors", doc_md=__doc__, max_active_runs=3,
-         **defaults("week")) as dag:
+         **defaults("week", first_day=deployment().lineage.encoder_start)) as dag:
     model_tasks("fg_bert")

@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
 from contracts.commands import day as day_argument
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                           help="may be repeated; all by default")
     publish = commands.add_parser("publish_release", help="audited runs -> vectors, predictions, metrics, release, activation")
     add_home(publish)
-    publish.add_argument("--kind", required=True, choices=("tpm", "cpm", "actr"))
+    publish.add_argument("--kind", required=True, choices=tuple(KINDS))
     publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
     back = commands.add_parser("activate_release", help="let a release that was published before serve its period again")
     add_home(back)

@@ -28,6 +28,7 @@ from contracts.releases import (
     VECTORS_FILE,
     Release,
     gated_runs,
+    of_role,
     sha256_of,
     staged_runs,
 )
@@ -38,7 +39,7 @@ from training.cli import main as training
 from training.compare import Scored, _day_row
 from training.engine.runs import open_run
 from training.recipes import quick
-from training.tasks.actr import open_model, plan_variant
+from training.tasks.actr import open_released, plan_variant
 from training.tasks.session import Session
 from validation.cli import main as validation
 from validation.gate_command import read_held_out
@@ -161,10 +162,10 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     plans = {variant: plan_variant(session, DAYS[3], variant) for variant in ("none", "tpm+cpm")}
     assert not plans["none"].restart and plans["none"].days == (DAYS[3],)
     assert plans["tpm+cpm"].restart and plans["tpm+cpm"].cpm is not None
-    assert plans["tpm+cpm"].predecessor_cpm is not None and plans["tpm+cpm"].predecessor is not None
-    assert plans["tpm+cpm"].predecessor_cpm.release.release_id == cpms[0]["release_id"]
-    carried = open_model(session, plans["tpm+cpm"].predecessor, plans["tpm+cpm"].predecessor_cpm).model.state_dict()
-    original = open_model(session, session.release(first["tpm+cpm"]), plans["tpm+cpm"].predecessor_cpm).model.state_dict()
+    assert plans["tpm+cpm"].predecessor is not None
+    assert of_role(plans["tpm+cpm"].predecessor.release.parents, "pretrained").popitem()[1] == cpms[0]["release_id"]
+    carried = open_released(session, plans["tpm+cpm"].predecessor).model.state_dict()
+    original = open_released(session, session.release(first["tpm+cpm"])).model.state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in carried.items())
 
     last = {Release.read(folder).variant: folder for folder in go(home, "actr", DAYS[3])}

@@ -29,7 +29,7 @@ from training.tasks.fg_bert import Sequences, run_fg_bert
 from training.tasks.session import Session
 from validation.gate_command import gate
 
-WEEKS = [date(2026, 1, 1), date(2026, 1, 3), date(2026, 1, 5)]
+WEEKS = [date(2026, 1, 7), date(2026, 1, 9), date(2026, 1, 11)]  # the first is the one that the first A-CTR reads
 
 
 def _session(home):
@@ -39,7 +39,7 @@ def _session(home):
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    make_lake(home, World())
+    make_lake(home, World(items=300))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.tasks.fg_bert, "HELD_OUT_ONE_IN", 4)
         runs = []
@@ -60,7 +60,7 @@ def _period(week):
 
 def test_behaviours_are_those_at_the_end_of_the_week(chain):
     home, _ = chain
-    days = [date(2026, 1, 3), date(2026, 1, 4)]
+    days = [date(2026, 1, 9), date(2026, 1, 10)]
     reader = LakeReader(Locations(home))
     found = read_newest(reader, days, "Asia/Shanghai")
     newest = {}
@@ -92,7 +92,7 @@ def test_a_release_names_what_it_was_made_from_and_of(chain):
         weight = read_weights(run.folder / MODEL_FILE)["embeddings.item_id.weight"].numpy()
         rows = mapping.fields["item_id"].rows(vectors["id"].to_numpy())
         assert np.array_equal(weight[rows], np.array(vectors["vector"].to_pylist(), np.float32))
-    assert dict(runs[1].release.parents) == {"predecessor/fg_bert/2026-01-01": runs[0].release.release_id}
+    assert dict(runs[1].release.parents) == {"predecessor/fg_bert/2026-01-07": runs[0].release.release_id}
 
 
 def test_a_week_goes_on_from_the_one_before(chain, monkeypatch):
@@ -141,6 +141,7 @@ def test_held_out_users_reach_no_training_step_and_are_judged(chain, monkeypatch
     assert set(seen) == set(zip(sequences.start[~sequences.held_out], sequences.end[~sequences.held_out], strict=True))
     rows = pq.read_table(folder / HELD_OUT_FILE).to_pandas()
     assert set(rows["user_id"]) == held_out and len(rows) == 2 * len(held_out)
+    assert rows.groupby("user_id")["click"].sum().tolist() == [1] * len(held_out)
     assert rows.groupby("user_id")["score"].sum().tolist() == pytest.approx([1.0] * len(held_out))
     assert rows["score_before"].notna().all() and not np.allclose(rows["score"], rows["score_before"])
     last = behaviours.event_ids[sequences.end - 1][sequences.held_out]
@@ -165,7 +166,7 @@ def test_the_same_week_again_is_there_already(chain, capsys):
 def test_what_is_missing_is_said(chain, tmp_path):
     other = tmp_path / "other"
     make_lake(other, World())
-    with pytest.raises(ParentMissing, match=r"tributary training fg_bert --period 2026-01-03"):
+    with pytest.raises(ParentMissing, match=r"tributary training fg_bert --period 2026-01-09"):
         run_fg_bert(_session(other), WEEKS[2])
     empty = pa.table({"user_id": pa.array([5], pa.int64()), "behaviours": LakeReader(Locations(other)).read(
         "user_histories", columns=["behaviours"], where={"ds": WEEKS[0]}).slice(0, 1)["behaviours"]})

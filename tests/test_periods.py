@@ -48,9 +48,12 @@ def test_parents_of_the_calendar() -> None:
     assert SIMULATED.parents("tpm", date(2026, 1, 1)) == []
     assert SIMULATED.parents("tpm", date(2026, 2, 1)) == [Parent(role="predecessor", kind="tpm", period=date(2026, 1, 1))]
     assert [p.period for p in SIMULATED.parents("cpm", date(2026, 4, 20))] == [date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)]
-    assert SIMULATED.parents("actr", date(2026, 4, 27)) == [Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20))]
-    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20)),
-                                                            Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
+    weekly = [Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20)),
+              Parent(role="encoder", kind="fg_bert", period=date(2026, 4, 20))]
+    assert SIMULATED.parents("actr", date(2026, 4, 27)) == weekly
+    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [*weekly, Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
+    assert SIMULATED.parents("fg_bert", date(2026, 4, 27)) == [Parent(role="predecessor", kind="fg_bert", period=date(2026, 4, 20))]
+    assert SIMULATED.parents("fg_bert", date(2026, 4, 20)) == [], "the first one that an A-CTR reads"
 
 
 def test_parents_of_blocks() -> None:
@@ -83,6 +86,7 @@ def test_checkpoints_every_ten_days_from_the_start() -> None:
     ("cpm", date(2026, 4, 21), r"--period: week: expected the first day of a week, found 2026-04-21"),
     ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
     ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
+    ("fg_bert", date(2026, 4, 13), r"actr_start: expected a fg_bert period not before 2026-04-20, found 2026-04-13"),
     ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, actr, found din"),
 ])
 def test_a_wrong_period_is_named(kind: str, period: date, message: str) -> None:

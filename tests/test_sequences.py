@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from contracts.features import BEHAVIOUR_FIELDS, GAP_BUCKETS
+from training.data.codes import CODES, dwell_codes, gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
-from training.data.sequences import CODES, FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, dwell_codes, gap_codes, sequence_batch
+from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, SequenceInput, sequence_batch
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
-from training.models.srp4ctr import Bridge, SequenceInput
+from training.models.srp4ctr import Bridge
 from training.modules.segments import Segments, attend
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 

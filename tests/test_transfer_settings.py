@@ -23,8 +23,9 @@ from training.data.vectors import read_vectors
 from training.engine.loop import train
 from training.models.ctr import batch_norm_names
 from training.recipes import quick
-from training.tasks.actr import AD_ONLY, _Days, open_model, plan_variant, run_actr, start_model
+from training.tasks.actr import AD_ONLY, _Days, open_released, plan_variant, run_actr, start_model
 from training.tasks.cpm import run_cpm
+from training.tasks.fg_bert import run_fg_bert
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
@@ -32,6 +33,7 @@ MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
 WEEKS = [date(2026, 1, day) for day in (7, 9)]
 DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # starts; continues; a new CPM
 BOUND = [name for name, setting in TRANSFER_SETTINGS.items() if setting.cpm]
+ENCODED = [name for name, setting in TRANSFER_SETTINGS.items() if setting.fg_bert]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,9 @@ def chain(tmp_path_factory):
     for week in WEEKS:
         cpms[week] = {run.release.variant: run for run in run_cpm(session(), week)}
         publish_staged(home, "cpm", week)
+    for week in WEEKS:
+        run_fg_bert(session(), week)
+        publish_staged(home, "fg_bert", week)
     for day in DAYS:
         actrs[day] = {run.release.variant: run for run in run_actr(session(), day)}
         publish_staged(home, "actr", day)
@@ -101,12 +106,12 @@ def test_all_settings_score_the_same_rows_and_differ(chain):
     assert len({tuple(table["score"].to_pylist()) for table in tables.values()}) == len(TRANSFER_SETTINGS)
 
 
-def test_settings_bound_to_a_cpm_start_again_with_a_new_one_and_the_others_go_on(chain):
+def test_settings_bound_to_a_weekly_model_start_again_with_a_new_one_and_the_others_go_on(chain):
     session, _, _ = chain
     for name in TRANSFER_SETTINGS:
         plans = [plan_variant(session, day, name) for day in DAYS]
-        assert [plan.restart for plan in plans] == [True, False, name in BOUND]
-        assert [len(plan.days) for plan in plans] == [3, 1, 3 if name in BOUND else 1]
+        assert [plan.restart for plan in plans] == [True, False, name in [*BOUND, *ENCODED]]
+        assert [len(plan.days) for plan in plans] == [3, 1, 3 if name in [*BOUND, *ENCODED] else 1]
 
 
 def test_what_each_setting_takes_from_its_cpm(chain):
@@ -135,6 +140,50 @@ def _initial_norm(key, tensor):
     return torch.ones_like(tensor) if key.endswith(("weight", "running_var")) else torch.zeros_like(tensor)
 
 
+def test_srp4ctr_is_bound_to_the_encoder_of_the_week_before_and_begins_with_its_weights(chain):
+    session, _, actrs = chain
+    for day, week in zip(DAYS, (WEEKS[0], WEEKS[0], WEEKS[1]), strict=True):
+        for name, run in actrs[day].items():
+            encoder = session.reader.active("fg_bert", "default", week)
+            assert run.release.parents.get(f"encoder/fg_bert/{week}") == (encoder["release_id"] if name in ENCODED else None)
+    for name in ENCODED:
+        plan, model = _start(session, DAYS[2], name)
+        source, state = _trained(plan.encoder), model.state_dict()
+        held = {key.removeprefix("bridge.encoder.") for key in state if key.startswith("bridge.encoder.")}
+        learned = TRANSFER_SETTINGS[name].fg_bert == "learned"
+        assert held == (set(source) if learned else set()), "a frozen encoder's weights stay in its own release"
+        begun = dict(model.bridge._encoder().state_dict())
+        assert all(torch.equal(begun[key], source[key]) for key in source)
+        before, after = source, _trained(actrs[DAYS[2]][name])
+        if learned:
+            assert not torch.equal(after["bridge.encoder.layers.0.key.weight"], before["layers.0.key.weight"]), "it goes on learning"
+        assert not torch.equal(after["bridge.cross.layers.0.query.weight"], state["bridge.cross.layers.0.query.weight"])
+
+
+def test_a_request_is_encoded_once_and_scored_as_each_row_alone(chain):
+    """Folding in the ad model: equal behaviours are one sequence, and a score does not depend on what else is in the batch."""
+    session, _, actrs = chain
+    run = actrs[DAYS[1]]["tpm+cpm+srp4ctr"]
+    scorer, rows = open_released(session, run), _Days(session)([DAYS[1]])
+    encoded = scorer.encode(session, rows)
+    model = scorer.model.eval()
+    together = encoded.batch(torch.arange(len(rows)))
+    sequence = together.sequence
+    assert len(sequence.sequences.offsets) - 1 < len(rows), "requests have several rows"
+    with torch.no_grad():
+        scores = model(together)
+        alone = torch.cat([model(encoded.batch(torch.tensor([row]))) for row in range(len(rows))])
+    torch.testing.assert_close(scores, alone, rtol=0, atol=1e-5)
+    histories = rows.histories
+    lengths = np.minimum(histories.end - histories.long_start, 50)
+    assert torch.equal(sequence.sequences.offsets.diff()[sequence.of_B], torch.from_numpy(lengths))
+    own = IdMapping.load(session.release(run.release.parents["encoder/fg_bert/2026-01-07"]).folder / MAPPING_FILE, ("item_id",))
+    for row in np.flatnonzero(lengths > 0)[:20]:
+        at = sequence.sequences.offsets[sequence.of_B[row]]
+        seen = histories.item_ids[histories.end[row] - lengths[row]:histories.end[row]]
+        assert sequence.sequences.rows["item_id"][at:at + int(lengths[row])].tolist() == own.fields["item_id"].rows(seen).tolist()
+
+
 def test_frozen_tables_stay_those_of_the_cpm_and_get_no_new_rows(chain):
     _, cpms, actrs = chain
     for day, week in zip(DAYS, (WEEKS[0], WEEKS[0], WEEKS[1]), strict=True):
@@ -154,7 +203,7 @@ def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
     session, cpms, actrs = chain
     run, cpm = actrs[DAYS[1]]["adapters"], cpms[WEEKS[0]]["without_snapshots"]
     assert not [key for key in _trained(run) if "source" in key], "the source is the CPM's, and stays there"
-    scorer, rows = open_model(session, run, cpm), _Days(session)([DAYS[1]])
+    scorer, rows = open_released(session, run), _Days(session)([DAYS[1]])
     every = torch.arange(len(rows))
     assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(quick().actr.body.hidden)
 

@@ -24,6 +24,7 @@ from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
+from contracts.transfer import TRANSFER_SETTINGS
 from tributary import stack
 from tributary.airflow_api import AirflowApi, RunFailed
 from tributary.commands import own_parser
@@ -142,7 +143,7 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
     Started together they would come to the same end, since each run waits for its parents; but waiting costs CPU too.
     """
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
-    for kind in ("tpm", "cpm"):
+    for kind in ("tpm", "cpm", "fg_bert"):
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])
@@ -255,7 +256,8 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
         if (release.kind, release.period) in found:
             return
         for parent in deployment.lineage.parents(release.kind, release.period):
-            visit(parent)
+            if parent.role != "encoder" or any(TRANSFER_SETTINGS[variant].fg_bert for variant in deployment.variants):
+                visit(parent)
         found[release.kind, release.period] = release
 
     for release in releases:

@@ -22,6 +22,7 @@ from contracts.features import STATISTICS
 from training.data.histories import HISTORY_FEATURES
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Samples
+from training.data.sequences import EncodedCandidates, SequenceEncoding, SequenceInput
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityIndex
 
 LOG_COUNT_SCALE = 8.0  # log1p of 3,000 impressions: keeps the input near 0 .. 1, as the rates are
@@ -51,6 +52,7 @@ class Batch:
         user_at_B, item_at_B: positions in the index of transferred vectors, 0 where there is none.
         day_B: the day's number, counted from the encoding's first.
         label_B: click, as a float.
+        sequence: what a sequence encoder reads; None without one.
     """
 
     rows_BF: Tensor
@@ -61,6 +63,7 @@ class Batch:
     item_at_B: Tensor
     day_B: Tensor
     label_B: Tensor
+    sequence: SequenceInput | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class Encoding:
         transfer: index of the transferred vectors by entity; empty without transfer.
         first_day: the day that has number 0.
         histories: which of them the model reads.
+        sequence: how its sequence encoder reads them; None without one.
     """
 
     mapping: IdMapping
@@ -82,6 +86,7 @@ class Encoding:
     transfer: Mapping[Entity, EntityIndex]
     first_day: date = date.min
     histories: tuple[str, ...] = ("long", "short")
+    sequence: SequenceEncoding | None = None
 
     def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
         """The samples as resident tensors; ids that have no row share one, and so do columns that the log lacks."""
@@ -103,6 +108,7 @@ class Encoding:
             day_N=torch.from_numpy(samples.day - self.first_day.toordinal()).to(device),
             label_N=torch.from_numpy(samples.click.astype(np.float32)).to(device),
             packed={name: torch.from_numpy(values).to(device) for name, values in packed.items()},
+            sequence=self.sequence.encode(samples, device) if self.sequence else None,
         )
 
     def _dense(self, samples: Samples) -> NDArray[np.float32]:
@@ -124,6 +130,7 @@ class EncodedSamples:
 
     Attributes:
         packed: rows of the packed behaviours and the ranges of the samples; empty for a model that reads no histories.
+        sequence: the samples as its sequence encoder reads them.
     """
 
     rows_NF: Tensor
@@ -133,6 +140,7 @@ class EncodedSamples:
     day_N: Tensor
     label_N: Tensor
     packed: Mapping[str, Tensor]
+    sequence: EncodedCandidates | None = None
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -157,6 +165,7 @@ class EncodedSamples:
             item_at_B=self.item_at_N[index],
             day_B=self.day_N[index],
             label_B=self.label_N[index],
+            sequence=self.sequence.batch(index) if self.sequence else None,
         )
 
     def _jagged(self, which: str, index: Tensor, end_B: Tensor | None) -> Jagged | None:

@@ -8,7 +8,7 @@ each cut by its time window.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInput
 from contracts.features import HISTORY_DAYS, SHORT_HISTORY_SECONDS
+from training.data.codes import CODES, Ints, behaviour_codes
 from training.data.mapping import Coded
-
-Ints = NDArray[np.int64]
 
 HISTORY_FEATURES = ("item_id", "category_id")  # what a behaviour and a candidate have in common
 
@@ -38,6 +37,7 @@ class PackedHistories:
         offsets: U + 1; user u's behaviours are `[offsets[u], offsets[u + 1])`.
         event_us: all behaviours' times in microseconds.
         item_ids, category_ids: all behaviours' items and categories.
+        codes: what the user did with them, by field of `BEHAVIOUR_FIELDS`; empty where nothing reads it.
     """
 
     user_ids: Ints
@@ -45,23 +45,26 @@ class PackedHistories:
     event_us: Ints
     item_ids: Ints
     category_ids: Ints
+    codes: Mapping[str, Ints] = field(default_factory=dict)
 
     @classmethod
-    def from_arrow(cls, table: pa.Table) -> PackedHistories:
-        """From rows (user_id, behaviours) of `user_histories`, in any order."""
+    def from_arrow(cls, table: pa.Table, zone: str | None = None) -> PackedHistories:
+        """From rows (user_id, behaviours) of `user_histories`, in any order; with a time zone, with the codes that FG-BERT reads."""
         if table.num_rows == 0:
             nothing = np.zeros(0, np.int64)
-            return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing)
+            return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing,
+                       codes={} if zone is None else dict.fromkeys(CODES, nothing))
         table = table.sort_by("user_id")
         column = table["behaviours"]
         lengths = _ints(pc.fill_null(pc.list_value_length(column), 0))
         flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=column.type.value_type)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        event_us = _ints(pc.cast(pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC")), pa.int64()))
         return cls(
-            user_ids=_ints(table["user_id"]),
-            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-            event_us=_ints(pc.cast(pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC")), pa.int64())),
+            user_ids=_ints(table["user_id"]), offsets=offsets, event_us=event_us,
             item_ids=_ints(pc.struct_field(flat, "item_id")),
             category_ids=_ints(pc.struct_field(flat, "category_id")),
+            codes={} if zone is None else behaviour_codes(flat, event_us, offsets, zone),
         )
 
 
@@ -76,6 +79,7 @@ class HistorySlices:
 
     Attributes:
         item_ids, category_ids: packed behaviours.
+        codes: of the packed behaviours, by field; see `PackedHistories`.
         long_start, short_start, end: N each; the long history is `[long_start, end)`, the short one `[short_start, end)`.
     """
 
@@ -84,6 +88,7 @@ class HistorySlices:
     long_start: Ints
     short_start: Ints
     end: Ints
+    codes: Mapping[str, Ints] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.end)
@@ -96,7 +101,7 @@ class HistorySlices:
     def select(self, index: NDArray[np.generic]) -> HistorySlices:
         """Of some samples; the packed behaviours stay shared."""
         return HistorySlices(item_ids=self.item_ids, category_ids=self.category_ids, long_start=self.long_start[index],
-                             short_start=self.short_start[index], end=self.end[index])
+                             short_start=self.short_start[index], end=self.end[index], codes=self.codes)
 
     def seen_cnt(self) -> Ints:
         """How many samples see each packed behaviour in their longer history."""
@@ -120,7 +125,8 @@ class HistorySlices:
         seen = self.seen_cnt() > 0
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(seen)])
         return HistorySlices(item_ids=self.item_ids[seen], category_ids=self.category_ids[seen], long_start=before[self.long_start],
-                             short_start=before[self.short_start], end=before[self.end])
+                             short_start=before[self.short_start], end=before[self.end],
+                             codes={name: values[seen] for name, values in self.codes.items()})
 
     @classmethod
     def concat(cls, parts: list[HistorySlices]) -> HistorySlices:
@@ -132,6 +138,7 @@ class HistorySlices:
             long_start=np.concatenate([part.long_start + shift for part, shift in shifted]),
             short_start=np.concatenate([part.short_start + shift for part, shift in shifted]),
             end=np.concatenate([part.end + shift for part, shift in shifted]),
+            codes={name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes},
         )
 
 
@@ -149,7 +156,8 @@ def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Int
     """
     if len(packed.user_ids) == 0:
         nothing = np.zeros(len(user_ids), np.int64)
-        return HistorySlices(item_ids=nothing[:0], category_ids=nothing[:0], long_start=nothing, short_start=nothing, end=nothing)
+        return HistorySlices(item_ids=nothing[:0], category_ids=nothing[:0], long_start=nothing, short_start=nothing, end=nothing,
+                             codes=packed.codes)
     at = np.minimum(np.searchsorted(packed.user_ids, user_ids), len(packed.user_ids) - 1)
     known = packed.user_ids[at] == user_ids
     begin = np.where(known, packed.offsets[at], 0)
@@ -164,7 +172,7 @@ def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Int
         name: np.maximum(_first_since(packed.event_us, begin, end, sample_us - window), end - length)
         for name, window, length in (("long_start", LONG_WINDOW, long_length), ("short_start", SHORT_WINDOW, short_length))
     }
-    return HistorySlices(item_ids=packed.item_ids, category_ids=packed.category_ids, end=end, **starts)
+    return HistorySlices(item_ids=packed.item_ids, category_ids=packed.category_ids, end=end, codes=packed.codes, **starts)
 
 
 def _first_since(times: Ints, begin: Ints, end: Ints, since: Ints) -> Ints:

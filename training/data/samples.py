@@ -102,11 +102,13 @@ class Columns:
         log: whose samples.
         names: features and statistics; those that the log does not have are left out.
         histories: lengths of the long and the short history; None reads none.
+        zone: time zone of the behaviours' hours; None leaves out all that only FG-BERT reads of a behaviour.
     """
 
     log: Log
     names: tuple[str, ...]
     histories: tuple[int, int] | None = None
+    zone: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -144,7 +146,8 @@ def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: 
     user_id = _numbers(rows["user_id"])[order]
     histories = None
     if columns.histories is not None:
-        packed = PackedHistories.from_arrow(reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day}))
+        packed = PackedHistories.from_arrow(reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day}),
+                                            columns.zone)
         histories = slice_histories(packed, user_ids=user_id, history_end=_numbers(rows["history_end"])[order], sample_us=sample_us[order],
                                     long_length=columns.histories[0], short_length=columns.histories[1]).compacted()
     return Samples(

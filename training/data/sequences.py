@@ -10,35 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from contracts.features import BEHAVIOUR_FIELDS, DWELL_BUCKETS, GAP_BUCKETS
-from training.data.histories import Ints
+from contracts.features import BEHAVIOUR_FIELDS
+from training.data.codes import CODES, Ints
 from training.data.mapping import Coded, IdMapping
+from training.data.samples import Samples
 
 SIDES = ("item", "behaviour")
 FIELDS_OF_SIDE = {side: tuple(field.name for field in BEHAVIOUR_FIELDS if field.side == side) for side in SIDES}
 ID_FIELDS = tuple(field.name for field in BEHAVIOUR_FIELDS if field.codes is None)
-CODES = {field.name: field.codes for field in BEHAVIOUR_FIELDS if field.codes is not None}
-
-
-def dwell_codes(seconds: NDArray[np.float64]) -> Ints:
-    """Bucket of each dwell time (P, seconds; NaN counts as 0)."""
-    return np.searchsorted(np.array(DWELL_BUCKETS), np.nan_to_num(seconds), side="right").astype(np.int64)
-
-
-def gap_codes(event_us: Ints, offsets: Ints) -> Ints:
-    """Bucket of the time since the behaviour before, P; 0 of each sequence's first.
-
-    Args:
-        event_us: P, microseconds, ascending in each sequence.
-        offsets: S + 1.
-    """
-    gaps = np.diff(event_us, prepend=event_us[:1]) // 1_000_000
-    codes = np.searchsorted(np.array(GAP_BUCKETS), gaps, side="right") + 1
-    codes[offsets[:-1][np.diff(offsets) > 0]] = 0
-    return codes.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +149,74 @@ def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, ma
     position_P = ends_P - 1 - torch.arange(len(at_P), device=at_P.device)
     return SequenceBatch(rows={name: values[at_P] for name, values in rows.items()}, offsets=offsets, position_P=position_P,
                          masks=masks or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceInput:
+    """Candidates and the sequences that they are scored with.
+
+    Attributes:
+        sequences: the distinct ones.
+        of_B: which of them each candidate goes with.
+        candidate: rows (B) of the item-side fields.
+    """
+
+    sequences: SequenceBatch
+    of_B: Tensor
+    candidate: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceEncoding:
+    """How a sequence encoder reads samples.
+
+    Attributes:
+        mapping: its ids -> rows.
+        fields: that it reads.
+        length: most behaviours of a sequence.
+    """
+
+    mapping: IdMapping
+    fields: tuple[str, ...]
+    length: int
+
+    def encode(self, samples: Samples, device: torch.device | str) -> EncodedCandidates:
+        """Samples as candidates and ranges of behaviours; they must have been read with codes."""
+        histories = samples.histories
+        assert histories is not None and set(CODES) <= set(histories.codes), "the columns to read name a time zone"
+        packed = {name: histories.codes[name] if name in CODES else self.mapping.fields[name].rows_of(histories.coded[name])
+                  for name in self.fields}
+        candidate = {name: self.mapping.fields[name].rows_of(samples.coded[name]) for name in FIELDS_OF_SIDE["item"] if name in self.fields}
+        start = np.maximum(histories.long_start, histories.end - self.length)
+        return EncodedCandidates(rows={name: torch.tensor(values, device=device) for name, values in packed.items()},
+                                 candidate={name: torch.tensor(values, device=device) for name, values in candidate.items()},
+                                 start_N=torch.tensor(start, device=device), end_N=torch.tensor(histories.end, device=device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedCandidates:
+    """N samples as a sequence encoder reads them.
+
+    Attributes:
+        rows: of the packed behaviours, by field.
+        candidate: rows of the candidates' item side, N by field.
+        start_N, end_N: ranges of the behaviours.
+    """
+
+    rows: Mapping[str, Tensor]
+    candidate: Mapping[str, Tensor]
+    start_N: Tensor
+    end_N: Tensor
+
+    def batch(self, index: Tensor) -> SequenceInput:
+        """The samples of an index; those of one request share a sequence."""
+        start_B, end_B = self.start_N[index], self.end_N[index]
+        empty_B = start_B >= end_B
+        key_B = torch.where(empty_B, -1, end_B * (int(self.end_N.max()) + 1) + start_B)
+        keys_S, of_B = torch.unique(key_B, return_inverse=True)
+        first_S = torch.full((len(keys_S),), len(index), device=index.device).scatter_reduce(
+            0, of_B, torch.arange(len(index), device=index.device), "amin")
+        start_S = torch.where(empty_B[first_S], end_B[first_S], start_B[first_S])
+        at_P, offsets = ranges(start_S, end_B[first_S])
+        return SequenceInput(sequences=sequence_batch(self.rows, at_P, offsets), of_B=of_B,
+                             candidate={name: values[index] for name, values in self.candidate.items()})

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from training.data.batches import Batch
 from training.data.histories import HISTORY_FEATURES
+from training.models.srp4ctr import Bridge
 from training.modules.attention import TargetAttention
 from training.modules.embedding import IdEmbeddings, table_tensors, write_back
 from training.modules.interaction import Cross, batch_norm_mlp
@@ -34,10 +35,11 @@ class CtrModel(nn.Module):
         num_dense: S, dense inputs.
         transfer: where transferred vectors come from.
         frozen: features whose tables get no gradient.
+        bridge: to a pre-trained sequence encoder; what it finds joins the MLP's input.
     """
 
     def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource,
-                 frozen: frozenset[str] = frozenset()) -> None:
+                 frozen: frozenset[str] = frozenset(), bridge: Bridge | None = None) -> None:
         super().__init__()
         self.embeddings = embeddings
         self.transfer = transfer
@@ -53,10 +55,20 @@ class CtrModel(nn.Module):
         width = embeddings.width + num_dense + 2 * token + transfer.width
         self.cross = Cross(width, body.cross_layers)
         self.mlp = batch_norm_mlp(width, body.hidden)
+        self.bridge = bridge
+        # The rest of the MLP's first layer, split by what depends on the candidate and what on the user alone: that is done once a user.
+        self.bridge_in = nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user)
+                                       ) if bridge else None
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""
-        logits_B1: Tensor = self.mlp(self.interactions(batch))
+        first_BH = self.mlp[0](self.interactions(batch))
+        if self.bridge is not None and self.bridge_in is not None:
+            assert batch.sequence is not None
+            encoded, of_user = self.bridge.encode(batch.sequence.sequences)
+            of_candidate = self.bridge.candidates(batch.sequence.candidate, encoded, batch.sequence.of_B)
+            first_BH = first_BH + self.bridge_in[0](of_candidate) + self.bridge_in[1](of_user)[batch.sequence.of_B]
+        logits_B1: Tensor = self.mlp[1:](first_BH)
         return logits_B1.squeeze(1)
 
     def interactions(self, batch: Batch) -> Tensor:
@@ -119,6 +131,7 @@ def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tab
     skipped = frozenset() if keep_batch_norm else batch_norm_names(model)
     skipped |= {name for feature in fresh_tables for name in table_tensors(feature)}
     skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
+    skipped |= {name for name in model.state_dict() if name.startswith("bridge")}  # that belongs to another source
     load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
                  carried=carried)
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.features import BEHAVIOUR_FIELDS
+from training.data.codes import CODES
 from training.data.mapping import SHARED_ROW
-from training.data.sequences import CODES, FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
+from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
 from training.modules.segments import Segments
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe

@@ -11,30 +11,14 @@ Shapes: B candidates, S sequences, P behaviours, E width, K queries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from training.data.sequences import SequenceBatch
+from training.data.sequences import SequenceBatch, SequenceInput
 from training.models.fg_bert import Encoded, FgBert
 from training.modules.segments import Segments, attend
 from training.modules.transformer import CrossLayer, Width, split_heads
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceInput:
-    """Candidates and the sequences that they are scored with.
-
-    Attributes:
-        sequences: the distinct ones.
-        of_B: which of them each candidate goes with.
-        candidate: rows (B) of the item-side fields.
-    """
-
-    sequences: SequenceBatch
-    of_B: Tensor
-    candidate: Mapping[str, Tensor]
 
 
 class UniCrossAttention(nn.Module):

@@ -22,11 +22,22 @@ from torch import Tensor
 from contracts.errors import BadInput
 from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
 from contracts.periods import ONE_DAY, Parent, Period
-from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release, of_role, parent_key
+from contracts.releases import (
+    DEFAULT_VARIANT,
+    HELD_OUT_FILE,
+    MAPPING_FILE,
+    MODEL_FILE,
+    PREDICTIONS_FILE,
+    VECTORS_FILE,
+    Release,
+    of_role,
+    parent_key,
+)
 from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Columns, Samples, held_out_cnt, read_day
+from training.data.sequences import ID_FIELDS, SequenceEncoding
 from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
@@ -34,15 +45,18 @@ from training.engine.runs import Run, finished, write_predictions, write_run
 from training.metrics import base_rate_shift
 from training.models.adapted import Source
 from training.models.ctr import CtrModel, load_embeddings, load_transferred, load_weights
+from training.models.srp4ctr import Bridge
 from training.modules.transfer import MergedTable, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
+from training.tasks.fg_bert import FG_BERT, open_fg_bert, recipe_of
 from training.tasks.session import HeldOut, Session, figures, say_finished, train_metrics
 from training.tasks.tpm import own_vectors
 
 CATEGORICAL = tuple(feature.name for feature in features_of(ACTR))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
+BOUND = {"pretrained": CPM, "encoder": FG_BERT}  # kinds that an A-CTR is bound to by role: when they change, it starts again
 JUDGED_DAYS = 90  # at most, to give the gate its rows
 
 
@@ -54,8 +68,8 @@ class Plan:
         release: its draft.
         setting: what it transfers.
         predecessor: the A-CTR of the day before; None on the deployment's first day.
-        predecessor_cpm: the CPM whose merged table the predecessor is bound to.
         cpm: the CPM that this release is bound to.
+        encoder: the FG-BERT that it is bound to.
         restart: whether it starts again (from the CPM, or fresh) and replays.
         days: ad days that it trains on.
         natural_days: the same of the natural log.
@@ -65,8 +79,8 @@ class Plan:
     release: Release
     setting: TransferSetting
     predecessor: Run | None
-    predecessor_cpm: Run | None
     cpm: Run | None
+    encoder: Run | None
     restart: bool
     days: tuple[date, ...]
     natural_days: tuple[date, ...]
@@ -109,12 +123,12 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
     """Resolves the parents of a variant and decides whether it starts again; `judged` are the day's `judged_days`, if known."""
     lineage, setting = session.deployment.lineage, TRANSFER_SETTINGS[variant]
     child = f"actr ({variant}) {day}"
-    parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if setting.cpm or parent.role != "pretrained"}
-    sources = {role: session.parent(child, parent, setting.cpm if role == "pretrained" and setting.cpm else variant)
-               for role, parent in parents.items()}
-    cpm, predecessor = sources.get("pretrained"), sources.get("predecessor")
-    bound = _bound_cpm(predecessor)
-    restart = predecessor is None or bound != (cpm.release.release_id if cpm else None)
+    read = {"predecessor": variant, "pretrained": setting.cpm, "encoder": DEFAULT_VARIANT if setting.fg_bert else None}
+    parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if read[parent.role]}
+    sources = {role: session.parent(child, parent, read[role] or variant) for role, parent in parents.items()}
+    cpm, encoder, predecessor = sources.get("pretrained"), sources.get("encoder"), sources.get("predecessor")
+    restart = predecessor is None or [_bound(predecessor, role) for role in BOUND] != [
+        source.release.release_id if source else None for source in (cpm, encoder)]
     days = lineage.actr_training_days(day, replay_days=session.deployment.replay_days) if restart else [day]
     natural_days = [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
     judged = judged if judged is not None else judged_days(session, day)
@@ -122,12 +136,13 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
     release = Release(
         kind=ACTR, variant=variant, period=day, recipe=as_json(session.recipe.actr),
         parents={_key(parents[role]): run.release.release_id for role, run in sources.items()},
-        absent_parents=() if cpm or not setting.cpm else (parent_key("pretrained", CPM, _week_of(session, day).start),),
+        absent_parents=tuple(parent_key(role, kind, _week_of(session, day).start) for role, kind in BOUND.items()
+                             if read[role] and role not in sources),
         inputs=ad_inputs | session.inputs(["natural_samples", "user_histories"], natural_days),
         feature_set=_feature_set(cpm, None if restart else predecessor),
     )
-    return Plan(release=release, setting=setting, predecessor=predecessor, predecessor_cpm=session.release(bound) if bound else None,
-                cpm=cpm, restart=restart, days=tuple(days), natural_days=tuple(natural_days), judged_days=judged)
+    return Plan(release=release, setting=setting, predecessor=predecessor, cpm=cpm, encoder=encoder, restart=restart, days=tuple(days),
+                natural_days=tuple(natural_days), judged_days=judged)
 
 
 def judged_days(session: Session, day: date) -> tuple[date, ...]:
@@ -153,10 +168,10 @@ def _week_of(session: Session, day: date) -> Period:
     return session.deployment.periods.closed_before("week", day)
 
 
-def _bound_cpm(run: Run | None) -> str | None:
-    """Id of the CPM that a release is bound to: its own row says so, whatever serves now."""
-    bound = list(of_role(run.release.parents, "pretrained").values()) if run else []
-    assert len(bound) <= 1, "one CPM per A-CTR"
+def _bound(run: Run, role: str) -> str | None:
+    """Id of the release that an A-CTR is bound to: its own row says so, whatever serves now."""
+    bound = list(of_role(run.release.parents, role).values())
+    assert len(bound) <= 1, "one of each per A-CTR"
     return bound[0] if bound else None
 
 
@@ -187,7 +202,9 @@ class _Days:
     def _day(self, log: Log, day: date) -> Samples:
         if (log, day) not in self._read:
             body = self._session.recipe.actr.body
-            columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length))
+            reads_codes = any(TRANSFER_SETTINGS[variant].fg_bert for variant in self._session.deployment.variants)
+            columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length),
+                              zone=self._session.deployment.day_timezone if reads_codes else None)
             self._read[log, day] = read_day(self._session.reader, day, columns, held_out_only=self._held_out_only)
         return self._read[log, day]
 
@@ -226,7 +243,7 @@ def _scores_before(session: Session, plan: Plan, *samples: Samples) -> list[np.n
     """Scores of each of the samples by the predecessor, held-out rows too; None where there is no predecessor."""
     if plan.predecessor is None:
         return [None] * len(samples)
-    scorer = open_model(session, plan.predecessor, plan.predecessor_cpm)
+    scorer = open_released(session, plan.predecessor)
     return [score(scorer.model, scorer.encode(session, rows)) for rows in samples]
 
 
@@ -238,7 +255,7 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     before = IdMapping.load(ids_from.folder / MAPPING_FILE, names) if ids_from else IdMapping.empty(names)
     growing = [name for name in names if name not in _frozen(setting, plan.cpm, names)]
     mapping, carried = before.grown(rows.seen(growing), names, session.recipe.actr.admission)
-    scorer = _scorer(session, plan.release, mapping, plan.cpm)
+    scorer = _scorer(session, plan.release, mapping, plan.cpm, plan.encoder)
     if source is None:
         return scorer
     weights = read_weights(source.folder / MODEL_FILE)
@@ -257,21 +274,16 @@ def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
     model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))
 
 
-def open_model(session: Session, run: Run, cpm: Run | None) -> Scorer:
-    """A finished A-CTR, with the CPM that it is bound to."""
+def open_released(session: Session, run: Run) -> Scorer:
+    """A finished A-CTR, with the models that its release names."""
     mapping = IdMapping.load(run.folder / MAPPING_FILE, _categorical(run.release))
-    scorer = _scorer(session, run.release, mapping, cpm)
+    bound = [_bound(run, role) for role in BOUND]
+    scorer = _scorer(session, run.release, mapping, *(session.release(name) if name else None for name in bound))
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
     return scorer
 
 
-def open_released(session: Session, run: Run) -> Scorer:
-    """A finished A-CTR, with the CPM that its release names."""
-    bound = _bound_cpm(run)
-    return open_model(session, run, session.release(bound) if bound else None)
-
-
-def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None) -> Scorer:
+def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None) -> Scorer:
     """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = tuple(name for s in STATISTICS if s.impressions in release.feature_set for name in s.columns)
@@ -280,9 +292,23 @@ def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | N
         transfer = MergedTable(read_vectors(cpm.folder / VECTORS_FILE, cpm.release.dims))
     names = _categorical(release)
     model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device,
-                        frozen=_frozen(setting, cpm, names), source=_source(session, cpm, mapping) if cpm and setting.adapters else None)
-    encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index)
+                        frozen=_frozen(setting, cpm, names), source=_source(session, cpm, mapping) if cpm and setting.adapters else None,
+                        bridge=_bridge(session, encoder, learned=setting.fg_bert == "learned") if encoder else None)
+    encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index,
+                        sequence=_sequence(encoder) if encoder else None)
     return Scorer(model=model, encoding=encoding)
+
+
+def _bridge(session: Session, encoder: Run, *, learned: bool) -> Bridge:
+    """To a finished FG-BERT; of one that goes on learning these are the weights that it begins with."""
+    weights, mapping = read_weights(encoder.folder / MODEL_FILE), IdMapping.load(encoder.folder / MAPPING_FILE, ID_FIELDS)
+    torch.manual_seed(session.recipe.actr.seed)
+    return Bridge(open_fg_bert(recipe_of(encoder.release), mapping, weights).to(session.device), learned=learned)
+
+
+def _sequence(encoder: Run) -> SequenceEncoding:
+    recipe = recipe_of(encoder.release)
+    return SequenceEncoding(mapping=IdMapping.load(encoder.folder / MAPPING_FILE, ID_FIELDS), fields=recipe.fields, length=recipe.length)
 
 
 def _frozen(setting: TransferSetting, cpm: Run | None, names: Sequence[str]) -> frozenset[str]:

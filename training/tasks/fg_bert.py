@@ -24,7 +24,7 @@ from contracts.features import HELD_OUT_ONE_IN
 from contracts.periods import Period
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from training.data.behaviours import Behaviours, read_newest
-from training.data.histories import Ints
+from training.data.codes import Ints, ordinal_days
 from training.data.mapping import SHARED_ROW, Coded, IdMapping, Seen
 from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
@@ -152,7 +152,7 @@ def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, p
     for start, end in zip(sequences.start[~sequences.held_out], sequences.end[~sequences.held_out], strict=True):
         used[start:end] = True
     coded = {name: Coded.of(behaviours.columns[name][used]) for name in ID_FIELDS}
-    seen = {name: Seen.of(of_name, behaviours.day[used]) for name, of_name in coded.items()}
+    seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used])) for name, of_name in coded.items()}
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS) if predecessor else IdMapping.empty(ID_FIELDS)
     mapping, carried = before.grown(seen, ID_FIELDS, recipe.admission)
     torch.manual_seed(recipe.seed)
