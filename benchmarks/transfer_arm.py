@@ -19,15 +19,18 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.transfer_lakes import LAKES, QUICK, Lake, scored_days
+from contracts.features import CPM, TPM
 from contracts.locations import Locations
 from contracts.periods import Parent
 from contracts.releases import PREDICTIONS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.transfer import TRANSFER_SETTINGS
 from lake.reader import LakeReader
 from training.engine.runs import Run
 from training.recipes import Phase, Recipe, default, quick
 from training.tasks.actr import run_actr
 from training.tasks.cpm import run_cpm
+from training.tasks.fg_bert import run_fg_bert
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
@@ -101,11 +104,16 @@ def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa
             return
         for grandparent in lineage.parents(parent.kind, parent.period):
             ensure(grandparent)
-        chain.serve([run_tpm(chain, parent.period)] if parent.kind == "tpm" else run_cpm(chain, parent.period))
+        if parent.kind == CPM:
+            chain.serve(run_cpm(chain, parent.period))
+        else:
+            chain.serve([(run_tpm if parent.kind == TPM else run_fg_bert)(chain, parent.period)])
+
+    needed = {"pretrained", "snapshot"} | ({"encoder"} if any(TRANSFER_SETTINGS[name].fg_bert for name in settings) else set())
 
     for day in days:
         for parent in lineage.parents("actr", day):
-            if parent.kind != "actr":
+            if parent.role in needed:
                 ensure(parent)
         runs = run_actr(chain, day)
         chain.serve(runs)
@@ -137,15 +145,26 @@ def main() -> None:
         if options.choices is None:
             days = scored_days(lake, folder, until=lake.report_from)
             for name, change in CANDIDATES.items():
-                if not (out / f"choose-{name}.parquet").is_file():
-                    _write(run_chain(open_chain(folder, home, change(recipe)), days, lake.settings), out / f"choose-{name}.parquet")
+                _complete(open_chain(folder, home, change(recipe)), days, lake.settings, out / f"choose-{name}.parquet")
             return
         choices: dict[str, str] = json.loads(options.choices.read_text())
         for name in dict.fromkeys(choices.values()):
-            path = out / f"report-{name}.parquet"
             chosen = [setting for setting in lake.settings if choices.get(setting) == name]
-            if not path.is_file() or not set(chosen) <= set(pq.read_schema(path).names):
-                _write(run_chain(open_chain(folder, home, CANDIDATES[name](recipe)), scored_days(lake, folder), chosen), path)
+            _complete(open_chain(folder, home, CANDIDATES[name](recipe)), scored_days(lake, folder), chosen, out / f"report-{name}.parquet")
+
+
+def _complete(chain: Chain, days: Sequence[date], settings: Sequence[str], path: Path) -> None:
+    """Adds to a file of scores the settings that it lacks."""
+    before = pq.read_table(path) if path.is_file() else None
+    missing = [setting for setting in settings if before is None or setting not in before.column_names]
+    if not missing:
+        return
+    rows = run_chain(chain, days, missing)
+    if before is not None:
+        assert rows["event_id"].equals(before["event_id"]), "all settings score the same rows"
+        for setting in missing:
+            before = before.append_column(setting, rows[setting])
+    _write(rows if before is None else before, path)
 
 
 def _write(rows: pa.Table, path: Path) -> None:
