@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from contracts.features import HISTORY_LENGTH, STATISTICS
+from contracts.features import FEATURES, HISTORY_LENGTH, STATISTICS
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
 from contracts.releases import MANIFEST, Release, sha256_of
@@ -107,7 +107,7 @@ def _log(world: World, log: str) -> pd.DataFrame:
     probability = 1 / (1 + np.exp(-logit))
     start = int(datetime(*world.history_start.timetuple()[:3], tzinfo=UTC).timestamp()) * 1_000_000
     sample_us = start + day[request] * DAY_US + second[request] * 1_000_000
-    return pd.DataFrame({
+    rows = pd.DataFrame({
         "log": log, "day": day[request], "event_id": rng.permutation(len(request)) + (10**9 if log == "ad" else 0),
         "request_id": request + (10**6 if log == "ad" else 0), "event_us": sample_us + position * 1_000_000, "sample_us": sample_us,
         "user_id": user * 7 + 1, "item_id": item * 11 + 3, "category_id": (item % world.categories) + 50,
@@ -115,6 +115,10 @@ def _log(world: World, log: str) -> pd.DataFrame:
         "advertiser_id": item % 4 + 800, "probability": probability, "click": (rng.random(len(request)) < probability).astype(np.int64),
         "held_out": np.isin(request % 50, (7,)),
     })
+    for feature in FEATURES:  # one that was declared after this was written
+        if feature.name not in rows:
+            rows[feature.name] = item % 3
+    return rows
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
