@@ -27,33 +27,36 @@ from contracts.commands import table_text
 from contracts.settings import data_folder
 from training.metrics import auc
 
-SEEDS, EPOCHS = 5, 2
 OURS = "srp4ctr"
+SEEDS, EPOCHS, QUICK_EPOCHS = 5, 2, 1
+QUICK_ARMS = ("din", OURS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)")
     parser.add_argument("--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR's DIN is left out")
-    parser.add_argument("--quick", action="store_true", help="one seed, 20 batches, an epoch of pre-training; nothing is recorded")
+    parser.add_argument("--quick", action="store_true", help="two arms, one seed, 20 batches; nothing is recorded")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(SETTINGS), help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("--arms", type=lambda text: text.split(","), help=f"of {', '.join(SETTINGS)}; all by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-srp4ctr"), help="rows, encoders and scores")
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
     work, split = options.work.resolve(), "quick" if options.quick else "full"
+    arms, epochs = (QUICK_ARMS, QUICK_EPOCHS) if options.quick else (tuple(SETTINGS), EPOCHS)
+    arms = options.arms or arms
     if not (work / "rows" / "meta.json").is_file():
         prepare(options.data, work / "rows")
     seeds = range(1, (1 if options.quick else options.seeds) + 1)
     for seed in seeds:
-        for arm in options.arms:
-            run(arm, seed, work, split, options.threads)
-    of = {arm: [pq.read_table(path(work, arm, seed, split)) for seed in seeds] for arm in options.arms}
-    fuxictr = fuxictr_din(work, options.fuxictr_zoo, seeds, split) if options.fuxictr_zoo else None
-    figures, details = judge(of, fuxictr)
-    finish("srp4ctr_movielens", figures, details={**details, "seeds": len(seeds), "epochs": EPOCHS}, packages=("torch",),
+        for arm in arms:
+            run(arm, seed, work, split, epochs, options.threads)
+    of = {arm: [pq.read_table(path(work, arm, seed, split)) for seed in seeds] for arm in arms}
+    fuxictr = fuxictr_din(work, options.fuxictr_zoo, seeds, split, epochs) if options.fuxictr_zoo else None
+    figures, details = judge(of, fuxictr, epochs)
+    finish("srp4ctr_movielens", figures, details={**details, "seeds": len(seeds), "epochs": epochs}, packages=("torch",),
            quick=options.quick)
 
 
@@ -61,24 +64,24 @@ def path(work: Path, arm: str, seed: int, split: str) -> Path:
     return work / "scores" / f"{arm}-{seed}-{split}.parquet"
 
 
-def run(arm: str, seed: int, work: Path, split: str, threads: int) -> None:
+def run(arm: str, seed: int, work: Path, split: str, epochs: int, threads: int) -> None:
     """Runs an arm in a process of its own, unless its scores are there."""
     if path(work, arm, seed, split).is_file():
         return
     print(f"== {arm}, seed {seed}", file=sys.stderr, flush=True)
-    given = {"rows": work / "rows", "out": work, "arm": arm, "seed": seed, "split": split, "epochs": EPOCHS, "threads": threads}
+    given = {"rows": work / "rows", "out": work, "arm": arm, "seed": seed, "split": split, "epochs": epochs, "threads": threads}
     subprocess.run([sys.executable, "-m", "benchmarks.srp4ctr_arm", *(part for name, value in given.items() for part in
                                                                       (f"--{name}", str(value)))], check=True)
 
 
-def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str) -> float:
+def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str, epochs: int) -> float:
     """Mean AUC of FuxiCTR's DIN on the same rows after as many epochs."""
     make_environment(work, "fuxictr")
-    return float(np.mean([run_arm(Arm(model="din", library="fuxictr", seed=seed, split=split), work, zoo, keep=False)["auc"][EPOCHS - 1]
+    return float(np.mean([run_arm(Arm(model="din", library="fuxictr", seed=seed, split=split), work, zoo, keep=False)["auc"][epochs - 1]
                           for seed in seeds]))
 
 
-def judge(of: Mapping[str, list[Any]], fuxictr: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def judge(of: Mapping[str, list[Any]], fuxictr: float | None, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The table, the figures and what they rest on."""
     first = next(iter(of.values()))[0]
     slices = {"all": np.ones(len(first), bool), "long_tail": first["is_tail"].to_numpy(zero_copy_only=False)}
@@ -87,7 +90,7 @@ def judge(of: Mapping[str, list[Any]], fuxictr: float | None) -> tuple[dict[str,
     for name, rows in slices.items():
         users = np.unique(first["user"].to_numpy()[rows], return_inverse=True)[1]
         scores = Scores(users=users, clicks=first["click"].to_numpy()[rows], truth=None,
-                        of={arm: np.stack([table[f"epoch_{EPOCHS}"].to_numpy()[rows] for table in tables]) for arm, tables in of.items()})
+                        of={arm: np.stack([table[f"epoch_{epochs}"].to_numpy()[rows] for table in tables]) for arm, tables in of.items()})
         draws = drawn(scores, len(next(iter(of.values()))))
         areas = {arm: np.stack([bootstrap(one, scores.clicks, users, draws.users)["auc"] for one in values], axis=1)
                  for arm, values in scores.of.items()}
