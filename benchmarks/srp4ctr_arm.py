@@ -29,8 +29,9 @@ from benchmarks.rivals.common import DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
 from training.data.batches import Batch, EncodedSamples, Encoding
 from training.data.codes import gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
+from training.data.ranges import ranges
 from training.data.samples import Samples
-from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, SequenceInput, ranges, sequence_batch
+from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, SequenceInput, sequence_batch
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import Rows, prepare_process, train
 from training.metrics import auc
@@ -187,7 +188,6 @@ class Bst(nn.Module):
         offsets = before + torch.arange(len(before))
         of_P = torch.repeat_interleave(torch.arange(len(lengths)), lengths, output_size=len(at_P))
         places = torch.arange(len(at_P)) + of_P
-        tokens = torch.empty(int(offsets[-1]), self.width)
         past = torch.cat([self.tables[name](sequences.rows[name][at_P]) for name in ID_FIELDS], dim=1)
         now = torch.cat([self.tables[name](given.candidate[name]) for name in ID_FIELDS], dim=1)
         tokens = torch.zeros(int(offsets[-1]), self.width).index_copy(0, places, past + self.position(sequences.position_P[at_P] + 1))

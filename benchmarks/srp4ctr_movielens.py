@@ -45,8 +45,8 @@ def main() -> None:
     if options.data is None:
         parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
     work, split = options.work.resolve(), "quick" if options.quick else "full"
-    arms, epochs = (QUICK_ARMS, QUICK_EPOCHS) if options.quick else (tuple(SETTINGS), EPOCHS)
-    arms = options.arms or arms
+    arms = options.arms or (QUICK_ARMS if options.quick else tuple(SETTINGS))
+    epochs = QUICK_EPOCHS if options.quick else EPOCHS
     if not (work / "rows" / "meta.json").is_file():
         prepare(options.data, work / "rows")
     seeds = range(1, (1 if options.quick else options.seeds) + 1)

@@ -24,7 +24,7 @@ from contracts.locations import Locations
 from contracts.periods import Parent
 from contracts.releases import PREDICTIONS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.transfer import TRANSFER_SETTINGS
+from contracts.transfer import reads_encoder
 from lake.reader import LakeReader
 from training.engine.runs import Run
 from training.recipes import Phase, Recipe, default, quick
@@ -109,8 +109,7 @@ def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa
         else:
             chain.serve([(run_tpm if parent.kind == TPM else run_fg_bert)(chain, parent.period)])
 
-    needed = {"pretrained", "snapshot"} | ({"encoder"} if any(TRANSFER_SETTINGS[name].fg_bert for name in settings) else set())
-
+    needed = {"pretrained", "encoder"} if reads_encoder(settings) else {"pretrained"}
     for day in days:
         for parent in lineage.parents("actr", day):
             if parent.role in needed:

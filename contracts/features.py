@@ -104,7 +104,6 @@ BEHAVIOUR_TYPE = (
 )
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class BehaviourField:
     """Side information of a behaviour, as FG-BERT reads and predicts it (SRP4CTR, arXiv 2407.19658).

@@ -50,3 +50,6 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=4,
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),
 )}
+
+# What an A-CTR is bound to, by role: it starts again when one of them changes.
+BOUND_KINDS: dict[Literal["pretrained", "encoder"], str] = {"pretrained": "cpm", "encoder": "fg_bert"}

@@ -161,9 +161,10 @@ class Lineage:
         if kind not in KINDS:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
-        first = {"actr": self.actr_start, "fg_bert": self.encoder_start}.get(kind, self.history_start)
-        if (kind in ("actr", "fg_bert") and start < first) or not self.exists(period):
-            setting = "actr_start" if kind in ("actr", "fg_bert") else "history_start"
+        later = {"actr": self.actr_start, "fg_bert": self.encoder_start}  # kinds that begin after the logs do
+        first = later.get(kind, self.history_start)
+        if (kind in later and start < first) or not self.exists(period):
+            setting = "actr_start" if kind in later else "history_start"
             raise BadInput("deployment", setting, expected=f"a {kind} period not before {first}", found=start)
         return period
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from contracts.errors import BadInput
-from contracts.kinds import KINDS
+from contracts.kinds import BOUND_KINDS, KINDS
 from contracts.locations import Locations
 
 DEFAULT_VARIANT: Final = "default"
@@ -144,7 +144,7 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
     if predecessor is None:
         return False
     return all(set(of_role(parents, role).values()) == set(of_role(predecessor["parents"], role).values())
-               for role in ("pretrained", "encoder"))
+               for role in BOUND_KINDS)
 
 
 def training_command(served: Served) -> str:

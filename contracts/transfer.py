@@ -72,14 +72,19 @@ def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:
     return (DEFAULT_VARIANT, WITHOUT_SNAPSHOTS) if WITHOUT_SNAPSHOTS in bound else (DEFAULT_VARIANT,)
 
 
+def reads_encoder(variants: Iterable[str]) -> bool:
+    """Whether any of a deployment's transfer settings reads FG-BERT."""
+    return any(TRANSFER_SETTINGS[variant].fg_bert for variant in variants)
+
+
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
     """What a period's parents have to serve, by the key under which `Release.parents` names them (invariant I10)."""
-    parents = [(parent, _variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
+    parents = [(parent, variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
     return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
             for parent, variant in parents if variant is not None}
 
 
-def _variant_of(parent: Parent, child: Served) -> str | None:
+def variant_of(parent: Parent, child: Served) -> str | None:
     """The variant of a parent that a child is made from; None of a parent that this variant of the child has not."""
     if parent.role == "predecessor":
         return child.variant

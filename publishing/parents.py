@@ -10,7 +10,7 @@ from contracts.periods import Parent
 from contracts.releases import DEFAULT_VARIANT
 from contracts.settings import Deployment
 from contracts.tables import owner_key
-from contracts.transfer import TRANSFER_SETTINGS, cpm_variants
+from contracts.transfer import cpm_variants, reads_encoder
 from lake.reader import LakeReader
 
 
@@ -44,7 +44,7 @@ def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
     if parent.kind == "actr":
         return deployment.variants
     if parent.role == "encoder":
-        return (DEFAULT_VARIANT,) if any(TRANSFER_SETTINGS[variant].fg_bert for variant in deployment.variants) else ()
+        return (DEFAULT_VARIANT,) if reads_encoder(deployment.variants) else ()
     return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from contracts.features import STATISTICS
 from training.data.histories import HISTORY_FEATURES
 from training.data.mapping import SHARED_ROW, IdMapping
+from training.data.ranges import ranges
 from training.data.samples import Samples
 from training.data.sequences import EncodedCandidates, SequenceEncoding, SequenceInput
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityIndex
@@ -171,13 +172,7 @@ class EncodedSamples:
     def _jagged(self, which: str, index: Tensor, end_B: Tensor | None) -> Jagged | None:
         if end_B is None or which not in self.packed:
             return None
-        start_B = self.packed[which][index]
-        lengths = end_B - start_B
-        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
-        torch.cumsum(lengths, 0, out=offsets[1:])
-        total = int(offsets[-1])
-        at_P = torch.repeat_interleave(start_B - offsets[:-1], lengths, output_size=total)
-        at_P += torch.arange(total, device=lengths.device)
+        at_P, offsets = ranges(self.packed[which][index], end_B)
         return Jagged(rows={name: self.packed[name][at_P] for name in HISTORY_FEATURES}, offsets=offsets)
 
 

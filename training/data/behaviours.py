@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.progress import each
 from lake.reader import LakeReader
 from training.data.codes import Ints, behaviour_codes, whole
+from training.data.histories import unpacked
 from training.data.sequences import ID_FIELDS
 
 
@@ -39,16 +39,10 @@ class Behaviours:
     @classmethod
     def from_arrow(cls, table: pa.Table, zone: str) -> Behaviours:
         """From rows (user_id, behaviours) of `user_histories`, one a user; hours are those of the time zone."""
-        table = table.sort_by("user_id")
-        column = table["behaviours"].combine_chunks() if table.num_rows else pa.array([], table.schema.field("behaviours").type)
-        offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy())]).astype(np.int64)
-        flat = column.flatten()
-
-        times = pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC"))
-        event_us = whole(pc.cast(times, pa.int64()))
+        user_ids, offsets, event_us, flat = unpacked(table)
         columns = {name: whole(pc.struct_field(flat, name)) for name in ID_FIELDS} | behaviour_codes(flat, event_us, offsets, zone)
-        return cls(user_ids=np.asarray(table["user_id"].to_numpy(), np.int64), offsets=offsets, event_us=event_us,
-                   event_ids=whole(pc.struct_field(flat, "event_id")), columns=columns)
+        return cls(user_ids=user_ids, offsets=offsets, event_us=event_us, event_ids=whole(pc.struct_field(flat, "event_id")),
+                   columns=columns)
 
 
 def read_newest(reader: LakeReader, days: Sequence[date], zone: str) -> Behaviours:

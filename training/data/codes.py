@@ -21,7 +21,7 @@ CODES = {field.name: field.codes for field in BEHAVIOUR_FIELDS if field.codes is
 _DAY = 86_400_000_000  # microseconds
 
 
-def behaviour_codes(behaviours: pa.Array, event_us: Ints, offsets: Ints, zone: str) -> dict[str, Ints]:
+def behaviour_codes(behaviours: pa.ChunkedArray, event_us: Ints, offsets: Ints, zone: str) -> dict[str, Ints]:
     """Codes of P behaviours, by field.
 
     Args:

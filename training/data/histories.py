@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInput
 from contracts.features import HISTORY_DAYS, SHORT_HISTORY_SECONDS
-from training.data.codes import CODES, Ints, behaviour_codes
+from training.data.codes import CODES, Ints, behaviour_codes, whole
 from training.data.mapping import Coded
 
 HISTORY_FEATURES = ("item_id", "category_id")  # what a behaviour and a candidate have in common
@@ -54,23 +54,23 @@ class PackedHistories:
             nothing = np.zeros(0, np.int64)
             return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing,
                        codes={} if zone is None else dict.fromkeys(CODES, nothing))
-        table = table.sort_by("user_id")
-        column = table["behaviours"]
-        lengths = _ints(pc.fill_null(pc.list_value_length(column), 0))
-        flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=column.type.value_type)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        event_us = _ints(pc.cast(pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC")), pa.int64()))
+        user_ids, offsets, event_us, flat = unpacked(table)
         return cls(
-            user_ids=_ints(table["user_id"]), offsets=offsets, event_us=event_us,
-            item_ids=_ints(pc.struct_field(flat, "item_id")),
-            category_ids=_ints(pc.struct_field(flat, "category_id")),
+            user_ids=user_ids, offsets=offsets, event_us=event_us,
+            item_ids=whole(pc.struct_field(flat, "item_id")),
+            category_ids=whole(pc.struct_field(flat, "category_id")),
             codes={} if zone is None else behaviour_codes(flat, event_us, offsets, zone),
         )
 
 
-def _ints(column: pa.ChunkedArray | pa.Array) -> Ints:
-    return np.asarray(pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array)
-                      else pc.cast(column, pa.int64()).to_numpy(), np.int64)
+def unpacked(table: pa.Table) -> tuple[Ints, Ints, Ints, pa.ChunkedArray]:
+    """Rows (user_id, behaviours): users (U, ascending), offsets (U + 1), times in microseconds (P), and the behaviours (P)."""
+    table = table.sort_by("user_id")
+    column = table["behaviours"]
+    lengths = whole(pc.fill_null(pc.list_value_length(column), 0))
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=column.type.value_type)
+    event_us = whole(pc.cast(pc.cast(pc.struct_field(flat, "event_ts"), pa.timestamp("us", "UTC")), pa.int64()))
+    return whole(table["user_id"]), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), event_us, flat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from contracts.features import BEHAVIOUR_FIELDS
 from training.data.codes import CODES, Ints
 from training.data.mapping import Coded, IdMapping
+from training.data.ranges import ranges
 from training.data.samples import Samples
 
 SIDES = ("item", "behaviour")
@@ -79,11 +80,6 @@ class SequenceBatch:
     position_P: Tensor
     masks: Mapping[str, Tensor]
 
-    @property
-    def label_B(self) -> Tensor:
-        """The offsets: what the engine asks for a batch's device."""
-        return self.offsets
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSequences:
@@ -131,16 +127,6 @@ class EncodedSequences:
         at_P, offsets = ranges(self.start_S[index], self.end_S[index])
         masks = {} if self.masks is None else self.masks.draw(self.epoch, at_P)
         return sequence_batch(self.rows, at_P, offsets, masks)
-
-
-def ranges(start_S: Tensor, end_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (P) of the behaviours of ranges, end to end, and their offsets (S + 1)."""
-    lengths = end_S - start_S
-    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
-    torch.cumsum(lengths, 0, out=offsets[1:])
-    total = int(offsets[-1])
-    at_P = torch.repeat_interleave(start_S - offsets[:-1], lengths, output_size=total)
-    return at_P + torch.arange(total, device=lengths.device), offsets
 
 
 def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, masks: Mapping[str, Tensor] | None = None) -> SequenceBatch:
@@ -212,7 +198,8 @@ class EncodedCandidates:
         """The samples of an index; those of one request share a sequence."""
         start_B, end_B = self.start_N[index], self.end_N[index]
         empty_B = start_B >= end_B
-        key_B = torch.where(empty_B, -1, end_B * (int(self.end_N.max()) + 1) + start_B)
+        row_cnt = len(next(iter(self.rows.values())))
+        key_B = torch.where(empty_B, -1, end_B * (row_cnt + 1) + start_B)
         keys_S, of_B = torch.unique(key_B, return_inverse=True)
         first_S = torch.full((len(keys_S),), len(index), device=index.device).scatter_reduce(
             0, of_B, torch.arange(len(index), device=index.device), "amin")

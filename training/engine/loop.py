@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from contracts.errors import BadInput, TributaryError
 from lake.progress import progress
 from training import processes
-from training.data.batches import EncodedSamples, in_order, shuffled
+from training.data.batches import EncodedSamples, Ordered, in_order, shuffled
 from training.engine.board import Observer
 from training.engine.checkpoint import Checkpoint, Position
 from training.engine.optimizer import Adam
@@ -38,16 +38,8 @@ class Trainable(Protocol):
     def loss(self, outputs: Tensor, batch: Any) -> dict[str, Tensor]: ...
 
 
-class Rows(Protocol):
+class Rows(Ordered, Protocol):
     """What the engine needs of the rows that a model trains on: impressions, or sequences."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def day_N(self) -> Tensor: ...
 
     def batch(self, index: Tensor) -> Any: ...
 
@@ -192,7 +184,7 @@ def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bo
 
 
 def _forward_in_bf16(model: Any, batch: Any) -> Tensor:
-    with torch.autocast(batch.label_B.device.type, torch.bfloat16):
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
         outputs: Tensor = model(batch)
     return outputs.float()
 

@@ -138,20 +138,19 @@ class FgBert(nn.Module):
     def _cross_entropy(self, name: str, hidden_PE: Tensor, target_P: Tensor) -> Tensor:
         if not len(target_P):
             return hidden_PE.sum() * 0.0
-        query_PD = self.heads[name](hidden_PE)
         weight_VD, bias_V = self.embeddings[name].get_parameter("weight"), self.biases[name]
         if name not in ID_FIELDS or len(weight_VD) <= self.recipe.sampled_above:
-            return functional.cross_entropy(query_PD @ weight_VD.T + bias_V, target_P)
+            return functional.cross_entropy(self.logits(name, hidden_PE), target_P)
+        query_PD = self.heads[name](hidden_PE)
         drawn_N, log_q = self._negatives(name)
         positive_P = (query_PD * weight_VD[target_P]).sum(dim=1) + bias_V[target_P]
         negative_PN = query_PD @ weight_VD[drawn_N].T + bias_V[drawn_N] - log_q[drawn_N]
         negative_PN = negative_PN.masked_fill(target_P[:, None] == drawn_N[None, :], float("-inf"))
         return functional.cross_entropy(torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P))
 
-    def item_logits(self, hidden_PE: Tensor) -> Tensor:
-        """P x V, unnormalised."""
-        query_PD = self.heads["item_id"](hidden_PE)
-        logits_PV: Tensor = query_PD @ self.embeddings["item_id"].get_parameter("weight").T + self.biases["item_id"]
+    def logits(self, name: str, hidden_PE: Tensor) -> Tensor:
+        """Of each row of a field, P x V."""
+        logits_PV: Tensor = self.heads[name](hidden_PE) @ self.embeddings[name].get_parameter("weight").T + self.biases[name]
         return logits_PV
 
     def _negatives(self, name: str) -> tuple[Tensor, Tensor]:

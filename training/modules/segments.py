@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.data.ranges import ranges
+
 _STEPS_PER_OCTAVE = 4  # lengths are rounded up to this many steps between powers of two: at most a quarter of padding
 _SHORTEST = 4
 
@@ -62,8 +64,7 @@ class Segments:
     @cached_property
     def longest(self) -> tuple[int, int]:
         """Most queries and most keys of a segment."""
-        lengths = [offsets.diff() for offsets in (self.query_offsets, self.key_offsets)]
-        return tuple(int(length.max()) if len(length) else 0 for length in lengths)  # type: ignore[return-value]
+        return _longest(self.query_offsets), _longest(self.key_offsets)
 
     @cached_property
     def chunks(self) -> Sequence[_Chunk]:
@@ -71,10 +72,17 @@ class Segments:
         queries, keys = self.query_offsets.diff(), self.key_offsets.diff()
         used = torch.nonzero((queries > 0) & (keys > 0)).squeeze(1)
         lengths = _rounded(keys[used])
-        chunks = []
-        for length in torch.unique(lengths).tolist():
-            chunks.append(self._chunk(used[lengths == length]))
-        return chunks
+        return [self._chunk(used[lengths == length]) for length in torch.unique(lengths).tolist()]
+
+    @cached_property
+    def query_at(self) -> Tensor:
+        """Places of all chunks' query tokens, chunk by chunk."""
+        return _joined([chunk.query_at for chunk in self.chunks], self.query_offsets)
+
+    @cached_property
+    def key_at(self) -> Tensor:
+        """Places of all chunks' key tokens, chunk by chunk."""
+        return _joined([chunk.key_at for chunk in self.chunks], self.key_offsets)
 
     def _chunk(self, segments: Tensor) -> _Chunk:
         query_at, query_to, widest_query = _places(self.query_offsets, segments)
@@ -91,6 +99,15 @@ class Segments:
                       shape=(len(segments), widest_query, widest_key))
 
 
+def _longest(offsets: Tensor) -> int:
+    lengths = offsets.diff()
+    return int(lengths.max()) if len(lengths) else 0
+
+
+def _joined(places: Sequence[Tensor], like: Tensor) -> Tensor:
+    return torch.cat(list(places)) if places else like[:0]
+
+
 def _rounded(lengths: Tensor) -> Tensor:
     step = torch.pow(2, torch.floor(torch.log2(lengths.double()))) / _STEPS_PER_OCTAVE
     step = step.clamp(min=_SHORTEST)
@@ -99,47 +116,67 @@ def _rounded(lengths: Tensor) -> Tensor:
 
 def _places(offsets: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, int]:
     """Places of the segments' tokens, packed and padded, and the padded length."""
-    starts, lengths = offsets[segments], offsets.diff()[segments]
-    widest, total = int(lengths.max()), int(lengths.sum())
-    segment = torch.repeat_interleave(torch.arange(len(segments), device=offsets.device), lengths, output_size=total)
-    before = lengths.cumsum(0) - lengths
-    position = torch.arange(total, device=offsets.device) - before[segment]
-    return starts[segment] + position, segment * widest + position, widest
+    starts, ends = offsets[segments], offsets[segments + 1]
+    at, _ = ranges(starts, ends)
+    widest = int((ends - starts).max())
+    first = torch.arange(len(segments), device=offsets.device) * widest
+    to, _ = ranges(first, first + ends - starts)
+    return at, to, widest
 
 
-class _Pad(torch.autograd.Function):
-    """Packed tokens -> padded ones, zeros between; places are distinct, so that the way back is a look-up too."""
+class _Take(torch.autograd.Function):
+    """Rows at distinct places: the way back puts them there, and adds nothing up."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, at: Tensor, to: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(at, to)
+    def forward(ctx: Any, tokens: Tensor, at: Tensor) -> Tensor:
+        ctx.save_for_backward(at)
         ctx.rows = len(tokens)
-        return tokens.new_zeros(count, *tokens.shape[1:]).index_copy_(0, to, tokens.index_select(0, at))
+        return tokens.index_select(0, at)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        at, to = ctx.saved_tensors
-        found = gradients[0].index_select(0, to)
-        return gradients[0].new_zeros(ctx.rows, *found.shape[1:]).index_copy_(0, at, found), None, None, None
+        (at,) = ctx.saved_tensors
+        return gradients[0].new_zeros(ctx.rows, *gradients[0].shape[1:]).index_copy_(0, at, gradients[0]), None
+
+
+class _Put(torch.autograd.Function):
+    """Rows put at distinct places of `count`, zeros between."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, to: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(to)
+        return tokens.new_zeros(count, *tokens.shape[1:]).index_copy_(0, to, tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (to,) = ctx.saved_tensors
+        return gradients[0].index_select(0, to), None, None
 
 
 def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
     """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
-    heads, dim = query_QHD.shape[1:]
-    out_QHD = torch.zeros_like(query_QHD)
-    for chunk in segments.chunks:
-        count, queries, keys = chunk.shape
-        query = _Pad.apply(query_QHD, chunk.query_at, chunk.query_to, count * queries).view(count, queries, heads, dim).transpose(1, 2)
-        key, value = (_Pad.apply(tokens, chunk.key_at, chunk.key_to, count * keys).view(count, keys, heads, dim).transpose(1, 2)
-                      for tokens in (key_KHD, value_KHD))
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=chunk.allowed)
-        flat = found.transpose(1, 2).reshape(count * queries, heads, dim)
-        if len(segments.chunks) == 1 and len(chunk.query_at) == len(out_QHD):
-            return _Pad.apply(flat, chunk.query_to, chunk.query_at, len(out_QHD))
-        out_QHD = out_QHD + _Pad.apply(flat, chunk.query_to, chunk.query_at, len(out_QHD))
+    if not segments.chunks:
+        return torch.zeros_like(query_QHD)
+    queries = _Take.apply(query_QHD, segments.query_at).split([len(chunk.query_at) for chunk in segments.chunks])
+    keys, values = (_Take.apply(tokens, segments.key_at).split([len(chunk.key_at) for chunk in segments.chunks])
+                    for tokens in (key_KHD, value_KHD))
+    found = [_attend_chunk(*parts) for parts in zip(queries, keys, values, segments.chunks, strict=True)]
+    out_QHD: Tensor = _Put.apply(torch.cat(found), segments.query_at, len(query_QHD))
     return out_QHD
+
+
+def _attend_chunk(query: Tensor, key: Tensor, value: Tensor, chunk: _Chunk) -> Tensor:
+    """The same of a chunk's tokens, in the order of its places."""
+    count, queries, keys = chunk.shape
+
+    def padded(tokens: Tensor, to: Tensor, length: int) -> Tensor:
+        return _Put.apply(tokens, to, count * length).view(count, length, *tokens.shape[1:]).transpose(1, 2)
+
+    found = functional.scaled_dot_product_attention(padded(query, chunk.query_to, queries), padded(key, chunk.key_to, keys),
+                                                    padded(value, chunk.key_to, keys), attn_mask=chunk.allowed)
+    return _Take.apply(found.transpose(1, 2).reshape(count * queries, *query.shape[1:]), chunk.query_to)
 
 
 def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
@@ -147,6 +184,6 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
 
     longest_query, longest_key = segments.longest
     found = varlen_attn(query_QHD, key_KHD, value_KHD, segments.query_offsets.int(), segments.key_offsets.int(), longest_query,
-                                longest_key, window_size=(-1, 0) if segments.causal else (-1, -1))
+                        longest_key, window_size=(-1, 0) if segments.causal else (-1, -1))
     assert isinstance(found, Tensor)
     return found

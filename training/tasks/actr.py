@@ -20,24 +20,25 @@ import torch
 from torch import Tensor
 
 from contracts.errors import BadInput
-from contracts.features import ACTR, CPM, FEATURES, STATISTICS, Log, features_of
-from contracts.periods import ONE_DAY, Parent, Period
+from contracts.features import ACTR, FEATURES, STATISTICS, Log, features_of
+from contracts.kinds import BOUND_KINDS
+from contracts.periods import ONE_DAY, Parent
 from contracts.releases import (
-    DEFAULT_VARIANT,
     HELD_OUT_FILE,
     MAPPING_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
+    Served,
     of_role,
     parent_key,
 )
-from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
+from contracts.transfer import TRANSFER_SETTINGS, TransferSetting, reads_encoder, variant_of
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Columns, Samples, held_out_cnt, read_day
-from training.data.sequences import ID_FIELDS, SequenceEncoding
+from training.data.sequences import SequenceEncoding
 from training.data.vectors import read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
@@ -49,14 +50,13 @@ from training.models.srp4ctr import Bridge
 from training.modules.transfer import MergedTable, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
-from training.tasks.fg_bert import FG_BERT, open_fg_bert, recipe_of
+from training.tasks.fg_bert import open_fg_bert
 from training.tasks.session import HeldOut, Session, figures, say_finished, train_metrics
 from training.tasks.tpm import own_vectors
 
 CATEGORICAL = tuple(feature.name for feature in features_of(ACTR))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
-BOUND = {"pretrained": CPM, "encoder": FG_BERT}  # kinds that an A-CTR is bound to by role: when they change, it starts again
 JUDGED_DAYS = 90  # at most, to give the gate its rows
 
 
@@ -122,12 +122,11 @@ def run_actr(session: Session, day: date) -> list[Run]:
 def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, ...] | None = None) -> Plan:
     """Resolves the parents of a variant and decides whether it starts again; `judged` are the day's `judged_days`, if known."""
     lineage, setting = session.deployment.lineage, TRANSFER_SETTINGS[variant]
-    child = f"actr ({variant}) {day}"
-    read = {"predecessor": variant, "pretrained": setting.cpm, "encoder": DEFAULT_VARIANT if setting.fg_bert else None}
-    parents = {parent.role: parent for parent in lineage.parents(ACTR, day) if read[parent.role]}
-    sources = {role: session.parent(child, parent, read[role] or variant) for role, parent in parents.items()}
+    child = Served(kind=ACTR, variant=variant, period=day)
+    parents = {parent.role: (parent, read) for parent in lineage.parents(ACTR, day) if (read := variant_of(parent, child))}
+    sources = {role: session.parent(str(child), parent, read) for role, (parent, read) in parents.items()}
     cpm, encoder, predecessor = sources.get("pretrained"), sources.get("encoder"), sources.get("predecessor")
-    restart = predecessor is None or [_bound(predecessor, role) for role in BOUND] != [
+    restart = predecessor is None or [_bound(predecessor, role) for role in BOUND_KINDS] != [
         source.release.release_id if source else None for source in (cpm, encoder)]
     days = lineage.actr_training_days(day, replay_days=session.deployment.replay_days) if restart else [day]
     natural_days = [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
@@ -135,9 +134,9 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
     ad_inputs = session.inputs(["ad_samples", "user_histories"], sorted({*days, *judged}))
     release = Release(
         kind=ACTR, variant=variant, period=day, recipe=as_json(session.recipe.actr),
-        parents={_key(parents[role]): run.release.release_id for role, run in sources.items()},
-        absent_parents=tuple(parent_key(role, kind, _week_of(session, day).start) for role, kind in BOUND.items()
-                             if read[role] and role not in sources),
+        parents={_key(parents[role][0]): run.release.release_id for role, run in sources.items()},
+        absent_parents=tuple(_key(parent) for parent in _bound_parents(session, day) if parent.role not in sources
+                             and variant_of(parent, child)),
         inputs=ad_inputs | session.inputs(["natural_samples", "user_histories"], natural_days),
         feature_set=_feature_set(cpm, None if restart else predecessor),
     )
@@ -164,8 +163,10 @@ def _key(parent: Parent) -> str:
     return parent_key(parent.role, parent.kind, parent.period)
 
 
-def _week_of(session: Session, day: date) -> Period:
-    return session.deployment.periods.closed_before("week", day)
+def _bound_parents(session: Session, day: date) -> list[Parent]:
+    """What an A-CTR of a day is bound to, were there logs before the week that closed before it."""
+    week = session.deployment.periods.closed_before("week", day)
+    return [Parent(role=role, kind=kind, period=week.start) for role, kind in BOUND_KINDS.items()]
 
 
 def _bound(run: Run, role: str) -> str | None:
@@ -201,10 +202,9 @@ class _Days:
 
     def _day(self, log: Log, day: date) -> Samples:
         if (log, day) not in self._read:
-            body = self._session.recipe.actr.body
-            reads_codes = any(TRANSFER_SETTINGS[variant].fg_bert for variant in self._session.deployment.variants)
+            body, deployment = self._session.recipe.actr.body, self._session.deployment
             columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length),
-                              zone=self._session.deployment.day_timezone if reads_codes else None)
+                              zone=deployment.day_timezone if reads_encoder(deployment.variants) else None)
             self._read[log, day] = read_day(self._session.reader, day, columns, held_out_only=self._held_out_only)
         return self._read[log, day]
 
@@ -277,7 +277,7 @@ def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
 def open_released(session: Session, run: Run) -> Scorer:
     """A finished A-CTR, with the models that its release names."""
     mapping = IdMapping.load(run.folder / MAPPING_FILE, _categorical(run.release))
-    bound = [_bound(run, role) for role in BOUND]
+    bound = [_bound(run, role) for role in BOUND_KINDS]
     scorer = _scorer(session, run.release, mapping, *(session.release(name) if name else None for name in bound))
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
     return scorer
@@ -291,24 +291,18 @@ def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | N
     if cpm and setting.merged_table:
         transfer = MergedTable(read_vectors(cpm.folder / VECTORS_FILE, cpm.release.dims))
     names = _categorical(release)
+    bridge = sequence = None
+    if encoder:
+        torch.manual_seed(session.recipe.actr.seed)
+        network, ids = open_fg_bert(encoder)  # of one that goes on learning these are the weights that it begins with
+        bridge = Bridge(network.to(session.device), learned=setting.fg_bert == "learned")
+        sequence = SequenceEncoding(mapping=ids, fields=network.recipe.fields, length=network.recipe.length)
     model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device,
                         frozen=_frozen(setting, cpm, names), source=_source(session, cpm, mapping) if cpm and setting.adapters else None,
-                        bridge=_bridge(session, encoder, learned=setting.fg_bert == "learned") if encoder else None)
+                        bridge=bridge)
     encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index,
-                        sequence=_sequence(encoder) if encoder else None)
+                        sequence=sequence)
     return Scorer(model=model, encoding=encoding)
-
-
-def _bridge(session: Session, encoder: Run, *, learned: bool) -> Bridge:
-    """To a finished FG-BERT; of one that goes on learning these are the weights that it begins with."""
-    weights, mapping = read_weights(encoder.folder / MODEL_FILE), IdMapping.load(encoder.folder / MAPPING_FILE, ID_FIELDS)
-    torch.manual_seed(session.recipe.actr.seed)
-    return Bridge(open_fg_bert(recipe_of(encoder.release), mapping, weights).to(session.device), learned=learned)
-
-
-def _sequence(encoder: Run) -> SequenceEncoding:
-    recipe = recipe_of(encoder.release)
-    return SequenceEncoding(mapping=IdMapping.load(encoder.folder / MAPPING_FILE, ID_FIELDS), fields=recipe.fields, length=recipe.length)
 
 
 def _frozen(setting: TransferSetting, cpm: Run | None, names: Sequence[str]) -> frozenset[str]:

@@ -9,7 +9,6 @@ Shapes: U users, P behaviours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -22,20 +21,22 @@ from numpy.typing import NDArray
 from contracts.errors import BadInput
 from contracts.features import HELD_OUT_ONE_IN
 from contracts.periods import Period
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
 from training.data.behaviours import Behaviours, read_newest
 from training.data.codes import Ints, ordinal_days
 from training.data.mapping import SHARED_ROW, Coded, IdMapping, Seen
+from training.data.ranges import ranges
 from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import generator_of, train
-from training.engine.runs import Metric, Run, finished, metrics_of, write_held_out, write_run
+from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
 from training.metrics import evaluate
 from training.models.ctr import load_weights
 from training.models.fg_bert import FgBert, masks_of
 from training.recipes import FgBertRecipe, as_json
-from training.tasks.session import Session, say_finished, train_metrics
+from training.tasks.continued import Continued, run_continued
+from training.tasks.session import Session, train_metrics
 
 FG_BERT = "fg_bert"
 SHORTEST = 2  # behaviours of a sequence that something can be learned from
@@ -48,23 +49,13 @@ def run_fg_bert(session: Session, start: date) -> Run:
     Raises:
         ParentMissing: the week before was not published, or a day's histories were not built.
     """
-    period = session.period(FG_BERT, start)
-    with session.training(FG_BERT, period):
-        parents = session.deployment.lineage.parents(FG_BERT, start)
-        predecessor = session.parent(f"fg_bert {start}", parents[0], DEFAULT_VARIANT) if parents else None
-        days = [day for day in period.days() if day >= session.deployment.history_start]
-        release = Release(
-            kind=FG_BERT, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.fg_bert),
-            parents={parent_key("predecessor", FG_BERT, parents[0].period): predecessor.release.release_id} if predecessor else {},
-            inputs=session.inputs(["user_histories"], days), feature_set=session.recipe.fg_bert.fields,
-        )
-        if run := finished(session.locations, release):
-            say_finished(run)
-        else:
-            behaviours = read_newest(session.reader, days, session.deployment.day_timezone)
-            run = _train(session, release, period, behaviours, predecessor)
-        session.stage(FG_BERT, period, [run])
-        return run
+    recipe = session.recipe.fg_bert
+
+    def make(continued: Continued) -> Run:
+        behaviours = read_newest(session.reader, continued.days, session.deployment.day_timezone)
+        return _train(session, continued.release, continued.period, behaviours, continued.predecessor)
+
+    return run_continued(session, FG_BERT, start, recipe=as_json(recipe), table="user_histories", feature_set=recipe.fields, make=make)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +83,12 @@ class Sequences:
         return cls(start=np.maximum(begin, end - length)[used], end=end[used], user_ids=user_ids, held_out=chosen)
 
 
-def open_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, weights: Mapping[str, torch.Tensor]) -> FgBert:
-    """A finished encoder."""
-    model = FgBert(recipe, mapping.row_cnts())
-    load_weights(model, weights)
-    return model
+def open_fg_bert(run: Run) -> tuple[FgBert, IdMapping]:
+    """A finished encoder, and its ids."""
+    mapping = IdMapping.load(run.folder / MAPPING_FILE, ID_FIELDS)
+    model = FgBert(recipe_of(run.release), mapping.row_cnts())
+    load_weights(model, read_weights(run.folder / MODEL_FILE))
+    return model, mapping
 
 
 def recipe_of(release: Release) -> FgBertRecipe:
@@ -116,8 +108,7 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
                        found=int(chosen.sum()))
     model, mapping = _start(recipe, behaviours, sequences, predecessor)
     model.to(session.device)
-    rows = EncodedSequences.of({name: behaviours.columns[name] for name in recipe.fields}, sequences.start, sequences.end, mapping=mapping,
-                               device=session.device)
+    rows = _encoded(session, behaviours, sequences, mapping)
     chosen_S = torch.from_numpy(chosen).to(session.device)
     learned = replace(rows, start_S=rows.start_S[chosen_S], end_S=rows.end_S[chosen_S], masks=masks_of(recipe))
     with session.observed(release) as observe:
@@ -126,11 +117,8 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
     judged = _judge(model, rows, behaviours, sequences)
     before = None
     if predecessor:
-        own = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS)
-        earlier = open_fg_bert(recipe_of(predecessor.release), own, read_weights(predecessor.folder / MODEL_FILE)).to(session.device)
-        seen_by = EncodedSequences.of({name: behaviours.columns[name] for name in recipe.fields}, sequences.start, sequences.end,
-                                      mapping=own, device=session.device)
-        before = _judge(earlier, seen_by, behaviours, sequences).columns["score"]
+        earlier, own = open_fg_bert(predecessor)
+        before = _judge(earlier.to(session.device), _encoded(session, behaviours, sequences, own), behaviours, sequences).columns["score"]
     state = model.state_dict()
 
     def fill(folder: Path) -> dict[str, int]:
@@ -146,13 +134,17 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
     return write_run(session.locations, release, train_metrics(fitted) + judged.metrics, fill)
 
 
+def _encoded(session: Session, behaviours: Behaviours, sequences: Sequences, mapping: IdMapping) -> EncodedSequences:
+    """All sequences by a model's ids, nothing hidden; models of one chain read the same fields."""
+    columns = {name: behaviours.columns[name] for name in session.recipe.fg_bert.fields}
+    return EncodedSequences.of(columns, sequences.start, sequences.end, mapping=mapping, device=session.device)
+
+
 def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, predecessor: Run | None) -> tuple[FgBert, IdMapping]:
     """The model before it trains, and its ids: those of the week before, grown by what this week's training sequences hold."""
-    used = np.zeros(len(behaviours.event_us), bool)
-    for start, end in zip(sequences.start[~sequences.held_out], sequences.end[~sequences.held_out], strict=True):
-        used[start:end] = True
-    coded = {name: Coded.of(behaviours.columns[name][used]) for name in ID_FIELDS}
-    seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used])) for name, of_name in coded.items()}
+    used, _ = ranges(*(torch.from_numpy(of_all[~sequences.held_out]) for of_all in (sequences.start, sequences.end)))
+    coded = {name: Coded.of(behaviours.columns[name][used.numpy()]) for name in ID_FIELDS}
+    seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used.numpy()])) for name, of_name in coded.items()}
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS) if predecessor else IdMapping.empty(ID_FIELDS)
     mapping, carried = before.grown(seen, ID_FIELDS, recipe.admission)
     torch.manual_seed(recipe.seed)
@@ -196,7 +188,7 @@ def _judge(model: FgBert, rows: EncodedSequences, behaviours: Behaviours, sequen
         batch = rows.batch(torch.from_numpy(part).to(rows.device))
         is_newest = batch.position_P == 0
         batch = replace(batch, masks={"item": is_newest, "behaviour": torch.zeros_like(is_newest)})
-        logits.append(model.item_logits(model(batch)[is_newest]).cpu())
+        logits.append(model.logits("item_id", model(batch)[is_newest]).cpu())
         target.append(batch.rows["item_id"][is_newest].cpu())
         places = [int(generator_of("pair", int(behaviours.event_ids[sequences.end[s] - 1])).integers(len(everything))) for s in part]
         drawn.append(everything[torch.tensor(places)].cpu())

@@ -13,19 +13,20 @@ from torch import Tensor
 from contracts.errors import BadInput
 from contracts.features import TPM, features_of
 from contracts.periods import Period
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import score, train
-from training.engine.runs import Run, finished, write_run
+from training.engine.runs import Run, write_run
 from training.models.ctr import load_weights
 from training.models.tpm import TpmModel
 from training.modules.embedding import IdEmbeddings
 from training.recipes import as_json
-from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, say_finished, train_metrics
+from training.tasks.continued import Continued, run_continued
+from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, train_metrics
 
 FEATURE_SET = tuple(feature.name for feature in features_of(TPM))
 
@@ -36,23 +37,12 @@ def run_tpm(session: Session, start: date) -> Run:
     Raises:
         ParentMissing: the month before was not published, or a day's samples were not built.
     """
-    period = session.period(TPM, start)
-    with session.training(TPM, period):
-        parents = session.deployment.lineage.parents(TPM, start)
-        predecessor = session.parent(f"tpm {start}", parents[0], DEFAULT_VARIANT) if parents else None
-        days = [day for day in period.days() if day >= session.deployment.history_start]
-        release = Release(
-            kind=TPM, variant=DEFAULT_VARIANT, period=start, recipe=as_json(session.recipe.tpm),
-            parents={parent_key("predecessor", TPM, parents[0].period): predecessor.release.release_id} if predecessor else {},
-            inputs=session.inputs(["natural_samples"], days), feature_set=FEATURE_SET,
-        )
-        if run := finished(session.locations, release):
-            say_finished(run)
-        else:
-            samples = Samples.concat(list(read_days(session.reader, days, Columns(log="natural", names=FEATURE_SET)).values()))
-            run = _train(session, release, period, samples, predecessor)
-        session.stage(TPM, period, [run])
-        return run
+    def make(continued: Continued) -> Run:
+        samples = Samples.concat(list(read_days(session.reader, continued.days, Columns(log="natural", names=FEATURE_SET)).values()))
+        return _train(session, continued.release, continued.period, samples, continued.predecessor)
+
+    return run_continued(session, TPM, start, recipe=as_json(session.recipe.tpm), table="natural_samples", feature_set=FEATURE_SET,
+                         make=make)
 
 
 def _train(session: Session, release: Release, period: Period, samples: Samples, predecessor: Run | None) -> Run:

@@ -1,0 +1,64 @@
+"""A kind of model of which each period goes on from the one before: TPM by month, FG-BERT by week."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from contracts.periods import Period
+from contracts.releases import DEFAULT_VARIANT, Release, parent_key
+from training.engine.runs import Run, finished
+from training.tasks.session import Session, say_finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continued:
+    """One period to train.
+
+    Attributes:
+        release: its draft.
+        period: of it.
+        days: those of the period that have logs.
+        predecessor: the period before; None of the first.
+    """
+
+    release: Release
+    period: Period
+    days: Sequence[date]
+    predecessor: Run | None
+
+
+def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[str, Any], table: str, feature_set: tuple[str, ...],
+                  make: Callable[[Continued], Run]) -> Run:
+    """Trains and stages the model of the period that begins on `start`, unless it is there.
+
+    Args:
+        session: of the command.
+        kind: of model; its one parent is its predecessor.
+        start: first day of the period.
+        recipe: its settings, as JSON values.
+        table: whose days it reads.
+        feature_set: what it reads of them.
+        make: trains it and writes its run folder.
+
+    Raises:
+        ParentMissing: the period before was not published, or a day of the table was not built.
+    """
+    period = session.period(kind, start)
+    with session.training(kind, period):
+        parents = session.deployment.lineage.parents(kind, start)
+        predecessor = session.parent(f"{kind} {start}", parents[0], DEFAULT_VARIANT) if parents else None
+        days = [day for day in period.days() if day >= session.deployment.history_start]
+        release = Release(
+            kind=kind, variant=DEFAULT_VARIANT, period=start, recipe=recipe,
+            parents={parent_key("predecessor", kind, parents[0].period): predecessor.release.release_id} if predecessor else {},
+            inputs=session.inputs([table], days), feature_set=feature_set,
+        )
+        run = finished(session.locations, release)
+        if run:
+            say_finished(run)
+        run = run or make(Continued(release=release, period=period, days=days, predecessor=predecessor))
+        session.stage(kind, period, [run])
+        return run
