@@ -1,7 +1,7 @@
 # `make help` lists the targets. Set-up needs Linux, Python 3.11 and Java 17.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint up down status
+.PHONY: help setup demo test test-fast test-live lint up down status
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -34,8 +34,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
-test: setup  ## all tests: pure, Spark, DAG policies, one live backfill through Airflow
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup  ## pure tests, Spark, DAG policies: under ten minutes on two cores
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some five minutes
+	@$(BIN)/python -m pytest -q -m live
 
 test-fast: setup  ## pure tests: no JVM, no network, under a minute
 	@$(BIN)/python -m pytest -q

@@ -49,6 +49,14 @@ class Locations:
         """Names the run folders that a training task has left to be audited and published, as JSON."""
         return self.runs / kind / str(period) / "staged.json"
 
+    def scores(self, day: date, release_id: str) -> Path:
+        """A day's scores by a release that was asked for, beside the published ones."""
+        return self.home / "scores" / str(day) / f"{release_id}.parquet"
+
+    def exported(self, release_id: str) -> Path:
+        """A release as a folder that scores requests by itself."""
+        return self.home / "exported" / release_id
+
     @property
     def indexes(self) -> Path:
         return self.home / "indexes"

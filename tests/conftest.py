@@ -33,6 +33,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The deployment of `chain_fixture`; tests leave it as it is."""
+    from chain_fixture import make_chain
+
+    return make_chain(tmp_path_factory.mktemp("chain"))
+
+
 @pytest.fixture
 def checkpoints_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets the days between checkpoints, so that a few days have some."""

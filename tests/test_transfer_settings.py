@@ -6,15 +6,14 @@ from datetime import date
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 import torch
-from lake_fixture import World, make_lake, publish_staged
+from chain_fixture import DAYS, WEEKS
+from lake_fixture import World
 from safetensors.torch import load_file
 
 import training.tasks.actr
 from contracts.locations import Locations
 from contracts.releases import MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
-from contracts.settings import SETTINGS_FILE
 from contracts.transfer import TRANSFER_SETTINGS, cpm_variants
 from publishing.audit import audit
 from publishing.parents import missing_inputs
@@ -23,43 +22,11 @@ from training.data.vectors import read_vectors
 from training.engine.loop import train
 from training.models.ctr import batch_norm_names
 from training.recipes import quick
-from training.tasks.actr import AD_ONLY, _Days, open_released, plan_variant, run_actr, start_model
+from training.tasks.actr import AD_ONLY, _Days, open_released, plan_variant, start_model
 from training.tasks.cpm import run_cpm
-from training.tasks.fg_bert import run_fg_bert
-from training.tasks.session import Session
-from training.tasks.tpm import run_tpm
 
-MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
-WEEKS = [date(2026, 1, day) for day in (7, 9)]
-DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # starts; continues; a new CPM
 BOUND = [name for name, setting in TRANSFER_SETTINGS.items() if setting.cpm]
 ENCODED = [name for name, setting in TRANSFER_SETTINGS.items() if setting.fg_bert]
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """A deployment with every setting, over two weeks' CPMs."""
-    home = tmp_path_factory.mktemp("home")
-    deployment = replace(make_lake(home, World()), variants=tuple(TRANSFER_SETTINGS))
-    (home / SETTINGS_FILE).write_text(deployment.to_toml())
-
-    def session():
-        return Session.open(home, quick(), torch.device("cpu"))  # a session reads the lake as it was when it began
-
-    cpms, actrs = {}, {}
-    for month in MONTHS:
-        run_tpm(session(), month)
-        publish_staged(home, "tpm", month)
-    for week in WEEKS:
-        cpms[week] = {run.release.variant: run for run in run_cpm(session(), week)}
-        publish_staged(home, "cpm", week)
-    for week in WEEKS:
-        run_fg_bert(session(), week)
-        publish_staged(home, "fg_bert", week)
-    for day in DAYS:
-        actrs[day] = {run.release.variant: run for run in run_actr(session(), day)}
-        publish_staged(home, "actr", day)
-    return session(), cpms, actrs
 
 
 def _start(session, day, name):
@@ -152,7 +119,7 @@ def test_srp4ctr_is_bound_to_the_encoder_of_the_week_before_and_begins_with_its_
         held = {key.removeprefix("bridge.encoder.") for key in state if key.startswith("bridge.encoder.")}
         learned = TRANSFER_SETTINGS[name].fg_bert == "learned"
         assert held == (set(source) if learned else set()), "a frozen encoder's weights stay in its own release"
-        begun = dict(model.bridge._encoder().state_dict())
+        begun = dict(model.bridge.network.state_dict())
         assert all(torch.equal(begun[key], source[key]) for key in source)
         before, after = source, _trained(actrs[DAYS[2]][name])
         if learned:

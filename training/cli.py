@@ -1,4 +1,4 @@
-"""`tributary training`: one command per kind of model, and a comparison and a report of what they scored."""
+"""`tributary training`: one command per kind of model, a comparison and a report of what they scored, scores and exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORGETTING_DAYS = 14
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
     options = _parser().parse_args(argv)
-    return {"compare": _compare, "report": _report}.get(options.command, _train)(options)
+    return {"compare": _compare, "report": _report, "score": _score, "export": _export}.get(options.command, _train)(options)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -81,6 +81,39 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _score(options: argparse.Namespace) -> int:
+    from training.engine.loop import choose_device
+    from training.serving.score import score_day
+    from training.tasks.session import Session
+
+    locations, _ = deployment_of(options)
+    session = Session.open(locations.home, recipe("default"), choose_device(options.device), threads=options.threads)
+    path = score_day(session, session.release(options.release), options.period)
+    print(f"wrote {path.relative_to(locations.home)}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    import json
+
+    from contracts.commands import table_text
+    from training.engine.loop import choose_device
+    from training.serving.export import EXAMPLE_FILE, export, latencies
+    from training.tasks.session import Session
+
+    locations, _ = deployment_of(options)
+    session = Session.open(locations.home, recipe("default"), choose_device("cpu"))
+    run = session.release(options.release)
+    folder = export(session, run, (options.out or locations.exported(run.release.release_id)).resolve())
+    example = folder / EXAMPLE_FILE
+    print(f"wrote {folder}")
+    if example.is_file():
+        found = latencies(folder, json.loads(example.read_text()))
+        print(table_text(("candidates", "ms"), [(str(count), f"{value:.2f}") for count, value in found.items()]))
+        print(f"next: python {shlex.quote(str(folder / 'scorer.py'))} < {shlex.quote(str(example))}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
@@ -104,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(kind.name, parents=[common], help=kind.meaning)
         what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
         command.add_argument(kind.period_option, required=True, type=day, dest="period", help=f"{what}, YYYY-MM-DD")
+    score = commands.add_parser("score", help="a day's ad samples, scored by any release")
+    score.add_argument("--ds", required=True, type=day, dest="period", help="the day, YYYY-MM-DD")
+    export = commands.add_parser("export", help="a release as a folder that scores requests with torch alone")
+    export.add_argument("--out", type=Path, help="the folder, not there yet (default: exported/RELEASE in the deployment's folder)")
+    for command in (score, export):
+        add_home(command)
+        command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
     report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
     for command in (compare, report):
@@ -112,8 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="the HTML file (default: reports/models/FROM_TO.html in the deployment's folder)")
     report.add_argument("--forgetting-days", type=_count, default=FORGETTING_DAYS, metavar="N",
                         help="let the models of the last N days score older days; 0 leaves it out (default: %(default)s)")
-    report.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to score (default: cuda if there is one)")
-    report.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
+    for command in (report, score):
+        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
+                             help="where to score (default: cuda if there is one)")
+        command.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
     return parser
 
 

@@ -90,13 +90,15 @@ class Bridge(nn.Module):
         self.of_user = recipe.width * (queries or 1)
         self.of_candidate = recipe.width if cross else 0
 
-    def _encoder(self) -> FgBert:
+    @property
+    def network(self) -> FgBert:
+        """The encoder, its own or its release's."""
         return self.encoder if self.learned else self._apart[0]
 
     def encode(self, sequences: SequenceBatch) -> tuple[Encoded, Tensor]:
         """What depends on the users alone: the encoded sequences, and S x `of_user`."""
         with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
-            encoded = self._encoder().encode(sequences)
+            encoded = self.network.encode(sequences)
         if self.querying is not None:
             return encoded, self.querying(encoded).flatten(1)
         lengths = encoded.offsets.diff()
@@ -109,7 +111,7 @@ class Bridge(nn.Module):
         if self.cross is None:
             return torch.zeros(len(of_B), 0, device=of_B.device)
         with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
-            first_BE = self._encoder().candidates(rows)
+            first_BE = self.network.candidates(rows)
         found_BE: Tensor = self.cross(first_BE, encoded, of_B)
         return found_BE
 

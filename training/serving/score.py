@@ -1,0 +1,48 @@
+"""Scores a day's ad samples with any released A-CTR: what `tributary training actr` does with that of the day before."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from contracts.commands import table_text
+from contracts.errors import BadInput
+from training.data.samples import Columns, read_day
+from training.engine.loop import prepare_process, score
+from training.engine.runs import Run, write_predictions
+from training.tasks.actr import FEATURE_SET, body_of, open_released
+from training.tasks.session import Session, figures
+
+
+def score_day(session: Session, run: Run, day: date) -> Path:
+    """Writes the scores of a day, prints their figures; samples that see the same behaviours share one encoded sequence.
+
+    Raises:
+        BadInput: the release is no A-CTR.
+        ParentMissing: the day's samples or histories were not built.
+    """
+    if run.release.kind != "actr":
+        raise BadInput("--release", "kind", expected="actr", found=run.release.kind)
+    if day <= run.release.period:
+        print(f"{run.release.release_id} was trained on days up to {run.release.period}: its scores of {day} are not of unseen rows")
+    session.inputs(["ad_samples", "user_histories"], [day])
+    prepare_process(session.threads)
+    opened, body = open_released(session, run), body_of(run.release)
+    samples = read_day(session.reader, day, Columns(
+        log="ad", names=FEATURE_SET, histories=(body.long_length, body.short_length),
+        zone=session.deployment.day_timezone if opened.encoding.sequence else None))
+    scores = score(opened.model, opened.encode(session, samples))
+    path = session.locations.scores(day, run.release.release_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    write_predictions(temporary, {
+        "event_id": samples.event_id, "user_id": samples.user_id, "score": scores, "click": samples.click.astype(np.int32),
+        "scored_by": [run.release.release_id] * len(samples), "ds": [day] * len(samples)})
+    temporary.replace(path)
+    found = {metric.metric: metric.value for metric in figures("day", samples, scores) if metric.split == "day"}
+    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, f"{value:.5f}") for name, value in sorted(found.items())
+                                                                         if value is not None)]))
+    return path
