@@ -357,10 +357,11 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pretraining", type=json.loads, default={}, help="JSON: values of the pre-training's phase")
+    parser.add_argument("--encoder", type=json.loads, default={}, help="JSON: values of the encoder's recipe")
     asked = parser.parse_args()
     prepare_process(asked.threads)
     for name, recipe in PRETRAINING.items():
-        PRETRAINING[name] = replace(recipe, train=replace(recipe.train, **asked.pretraining))
+        PRETRAINING[name] = replace(recipe, train=replace(recipe.train, **asked.pretraining), **asked.encoder)
     run(asked.arm, asked.rows, asked.out, asked.split, seed=asked.seed, epochs=asked.epochs, embedding_rate=asked.embedding_rate,
         learning_rate=asked.learning_rate)
 
