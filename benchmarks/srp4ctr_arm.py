@@ -138,16 +138,21 @@ class Requests:
 
 
 class HistoryCtr(nn.Module):
-    """`MLP([features, history])`; SRP4CTR's head where the history is a `Bridge`."""
+    """`MLP([features, history])`; SRP4CTR's head where the history is a `Bridge`.
+
+    The history's columns of the first layer begin at zero: the model begins as one of the features alone.
+    """
 
     def __init__(self, embeddings: IdEmbeddings, history: nn.Module, width: int) -> None:
         super().__init__()
         self.embeddings, self.history = embeddings, history
-        self.mlp = shallow_mlp(embeddings.width + width, MLP)
+        self.mlp = shallow_mlp(embeddings.width, MLP)
+        self.of_history = nn.Linear(width, MLP[0], bias=False)
+        nn.init.zeros_(self.of_history.weight)
 
     def forward(self, batch: RequestBatch) -> Tensor:
         own_RD, _ = self.embeddings(batch.rows.rows_BF)
-        logits_R1: Tensor = self.mlp(torch.cat([own_RD, self.history(batch.history)], dim=1))
+        logits_R1: Tensor = self.mlp[1:](self.mlp[0](own_RD) + self.of_history(self.history(batch.history)))
         return logits_R1.squeeze(1)
 
     def loss(self, logits_R: Tensor, batch: RequestBatch) -> dict[str, Tensor]:
