@@ -152,6 +152,11 @@ class Lineage:
         week = self.settings.closed_before("week", self.actr_start)
         return week.start if self.exists(week) else self.settings.containing("week", self.history_start).start
 
+    @property
+    def encoded_start(self) -> date:
+        """First day whose users are encoded: that of the first A-CTR, once there is an FG-BERT."""
+        return max(self.actr_start, self.settings.containing("week", self.encoder_start).end)
+
     def period(self, kind: str, start: date) -> Period:
         """The period of a model of this kind.
 
@@ -161,7 +166,8 @@ class Lineage:
         if kind not in KINDS:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
-        later = {"actr": self.actr_start, "fg_bert": self.encoder_start}  # kinds that begin after the logs do
+        # Kinds that begin after the logs do.
+        later = {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start}
         first = later.get(kind, self.history_start)
         if (kind in later and start < first) or not self.exists(period):
             setting = "actr_start" if kind in later else "history_start"
@@ -178,10 +184,10 @@ class Lineage:
         if kind == "cpm":
             return [Parent(role="snapshot", kind="tpm", period=month) for month in self._cpm_snapshots(period)]
         week = self.settings.closed_before("week", period.start)
-        parents = []
-        if self.exists(week):
-            parents.append(Parent(role="pretrained", kind="cpm", period=week.start))
-            parents.append(Parent(role="encoder", kind="fg_bert", period=week.start))
+        encoder = Parent(role="encoder", kind="fg_bert", period=week.start)
+        if kind == "fg_bert_users":
+            return [encoder]
+        parents = [Parent(role="pretrained", kind="cpm", period=week.start), encoder] if self.exists(week) else []
         if start != self.actr_start:
             parents.append(Parent(role="predecessor", kind="actr", period=start - ONE_DAY))
         return parents

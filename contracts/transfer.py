@@ -91,5 +91,5 @@ def variant_of(parent: Parent, child: Served) -> str | None:
     if parent.role == "pretrained":
         return TRANSFER_SETTINGS[child.variant].cpm
     if parent.role == "encoder":
-        return DEFAULT_VARIANT if TRANSFER_SETTINGS[child.variant].fg_bert else None
+        return DEFAULT_VARIANT if child.kind != "actr" or TRANSFER_SETTINGS[child.variant].fg_bert else None
     return None if child.variant == WITHOUT_SNAPSHOTS else DEFAULT_VARIANT

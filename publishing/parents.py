@@ -17,9 +17,9 @@ from lake.reader import LakeReader
 def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[str]:
     """What a period's training still waits for, each as a sentence that ends with the command that makes it; [] if nothing."""
     lineage = deployment.lineage
-    missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(parent, deployment)
+    missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]
-    table = {"actr": "ad_samples", "fg_bert": "user_histories"}.get(kind, "natural_samples")
+    table = {"actr": "ad_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories"}.get(kind, "natural_samples")
     days = sample_days(deployment, kind, period)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
@@ -40,11 +40,11 @@ def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[dat
     return [day for day in whole.days() if day >= deployment.history_start]
 
 
-def _variants(parent: Parent, deployment: Deployment) -> Sequence[str]:
+def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str]:
     if parent.kind == "actr":
         return deployment.variants
     if parent.role == "encoder":
-        return (DEFAULT_VARIANT,) if reads_encoder(deployment.variants) else ()
+        return (DEFAULT_VARIANT,) if kind != "actr" or reads_encoder(deployment.variants) else ()
     return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 

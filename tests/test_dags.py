@@ -206,7 +206,7 @@ class TestDags:
         assert starts == {"logs_daily": "2026-01-10T00:00:00+00:00", "features_daily": "2026-01-10T00:00:00+00:00",
                           "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
                           "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00",
-                          "fg_bert_weekly": "2026-01-26T00:00:00+00:00"}
+                          "fg_bert_weekly": "2026-01-26T00:00:00+00:00", "fg_bert_users_daily": "2026-02-05T00:00:00+00:00"}
         assert {dag["end"] for dag in parsed["calendar"]["dags"].values()} == {"2026-06-01T00:00:00+00:00"}
         shrunken = parsed["shrunken"]["dags"]
         # 2022-04-08 lies in the block of the 7th and 8th; midnight in Shanghai is 16:00 of the day before in UTC.

@@ -1,7 +1,7 @@
 """FG-BERT week by week on a small lake: what it reads, what it carries on, what it leaves."""
 
 import shutil
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,17 @@ from contracts.periods import Parent
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, gated_runs
 from lake.reader import LakeReader
 from publishing.audit import audit
+from publishing.index import Vectors
+from publishing.parents import missing_inputs
 from training.cli import main
 from training.data.behaviours import Behaviours, read_newest
 from training.data.mapping import IdMapping
-from training.data.sequences import ID_FIELDS
+from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.engine.checkpoint import read_weights
 from training.engine.runs import open_run
 from training.recipes import quick
-from training.tasks.fg_bert import Sequences, run_fg_bert
+from training.tasks.fg_bert import Sequences, open_fg_bert, run_fg_bert
+from training.tasks.fg_bert_users import run_fg_bert_users
 from training.tasks.session import Session
 from validation.gate_command import gate
 
@@ -173,3 +176,40 @@ def test_what_is_missing_is_said(chain, tmp_path):
     lonely = Behaviours.from_arrow(empty, "UTC")
     with pytest.raises(BadInput, match="at least two users"):
         training.tasks.fg_bert._train(_session(other), chain[1][0].release, _period(WEEKS[0]), lonely, None)
+
+
+def test_a_days_users_get_the_mean_of_what_the_encoder_gives(chain):
+    home, runs = chain
+    session, day = _session(home), WEEKS[2]  # the day after the last of the week before
+    run = run_fg_bert_users(session, day)
+    assert run.release.parents == {f"encoder/fg_bert/{WEEKS[1]}": runs[1].release.release_id}
+    encoder, mapping = open_fg_bert(runs[1])
+    encoder.eval()
+    found = Vectors.read(run.folder / VECTORS_FILE, "user")
+    behaviours = read_newest(session.reader, [day], "UTC")
+    lengths = np.diff(behaviours.offsets)
+    assert found.ids.tolist() == behaviours.user_ids[lengths > 0].tolist() and len(found.ids) > 5
+    for place in (0, len(found.ids) - 1):
+        number = int(np.flatnonzero(behaviours.user_ids == found.ids[place])[0])
+        end = behaviours.offsets[number + 1]
+        start = max(behaviours.offsets[number], end - encoder.recipe.length)
+        alone = EncodedSequences.of({name: behaviours.columns[name] for name in encoder.recipe.fields}, np.array([start]), np.array([end]),
+                                    mapping=mapping)
+        with torch.no_grad():
+            expected = encoder(alone.batch(torch.tensor([0]))).mean(dim=0)
+        np.testing.assert_allclose(found.values[place], expected.numpy(), atol=1e-5)
+    gate(Locations(home), "fg_bert_users", day)
+    checks = audit(Locations(home), World().deployment(), run.folder)
+    assert all(check.passed for check in checks if check.severity == "fail")
+    assert {check.name for check in checks} >= {"user_coverage", "user_distinct_ids"}
+
+
+def test_users_wait_for_the_encoder_and_the_histories_alone(chain):
+    home, _ = chain
+    reader, deployment = LakeReader(Locations(home)), World().deployment()  # none of its settings reads an encoder
+    day = WEEKS[2]
+    assert missing_inputs(reader, deployment, "fg_bert_users", day) == []
+    later = missing_inputs(reader, deployment, "fg_bert_users", day + timedelta(days=9))
+    assert [text.split(":")[0].split(" of ")[0] for text in later] == ["the encoder fg_bert", "user_histories"]
+    with pytest.raises(ParentMissing, match="tributary training fg_bert --period"):
+        run_fg_bert_users(_session(home), day + timedelta(days=9))

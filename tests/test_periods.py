@@ -54,6 +54,16 @@ def test_parents_of_the_calendar() -> None:
     assert SIMULATED.parents("actr", date(2026, 4, 28)) == [*weekly, Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
     assert SIMULATED.parents("fg_bert", date(2026, 4, 27)) == [Parent(role="predecessor", kind="fg_bert", period=date(2026, 4, 20))]
     assert SIMULATED.parents("fg_bert", date(2026, 4, 20)) == [], "the first one that an A-CTR reads"
+    assert SIMULATED.parents("fg_bert_users", date(2026, 4, 28)) == weekly[1:]
+
+
+def test_users_are_encoded_once_there_is_an_encoder() -> None:
+    """Where no week closed before the first A-CTR, the first FG-BERT is that of the week of `history_start`."""
+    early = Lineage(settings=BLOCKS, history_start=date(2022, 4, 29), actr_start=date(2022, 4, 29))
+    assert (early.encoder_start, early.encoded_start) == (date(2022, 4, 29), date(2022, 5, 1))
+    assert [parent.period for parent in early.parents("fg_bert_users", date(2022, 5, 1))] == [date(2022, 4, 29)]
+    with pytest.raises(BadInput, match="expected a fg_bert_users period not before 2022-05-01"):
+        early.parents("fg_bert_users", date(2022, 4, 30))
 
 
 def test_parents_of_blocks() -> None:
@@ -87,7 +97,7 @@ def test_checkpoints_every_ten_days_from_the_start() -> None:
     ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
     ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
     ("fg_bert", date(2026, 4, 13), r"actr_start: expected a fg_bert period not before 2026-04-20, found 2026-04-13"),
-    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, actr, found din"),
+    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, fg_bert_users, actr, found din"),
 ])
 def test_a_wrong_period_is_named(kind: str, period: date, message: str) -> None:
     with pytest.raises(BadInput, match=message):

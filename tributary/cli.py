@@ -39,9 +39,12 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "tpm": "the model of long histories, month by month",
         "cpm": "the model of the last month, with the snapshots of three",
         "fg_bert": "the encoder of behaviour sequences, week by week",
+        "fg_bert_users": "vectors of a day's active users, by that encoder",
         "actr": "the ad model: score a day with the model of the day before, then train on it",
         "compare": "scored days side by side: rows, quality, GAUC with and without transfer",
         "report": "the same as a page: days, slices, calibration, forgetting, drift, with intervals",
+        "score": "a day's ad samples by any release",
+        "export": "a release as a folder that scores requests with torch alone",
     }),
     "validation": ("quality checks and their reports", {
         "run": "judge tables of a day; exit 3 if a check that stops the day failed",

@@ -63,6 +63,14 @@ class QueryingTransformer(nn.Module):
         return found_QE.view(count, len(self.queries), -1)
 
 
+def mean_by_sequence(encoded: Encoded) -> Tensor:
+    """Mean of the output over each sequence, S x E; zeros for one without behaviours."""
+    lengths = encoded.offsets.diff()
+    of_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE))
+    total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(0, of_P, encoded.output_PE)
+    return total_SE / lengths.clamp(min=1)[:, None]
+
+
 class Bridge(nn.Module):
     """What a CTR model reads of a pre-trained encoder.
 
@@ -101,10 +109,7 @@ class Bridge(nn.Module):
             encoded = self.network.encode(sequences)
         if self.querying is not None:
             return encoded, self.querying(encoded).flatten(1)
-        lengths = encoded.offsets.diff()
-        of_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE))
-        total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(0, of_P, encoded.output_PE)
-        return encoded, total_SE / lengths.clamp(min=1)[:, None]
+        return encoded, mean_by_sequence(encoded)
 
     def candidates(self, rows: Mapping[str, Tensor], encoded: Encoded, of_B: Tensor) -> Tensor:
         """B x `of_candidate`."""

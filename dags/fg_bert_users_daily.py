@@ -1,0 +1,25 @@
+"""User histories of a day -> vectors of the users who were active on it, by the FG-BERT of the last closed week.
+
+- **`wait_for_parents`**: the histories of the day, and the FG-BERT of the week that closed before it.
+  *When it stops:* its log names what is missing, and the command that makes it.
+- **`train_fg_bert_users`**: encodes the users, stages their vectors as files; nothing is trained.
+  *When it stops:* it is tried again by itself, twice.
+- **`gate_fg_bert_users`**: has no figures to judge; it names the run as the one to release.
+  *When it stops:* readers see nothing of this run; the log names the check.
+- **`audit_fg_bert_users`**: checks the staged vectors.
+  *When it stops:* readers see nothing of this run; the log names the check.
+- **`publish_fg_bert_users`**: commits vectors, metrics and the release, the release last.
+  *When it stops:* it is safe to run again: the same release is a no-op.
+
+A range: `tributary dags backfill fg_bert_users_daily --from ... --to ...`, in any order: a day rests on no other.
+"""
+
+from airflow.sdk import DAG
+
+from dags.dagkit.commands import model_tasks
+from dags.dagkit.defaults import defaults
+from dags.dagkit.deployment import deployment
+
+with DAG("fg_bert_users_daily", description="user histories of a day -> user vectors by FG-BERT", doc_md=__doc__, max_active_runs=3,
+         **defaults("day", first_day=deployment().lineage.encoded_start)) as dag:
+    model_tasks("fg_bert_users")
