@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind(name="fg_bert_users", meaning="vectors of a day's active users, by the FG-BERT of the last closed week", cadence="day",
          model_version=1, vectors="fg_bert_user_vectors", vectors_meaning="the mean of FG-BERT's output over a user's behaviours",
          dag="fg_bert_users_daily"),
-    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=4,
+    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=5,
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),
 )}
 

@@ -22,6 +22,10 @@ from training.tasks.tpm import run_tpm
 MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
 WEEKS = [date(2026, 1, day) for day in (7, 9)]
 DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # starts; continues; a new CPM
+_QUICK = quick()
+# Several steps a day, each far: what begins at zero has left it.
+RECIPE = replace(_QUICK, actr=replace(_QUICK.actr, **{name: replace(getattr(_QUICK.actr, name), batch_size=64, learning_rate=5e-3)
+                                                     for name in ("restart", "daily")}))
 
 
 def make_chain(home: Path) -> tuple[Session, dict[date, dict[str, Any]], dict[date, dict[str, Any]]]:
@@ -30,7 +34,7 @@ def make_chain(home: Path) -> tuple[Session, dict[date, dict[str, Any]], dict[da
     (home / SETTINGS_FILE).write_text(deployment.to_toml())
 
     def session() -> Session:
-        return Session.open(home, quick(), torch.device("cpu"))  # a session reads the lake as it was when it began
+        return Session.open(home, RECIPE, torch.device("cpu"))  # a session reads the lake as it was when it began
 
     cpms, actrs = {}, {}
     for month in MONTHS:

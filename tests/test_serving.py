@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from chain_fixture import DAYS
 
 from contracts.errors import BadInput
-from contracts.releases import PREDICTIONS_FILE
+from contracts.releases import PREDICTIONS_FILE, of_role
 from contracts.transfer import TRANSFER_SETTINGS
+from training.report.encoder import encoders_of
+from training.report.gather import NO_ROWS, Gathered
+from training.report.page import render
 from training.serving.export import export, latencies, requests
 from training.serving.score import score_day
 from training.serving.scorer import BadRequest, Scorer
@@ -137,3 +141,25 @@ def test_latency_is_told_by_the_number_of_candidates(folders):
     example = json.loads((folders["srp4ctr"] / "example.json").read_text())
     found = latencies(folders["srp4ctr"], example, counts=(1, 9), repeat=3)
     assert list(found) == [1, 9] and all(value > 0 for value in found.values())
+
+
+def test_the_report_says_what_encoders_learned_and_what_they_cost(chain):
+    session, _, actrs = chain
+    days, variants = DAYS[1:], session.deployment.variants
+    found = encoders_of(session, session.reader.active_releases("actr"), variants, days)
+    bound = {name for day in days for run in actrs[day].values() for name in of_role(run.release.parents, "encoder").values()}
+    releases = session.reader.releases()
+    assert len(bound) == 2
+    assert [week.release_id for week in found.weeks] == sorted(bound, key=lambda name: releases[name]["period"])
+    assert [week.loss for week in found.weeks] == [dict(releases[week.release_id]["metrics"])["train_loss"] for week in found.weeks]
+    costs = {cost.variant: cost for cost in found.costs}
+    assert set(costs) == set(EXPORTED)
+    assert costs["none"].flops.user == 0 < costs["srp4ctr"].flops.user
+    assert costs["srp4ctr"].flops == costs["srp4ctr_frozen"].flops and costs["none"].flops == costs["tpm"].flops
+    assert encoders_of(session, session.reader.active_releases("actr"), ["none", "tpm"], days) is None
+    gathered = Gathered(source="made", days=tuple(days), variants=(), silent=variants, scored=NO_ROWS, missing=(), served=(), slices={},
+                        moved=(), forgetting=None, encoders=found)
+    page = render(gathered)
+    assert "The sequence encoder" in page and f"{costs['srp4ctr'].flops.by_sample(100):,.0f}" in page
+    assert all(week.release_id in page for week in found.weeks)
+    assert "The sequence encoder" not in render(replace(gathered, encoders=None))

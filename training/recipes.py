@@ -177,6 +177,8 @@ class ActrRecipe:
 class FgBertRecipe:
     """The sequence encoder. Layers and length are the paper's, as far as is known; the rest are BERT4Rec's public values or ours.
 
+    Half of BERT4Rec's width and FFN: with them SRP4CTR's part of a sample would cost more than the paper's (docs/experiments.md).
+
     Attributes:
         objective: `fg_bert` masks item and behaviour sides apart and predicts all fields; `bert4rec` masks and predicts the item alone;
             `sasrec` predicts the next item from those before.
@@ -196,8 +198,8 @@ class FgBertRecipe:
     length: int = HISTORY_LENGTH
     layers: int = 2
     heads: int = 2
-    width: int = 64
-    inner: int = 256
+    width: int = 32
+    inner: int = 128
     dropout: float = 0.1
     item_mask: float = 0.2
     behaviour_mask: float = 0.2

@@ -57,8 +57,11 @@ class CtrModel(nn.Module):
         self.mlp = batch_norm_mlp(width, body.hidden)
         self.bridge = bridge
         # The rest of the MLP's first layer, split by what depends on the candidate and what on the user alone: that is done once a user.
+        # It begins at zero: a normalised output would drown fresh embeddings (docs/experiments.md).
         self.bridge_in = nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user)
                                        ) if bridge else None
+        for layer in self.bridge_in or ():
+            nn.init.zeros_(layer.get_parameter("weight"))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""

@@ -13,6 +13,7 @@ from contracts.periods import ONE_DAY
 from contracts.releases import of_role
 from training.compare import Scored, read_scored
 from training.report.drift import Moved, drift_of, restarted
+from training.report.encoder import Encoders, encoders_of
 from training.report.figures import Mask, slice_masks
 from training.report.forgetting import Forgetting, score_older_days
 from training.tasks.session import Session
@@ -52,6 +53,7 @@ class Gathered:
         missing: days without scored rows, and why.
         slices: masks of the scored rows.
         forgetting: None where it was not asked for.
+        encoders: the FG-BERTs that settings read; None where none does.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Gathered:
     slices: Mapping[str, Mask]
     moved: tuple[Moved, ...]
     forgetting: Forgetting | None
+    encoders: Encoders | None = None
 
 
 def gather(session: Session, days: Sequence[date], *, forgetting_days: int) -> Gathered:
@@ -80,7 +83,8 @@ def gather(session: Session, days: Sequence[date], *, forgetting_days: int) -> G
         silent=tuple(name for name in deployment.variants if name not in variants), scored=scored,
         missing=tuple((day, _why_missing(session, variants, served, day)) for day in days if not len(scored.on(day).clicks)),
         served=served, slices=slice_masks(reader, scored, days), moved=tuple(drift_of(reader, active, released, days)),
-        forgetting=score_older_days(session, active, variants or released, of_models) if of_models else None)
+        forgetting=score_older_days(session, active, variants or released, of_models) if of_models else None,
+        encoders=encoders_of(session, active, released, days))
 
 
 def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], days: Sequence[date]) -> tuple[Served, ...]:

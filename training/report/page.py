@@ -14,10 +14,12 @@ from training.compare import TRUTH, Scored, difference
 from training.intervals import DRAWS, LEAST_USERS, Estimate
 from training.metrics import CALIBRATION_BINS, evaluate, predicted_over_observed
 from training.report.drift import ENTITIES
+from training.report.encoder import Cost, Encoders
 from training.report.figures import Bin, by_day, calibration_of, gauc_of, logloss_of
 from training.report.forgetting import AGES, Forgetting, Remembered
 from training.report.gather import Gathered
 from training.slices import LONG_TAIL_SHARE, NEW_DAYS
+from training.tasks.fg_bert import HIT_AT
 
 ALL_BANDS = 3  # of more settings, the bands hide each other: each has a panel of its own, beside no transfer
 SLICES = {"long_tail_items": f"Items that are rare: the {LONG_TAIL_SHARE:.0%} of a day's items seen least often",
@@ -49,6 +51,8 @@ def render(found: Gathered) -> str:
         parts.append(markup.section("Forgetting: models on older days", _forgetting(found, found.forgetting)))
     if found.moved:
         parts.append(markup.section("Drift of the embeddings", _drift(found)))
+    if found.encoders is not None:
+        parts.append(markup.section("The sequence encoder", _encoders(found, found.encoders)))
     parts.append(markup.section("What it rests on", _basis(found)))
     return markup.page(f"Ad models, {_period(found)}", "\n".join(parts), style=charts.STYLE + STYLE)
 
@@ -257,6 +261,29 @@ def _drift(found: Gathered) -> str:
     triangles = " Triangles: days on which a setting started again from a CPM." if again else ""
     return (f'<p class="soft">Published vectors of ids that both releases have.{triangles}</p><div class="plots">{"".join(plots)}</div>'
             f"<details><summary>The figures by day, with new and lost ids</summary>\n{table}</details>")
+
+
+def _encoders(found: Gathered, encoders: Encoders) -> str:
+    rows = [[str(week.period), *map(_number, (week.hit_rate, week.auc, week.loss)), f"<code>{markup.text(week.release_id)}</code>"]
+            for week in encoders.weeks]
+    weeks = markup.table(["Week from", f"Hit rate at {HIT_AT}", "AUC", "Training loss", "Release"], rows, numbers=(1, 2, 3), names=(4,))
+    none = next((cost for cost in encoders.costs if cost.variant == NO_TRANSFER), None)
+
+    def ratio(cost: Cost, candidates: int) -> str:
+        return "-" if none is None else f"{cost.flops.by_sample(candidates) / none.flops.by_sample(candidates):.2f}"
+
+    rows = [[charts.key(cost.variant, _place(found, cost.variant)), f"{cost.flops.user:,.0f}", f"{cost.flops.candidate:,.0f}",
+             f"{cost.flops.by_sample(1):,.0f}", ratio(cost, 1), f"{cost.flops.by_sample(100):,.0f}", ratio(cost, 100)]
+            for cost in encoders.costs]
+    head = ["Setting", "User's part", "Candidate's part", "Sample, 1 candidate", f"/ {NO_TRANSFER}", "Sample, 100 candidates",
+            f"/ {NO_TRANSFER}"]
+    lengths = f"{encoders.costs[0].long} and {encoders.costs[0].short} behaviours" if encoders.costs else ""
+    costs = (f'<p class="soft">FLOPs of the matrix products, a user with {lengths} in the two histories; what depends on the user alone is '
+             f"done once for all candidates of a request.</p>\n{markup.table(head, rows, numbers=range(1, len(head)), names=(0,))}"
+             if encoders.costs else "")
+    return (f'<p class="soft">FG-BERT, trained week by week. Of users who were kept out of its training it is asked for the item of their '
+            f"newest behaviour: how often that is among the {HIT_AT} likeliest of all items, and how it ranks against one drawn by "
+            f"frequency.</p>\n{weeks}{costs}")
 
 
 def _basis(found: Gathered) -> str:

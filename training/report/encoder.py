@@ -1,0 +1,78 @@
+"""The sequence encoder behind the ad models of a report: what it has learned, week by week, and what reading it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from contracts.releases import of_role
+from contracts.transfer import TRANSFER_SETTINGS
+from training.flops import Flops, flops_of
+from training.tasks.actr import body_of, open_released
+from training.tasks.fg_bert import HIT_AT
+from training.tasks.session import Session
+
+HIT, AUC = f"held_out_hit_rate_{HIT_AT}", "held_out_auc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Week:
+    """An FG-BERT that an ad model of these days is bound to.
+
+    Attributes:
+        hit_rate: share of held-out users whose newest item is among the ten that it thinks likeliest of all.
+        auc: of that item against one drawn by frequency.
+        loss: of its training, all fields together.
+    """
+
+    period: date
+    release_id: str
+    hit_rate: float | None
+    auc: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """FLOPs of a request by setting, of a user whose histories are full."""
+
+    variant: str
+    flops: Flops
+    long: int
+    short: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """Both, oldest week first; costs of each setting that the days were served by."""
+
+    weeks: tuple[Week, ...]
+    costs: tuple[Cost, ...]
+
+
+def encoders_of(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], variants: Sequence[str],
+                days: Sequence[date]) -> Encoders | None:
+    """None where no setting reads one."""
+    bound = {name for day in days for variant in variants if (row := active.get((variant, day)))
+             for name in of_role(row["parents"], "encoder").values()}
+    if not bound:
+        return None
+    releases = session.reader.releases()
+    weeks = []
+    for name in sorted(bound, key=lambda name: releases[name]["period"]):
+        metrics = dict(releases[name]["metrics"])
+        weeks.append(Week(period=releases[name]["period"], release_id=name, hit_rate=metrics.get(HIT), auc=metrics.get(AUC),
+                          loss=metrics.get("train_loss")))
+    newest = {variant: active[variant, day] for day in sorted(days) for variant in variants if (variant, day) in active}
+    costs = [_cost(session, row) for variant, row in newest.items() if not TRANSFER_SETTINGS[variant].adapters]
+    return Encoders(weeks=tuple(weeks), costs=tuple(costs))
+
+
+def _cost(session: Session, row: Mapping[str, Any]) -> Cost:
+    run = session.open_release(dict(row))
+    body = body_of(run.release)
+    long, short = body.long_length, body.short_length
+    flops = flops_of(open_released(session, run).model, long=long, short=short)
+    return Cost(variant=run.release.variant, flops=flops, long=long, short=short)
