@@ -49,6 +49,9 @@ PRETRAINING = {
                        train=DecayingPhase(epochs=15, batch_size=256, learning_rate=2e-3))
     for name in ("fg_bert", "bert4rec", "sasrec")
 }
+# Of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).
+EMBEDDING_RATES = {"din": EMBEDDING_RATE["din"]}
+HISTORY_RATE = EMBEDDING_RATE["dnn"]  # of the arms whose id embeddings are not those of the history
 TAIL_SHARE = 0.2  # of the items, those with the fewest training rows
 REQUESTS = 1354  # of a batch: with three rows each, about the 4,096 rows of the other libraries
 
@@ -357,8 +360,8 @@ def main() -> None:
     parser.add_argument("--arm", choices=tuple(SETTINGS), required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", default="full")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--embedding-rate", type=float, default=EMBEDDING_RATE["din"])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--embedding-rate", type=float, help="default: what was chosen for the arm")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pretraining", type=json.loads, default={}, help="JSON: values of the pre-training's phase")
@@ -367,8 +370,8 @@ def main() -> None:
     prepare_process(asked.threads)
     for name, recipe in PRETRAINING.items():
         PRETRAINING[name] = replace(recipe, train=replace(recipe.train, **asked.pretraining), **asked.encoder)
-    run(asked.arm, asked.rows, asked.out, asked.split, seed=asked.seed, epochs=asked.epochs, embedding_rate=asked.embedding_rate,
-        learning_rate=asked.learning_rate)
+    run(asked.arm, asked.rows, asked.out, asked.split, seed=asked.seed, epochs=asked.epochs,
+        embedding_rate=asked.embedding_rate or EMBEDDING_RATES.get(asked.arm, HISTORY_RATE), learning_rate=asked.learning_rate)
 
 
 if __name__ == "__main__":

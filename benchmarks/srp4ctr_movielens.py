@@ -28,7 +28,7 @@ from contracts.settings import data_folder
 from training.metrics import auc
 
 OURS = "srp4ctr"
-SEEDS, EPOCHS, QUICK_EPOCHS = 5, 2, 1
+SEEDS, EPOCHS, QUICK_EPOCHS = 5, 3, 1
 QUICK_ARMS = ("din", OURS)
 
 
