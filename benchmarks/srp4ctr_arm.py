@@ -46,7 +46,7 @@ FIELDS = ("item_id", "category_id", "action", "gap", "hour")
 ID_ONLY = ("item_id",)
 PRETRAINING = {
     name: FgBertRecipe(objective=name, fields=FIELDS if name == "fg_bert" else ID_ONLY, length=HISTORY,
-                       train=DecayingPhase(epochs=15, batch_size=256, learning_rate=2e-3))
+                       train=DecayingPhase(epochs=12, batch_size=64, learning_rate=3e-3))
     for name in ("fg_bert", "bert4rec", "sasrec")
 }
 # Of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).

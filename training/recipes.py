@@ -205,7 +205,7 @@ class FgBertRecipe:
     behaviour_mask: float = 0.2
     sampled_above: int = 100_000
     negatives: int = 8192
-    train: DecayingPhase = DecayingPhase(epochs=20, batch_size=256, learning_rate=1e-3)
+    train: DecayingPhase = DecayingPhase(epochs=12, batch_size=64, learning_rate=3e-3)
     admission: Admission = Admission()
     seed: int = 4
 

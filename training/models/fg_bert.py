@@ -70,11 +70,23 @@ class FgBert(nn.Module):
         self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(sizes[name])) for name in self.predicted})
         for name, counts in (frequency or {}).items():
             self.register_buffer(f"_frequency_{name}", counts.double().clamp(min=1e-3).cumsum(0), persistent=False)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Weights by the width that they read: BERT's .02 belongs to a width of 768, and keeps a narrow encoder from reading its context.
+
+        A behaviour's fields begin as large as its position.
+        """
         for module in self.modules():
-            if isinstance(module, nn.Embedding | nn.Linear):
+            if isinstance(module, nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=_STD, a=-2 * _STD, b=2 * _STD)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for side in self.project.values():
+            assert isinstance(side, nn.Linear)
+            nn.init.normal_(side.weight, std=side.in_features**-0.5)
 
     @property
     def predicted(self) -> tuple[str, ...]:
