@@ -64,6 +64,7 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     "tpm+cpm+srp4ctr": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned"),
 }
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
+SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # what the sources that come with this project are set up with
 
 
 def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:

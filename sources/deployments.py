@@ -9,6 +9,7 @@ from pathlib import Path
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.transfer import SHOWN_VARIANTS
 
 KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole day of the standard log, in Asia/Shanghai
 TAOBAO_DAYS = (date(2017, 4, 22), date(2017, 5, 13))  # days of behaviours, in Asia/Shanghai
@@ -19,7 +20,7 @@ SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores t
 def simulator(*, start: date, days: int) -> Deployment:
     """Calendar months and ISO weeks, UTC."""
     return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
-                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600)
+                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600, variants=SHOWN_VARIANTS)
 
 
 def kuairand() -> Deployment:
@@ -34,6 +35,7 @@ def kuairand() -> Deployment:
         periods=PeriodSettings(anchor=first_day, month_days=2, week_days=2),
         feedback_delay_seconds=600,
         string_ids=("event_id", "request_id"),
+        variants=SHOWN_VARIANTS,
     )
 
 
@@ -46,6 +48,7 @@ def movielens(*, start: date, days: int) -> Deployment:
         actr_start=_fourth_last(start, days),
         periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
+        variants=SHOWN_VARIANTS,
     )
 
 
@@ -62,6 +65,7 @@ def taobao(*, first: date, last: date) -> Deployment:
         periods=PeriodSettings(anchor=first, month_days=5 if days > 16 else 2, week_days=2),
         feedback_delay_seconds=600,
         ad_start=ad_start,
+        variants=SHOWN_VARIANTS,
     )
 
 

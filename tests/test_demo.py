@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -26,8 +27,14 @@ def test_the_simulator_trains_three_months_and_a_week() -> None:
     assert plan.backfilled[0] == deployment.actr_start
     assert len(plan.backfilled) == BACKFILLED_DAYS
     assert [(p.kind, p.period) for p in plan.trained] == [
-        ("tpm", date(2026, 1, 1)), ("tpm", date(2026, 2, 1)), ("tpm", date(2026, 3, 1)), ("cpm", date(2026, 4, 20))]
+        ("tpm", date(2026, 1, 1)), ("tpm", date(2026, 2, 1)), ("tpm", date(2026, 3, 1)), ("cpm", date(2026, 4, 20)),
+        ("fg_bert", date(2026, 4, 20))]
     assert plan.scheduled == ()
+
+
+def test_an_encoder_that_no_setting_reads_is_not_trained() -> None:
+    deployment = replace(deployments.simulator(start=date(2026, 1, 1), days=120), variants=("none", "tpm+cpm"))
+    assert "fg_bert" not in [parent.kind for parent in plan_of(deployment, days_of(deployment)).trained]
 
 
 def test_kuairand_closes_a_week_while_it_is_backfilled() -> None:
@@ -35,7 +42,7 @@ def test_kuairand_closes_a_week_while_it_is_backfilled() -> None:
     plan = plan_of(deployment, days_of(deployment))
     assert plan.backfilled == tuple(date(2022, 5, day) for day in (1, 2, 3, 4))
     assert ("cpm", date(2022, 4, 29)) in [(p.kind, p.period) for p in plan.trained]
-    assert [(p.kind, p.period) for p in plan.scheduled] == [("cpm", date(2022, 5, 1))]
+    assert [(p.kind, p.period) for p in plan.scheduled] == [("cpm", date(2022, 5, 1)), ("fg_bert", date(2022, 5, 1))]
 
 
 @pytest.mark.parametrize("deployment", [deployments.kuairand(), deployments.movielens(start=date(2001, 1, 1), days=30)])

@@ -59,6 +59,11 @@ class Plan:
     trained: tuple[Parent, ...]
     scheduled: tuple[Parent, ...]
 
+    @property
+    def encoded(self) -> bool:
+        """Whether there is an FG-BERT: then the users of the last day are encoded by it."""
+        return any(parent.kind == "fg_bert" for parent in (*self.trained, *self.scheduled))
+
 
 def main(argv: Sequence[str]) -> int:
     parser = own_parser("demo")
@@ -143,6 +148,8 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
     Started together they would come to the same end, since each run waits for its parents; but waiting costs CPU too.
     """
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
+    if plan.encoded:
+        spans[KINDS["fg_bert_users"].dag] = (plan.backfilled[-1], plan.backfilled[-1])
     for kind in ("tpm", "cpm", "fg_bert"):
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
