@@ -14,6 +14,7 @@ from training.engine.checkpoint import Checkpoint
 from training.engine.loop import prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
+from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.segments import Segments, attend
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 
@@ -142,6 +143,23 @@ def test_a_training_that_is_taken_up_ends_in_the_same_weights(tmp_path):
         run(stop_at=6, path=tmp_path / "state")
     again = run(path=tmp_path / "state")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.mark.parametrize("count", [1, 7, 300])
+def test_cross_entropy_over_a_table_is_torchs(count, monkeypatch):
+    monkeypatch.setattr("training.modules.cross_entropy._CACHED", 64 * 5)  # several chunks, the last one shorter
+    torch.manual_seed(count)
+    parts = [torch.randn(count, 6, dtype=torch.float64), torch.randn(64, 6, dtype=torch.float64) * 3, torch.randn(64, dtype=torch.float64)]
+    target = torch.randint(0, 64, (count,))
+    losses = {}
+    for way in ("ours", "torch"):
+        query, weight, bias = (part.clone().requires_grad_() for part in parts)
+        loss = (linear_cross_entropy(query, weight, bias, target) if way == "ours"
+                else torch.nn.functional.cross_entropy(query @ weight.T + bias, target))
+        (2.5 * loss).backward()
+        losses[way] = [loss.detach(), query.grad, weight.grad, bias.grad]
+    for ours, expected in zip(losses["ours"], losses["torch"], strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_sampled_softmax_tends_to_the_full_one():

@@ -20,6 +20,7 @@ from contracts.features import BEHAVIOUR_FIELDS
 from training.data.codes import CODES
 from training.data.mapping import SHARED_ROW
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
+from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.segments import Segments
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe
@@ -152,7 +153,7 @@ class FgBert(nn.Module):
             return hidden_PE.sum() * 0.0
         weight_VD, bias_V = self.embeddings[name].get_parameter("weight"), self.biases[name]
         if name not in ID_FIELDS or len(weight_VD) <= self.recipe.sampled_above:
-            return functional.cross_entropy(self.logits(name, hidden_PE), target_P)
+            return linear_cross_entropy(self.heads[name](hidden_PE), weight_VD, bias_V, target_P)
         query_PD = self.heads[name](hidden_PE)
         drawn_N, log_q = self._negatives(name)
         positive_P = (query_PD * weight_VD[target_P]).sum(dim=1) + bias_V[target_P]
