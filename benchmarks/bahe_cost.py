@@ -2,8 +2,8 @@
 
 `python -m benchmarks.bahe_cost [--quick] [--lengths 512,1024] [--source smollm2]`. Same backbone, same trainable half with the same
 adapters, same head, batches of one; texts of 512 to 4,096 tokens are behaviours of 20 tokens each. Each arm runs in a process of its own;
-its memory is the peak of its resident set above what it had with the model loaded and one optimiser made. BAHE's time includes the
-encoding of texts that no day before had, shared among the samples: on MovieLens-1M's first of 30 days of equal count, when all are new, .102
+its memory is the peak of its resident set above what it had with the model loaded and one optimiser made. BAHE's time includes
+the encoding of texts that no day before had, shared among the samples: on MovieLens-1M's first of 30 days, when all are new, .102
 a sample; over its first seven days .023.
 """
 

@@ -49,6 +49,10 @@ class Locations:
         """Names the run folders that a training task has left to be audited and published, as JSON."""
         return self.runs / kind / str(period) / "staged.json"
 
+    def text_vectors(self, encoder_id: str) -> Path:
+        """Vectors of texts that an encoder has staged for the lake."""
+        return self.runs / "text_vectors" / encoder_id
+
     def scores(self, day: date, release_id: str) -> Path:
         """A day's scores by a release that was asked for, beside the published ones."""
         return self.home / "scores" / str(day) / f"{release_id}.parquet"

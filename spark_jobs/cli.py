@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_home(publish)
     publish.add_argument("--kind", required=True, choices=tuple(KINDS))
     publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
+    add_home(commands.add_parser("add_text_vectors", help="vectors of texts that training staged -> behaviour_text_vectors"))
     back = commands.add_parser("activate_release", help="let a release that was published before serve its period again")
     add_home(back)
     back.add_argument("--release", required=True, help="its id")
@@ -109,6 +110,12 @@ def _publish(options: argparse.Namespace, locations: Locations, deployment: Depl
     return publish_release.command(locations, deployment, options.kind, options.period)
 
 
+def _add_text_vectors(_: argparse.Namespace, locations: Locations, __: Deployment) -> int:
+    from spark_jobs import add_text_vectors
+
+    return add_text_vectors.command(locations)
+
+
 def _activate(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
     from spark_jobs import activate_release
 
@@ -153,4 +160,5 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
     "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
     "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
+    "add_text_vectors": _add_text_vectors,
 }

@@ -15,6 +15,7 @@ from contracts.errors import BadInput
 from contracts.releases import PREDICTIONS_FILE, of_role
 from contracts.transfer import TRANSFER_SETTINGS
 from training.report.encoder import encoders_of
+from training.report.forgetting import score_older_days
 from training.report.gather import NO_ROWS, Gathered
 from training.report.page import render
 from training.serving.export import export, latencies, requests
@@ -163,3 +164,9 @@ def test_the_report_says_what_encoders_learned_and_what_they_cost(chain):
     assert "The sequence encoder" in page and f"{costs['srp4ctr'].flops.by_sample(100):,.0f}" in page
     assert all(week.release_id in page for week in found.weeks)
     assert "The sequence encoder" not in render(replace(gathered, encoders=None))
+
+
+def test_models_that_read_an_encoder_score_older_days(chain):
+    session, _, _ = chain
+    found = score_older_days(session, session.reader.active_releases("actr"), ("none", "tpm+cpm+srp4ctr"), [DAYS[2]])
+    assert found is not None and len(found.ages) > 0

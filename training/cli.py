@@ -22,7 +22,8 @@ FORGETTING_DAYS = 14
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
     options = _parser().parse_args(argv)
-    return {"compare": _compare, "report": _report, "score": _score, "export": _export}.get(options.command, _train)(options)
+    return {"compare": _compare, "report": _report, "score": _score, "export": _export,
+            "encode_texts": _encode_texts}.get(options.command, _train)(options)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -114,6 +115,17 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _encode_texts(options: argparse.Namespace) -> int:
+    from lake.reader import LakeReader
+    from training.models.language import load
+    from training.tasks.text_vectors import encode_new_texts
+
+    locations, _ = deployment_of(options)
+    texts = recipe(options.recipe).texts
+    encode_new_texts(locations, LakeReader(locations), load(options.source or texts.source, low_layers=texts.low_layers), texts)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
@@ -144,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, export):
         add_home(command)
         command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
+    texts = commands.add_parser("encode_texts", help="behaviour texts without a vector -> staged vectors, by a language model's low layers")
+    add_home(texts)
+    texts.add_argument("--recipe", default="default", choices=tuple(RECIPES), help="settings (default: default)")
+    texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
+                                        "(default: the recipe's)")
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
     report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
     for command in (compare, report):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from contracts.errors import BadInput
 from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
@@ -220,6 +220,27 @@ class FgBertRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """How behaviour texts become vectors (BAHE, arXiv 2403.19347: pre-trained low layers, frozen, and a pooling).
+
+    Attributes:
+        source: `minilm` or `smollm2`, which packages carry; a folder, a GGUF file, or a name on the hub.
+        low_layers: layers of the low half; None is half of them.
+        pooling: mean over the tokens, or the last token.
+        longest: tokens read of a text.
+    """
+
+    source: str = "minilm"
+    low_layers: int | None = None
+    pooling: Literal["mean", "last"] = "mean"
+    longest: int = 64
+
+    def __post_init__(self) -> None:
+        _check(self, "pooling", self.pooling in ("mean", "last"), "mean or last")
+        _check(self, "longest", self.longest >= 2, "tokens >= 2")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of every kind of model of one deployment."""
 
@@ -227,6 +248,7 @@ class Recipe:
     cpm: CpmRecipe = field(default_factory=CpmRecipe)
     fg_bert: FgBertRecipe = field(default_factory=FgBertRecipe)
     actr: ActrRecipe = field(default_factory=ActrRecipe)
+    texts: TextRecipe = field(default_factory=TextRecipe)
 
 
 def default() -> Recipe:

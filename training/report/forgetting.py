@@ -20,9 +20,9 @@ from contracts.errors import TributaryError
 from contracts.tables import owner_key
 from lake.progress import each
 from training.compare import Scored, joined_scores
-from training.data.samples import Columns, Samples, read_day
+from training.data.samples import Samples, read_day
 from training.engine.loop import prepare_process, score
-from training.tasks.actr import FEATURE_SET, Scorer, body_of, open_released
+from training.tasks.actr import Scorer, body_of, columns_of, open_released
 from training.tasks.session import Session
 
 AGES = (0, 7, 14, 28)
@@ -95,9 +95,10 @@ def _score(session: Session, day: date, scorers: Mapping[str, tuple[Scorer, tupl
            read: dict[tuple[date, tuple[int, int]], Samples]) -> pa.Table:
     """One older day, scored by the models of one day."""
     columns: dict[str, Any] = {}
+    encoded = any(scorer.encoding.sequence for scorer, _ in scorers.values())
     for variant, (scorer, lengths) in scorers.items():
         if (day, lengths) not in read:
-            read[day, lengths] = read_day(session.reader, day, Columns(log="ad", names=FEATURE_SET, histories=lengths))
+            read[day, lengths] = read_day(session.reader, day, columns_of(session, "ad", lengths, encoded=encoded))
         columns[variant] = score(scorer.model, scorer.encode(session, read[day, lengths]))
     rows = read[day, lengths]
     return pa.table({"ds": pa.array([day] * len(rows), pa.date32()), "event_id": rows.event_id, "user_id": rows.user_id,

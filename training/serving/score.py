@@ -10,10 +10,10 @@ import numpy as np
 
 from contracts.commands import table_text
 from contracts.errors import BadInput
-from training.data.samples import Columns, read_day
+from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
 from training.engine.runs import Run, write_predictions
-from training.tasks.actr import FEATURE_SET, body_of, open_released
+from training.tasks.actr import body_of, columns_of, open_released
 from training.tasks.session import Session, figures
 
 
@@ -31,9 +31,8 @@ def score_day(session: Session, run: Run, day: date) -> Path:
     session.inputs(["ad_samples", "user_histories"], [day])
     prepare_process(session.threads)
     opened, body = open_released(session, run), body_of(run.release)
-    samples = read_day(session.reader, day, Columns(
-        log="ad", names=FEATURE_SET, histories=(body.long_length, body.short_length),
-        zone=session.deployment.day_timezone if opened.encoding.sequence else None))
+    lengths = body.long_length, body.short_length
+    samples = read_day(session.reader, day, columns_of(session, "ad", lengths, encoded=opened.encoding.sequence is not None))
     scores = score(opened.model, opened.encode(session, samples))
     path = session.locations.scores(day, run.release.release_id)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -159,6 +159,11 @@ def judged_days(session: Session, day: date) -> tuple[date, ...]:
     return tuple(days)
 
 
+def columns_of(session: Session, log: Log, lengths: tuple[int, int], *, encoded: bool) -> Columns:
+    """What an ad model reads of samples: histories of these lengths, with all that a sequence encoder reads of them if there is one."""
+    return Columns(log=log, names=FEATURE_SET, histories=lengths, zone=session.deployment.day_timezone if encoded else None)
+
+
 def _key(parent: Parent) -> str:
     return parent_key(parent.role, parent.kind, parent.period)
 
@@ -203,8 +208,7 @@ class _Days:
     def _day(self, log: Log, day: date) -> Samples:
         if (log, day) not in self._read:
             body, deployment = self._session.recipe.actr.body, self._session.deployment
-            columns = Columns(log=log, names=FEATURE_SET, histories=(body.long_length, body.short_length),
-                              zone=deployment.day_timezone if reads_encoder(deployment.variants) else None)
+            columns = columns_of(self._session, log, (body.long_length, body.short_length), encoded=reads_encoder(deployment.variants))
             self._read[log, day] = read_day(self._session.reader, day, columns, held_out_only=self._held_out_only)
         return self._read[log, day]
 
