@@ -15,6 +15,7 @@ from training.engine.loop import prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.cross_entropy import linear_cross_entropy
+from training.modules.dropout import Dropout
 from training.modules.segments import Segments, attend
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 
@@ -227,3 +228,19 @@ def test_the_rate_rises_and_falls():
     assert np.argmax(rates) in (9, 10)
     assert rates[55] == pytest.approx(0.25)
     assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    torch.manual_seed(5)
+    layer, values = Dropout(share), torch.ones(401, 503, requires_grad=True)
+    dropped = layer(values)
+    kept = dropped != 0
+    assert abs(float((~kept).float().mean()) - share) < 4 * (share * (1 - share) / values.numel()) ** 0.5
+    assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - share)), atol=1e-4)
+    in_rows, in_columns = kept.float().mean(dim=1), kept.float().mean(dim=0)
+    assert in_rows.std() < 2 * (share * (1 - share) / 503) ** 0.5 and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
+    dropped.sum().backward()
+    assert torch.equal(values.grad != 0, kept)
+    assert not torch.equal(layer(values) != 0, kept), "drawn anew each time"
+    assert layer.eval()(values) is values

@@ -21,6 +21,7 @@ from training.data.codes import CODES
 from training.data.mapping import SHARED_ROW
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
 from training.modules.cross_entropy import linear_cross_entropy
+from training.modules.dropout import Dropout
 from training.modules.segments import Segments
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe
@@ -64,7 +65,7 @@ class FgBert(nn.Module):
         self.positions = nn.Embedding(recipe.length, recipe.width)
         self.project = nn.ModuleDict({side: nn.Linear(sum(self._dims[name] for name in names), recipe.width, bias=side == "item")
                                       for side, names in self._sides.items() if names})
-        self.norm, self.dropout = nn.LayerNorm(recipe.width), nn.Dropout(recipe.dropout)
+        self.norm, self.dropout = nn.LayerNorm(recipe.width), Dropout(recipe.dropout)
         size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner, dropout=recipe.dropout)
         self.layers = nn.ModuleList(EncoderLayer(size) for _ in range(recipe.layers))
         self.heads = nn.ModuleDict({name: _Head(recipe.width, self._dims[name]) for name in self.predicted})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.modules.dropout import Dropout
 from training.modules.segments import Segments, attend
 
 
@@ -39,7 +40,7 @@ class FeedForward(nn.Module):
         self.inner = nn.Linear(size.width, size.inner)
         self.outer = nn.Linear(size.inner, size.width)
         self.norm = nn.LayerNorm(size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
 
     def forward(self, tokens_PE: Tensor) -> Tensor:
         """P x E -> P x E."""
@@ -58,7 +59,7 @@ class EncoderLayer(nn.Module):
         self.value = nn.Linear(size.width, size.width)
         self.out = nn.Linear(size.width, size.width)
         self.norm = nn.LayerNorm(size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.feed_forward = FeedForward(size)
 
     def keys_and_values(self, tokens_PE: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,7 @@ class CrossLayer(nn.Module):
         self.query = nn.Linear(size.width, size.width)
         self.out = nn.Linear(size.width, size.width)
         self.norm = nn.LayerNorm(size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.feed_forward = FeedForward(size)
 
     def forward(self, queries_QE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
