@@ -21,7 +21,7 @@ from lake.writing import prepare
 from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
-from spark_jobs import build_partials, ingest_logs, inputs, maintain_lake
+from spark_jobs import build_partials, build_samples, ingest_logs, inputs, maintain_lake
 from spark_jobs.days import DAY_JOBS
 
 pytestmark = pytest.mark.spark
@@ -127,7 +127,8 @@ def test_a_day_again_and_maintenance_change_no_row(spark: Any, built: tuple[Loca
     locations, deployment = built
     before = {name: reference.content(locations, name) for name in FEATURE_TABLES}
     builds = built_as(locations)
-    build(spark, locations, deployment, [day(NUM_DAYS - 1)])
+    for job in (ingest_logs, build_partials, build_samples):
+        job.run(spark, locations, deployment, [day(NUM_DAYS - 1)])
     assert {name: reference.content(locations, name) for name in FEATURE_TABLES} == before
     assert built_as(locations) == builds
     (of_builds,) = maintain_lake.run(spark, locations, ["builds"])
