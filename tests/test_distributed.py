@@ -25,7 +25,7 @@ from training.recipes import RECIPES
 MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
 WEEK = date(2026, 1, 7)
 DAYS = [date(2026, 1, day) for day in (9, 10)]
-FIRST, THEN = [("tpm", MONTHS[0])], [("tpm", MONTHS[1]), ("cpm", WEEK), ("actr", DAYS[0]), ("actr", DAYS[1])]
+FIRST, THEN = [("tpm", MONTHS[0])], [("tpm", MONTHS[1]), ("cpm", WEEK), ("fg_bert", WEEK), ("actr", DAYS[0]), ("actr", DAYS[1])]
 LAST = [("tpm", MONTHS[2])]
 
 several = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="TorchRec is not installed")]
@@ -85,7 +85,11 @@ class TestTwoProcesses:
     @pytest.mark.parametrize(("kind", "period"), THEN)
     def test_reach_what_one_reaches(self, homes, kind, period):
         ones, twos, _ = homes
-        _assert_alike(ones, twos, kind, period)
+        if kind == "fg_bert":  # each share's loss is a mean over its own hidden positions, whose number differs
+            ours, theirs = (_figures(home, kind, period)["default"] for home in (ones, twos))
+            assert theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-2)
+        else:
+            _assert_alike(ones, twos, kind, period)
         for variant, folder in _folders(ones, kind, period).items():
             assert (folder / MAPPING_FILE).read_bytes() == (_folders(twos, kind, period)[variant] / MAPPING_FILE).read_bytes()
 
