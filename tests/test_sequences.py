@@ -146,6 +146,19 @@ def test_a_training_that_is_taken_up_ends_in_the_same_weights(tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_weights_begin_by_the_width_that_they_read():
+    """What attention adds is of the size of what it is added to, and a behaviour's fields of the size of its position."""
+    _, mapping = _sequences(np.random.default_rng(1), [5] * 6)
+    model = _model(mapping, replace(SMALL, width=64, inner=256))
+    layer = model.layers[0]
+    assert float(layer.value.weight.std()) == pytest.approx((1 / 64) ** 0.5, rel=0.1)
+    assert float(layer.feed_forward.inner.weight.std()) == pytest.approx((2 / 320) ** 0.5, rel=0.1)
+    position = float(model.positions.weight.std())
+    for side, project in model.project.items():
+        fields = torch.cat([table.weight[:5] for name, table in model.embeddings.items() if name in FIELDS_OF_SIDE[side]], dim=1)
+        assert 0.4 < float((fields @ project.weight.T).std()) / position < 2.5, side
+
+
 @pytest.mark.parametrize("count", [1, 7, 300])
 def test_cross_entropy_over_a_table_is_torchs(count, monkeypatch):
     monkeypatch.setattr("training.modules.cross_entropy._CACHED", 64 * 5)  # several chunks, the last one shorter

@@ -132,7 +132,7 @@ def test_a_day_is_scored_by_a_release_as_by_the_daily_task(chain, capsys):
         assert set(rows["scored_by"].to_pylist()) == {run.release.release_id} and set(rows["ds"].to_pylist()) == {DAYS[2]}
     said = capsys.readouterr().out
     assert "auc" in said and "not of unseen rows" not in said
-    score_day(session, actrs[DAYS[1]]["none"], DAYS[0])
+    score_day(session, actrs[DAYS[1]]["none"], DAYS[1])
     assert "not of unseen rows" in capsys.readouterr().out
     with pytest.raises(BadInput, match="expected actr"):
         score_day(session, session.release(next(id for id in session.reader.releases() if id.startswith("tpm"))), date(2026, 1, 11))

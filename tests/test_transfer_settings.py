@@ -119,6 +119,7 @@ def test_srp4ctr_is_bound_to_the_encoder_of_the_week_before_and_begins_with_its_
         held = {key.removeprefix("bridge.encoder.") for key in state if key.startswith("bridge.encoder.")}
         learned = TRANSFER_SETTINGS[name].fg_bert == "learned"
         assert held == (set(source) if learned else set()), "a frozen encoder's weights stay in its own release"
+        assert not any(layer.weight.any() for layer in model.bridge_in), "it begins as a model without the bridge"
         begun = dict(model.bridge.network.state_dict())
         assert all(torch.equal(begun[key], source[key]) for key in source)
         before, after = source, _trained(actrs[DAYS[2]][name])
