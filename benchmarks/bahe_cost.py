@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.recording import finish
+from benchmarks.recording import finish, run_for_result
 from benchmarks.rivals.common import MARK
 from contracts.commands import table_text
 
@@ -67,13 +66,8 @@ def main() -> None:
 
 
 def arm_of(arm: str, length: int, steps: int, options: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.bahe_cost", "--arm", arm, "--length", str(length), "--steps", str(steps),
-               "--source", options.source, "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return dict(json.loads(lines[-1].removeprefix(MARK)))
+    return run_for_result([sys.executable, "-m", "benchmarks.bahe_cost", "--arm", arm, "--length", str(length), "--steps", str(steps),
+                           "--source", options.source, "--threads", str(options.threads)])
 
 
 def run(arm: str, source: str, length: int, steps: int, threads: int) -> dict[str, float]:

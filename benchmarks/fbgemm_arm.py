@@ -8,7 +8,6 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocati
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
 from torch.nn import functional
 
-from benchmarks.our_arm import shallow_mlp
 from benchmarks.rivals.common import (
     BATCH,
     DIM,
@@ -22,6 +21,7 @@ from benchmarks.rivals.common import (
     random_ids,
     seed_all,
 )
+from training.modules.interaction import relu_mlp
 
 asked = options()
 seed_all(asked.seed)
@@ -30,7 +30,7 @@ tables = SplitTableBatchedEmbeddingBagsCodegen(
     [(IDS_PER_FEATURE, DIM, EmbeddingLocation.HOST, ComputeDevice.CPU)] * NUM_IDS, optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
     learning_rate=0.1, eps=1e-8, pooling_mode=PoolingMode.SUM)
 tables.init_embedding_weights_uniform(-0.02, 0.02)
-mlp = shallow_mlp(NUM_IDS * DIM, MLP)
+mlp = relu_mlp(NUM_IDS * DIM, MLP)
 optimizer = torch.optim.Adam(mlp.parameters(), lr=LEARNING_RATE)
 offsets = torch.arange(NUM_IDS * BATCH + 1)
 recorder = Recorder(len(clicks))

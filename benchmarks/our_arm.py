@@ -1,8 +1,6 @@
 """Tributary's engine on the rows of the comparison: the loop, the encoding and the modules that the tasks use."""
 
 import time
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +31,12 @@ from training.engine.loop import prepare_process, score, train
 from training.models.tpm import TpmModel
 from training.modules.attention import TargetAttention
 from training.modules.embedding import IdEmbeddings
+from training.modules.interaction import relu_mlp
 from training.recipes import Admission, Phase
 
 # Chosen by AUC after one and three epochs on the last tenth of the training rows (split `fit` against `valid`); docs/experiments.md.
 EMBEDDING_RATE = {"dnn": 0.8, "din": 0.2, "ids": 0.1}
 NAMES = tuple({"genre": "category_id"}.get(name, name) for name in FLAT)
-
-
-def shallow_mlp(width: int, hidden: Sequence[int]) -> nn.Sequential:
-    """B x D -> B x 1: linear and ReLU for each width, then one logit."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise([width, *hidden]):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
 
 class Din(nn.Module):
@@ -56,7 +47,7 @@ class Din(nn.Module):
         self.embeddings = embeddings
         self._token = [embeddings.columns(name) for name in HISTORY_FEATURES]
         self.attention = TargetAttention(2 * DIM, ATTENTION)
-        self.mlp = shallow_mlp(embeddings.width + 2 * DIM, MLP)
+        self.mlp = relu_mlp(embeddings.width + 2 * DIM, MLP)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.recording import finish
+from benchmarks.recording import finish, run_for_result
 from benchmarks.rivals.common import MARK
 from benchmarks.rivals.prepare import prepare
 from benchmarks.training import make_environment
@@ -64,22 +63,13 @@ def main() -> None:
     for turn in range(turns):
         for name, command in arms.items():
             print(f"== turn {turn + 1} of {turns}: {name}", file=sys.stderr, flush=True)
-            found[name].append(result_of(command))
+            found[name].append(run_for_result(command))
     speed = {name: float(np.median([of["behaviours_per_s"] for of in results])) for name, results in found.items()}
     print(table_text(("arm", "behaviours/s", "behaviours a sequence"), [
         (name, f"{speed[name]:,.0f}", f"{found[name][0]['mean_length']:.1f}") for name in arms]))
     figures = {f"{name}_over_recbole": round(speed[arm] / speed[RECBOLE], 2) for name, arm in (("bert4rec", OURS), ("fg_bert", FG_BERT))}
     finish("pretraining", figures, details={"behaviours_per_s": speed, "size": SIZE, "threads": THREADS, "steps": steps, "arms": found},
            packages=("torch",), quick=options.quick)
-
-
-def result_of(command: list[str]) -> dict[str, Any]:
-    """Runs an arm in a process of its own."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return dict(json.loads(lines[-1].removeprefix(MARK)))
 
 
 def run_ours(rows: Path, objective: str, steps: int) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rivals.common import MARK
+
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -25,6 +27,20 @@ def finish(name: str, figures: Mapping[str, Any], *, details: Mapping[str, Any],
             file.write(json.dumps(record) + "\n")
         print(f"appended to {RESULTS / name}.jsonl")
     print(json.dumps(figures), flush=True)
+
+
+def result_in(output: str, code: int, what: str) -> dict[str, Any]:
+    """The result that an arm printed; one that failed ends the benchmark, and says why."""
+    lines = [line for line in output.splitlines() if line.startswith(MARK)]
+    if code or not lines:
+        raise SystemExit(f"{what} failed ({code})\n{output[-3000:]}")
+    return dict(json.loads(lines[-1].removeprefix(MARK)))
+
+
+def run_for_result(command: Sequence[str]) -> dict[str, Any]:
+    """Runs an arm in a process of its own."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return result_in(done.stdout, done.returncode, " ".join(command))
 
 
 def peak_memory_gib(pids: Sequence[int]) -> float:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.our_arm import EMBEDDING_RATE, Din, read, shallow_mlp
+from benchmarks.our_arm import EMBEDDING_RATE, Din, read
 from benchmarks.rivals.common import DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
 from training.data.batches import Batch, EncodedSamples, Encoding
 from training.data.codes import gap_codes
@@ -38,6 +38,7 @@ from training.metrics import auc
 from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.embedding import IdEmbeddings
+from training.modules.interaction import relu_mlp
 from training.modules.segments import Segments
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import Admission, DecayingPhase, FgBertRecipe, Phase
@@ -49,9 +50,6 @@ PRETRAINING = {
                        train=DecayingPhase(epochs=12, batch_size=64, learning_rate=3e-3))
     for name in ("fg_bert", "bert4rec", "sasrec")
 }
-# Of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).
-EMBEDDING_RATES = {"din": EMBEDDING_RATE["din"]}
-HISTORY_RATE = EMBEDDING_RATE["dnn"]  # of the arms whose id embeddings are not those of the history
 TAIL_SHARE = 0.2  # of the items, those with the fewest training rows
 REQUESTS = 1354  # of a batch: with three rows each, about the 4,096 rows of the other libraries
 
@@ -63,17 +61,19 @@ class Setting:
     Attributes:
         pretrained: objective of its encoder; None without one.
         learned, cross, queries: of its `Bridge`.
+        embedding_rate: of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).
     """
 
     pretrained: str | None = None
     learned: bool = True
     cross: bool = False
     queries: int = 0
+    embedding_rate: float = EMBEDDING_RATE["dnn"]  # where the id embeddings are not those of the history
 
 
 SRP4CTR = Setting(pretrained="fg_bert", cross=True, queries=8)
 SETTINGS: dict[str, Setting] = {
-    "din": Setting(),
+    "din": Setting(embedding_rate=EMBEDDING_RATE["din"]),
     "bst": Setting(),
     "sasrec": Setting(pretrained="sasrec"),
     "bert4rec": Setting(pretrained="bert4rec"),
@@ -149,7 +149,7 @@ class HistoryCtr(nn.Module):
     def __init__(self, embeddings: IdEmbeddings, history: nn.Module, width: int) -> None:
         super().__init__()
         self.embeddings, self.history = embeddings, history
-        self.mlp = shallow_mlp(embeddings.width, MLP)
+        self.mlp = relu_mlp(embeddings.width, MLP)
         self.of_history = nn.Linear(width, MLP[0], bias=False)
         nn.init.zeros_(self.of_history.weight)
 
@@ -371,7 +371,7 @@ def main() -> None:
     for name, recipe in PRETRAINING.items():
         PRETRAINING[name] = replace(recipe, train=replace(recipe.train, **asked.pretraining), **asked.encoder)
     run(asked.arm, asked.rows, asked.out, asked.split, seed=asked.seed, epochs=asked.epochs,
-        embedding_rate=asked.embedding_rate or EMBEDDING_RATES.get(asked.arm, HISTORY_RATE), learning_rate=asked.learning_rate)
+        embedding_rate=asked.embedding_rate or SETTINGS[asked.arm].embedding_rate, learning_rate=asked.learning_rate)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.recording import finish
-from benchmarks.rivals.common import MARK, THREADS
+from benchmarks.recording import finish, result_in
+from benchmarks.rivals.common import THREADS
 from benchmarks.rivals.prepare import prepare
 from benchmarks.table_growth import growth
 from contracts.commands import table_text
@@ -127,10 +127,7 @@ def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, 
         watch.start()
         output, _ = process.communicate()
         watch.join()
-    lines = [line for line in output.splitlines() if line.startswith(MARK)]
-    if process.returncode or not lines:
-        raise SystemExit(f"{arm.library} failed ({process.returncode}): {' '.join(command)}\n{output[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix(MARK)) | {"memory_gib": peak[0] / 2**30}
+    result = result_in(output, process.returncode, f"{arm.library}: {' '.join(command)}") | {"memory_gib": peak[0] / 2**30}
     print(f"   {result['rows'] / median(result['seconds']):,.0f} samples/s, AUC {result['auc']}", flush=True)
     if keep:
         with (work / "arms.jsonl").open("a", encoding="utf-8") as file:

@@ -12,10 +12,11 @@ from pyspark.sql import SparkSession
 from contracts.commands import stage, table_text
 from contracts.errors import BadInput
 from contracts.locations import Locations
+from contracts.releases import MANIFEST
 from lake.session import writing_session
 from lake.writing import insert_new
 
-TABLE, MANIFEST = "behaviour_text_vectors", "manifest.json"
+TABLE = "behaviour_text_vectors"
 
 
 def command(locations: Locations) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -36,17 +37,16 @@ def make_chain(home: Path) -> tuple[Session, dict[date, dict[str, Any]], dict[da
     def session() -> Session:
         return Session.open(home, RECIPE, torch.device("cpu"))  # a session reads the lake as it was when it began
 
-    cpms, actrs = {}, {}
-    for month in MONTHS:
-        run_tpm(session(), month)
-        publish_staged(home, "tpm", month)
-    for week in WEEKS:
-        cpms[week] = {run.release.variant: run for run in run_cpm(session(), week)}
-        publish_staged(home, "cpm", week)
-    for week in WEEKS:
-        run_fg_bert(session(), week)
-        publish_staged(home, "fg_bert", week)
-    for day in DAYS:
-        actrs[day] = {run.release.variant: run for run in run_actr(session(), day)}
-        publish_staged(home, "actr", day)
-    return session(), cpms, actrs
+    def made(kind: str, train: Callable[[Session, date], Any], periods: Sequence[date]) -> dict[date, Any]:
+        found = {}
+        for period in periods:
+            found[period] = train(session(), period)
+            publish_staged(home, kind, period)
+        return found
+
+    made("tpm", run_tpm, MONTHS)
+    cpms = made("cpm", run_cpm, WEEKS)
+    made("fg_bert", run_fg_bert, WEEKS)
+    actrs = made("actr", run_actr, DAYS)
+    by_variant = [{period: {run.release.variant: run for run in runs} for period, runs in of.items()} for of in (cpms, actrs)]
+    return session(), by_variant[0], by_variant[1]

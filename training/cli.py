@@ -62,14 +62,11 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from pages.files import write_atomically
-    from training.engine.loop import choose_device
     from training.report.gather import gather
     from training.report.page import render, verdicts
-    from training.tasks.session import Session
 
-    locations, _ = deployment_of(options)
-    days = days_of(options)
-    session = Session.open(locations.home, recipe("default"), choose_device(options.device), threads=options.threads)
+    session = _reading(options, options.device, options.threads)
+    locations, days = session.locations, days_of(options)
     found = gather(session, days, forgetting_days=options.forgetting_days)
     path = (options.out or locations.model_report(days[0], days[-1])).resolve()
     write_atomically(path, render(found))
@@ -83,14 +80,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from training.engine.loop import choose_device
     from training.serving.score import score_day
-    from training.tasks.session import Session
 
-    locations, _ = deployment_of(options)
-    session = Session.open(locations.home, recipe("default"), choose_device(options.device), threads=options.threads)
+    session = _reading(options, options.device, options.threads)
     path = score_day(session, session.release(options.release), options.period)
-    print(f"wrote {path.relative_to(locations.home)}")
+    print(f"wrote {path.relative_to(session.locations.home)}")
     return 0
 
 
@@ -98,14 +92,11 @@ def _export(options: argparse.Namespace) -> int:
     import json
 
     from contracts.commands import table_text
-    from training.engine.loop import choose_device
     from training.serving.export import EXAMPLE_FILE, export, latencies
-    from training.tasks.session import Session
 
-    locations, _ = deployment_of(options)
-    session = Session.open(locations.home, recipe("default"), choose_device("cpu"))
+    session = _reading(options, "cpu", 1)
     run = session.release(options.release)
-    folder = export(session, run, (options.out or locations.exported(run.release.release_id)).resolve())
+    folder = export(session, run, (options.out or session.locations.exported(run.release.release_id)).resolve())
     example = folder / EXAMPLE_FILE
     print(f"wrote {folder}")
     if example.is_file():
@@ -113,6 +104,15 @@ def _export(options: argparse.Namespace) -> int:
         print(table_text(("candidates", "ms"), [(str(count), f"{value:.2f}") for count, value in found.items()]))
         print(f"next: python {shlex.quote(str(folder / 'scorer.py'))} < {shlex.quote(str(example))}")
     return 0
+
+
+def _reading(options: argparse.Namespace, device: str, threads: int) -> Session:
+    """A session that trains nothing: releases bear the recipes that they were made with."""
+    from training.engine.loop import choose_device
+    from training.tasks.session import Session
+
+    locations, _ = deployment_of(options)
+    return Session.open(locations.home, recipe("default"), choose_device(device), threads=threads)
 
 
 def _encode_texts(options: argparse.Namespace) -> int:

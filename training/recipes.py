@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from contracts.errors import BadInput
 from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
 
 OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
+Pooling = Literal["mean", "last"]
 CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
 
 
@@ -232,11 +233,11 @@ class TextRecipe:
 
     source: str = "minilm"
     low_layers: int | None = None
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Pooling = "mean"
     longest: int = 64
 
     def __post_init__(self) -> None:
-        _check(self, "pooling", self.pooling in ("mean", "last"), "mean or last")
+        _check(self, "pooling", self.pooling in get_args(Pooling), "mean or last")
         _check(self, "longest", self.longest >= 2, "tokens >= 2")
 
 

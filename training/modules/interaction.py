@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,15 @@ class BatchNorm(nn.BatchNorm1d):
         part = 1.0 / float(counter) if self.momentum is None else self.momentum
         self.get_buffer("running_mean").lerp_(mean_D, part)
         self.get_buffer("running_var").lerp_(variance_D, part)
+
+
+def relu_mlp(width: int, hidden: Sequence[int]) -> nn.Sequential:
+    """B x D -> B x 1: linear and ReLU for each width, then one logit."""
+    layers: list[nn.Module] = []
+    widths = [width, *hidden]
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
 
 def batch_norm_mlp(width: int, hidden: Sequence[int]) -> nn.Sequential:

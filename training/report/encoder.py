@@ -10,7 +10,7 @@ from typing import Any
 from contracts.releases import of_role
 from contracts.transfer import TRANSFER_SETTINGS
 from training.flops import Flops, flops_of
-from training.tasks.actr import body_of, open_released
+from training.tasks.actr import open_released
 from training.tasks.fg_bert import HIT_AT
 from training.tasks.session import Session
 
@@ -36,12 +36,11 @@ class Week:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """FLOPs of a request by setting, of a user whose histories are full."""
+    """FLOPs of a request by setting, of a user whose histories are full: so many behaviours in the long one and in the short one."""
 
     variant: str
     flops: Flops
-    long: int
-    short: int
+    lengths: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,6 @@ def encoders_of(session: Session, active: Mapping[tuple[str, date], Mapping[str,
 
 
 def _cost(session: Session, row: Mapping[str, Any]) -> Cost:
-    run = session.open_release(dict(row))
-    body = body_of(run.release)
-    long, short = body.long_length, body.short_length
-    flops = flops_of(open_released(session, run).model, long=long, short=short)
-    return Cost(variant=run.release.variant, flops=flops, long=long, short=short)
+    scorer = open_released(session, session.open_release(dict(row)))
+    long, short = scorer.lengths
+    return Cost(variant=row["variant"], flops=flops_of(scorer.model, long=long, short=short), lengths=scorer.lengths)

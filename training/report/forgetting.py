@@ -22,7 +22,7 @@ from lake.progress import each
 from training.compare import Scored, joined_scores
 from training.data.samples import Samples, read_day
 from training.engine.loop import prepare_process, score
-from training.tasks.actr import Scorer, body_of, columns_of, open_released
+from training.tasks.actr import Scorer, columns_of, open_released
 from training.tasks.session import Session
 
 AGES = (0, 7, 14, 28)
@@ -66,7 +66,7 @@ def score_older_days(session: Session, active: Mapping[tuple[str, date], Mapping
     samples: dict[tuple[date, tuple[int, int]], Samples] = {}
     for day in each(days, description="score older days", unit="model day"):
         try:
-            scorers = {variant: _open(session, active[variant, day]) for variant in variants}
+            scorers = {variant: open_released(session, session.open_release(dict(active[variant, day]))) for variant in variants}
         except KeyError as absent:
             left_out.append(f"{day}: no active release of {absent.args[0][0]}")
             continue
@@ -85,18 +85,13 @@ def _older(day: date) -> list[date]:
     return [day - timedelta(days=age) for age in AGES]
 
 
-def _open(session: Session, row: Mapping[str, Any]) -> tuple[Scorer, tuple[int, int]]:
-    run = session.open_release(dict(row))
-    body = body_of(run.release)
-    return open_released(session, run), (body.long_length, body.short_length)
-
-
-def _score(session: Session, day: date, scorers: Mapping[str, tuple[Scorer, tuple[int, int]]],
+def _score(session: Session, day: date, scorers: Mapping[str, Scorer],
            read: dict[tuple[date, tuple[int, int]], Samples]) -> pa.Table:
     """One older day, scored by the models of one day."""
     columns: dict[str, Any] = {}
-    encoded = any(scorer.encoding.sequence for scorer, _ in scorers.values())
-    for variant, (scorer, lengths) in scorers.items():
+    encoded = any(scorer.encoding.sequence for scorer in scorers.values())
+    for variant, scorer in scorers.items():
+        lengths = scorer.lengths
         if (day, lengths) not in read:
             read[day, lengths] = read_day(session.reader, day, columns_of(session, "ad", lengths, encoded=encoded))
         columns[variant] = score(scorer.model, scorer.encode(session, read[day, lengths]))

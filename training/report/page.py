@@ -277,7 +277,7 @@ def _encoders(found: Gathered, encoders: Encoders) -> str:
             for cost in encoders.costs]
     head = ["Setting", "User's part", "Candidate's part", "Sample, 1 candidate", f"/ {NO_TRANSFER}", "Sample, 100 candidates",
             f"/ {NO_TRANSFER}"]
-    lengths = f"{encoders.costs[0].long} and {encoders.costs[0].short} behaviours" if encoders.costs else ""
+    lengths = "{} and {} behaviours".format(*encoders.costs[0].lengths) if encoders.costs else ""
     costs = (f'<p class="soft">FLOPs of the matrix products, a user with {lengths} in the two histories; what depends on the user alone is '
              f"done once for all candidates of a request.</p>\n{markup.table(head, rows, numbers=range(1, len(head)), names=(0,))}"
              if encoders.costs else "")

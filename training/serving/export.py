@@ -123,7 +123,7 @@ def requests(reader: LakeReader, day: date) -> Iterator[tuple[list[int], dict[st
     """The requests of a day's ad samples as a scorer takes them, each with its candidates' event ids, in order of time."""
     names = [feature.name for feature in FEATURES if feature.name in FEATURE_SET]
     counts = [name for name in FEATURE_SET if name not in names]
-    rows = reader.read("ad_samples", columns=["event_id", "sample_ts", "history_end", *dict.fromkeys(["user_id", *names]), *counts],
+    rows = reader.read("ad_samples", columns=["event_id", "sample_ts", "history_end", *names, *counts],
                        where={"ds": day})
     rows = rows.sort_by([("sample_ts", "ascending"), ("user_id", "ascending"), ("event_id", "ascending")])
     sample_us = pc.cast(pc.cast(rows["sample_ts"], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()

@@ -6,15 +6,14 @@ import os
 from datetime import date
 from pathlib import Path
 
-import numpy as np
-
 from contracts.commands import table_text
 from contracts.errors import BadInput
 from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
 from training.engine.runs import Run, write_predictions
-from training.tasks.actr import body_of, columns_of, open_released
-from training.tasks.session import Session, figures
+from training.metrics import evaluate
+from training.tasks.actr import columns_of, open_released, predictions_of
+from training.tasks.session import Session
 
 
 def score_day(session: Session, run: Run, day: date) -> Path:
@@ -30,18 +29,15 @@ def score_day(session: Session, run: Run, day: date) -> Path:
         print(f"{run.release.release_id} was trained on days up to {run.release.period}: its scores of {day} are not of unseen rows")
     session.inputs(["ad_samples", "user_histories"], [day])
     prepare_process(session.threads)
-    opened, body = open_released(session, run), body_of(run.release)
-    lengths = body.long_length, body.short_length
-    samples = read_day(session.reader, day, columns_of(session, "ad", lengths, encoded=opened.encoding.sequence is not None))
+    opened = open_released(session, run)
+    samples = read_day(session.reader, day, columns_of(session, "ad", opened.lengths, encoded=opened.encoding.sequence is not None))
     scores = score(opened.model, opened.encode(session, samples))
     path = session.locations.scores(day, run.release.release_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    write_predictions(temporary, {
-        "event_id": samples.event_id, "user_id": samples.user_id, "score": scores, "click": samples.click.astype(np.int32),
-        "scored_by": [run.release.release_id] * len(samples), "ds": [day] * len(samples)})
+    write_predictions(temporary, predictions_of(samples, scores, scored_by=run.release.release_id, day=day))
     temporary.replace(path)
-    found = {metric.metric: metric.value for metric in figures("day", samples, scores) if metric.split == "day"}
+    found = evaluate(scores, samples.click, samples.user_id)
     print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, f"{value:.5f}") for name, value in sorted(found.items())
                                                                          if value is not None)]))
     return path

@@ -73,13 +73,13 @@ class Scorer:
         values = [{**request.get("context", {}), **candidate} for candidate in candidates]
         for value in values:
             value.setdefault("hour", now.astimezone(self._zone).hour)
-        own_CE = torch.cat([self._embed(name, [self._id(value, name) for value in values]) for name in self.model["features"]], dim=1)
-        query_CE = torch.cat([self._embed(name, [self._id(value, name) for value in values]) for name in self.model["history_features"]], 1)
+        own = {name: self._embed(name, [self._id(value, name) for value in values]) for name in self.model["features"]}
+        query_CE = torch.cat([own[name] for name in self.model["history_features"]], dim=1)
         interests = []
         for which, window in self.model["histories"].items():
             recent = [behaviours[place] for place in _recent(times, now, window)]
             interests.append(self._attention(f"{which}_attention", query_CE, recent))
-        x_CD = torch.cat([own_CE, self._dense(values), *interests, self._transferred(values)], dim=1)
+        x_CD = torch.cat([*own.values(), self._dense(values), *interests, self._transferred(values)], dim=1)
         crossed_CD = x_CD
         for layer in range(self.model["cross_layers"]):
             crossed_CD = x_CD * self._linear(f"cross.layers.{layer}", crossed_CD) + crossed_CD

@@ -89,10 +89,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A model with all that it needs to read samples: its mapping, its feature set, its transferred vectors."""
+    """A model with all that it needs to read samples: its mapping, its feature set, its transferred vectors.
+
+    Attributes:
+        lengths: most behaviours of the long and the short history.
+    """
 
     model: CtrModel
     encoding: Encoding
+    lengths: tuple[int, int]
 
     def encode(self, session: Session, samples: Samples) -> EncodedSamples:
         return self.encoding.encode(samples, session.device)
@@ -306,7 +311,7 @@ def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | N
                         bridge=bridge)
     encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index,
                         sequence=sequence)
-    return Scorer(model=model, encoding=encoding)
+    return Scorer(model=model, encoding=encoding, lengths=(body.long_length, body.short_length))
 
 
 def _frozen(setting: TransferSetting, cpm: Run | None, names: Sequence[str]) -> frozenset[str]:
@@ -347,7 +352,12 @@ def _fill(folder: Path, plan: Plan, state: Mapping[str, Tensor], mapping: IdMapp
     mapping.save(folder / MAPPING_FILE)
     predictions: dict[str, Any] = {}
     if scores is not None and plan.predecessor is not None:
-        predictions = {"event_id": newest.event_id, "user_id": newest.user_id, "score": scores, "click": newest.click.astype(np.int32),
-                       "scored_by": [plan.predecessor.release.release_id] * len(newest), "ds": [plan.release.period] * len(newest)}
+        predictions = predictions_of(newest, scores, scored_by=plan.predecessor.release.release_id, day=plan.release.period)
     write_predictions(folder / PREDICTIONS_FILE, predictions)
     return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))
+
+
+def predictions_of(samples: Samples, scores: np.ndarray, *, scored_by: str, day: date) -> dict[str, Any]:
+    """Columns of `predictions.parquet`: a day's samples as a release scored them."""
+    return {"event_id": samples.event_id, "user_id": samples.user_id, "score": scores, "click": samples.click.astype(np.int32),
+            "scored_by": [scored_by] * len(samples), "ds": [day] * len(samples)}

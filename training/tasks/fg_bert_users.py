@@ -17,6 +17,7 @@ from torch import Tensor
 
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from lake.progress import progress
+from training.data.batches import in_order
 from training.data.behaviours import read_newest
 from training.data.mapping import IdMapping, Seen
 from training.data.sequences import EncodedSequences
@@ -88,7 +89,7 @@ def user_vectors(encoder: FgBert, sequences: EncodedSequences) -> Tensor:
     """Mean of the encoder's output over each sequence, S x E."""
     parts = [torch.zeros(0, encoder.recipe.width, device=sequences.device)]
     with progress(total=len(sequences), description="encode users", unit="user") as bar:
-        for index in torch.arange(len(sequences), device=sequences.device).split(_BATCH):
+        for index in in_order(len(sequences), _BATCH, sequences.device):
             parts.append(mean_by_sequence(encoder.encode(sequences.batch(index))))
             bar.update(len(index))
     return torch.cat(parts)

@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 
 from contracts.commands import table_text
 from contracts.locations import Locations
+from contracts.releases import MANIFEST
 from lake.locks import hold
 from lake.progress import progress
 from lake.reader import LakeReader
 from training.models.language import LanguageModel, encode_texts, encoder_id
 from training.recipes import TextRecipe
 
-MANIFEST = "manifest.json"
+PLAN = ".plan.json"  # becomes the manifest when all chunks are there
 CHUNK = 2048  # texts of a file
 SCHEMA = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())])
 
@@ -37,7 +38,7 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
     """Stages vectors of all texts that have none under this encoder; says how many there were, and how fast it was.
 
     Returns:
-        The staging folder: chunks, and a manifest that is written last. Empty of chunks where there is nothing new.
+        The staging folder: chunks, and a manifest that gets its name last. Empty of chunks where there is nothing new.
     """
     name = encoder_id(model, pooling=recipe.pooling, longest=recipe.longest)
     folder = locations.text_vectors(name)
@@ -58,8 +59,7 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
                     encoded += len(part)
                 bar.update(len(part))
         seconds = time.perf_counter() - began
-        (folder / f".{MANIFEST}").write_text(json.dumps(wanted))
-        (folder / f".{MANIFEST}").replace(folder / MANIFEST)
+        (folder / PLAN).replace(folder / MANIFEST)
     hits = len(texts) - len(new)
     print(table_text(("figure", "value"), [
         ("encoder", name), ("distinct texts", f"{len(texts):,}"), ("known before", f"{hits:,} ({hits / max(len(texts), 1):.1%})"),
@@ -72,13 +72,14 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
 
 def _begin(folder: Path, wanted: dict[str, Any]) -> None:
     """Keeps the chunks of a run of the same texts that did not come to its end; drops those of others."""
-    plan = folder / ".plan.json"
-    same = plan.is_file() and json.loads(plan.read_text()) == wanted
-    if not same:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        plan.write_text(json.dumps(wanted))
-    (folder / MANIFEST).unlink(missing_ok=True)
+    plan = folder / PLAN
+    for there in (plan, folder / MANIFEST):
+        if there.is_file() and json.loads(there.read_text()) == wanted:
+            there.replace(plan)
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan.write_text(json.dumps(wanted))
 
 
 def _write_chunk(path: Path, part: pa.Table, model: LanguageModel, name: str, recipe: TextRecipe) -> int:
