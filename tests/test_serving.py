@@ -71,6 +71,7 @@ def test_a_user_without_behaviours_and_unknown_ids_get_scores(chain, folders):
         assert all(0 < score < 1 for score in opened.score(strange))
 
 
+@pytest.mark.slow
 def test_the_folder_needs_torch_alone(folders, tmp_path):
     """Isolated from the project and its packages: only torch and the standard library can be imported."""
     folder = folders["tpm+cpm+srp4ctr"]

@@ -320,6 +320,7 @@ def small_batches():
     return replace(base, cpm=replace(base.cpm, train=replace(base.cpm.train, batch_size=128)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 9])  # in the first epoch and in the second
 def test_a_training_that_was_killed_goes_on_in_the_middle_to_the_same_bytes(chain, tmp_path, monkeypatch, steps):
     """I5: kill -9 in a step, then the same command: the steps that were done are not done again, and the files are the same."""
