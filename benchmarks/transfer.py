@@ -1,6 +1,6 @@
 """Does transfer work: A-CTR in every transfer setting on the same days, scored by the models of the day before.
 
-`python -m benchmarks.transfer --data FOLDER [--quick] [--part simulator|unrelated|movielens|kuairand]`. Each lake is made by the
+`python -m benchmarks.transfer --data FOLDER [--quick] [--ablation] [--part simulator|unrelated|movielens|kuairand]`. Each lake is made by the
 commands of a deployment; each seed is a chain of its own (TPM, CPM, A-CTR, fresh weights and order of rows). On the first part of
 the scored days every setting chooses among the same recipes, by AUC; on the other days, with these, it is reported: mean over the
 seeds, and the paired difference to `none` with a 95 % interval of 1,000 draws over users and seeds. An arm that has run is not run
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.recording import finish
-from benchmarks.transfer_arm import CANDIDATES
+from benchmarks.transfer_arm import CANDIDATES, OF_ABLATION
 from benchmarks.transfer_lakes import LAKES, QUICK, Lake, names, prepare
 from contracts.commands import table_text
 from contracts.locations import Locations
@@ -36,6 +36,8 @@ from training.metrics import auc, gauc, grouped_auc, logloss
 SEEDS, CHOOSING_SEEDS, DRAWS = 5, 2, 1000
 METRICS = ("auc", "gauc", "logloss")
 TRUTH, PAPER = "truth", "tpm+cpm"
+BY_DAY, FOR_ALL = "snapshots by the row's day", "the same snapshots for all rows"
+DEFAULT = next(iter(CANDIDATES))
 _CHUNK = 50  # draws at a time
 
 Floats = NDArray[np.float64]
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M and KuaiRand (default: TRIBUTARY_DATA)")
     parser.add_argument("--quick", action="store_true", help="a small made world, two seeds, two recipes; nothing is recorded")
     parser.add_argument("--part", action="append", help=f"may be repeated; all by default: {', '.join(LAKES)}, kuairand")
+    parser.add_argument("--ablation", action="store_true", help="compare ways to take snapshots in CPM instead of transfer settings")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--processes", type=int, default=2, help="seeds that run side by side, each on one core (default 2)")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-transfer"), help="lakes, models and scores")
@@ -75,6 +78,13 @@ def main() -> None:
     details: dict[str, Any] = {"seeds": len(seeds), "lakes": {}}
     for lake in lakes:
         prepare(lake, options.work.resolve() / lake.name, options.data)
+        if options.ablation:
+            results = run_ablation(lake, options.work.resolve(), seeds, options.processes)
+            details["lakes"][f"{lake.name}, snapshots"] = results
+            gains = results["settings"][BY_DAY]
+            figures |= {f"{lake.name}_by_day_minus_for_all_{metric}{end}": gains[f"{metric}_gain"][at]
+                        for metric in METRICS for at, end in enumerate(("", "_low", "_high"))}
+            continue
         results = run_lake(lake, options.work.resolve(), seeds, options.processes)
         details["lakes"][lake.name] = results
         figures |= {f"{lake.name}_{metric}_gain": results["settings"][PAPER][f"{metric}_gain"][0] for metric in METRICS}
@@ -92,15 +102,30 @@ def run_lake(lake: Lake, work: Path, seeds: Sequence[int], processes: int) -> di
     path = folder / "choices.json"
     path.write_text(json.dumps(choices, indent=2) + "\n")
     _arms(lake, work, [["--seed", str(seed), "--choices", str(path)] for seed in seeds], processes)
-    scores = read_scores(lake, folder, seeds, choices)
+    scores = read_scores(lake, folder, seeds, {setting: ("", choices[setting], setting) for setting in lake.settings})
+    return tabled(lake, scores, choices, len(seeds), NO_TRANSFER)
+
+
+def run_ablation(lake: Lake, work: Path, seeds: Sequence[int], processes: int) -> dict[str, Any]:
+    """The paper's setting with the default recipe, twice: by the two ways in which a CPM's rows may take snapshots."""
+    path = work / lake.name / "choices-of-ablation.json"
+    path.write_text(json.dumps({PAPER: DEFAULT}) + "\n")
+    ways = [["--seed", str(seed), "--choices", str(path), *way] for seed in seeds for way in ((), ("--snapshots-for-all",))]
+    _arms(lake, work, ways, processes)
+    scores = read_scores(lake, work / lake.name, seeds, {BY_DAY: ("", DEFAULT, PAPER), FOR_ALL: (OF_ABLATION, DEFAULT, PAPER)})
+    return tabled(lake, scores, {BY_DAY: DEFAULT, FOR_ALL: DEFAULT}, len(seeds), FOR_ALL)
+
+
+def tabled(lake: Lake, scores: Scores, recipes: Mapping[str, str], seeds: int, base: str) -> dict[str, Any]:
+    """Figures of each setting, and its paired difference to `base`."""
     results: dict[str, Any] = {"rows": len(scores.clicks), "clicks": int(scores.clicks.sum()), "months_and_weeks": lake.months_and_weeks,
                                "users_with_both_labels": _judged(scores), "settings": {}}
-    draws = drawn(scores, len(seeds))
-    for setting in lake.settings:
-        results["settings"][setting] = {"recipe": choices[setting], **_means(scores, setting), **_gains(scores, setting, draws)}
+    draws = drawn(scores, seeds)
+    for setting in scores.of:
+        results["settings"][setting] = {"recipe": recipes[setting], **_means(scores, setting), **_gains(scores, setting, draws, base)}
     if scores.truth is not None:
         results["truth"] = _metrics(scores.truth, scores)
-    print_table(lake, results)
+    print_table(lake, results, base)
     return results
 
 
@@ -117,17 +142,24 @@ def choose(lake: Lake, folder: Path, seeds: Sequence[int]) -> dict[str, str]:
     return {setting: max(of_setting, key=lambda name: of_setting[name]) for setting, of_setting in found.items()}
 
 
-def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], choices: Mapping[str, str]) -> Scores:
-    """The reported days' scores, rows in the same order for all."""
-    found: dict[str, list[Floats]] = {setting: [] for setting in lake.settings}
+def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], arms: Mapping[str, tuple[str, str, str]]) -> Scores:
+    """The reported days' scores, rows in the same order for all.
+
+    Args:
+        lake: what was scored.
+        folder: its folder.
+        seeds: of the chains.
+        arms: by name, where scores lie: what follows the seed in the name of the chain's home, the recipe, and the column.
+    """
+    found: dict[str, list[Floats]] = {name: [] for name in arms}
     rows: pa.Table | None = None
     for seed in seeds:
-        for setting in lake.settings:
-            table = pq.read_table(folder / "seeds" / str(seed) / "scores" / f"report-{choices[setting]}.parquet",
+        for name, (suffix, recipe, setting) in arms.items():
+            table = pq.read_table(folder / "seeds" / f"{seed}{suffix}" / "scores" / f"report-{recipe}.parquet",
                                   filters=[("ds", ">=", lake.report_from)]).sort_by("event_id")
             rows = rows if rows is not None else table.select(["ds", "event_id", "user_id", "click"])
             assert table["event_id"].equals(rows["event_id"]), "all settings score the same rows"
-            found[setting].append(table[setting].to_numpy())
+            found[name].append(table[setting].to_numpy())
     assert rows is not None
     truth = None
     if Locations(folder).truth.is_dir():
@@ -139,7 +171,7 @@ def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], choices: Mapping
         assert (ids[places] == rows["event_id"].to_numpy()).all(), "the simulator knows the truth of every row"
         truth = known["probability"].to_numpy()[at][places]
     return Scores(users=np.unique(rows["user_id"].to_numpy(), return_inverse=True)[1], clicks=rows["click"].to_numpy().astype(np.int64),
-                  of={setting: np.stack(parts) for setting, parts in found.items()}, truth=truth)
+                  of={name: np.stack(parts) for name, parts in found.items()}, truth=truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,17 +210,17 @@ def bootstrap(scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64
             "logloss": (draws @ by_user) / (draws @ np.bincount(users))}
 
 
-def _gains(scores: Scores, setting: str, draws: Draws) -> dict[str, tuple[float, float, float]]:
-    """Each metric's difference to no transfer: mean over the seeds, and the interval's ends."""
-    if setting == NO_TRANSFER:
+def _gains(scores: Scores, setting: str, draws: Draws, base: str) -> dict[str, tuple[float, float, float]]:
+    """Each metric's difference to `base`: mean over the seeds, and the interval's ends."""
+    if setting == base:
         return {}
     gains = {}
     found = [[bootstrap(of_seed, scores.clicks, scores.users, draws.users) for of_seed in scores.of[name]]
-             for name in (setting, NO_TRANSFER)]
+             for name in (setting, base)]
     for metric in METRICS:
-        difference = np.stack([ours[metric] - base[metric] for ours, base in zip(*found, strict=True)], axis=1)
+        difference = np.stack([ours[metric] - theirs[metric] for ours, theirs in zip(*found, strict=True)], axis=1)
         of_draws = (difference * draws.seeds).sum(1) / draws.seeds.sum(1)
-        mean = _means(scores, setting)[metric] - _means(scores, NO_TRANSFER)[metric]
+        mean = _means(scores, setting)[metric] - _means(scores, base)[metric]
         low, high = np.quantile(of_draws, [0.025, 0.975])
         gains[f"{metric}_gain"] = (mean, float(low), float(high))
     return gains
@@ -209,7 +241,7 @@ def _judged(scores: Scores) -> int:
     return int((~np.isnan(grouped_auc(scores.clicks.astype(np.float64), scores.clicks, scores.users)[0])).sum())
 
 
-def print_table(lake: Lake, results: Mapping[str, Any]) -> None:
+def print_table(lake: Lake, results: Mapping[str, Any], base: str) -> None:
     def gain(of_setting: Mapping[str, Any], metric: str) -> str:
         ends = of_setting.get(f"{metric}_gain")
         return "-" if ends is None else f"{ends[0]:+.4f} ({ends[1]:+.4f} .. {ends[2]:+.4f})"
@@ -219,14 +251,14 @@ def print_table(lake: Lake, results: Mapping[str, Any]) -> None:
     if "truth" in results:
         rows.append((TRUTH, "-", *(f"{results['truth'][metric]:.4f}" for metric in METRICS), "-", "-", "-"))
     print(f"\n{lake.name}: {results['rows']} rows, {results['clicks']} clicks, {results['users_with_both_labels']} users with both labels; "
-          f"{lake.months_and_weeks}; differences to `none`, 95 % intervals")
+          f"{lake.months_and_weeks}; differences to `{base}`, 95 % intervals")
     print(table_text(("setting", "recipe", "AUC", "GAUC", "LogLoss", *(f"{metric} gain" for metric in METRICS)), rows), flush=True)
 
 
 def _arms(lake: Lake, work: Path, arms: Sequence[Sequence[str]], processes: int) -> None:
     def run(arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", "benchmarks.transfer_arm", "--work", str(work), "--lake", lake.name, *arguments]
-        print(f"{lake.name} {' '.join(arguments[:2])} {'report' if len(arguments) > 2 else 'choose'} ...", file=sys.stderr, flush=True)
+        print(f"{lake.name} {' '.join(arguments)} ...", file=sys.stderr, flush=True)
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")

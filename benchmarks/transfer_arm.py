@@ -34,6 +34,8 @@ from training.tasks.fg_bert import run_fg_bert
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
+OF_ABLATION = "-for-all"  # follows the seed in the name of a chain's home
+
 
 def _rates(recipe: Recipe, *, restart: tuple[float, float], daily: tuple[float, float]) -> Recipe:
     def phase(base: Phase, rates: tuple[float, float]) -> Phase:
@@ -137,7 +139,7 @@ def main() -> None:
     recipe = seeded(base_recipe(), options.seed)
     if options.snapshots_for_all:
         recipe = replace(recipe, cpm=replace(recipe.cpm, snapshots_by_day=False))
-    home = folder / "seeds" / f"{options.seed}{'-for-all' if options.snapshots_for_all else ''}"
+    home = folder / "seeds" / f"{options.seed}{OF_ABLATION if options.snapshots_for_all else ''}"
     out = home / "scores"
     out.mkdir(parents=True, exist_ok=True)
     with (home / "log.txt").open("a") as log, contextlib.redirect_stdout(log):

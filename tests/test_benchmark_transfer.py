@@ -33,8 +33,8 @@ def test_equal_settings_gain_nothing_and_a_better_one_gains_with_every_draw():
     worse = np.stack([RNG.random(len(scores)) for _ in range(3)])
     rows = Scores(users=users, clicks=clicks, of={"none": worse, "same": worse, "tpm+cpm": np.stack([scores] * 3)}, truth=None)
     draws = Draws(users=RNG.multinomial(20, np.full(20, 1 / 20), size=50), seeds=RNG.multinomial(3, np.full(3, 1 / 3), size=50))
-    assert set(_gains(rows, "same", draws).values()) == {(0.0, 0.0, 0.0)}
-    mean, low, high = _gains(rows, "tpm+cpm", draws)["auc_gain"]
+    assert set(_gains(rows, "same", draws, "none").values()) == {(0.0, 0.0, 0.0)}
+    mean, low, high = _gains(rows, "tpm+cpm", draws, "none")["auc_gain"]
     assert 0 < low < mean < high
     expected = auc(scores, clicks) - np.mean([auc(seed, clicks) for seed in worse])
     assert mean == pytest.approx(expected)
