@@ -19,7 +19,7 @@ ROWS = (100_000, 1_000_000, 10_000_000)
 
 
 def growth(quick: bool) -> dict[str, Any]:
-    """Milliseconds of a look-up and its update, and of a step with the network of the other parts, by turns; each step touches ids of its own."""
+    """Milliseconds of a look-up and its update, and of a step with the other parts' network, by turns; each step touches new ids."""
     prepare_process(THREADS)
     generator = torch.Generator().manual_seed(1)
     tables = {}

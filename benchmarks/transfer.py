@@ -1,10 +1,13 @@
 """Does transfer work: A-CTR in every transfer setting on the same days, scored by the models of the day before.
 
-`python -m benchmarks.transfer --data FOLDER [--quick] [--ablation] [--part simulator|unrelated|movielens|kuairand]`. Each lake is made by the
-commands of a deployment; each seed is a chain of its own (TPM, CPM, A-CTR, fresh weights and order of rows). On the first part of
-the scored days every setting chooses among the same recipes, by AUC; on the other days, with these, it is reported: mean over the
-seeds, and the paired difference to `none` with a 95 % interval of 1,000 draws over users and seeds. An arm that has run is not run
-again, so that the hours of a full run may be cut anywhere.
+`python -m benchmarks.transfer --data FOLDER [--quick] [--ablation] [--part simulator|unrelated|movielens|kuairand]`. Each lake is
+made by the commands of a deployment; each seed is a chain of its own (TPM, CPM, A-CTR, fresh weights and order of rows). On the
+first part of the scored days every setting chooses among the same recipes, by AUC; on the other days, with these, it is reported:
+mean over the seeds, and the paired difference to `none` with a 95 % interval of 1,000 draws over users and seeds. An arm that has
+run is not run again, so that the hours of a full run may be cut anywhere.
+
+`--ablation` compares instead which monthly snapshots CPM's rows take while it trains: those of the months before their own day, or
+the three of its merged table for all rows.
 """
 
 from __future__ import annotations
