@@ -70,21 +70,39 @@ def test_a_hidden_side_gives_nothing_away():
         assert 0 < int(hidden.sum()) < len(hidden)
         other = {name: torch.where(hidden, (values + 1) % sizes[name], values) if name in names else values
                  for name, values in batch.rows.items()}
-        torch.testing.assert_close(model(replace(batch, rows=other)), model(batch), rtol=0, atol=0)
+        output = model.encode(batch).output_PE
+        torch.testing.assert_close(model.encode(replace(batch, rows=other)).output_PE, output, rtol=0, atol=0)
         for name in names:  # every field alone tells, where it is not hidden
             shown = {**batch.rows, name: torch.where(hidden, batch.rows[name], (batch.rows[name] + 1) % sizes[name])}
-            assert not torch.equal(model(replace(batch, rows=shown)), model(batch)), name
+            assert not torch.equal(model.encode(replace(batch, rows=shown)).output_PE, output), name
 
 
 def test_only_hidden_positions_carry_loss():
     encoded, mapping = _sequences(np.random.default_rng(1), [12, 8], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=2))
     model, batch = _model(mapping), encoded.batch(torch.arange(2))
-    outputs = torch.randn(20, SMALL.width, requires_grad=True)
+    hidden = batch.masks["item"] | batch.masks["behaviour"]
+    outputs = torch.randn(int(hidden.sum()), SMALL.width, requires_grad=True)
     losses = model.loss(outputs, batch)
     assert set(losses) == set(SMALL.fields)
     for side in SIDES:
         gradient = torch.autograd.grad(sum(losses[name] for name in FIELDS_OF_SIDE[side]), outputs, retain_graph=True)[0]
-        assert torch.equal(gradient.abs().sum(dim=1) > 0, batch.masks[side])
+        assert torch.equal(gradient.abs().sum(dim=1) > 0, batch.masks[side][hidden])
+
+
+@pytest.mark.parametrize("objective", ["fg_bert", "bert4rec", "sasrec"])
+def test_the_last_layer_makes_what_is_asked_for_as_if_it_made_all(objective):
+    recipe = replace(SMALL, objective=objective, dropout=0.0)
+    encoded, mapping = _sequences(np.random.default_rng(8), [12, 1, 0, 8, 3], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=3))
+    model, batch = _model(mapping, recipe), encoded.batch(torch.arange(5))
+    hidden = torch.nonzero(batch.masks["item"] | batch.masks["behaviour"]).squeeze(1)
+    assert 0 < len(hidden) < len(batch.position_P)
+    wanted = torch.randn(len(hidden), SMALL.width)
+    gradients = []
+    for found in (model(batch), model.encode(batch).output_PE[hidden]):
+        assert found.shape == wanted.shape
+        gradients.append([found.detach(), *torch.autograd.grad((found * wanted).sum(), list(model.layers.parameters()))])
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_masks_hold_their_rates_and_are_independent_and_new_in_each_epoch():
@@ -186,7 +204,7 @@ def test_sampled_softmax_tends_to_the_full_one():
     sampled.load_state_dict(full.state_dict())
     for head in (*full.heads.values(), *sampled.heads.values()):
         torch.nn.init.normal_(head.outer.weight, std=2.0, generator=torch.Generator().manual_seed(1))
-    outputs = torch.randn(96, SMALL.width)
+    outputs = torch.randn(int((batch.masks["item"] | batch.masks["behaviour"]).sum()), SMALL.width)
     exact, drawn = full.loss(outputs, batch)["item_id"], sampled.loss(outputs, batch)["item_id"]
     assert drawn.item() == pytest.approx(exact.item(), rel=0.03)
 

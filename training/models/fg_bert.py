@@ -4,7 +4,8 @@ SRP4CTR (arXiv 2407.19658) states the Cloze objective with item-related and beha
 behaviours; fields, rates, sizes and heads are our choice (`training/recipes.py`). BERT4Rec (arXiv 1904.06690) and a next-item
 model in the manner of SASRec (arXiv 1808.09781) are the same network with another objective.
 
-Shapes: P behaviours, S sequences, E width, B candidates, D width of a field, V rows of a field, N negatives.
+Shapes: P behaviours, Q those that the loss asks for, S sequences, E width, B candidates, D width of a field, V rows of a field,
+N negatives.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from training.data.mapping import SHARED_ROW
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
 from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.dropout import Dropout
-from training.modules.segments import Segments
+from training.modules.segments import Segments, take
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe
 
@@ -116,38 +117,54 @@ class FgBert(nn.Module):
                        for name, found in zip(names, vectors, strict=True)]
         return torch.cat(vectors, dim=1)
 
-    def encode(self, batch: SequenceBatch) -> Encoded:
-        """All layers over the sequences."""
+    def encode(self, batch: SequenceBatch, asked_Q: Tensor | None = None) -> Encoded:
+        """All layers over the sequences.
+
+        Args:
+            batch: the sequences.
+            asked_Q: ascending places of the behaviours whose output is wanted; by default all. The last layer then makes no other.
+        """
         segments = Segments.within(batch.offsets, causal=self.recipe.objective == "sasrec")
         hidden_PE, found = self.tokens(batch), []
         for layer in self.layers:
             assert isinstance(layer, EncoderLayer)
             found.append(layer.keys_and_values(hidden_PE))
+            if asked_Q is not None and len(found) == len(self.layers) and not segments.causal:
+                hidden_PE, segments = take(hidden_PE, asked_Q), Segments(torch.searchsorted(asked_Q, batch.offsets), batch.offsets)
             hidden_PE = layer(hidden_PE, found[-1], segments)
+        if asked_Q is not None and segments.causal:
+            hidden_PE = take(hidden_PE, asked_Q)
         return Encoded(keys_and_values=found, output_PE=hidden_PE, offsets=batch.offsets)
 
     def forward(self, batch: SequenceBatch) -> Tensor:
-        """P x E: the last layer's."""
-        return self.encode(batch).output_PE
+        """The last layer's output for the behaviours that masks hide, Q x E; for all, P x E, where there are none."""
+        hidden = self._hidden(batch)
+        return self.encode(batch, None if hidden is None else torch.nonzero(hidden).squeeze(1)).output_PE
 
-    def loss(self, hidden_PE: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
+    def loss(self, hidden_QE: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
         """Mean cross-entropy of each field over the positions that its side's mask hides; of the next item for `sasrec`."""
         losses = {}
         for name in self.predicted:
-            from_P, to_P = self._asked(name, batch)
+            from_Q, to_P = self._asked(name, batch)
             target = batch.rows[name][to_P]
             known = target != SHARED_ROW if name in ID_FIELDS else torch.ones_like(target, dtype=torch.bool)  # that row is no item
-            losses[name] = self._cross_entropy(name, hidden_PE[from_P[known]], target[known])
+            losses[name] = self._cross_entropy(name, take(hidden_QE, from_Q[known]), target[known])
         return losses
 
+    @staticmethod
+    def _hidden(batch: SequenceBatch) -> Tensor | None:
+        """Which of P behaviours have a side that is hidden."""
+        return torch.stack(list(batch.masks.values())).any(dim=0) if batch.masks else None
+
     def _asked(self, name: str, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Positions whose output predicts, and those that it predicts."""
-        if self.recipe.objective == "sasrec":
+        """Places of a field's predictions in what `forward` gives, and of the behaviours that they predict."""
+        hidden_P = self._hidden(batch)
+        if hidden_P is None:  # `sasrec`
             has_next = torch.nonzero(batch.position_P > 0).squeeze(1)
             return has_next, has_next + 1
         side = "item" if name in self._sides["item"] else "behaviour"
         at = torch.nonzero(batch.masks[side]).squeeze(1)
-        return at, at
+        return (hidden_P.cumsum(0) - 1)[at], at
 
     def _cross_entropy(self, name: str, hidden_PE: Tensor, target_P: Tensor) -> Tensor:
         if not len(target_P):

@@ -139,6 +139,12 @@ class _Take(torch.autograd.Function):
         return gradients[0].new_zeros(ctx.rows, *gradients[0].shape[1:]).index_copy_(0, at, gradients[0]), None
 
 
+def take(tokens: Tensor, at: Tensor) -> Tensor:
+    """Rows at distinct places: as `tokens[at]`, without adding anything up on the way back."""
+    found: Tensor = _Take.apply(tokens, at)
+    return found
+
+
 class _Put(torch.autograd.Function):
     """Rows put at distinct places of `count`, zeros between."""
 

@@ -188,7 +188,7 @@ def _judge(model: FgBert, rows: EncodedSequences, behaviours: Behaviours, sequen
         batch = rows.batch(torch.from_numpy(part).to(rows.device))
         is_newest = batch.position_P == 0
         batch = replace(batch, masks={"item": is_newest, "behaviour": torch.zeros_like(is_newest)})
-        logits.append(model.logits("item_id", model(batch)[is_newest]).cpu())
+        logits.append(model.logits("item_id", model(batch)).cpu())
         target.append(batch.rows["item_id"][is_newest].cpu())
         places = [int(generator_of("pair", int(behaviours.event_ids[sequences.end[s] - 1])).integers(len(everything))) for s in part]
         drawn.append(everything[torch.tensor(places)].cpu())
