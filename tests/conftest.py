@@ -26,11 +26,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The session that every Spark test shares; each test writes to a lake of its own."""
+    """The session that every Spark test shares; each test writes to a lake of its own.
+
+    Its JVM makes do with the first of its two compilers: nearly every plan of a test is run once.
+    """
     from lake.session import spark_session
 
-    with spark_session(Locations(tmp_path_factory.mktemp("spark-home")), app="tests") as session:
-        yield session
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+        with spark_session(Locations(tmp_path_factory.mktemp("spark-home")), app="tests") as session:
+            yield session
 
 
 @pytest.fixture(scope="session")

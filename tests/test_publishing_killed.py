@@ -32,7 +32,7 @@ from publishing.index import Vectors, load_index
 
 pytestmark = pytest.mark.spark
 
-KILLS = int(os.environ.get("TRIBUTARY_KILLS", "4"))
+KILLS = int(os.environ.get("TRIBUTARY_KILLS", "2"))
 VARIANT = "tpm+cpm"
 TABLES = ("actr_embeddings", "predictions", "model_metrics", "releases", "activations", "builds")
 # Clients are forked once these are imported: a try takes seconds, and dies in publishing, not in an import.
