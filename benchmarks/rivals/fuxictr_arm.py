@@ -86,8 +86,8 @@ if asked.model == "ids":
         (name, {"source": "", "type": "categorical", "padding_idx": 0, "vocab_size": IDS_PER_FEATURE}) for name in columns)
     features.total_features = len(columns) * IDS_PER_FEATURE
     features.set_column_index()
-    train_rows = RankDataLoader(features, stage="train", train_data=str(work / "ids" / "train.parquet"), batch_size=BATCH,
-                                data_format="parquet", shuffle=True, num_workers=1)
+    train_rows, _ = RankDataLoader(features, stage="train", train_data=str(work / "ids" / "train.parquet"), batch_size=BATCH,
+                                   data_format="parquet", shuffle=True, num_workers=1)
     model, test_rows = DNN(features, gpu=-1, **settings, hidden_units=list(MLP)), None
 else:
     root = preprocessed()

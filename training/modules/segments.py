@@ -24,22 +24,43 @@ _SHORTEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Side:
+    """Where the query or the key tokens lie among the padded ones, in which chunk stands after chunk.
+
+    Attributes:
+        at: places of the tokens that are used, in the packed array, ascending; None where all are.
+        to: their places among the padded ones.
+        packed, padded: tokens of the packed and of the padded array.
+        sizes: padded tokens of each chunk.
+    """
+
+    at: Tensor | None
+    to: Tensor
+    packed: int
+    padded: int
+    sizes: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Chunk:
     """Segments of about the same lengths.
 
     Attributes:
-        query_at, key_at: places of the query and key tokens in the packed arrays.
-        query_to, key_to: their places among the padded ones, `segment * L + position`.
         shape: segments, padded queries of each, padded keys of each.
         allowed: segments x 1 x (1 or queries) x keys; None where nothing is padded and all may be seen.
     """
 
-    query_at: Tensor
-    key_at: Tensor
-    query_to: Tensor
-    key_to: Tensor
     shape: tuple[int, int, int]
     allowed: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How the segments that have queries and keys are laid side by side."""
+
+    queries: _Side
+    keys: _Side
+    chunks: Sequence[_Chunk]
 
 
 @dataclass(frozen=True)
@@ -67,45 +88,36 @@ class Segments:
         return _longest(self.query_offsets), _longest(self.key_offsets)
 
     @cached_property
-    def chunks(self) -> Sequence[_Chunk]:
-        """Segments that have queries and keys, by lengths."""
-        queries, keys = self.query_offsets.diff(), self.key_offsets.diff()
-        used = torch.nonzero((queries > 0) & (keys > 0)).squeeze(1)
-        lengths = _rounded(keys[used])
-        return [self._chunk(used[lengths == length]) for length in torch.unique(lengths).tolist()]
+    def layout(self) -> _Layout:
+        """Segments by the rounded number of their keys; within a chunk in their own order."""
+        used_U = torch.nonzero((self.query_offsets.diff() > 0) & (self.key_offsets.diff() > 0)).squeeze(1)
+        keys_U = self.key_offsets.diff()[used_U]
+        chunk_U = torch.unique(_rounded(keys_U), return_inverse=True)[1]
+        order_U = torch.argsort(chunk_U, stable=True)
+        counts = torch.bincount(chunk_U).tolist()
+        queries, widest_query = _side(self.query_offsets, used_U, chunk_U, order_U, counts)
+        keys, widest_key = (queries, widest_query) if self.key_offsets is self.query_offsets else _side(
+            self.key_offsets, used_U, chunk_U, order_U, counts)
+        shapes = list(zip(counts, widest_query, widest_key, strict=True))
+        chunks = [_Chunk(shape=shape, allowed=self._allowed(shape, of_chunk))
+                  for shape, of_chunk in zip(shapes, keys_U[order_U].split(counts), strict=True)] if counts else []
+        return _Layout(queries=queries, keys=keys, chunks=chunks)
 
-    @cached_property
-    def query_at(self) -> Tensor:
-        """Places of all chunks' query tokens, chunk by chunk."""
-        return _joined([chunk.query_at for chunk in self.chunks], self.query_offsets)
-
-    @cached_property
-    def key_at(self) -> Tensor:
-        """Places of all chunks' key tokens, chunk by chunk."""
-        return _joined([chunk.key_at for chunk in self.chunks], self.key_offsets)
-
-    def _chunk(self, segments: Tensor) -> _Chunk:
-        query_at, query_to, widest_query = _places(self.query_offsets, segments)
-        key_at, key_to, widest_key = (query_at, query_to, widest_query) if self.key_offsets is self.query_offsets else _places(
-            self.key_offsets, segments)
-        lengths = self.key_offsets.diff()[segments]
+    def _allowed(self, shape: tuple[int, int, int], lengths: Tensor) -> Tensor | None:
+        """Which of the padded keys the queries of a chunk may see, given the keys of each segment."""
+        _, queries, keys = shape
         allowed = None
-        if bool((lengths < widest_key).any()):
-            allowed = (torch.arange(widest_key, device=lengths.device) < lengths[:, None])[:, None, None, :]
+        if bool((lengths < keys).any()):
+            allowed = (torch.arange(keys, device=lengths.device) < lengths[:, None])[:, None, None, :]
         if self.causal:
-            below = torch.ones(widest_query, widest_key, dtype=torch.bool, device=lengths.device).tril()[None, None]
+            below = torch.ones(queries, keys, dtype=torch.bool, device=lengths.device).tril()[None, None]
             allowed = below if allowed is None else allowed & below
-        return _Chunk(query_at=query_at, key_at=key_at, query_to=query_to, key_to=key_to, allowed=allowed,
-                      shape=(len(segments), widest_query, widest_key))
+        return allowed
 
 
 def _longest(offsets: Tensor) -> int:
     lengths = offsets.diff()
     return int(lengths.max()) if len(lengths) else 0
-
-
-def _joined(places: Sequence[Tensor], like: Tensor) -> Tensor:
-    return torch.cat(list(places)) if places else like[:0]
 
 
 def _rounded(lengths: Tensor) -> Tensor:
@@ -114,14 +126,61 @@ def _rounded(lengths: Tensor) -> Tensor:
     return (torch.ceil(lengths / step) * step).long()
 
 
-def _places(offsets: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Places of the segments' tokens, packed and padded, and the padded length."""
-    starts, ends = offsets[segments], offsets[segments + 1]
+def _side(offsets: Tensor, used_U: Tensor, chunk_U: Tensor, order_U: Tensor, counts: Sequence[int]) -> tuple[_Side, list[int]]:
+    """One side's places, and the padded length in each chunk.
+
+    Args:
+        offsets: S + 1, of the packed tokens.
+        used_U: the segments that are used, ascending.
+        chunk_U: the chunk of each.
+        order_U: those of the first chunk, of the second, ...
+        counts: segments of each chunk.
+    """
+    starts, ends = offsets[:-1][used_U], offsets[1:][used_U]
+    widest = torch.zeros(len(counts), dtype=offsets.dtype, device=offsets.device).scatter_reduce(0, chunk_U, ends - starts, "amax")
+    width_U = widest[chunk_U[order_U]]
+    first_U = torch.empty_like(starts).scatter_(0, order_U, width_U.cumsum(0) - width_U)
     at, _ = ranges(starts, ends)
-    widest = int((ends - starts).max())
-    first = torch.arange(len(segments), device=offsets.device) * widest
-    to, _ = ranges(first, first + ends - starts)
-    return at, to, widest
+    to, _ = ranges(first_U, first_U + ends - starts)
+    lengths, packed = widest.tolist(), int(offsets[-1])
+    sizes = [count * length for count, length in zip(counts, lengths, strict=True)]
+    return _Side(at=None if len(at) == packed else at, to=to, packed=packed, padded=sum(sizes), sizes=sizes), lengths
+
+
+def _padded(tokens: Tensor, side: _Side) -> Tensor:
+    rows = tokens if side.at is None else tokens.index_select(0, side.at)
+    return tokens.new_zeros(side.padded, *tokens.shape[1:]).index_copy_(0, side.to, rows)
+
+
+def _packed(tokens: Tensor, side: _Side) -> Tensor:
+    rows = tokens.index_select(0, side.to)
+    return rows if side.at is None else tokens.new_zeros(side.packed, *tokens.shape[1:]).index_copy_(0, side.at, rows)
+
+
+class _Pad(torch.autograd.Function):
+    """Packed tokens among zeros; the way back adds nothing up."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, side: _Side) -> Tensor:
+        ctx.side = side
+        return _padded(tokens, side)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _packed(gradients[0], ctx.side), None
+
+
+class _Pack(torch.autograd.Function):
+    """Padded tokens packed again, zeros where a segment is not used."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, side: _Side) -> Tensor:
+        ctx.side = side
+        return _packed(tokens, side)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _padded(gradients[0], ctx.side), None
 
 
 class _Take(torch.autograd.Function):
@@ -145,44 +204,30 @@ def take(tokens: Tensor, at: Tensor) -> Tensor:
     return found
 
 
-class _Put(torch.autograd.Function):
-    """Rows put at distinct places of `count`, zeros between."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, to: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(to)
-        return tokens.new_zeros(count, *tokens.shape[1:]).index_copy_(0, to, tokens)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (to,) = ctx.saved_tensors
-        return gradients[0].index_select(0, to), None, None
-
-
 def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
     """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
-    if not segments.chunks:
+    layout = segments.layout
+    if not layout.chunks:
         return torch.zeros_like(query_QHD)
-    queries = _Take.apply(query_QHD, segments.query_at).split([len(chunk.query_at) for chunk in segments.chunks])
-    keys, values = (_Take.apply(tokens, segments.key_at).split([len(chunk.key_at) for chunk in segments.chunks])
-                    for tokens in (key_KHD, value_KHD))
-    found = [_attend_chunk(*parts) for parts in zip(queries, keys, values, segments.chunks, strict=True)]
-    out_QHD: Tensor = _Put.apply(torch.cat(found), segments.query_at, len(query_QHD))
+    queries = _Pad.apply(query_QHD, layout.queries).split(layout.queries.sizes)
+    keys, values = (_Pad.apply(tokens, layout.keys).split(layout.keys.sizes) for tokens in (key_KHD, value_KHD))
+    found = [_attend_chunk(*parts) for parts in zip(queries, keys, values, layout.chunks, strict=True)]
+    out_QHD: Tensor = _Pack.apply(torch.cat(found), layout.queries)
     return out_QHD
 
 
 def _attend_chunk(query: Tensor, key: Tensor, value: Tensor, chunk: _Chunk) -> Tensor:
-    """The same of a chunk's tokens, in the order of its places."""
+    """The same of a chunk's padded tokens."""
     count, queries, keys = chunk.shape
 
-    def padded(tokens: Tensor, to: Tensor, length: int) -> Tensor:
-        return _Put.apply(tokens, to, count * length).view(count, length, *tokens.shape[1:]).transpose(1, 2)
+    def by_segment(tokens: Tensor, length: int) -> Tensor:
+        return tokens.view(count, length, *tokens.shape[1:]).transpose(1, 2)
 
-    found = functional.scaled_dot_product_attention(padded(query, chunk.query_to, queries), padded(key, chunk.key_to, keys),
-                                                    padded(value, chunk.key_to, keys), attn_mask=chunk.allowed)
-    return _Take.apply(found.transpose(1, 2).reshape(count * queries, *query.shape[1:]), chunk.query_to)
+    found = functional.scaled_dot_product_attention(by_segment(query, queries), by_segment(key, keys), by_segment(value, keys),
+                                                    attn_mask=chunk.allowed)
+    return found.transpose(1, 2).reshape(query.shape)
 
 
 def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
