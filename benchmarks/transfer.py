@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from benchmarks.transfer_lakes import LAKES, QUICK, Lake, names, prepare
 from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
-from contracts.transfer import NO_TRANSFER
+from contracts.transfer import NO_TRANSFER, TRANSFER_SETTINGS
 from training.metrics import auc, gauc, grouped_auc, logloss
 
 SEEDS, CHOOSING_SEEDS, DRAWS = 5, 2, 1000
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small made world, two seeds, two recipes; nothing is recorded")
     parser.add_argument("--part", action="append", help=f"may be repeated; all by default: {', '.join(LAKES)}, kuairand")
     parser.add_argument("--ablation", action="store_true", help="compare ways to take snapshots in CPM instead of transfer settings")
+    parser.add_argument("--settings", help="transfer settings to compare, with commas, `none` among them (default: those of the lake)")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--processes", type=int, default=2, help="seeds that run side by side, each on one core (default 2)")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-transfer"), help="lakes, models and scores")
@@ -76,6 +77,11 @@ def main() -> None:
     lakes = [QUICK] if options.quick else [LAKES[name] for name in names(options.part)]
     if not lakes or (options.data is None and any(lake.real for lake in lakes)):
         parser.error(f"expected --part of {', '.join(LAKES)} and --data for the real ones, found {options.part} and {options.data}")
+    if options.settings:
+        lakes = [replace(lake, settings=tuple(options.settings.split(","))) for lake in lakes]
+    unknown = {name for lake in lakes for name in lake.settings} - set(TRANSFER_SETTINGS)
+    if unknown or not all({NO_TRANSFER, PAPER} <= set(lake.settings) for lake in lakes):
+        parser.error(f"--settings: expected {NO_TRANSFER}, {PAPER} and any of {', '.join(TRANSFER_SETTINGS)}, found {options.settings}")
     seeds = range(1, (2 if options.quick else options.seeds) + 1)
     figures: dict[str, float] = {}
     details: dict[str, Any] = {"seeds": len(seeds), "lakes": {}}
@@ -260,7 +266,8 @@ def print_table(lake: Lake, results: Mapping[str, Any], base: str) -> None:
 
 def _arms(lake: Lake, work: Path, arms: Sequence[Sequence[str]], processes: int) -> None:
     def run(arguments: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.transfer_arm", "--work", str(work), "--lake", lake.name, *arguments]
+        command = [sys.executable, "-m", "benchmarks.transfer_arm", "--work", str(work), "--lake", lake.name,
+                   "--settings", ",".join(lake.settings), *arguments]
         print(f"{lake.name} {' '.join(arguments)} ...", file=sys.stderr, flush=True)
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:

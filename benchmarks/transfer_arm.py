@@ -54,6 +54,7 @@ def _one_pass(recipe: Recipe) -> Recipe:
 CANDIDATES: dict[str, Callable[[Recipe], Recipe]] = {
     "default": lambda recipe: recipe,
     "one_pass": _one_pass,
+    "gentle": lambda recipe: _rates(_one_pass(recipe), restart=(3e-4, 0.05), daily=(1e-4, 0.025)),
     "fast_tables": lambda recipe: _rates(recipe, restart=(1e-3, 0.05), daily=(2e-4, 0.025)),
 }
 
@@ -66,7 +67,7 @@ def base_recipe() -> Recipe:
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, tpm=replace(recipe.tpm, seed=10 * seed + 1), cpm=replace(recipe.cpm, seed=10 * seed + 2),
-                   actr=replace(recipe.actr, seed=10 * seed + 3))
+                   actr=replace(recipe.actr, seed=10 * seed + 3), fg_bert=replace(recipe.fg_bert, seed=10 * seed + 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +133,11 @@ def main() -> None:
     parser.add_argument("--lake", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--choices", type=Path, help="JSON: the candidate of each setting; without it all run, until report_from")
+    parser.add_argument("--settings", type=lambda names: tuple(names.split(",")), help="transfer settings, with commas (default: the lake's)")
     parser.add_argument("--snapshots-for-all", action="store_true", help="the ablation: the merged table's months for all rows of a CPM")
     options = parser.parse_args()
     lake: Lake = LAKES.get(options.lake, QUICK)
+    settings = options.settings or lake.settings
     folder = options.work / lake.name
     recipe = seeded(base_recipe(), options.seed)
     if options.snapshots_for_all:
@@ -146,11 +149,11 @@ def main() -> None:
         if options.choices is None:
             days = scored_days(lake, folder, until=lake.report_from)
             for name, change in CANDIDATES.items():
-                _complete(open_chain(folder, home, change(recipe)), days, lake.settings, out / f"choose-{name}.parquet")
+                _complete(open_chain(folder, home, change(recipe)), days, settings, out / f"choose-{name}.parquet")
             return
         choices: dict[str, str] = json.loads(options.choices.read_text())
         for name in dict.fromkeys(choices.values()):
-            chosen = [setting for setting in lake.settings if choices.get(setting) == name]
+            chosen = [setting for setting in settings if choices.get(setting) == name]
             _complete(open_chain(folder, home, CANDIDATES[name](recipe)), scored_days(lake, folder), chosen, out / f"report-{name}.parquet")
 
 
