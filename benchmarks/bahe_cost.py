@@ -83,15 +83,16 @@ def run(arm: str, source: str, length: int, steps: int, threads: int) -> dict[st
     optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=1e-4)
     idle = resident_mib("VmRSS")
     behaviours, label = length // TOKENS_OF_A_BEHAVIOUR, torch.ones(BATCH)
+    of, log = torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64)
     vocabulary = language.tokenizer.vocab_size
 
     def made() -> Any:
         if arm == "bahe":
-            return VectorBatch(behaviours_BNME=torch.randn(BATCH, 1, behaviours, language.width), label_B=label,
-                               mask_BNM=torch.ones(BATCH, 1, behaviours, dtype=torch.bool), candidate_BE=torch.randn(BATCH, language.width))
+            return VectorBatch(behaviours_GNME=torch.randn(BATCH, 1, behaviours, language.width), label_B=label, of_B=of, log_B=log,
+                               mask_GNM=torch.ones(BATCH, 1, behaviours, dtype=torch.bool), candidate_BE=torch.randn(BATCH, language.width))
         ids, own = torch.randint(1000, vocabulary, (BATCH, length)), torch.randint(1000, vocabulary, (BATCH, TOKENS_OF_A_BEHAVIOUR))
-        return TextBatch(token_ids_BT=ids, mask_BT=torch.ones_like(ids, dtype=torch.bool), candidate_ids_BT=own,
-                         candidate_mask_BT=torch.ones_like(own, dtype=torch.bool), label_B=label)
+        return TextBatch(token_ids_GT=ids, mask_GT=torch.ones_like(ids, dtype=torch.bool), candidate_ids_BT=own,
+                         candidate_mask_BT=torch.ones_like(own, dtype=torch.bool), label_B=label, of_B=of, log_B=log)
 
     seconds = []
     for _ in range(steps + 1):  # the first one warms up

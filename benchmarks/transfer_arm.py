@@ -24,7 +24,7 @@ from contracts.locations import Locations
 from contracts.periods import Parent
 from contracts.releases import PREDICTIONS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.transfer import reads_encoder
+from contracts.transfer import reads
 from lake.reader import LakeReader
 from training.engine.runs import Run
 from training.recipes import Phase, Recipe, default, quick
@@ -112,7 +112,7 @@ def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa
         else:
             chain.serve([(run_tpm if parent.kind == TPM else run_fg_bert)(chain, parent.period)])
 
-    needed = {"pretrained", "encoder"} if reads_encoder(settings) else {"pretrained"}
+    needed = {"pretrained", *(role for role in ("encoder", "texts") if reads(role, settings))}
     for day in days:
         for parent in lineage.parents("actr", day):
             if parent.role in needed:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--lake", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--choices", type=Path, help="JSON: the candidate of each setting; without it all run, until report_from")
-    parser.add_argument("--settings", type=lambda names: tuple(names.split(",")), help="transfer settings, with commas (default: the lake's)")
+    parser.add_argument("--settings", type=lambda text: tuple(text.split(",")), help="transfer settings (default: the lake's)")
     parser.add_argument("--snapshots-for-all", action="store_true", help="the ablation: the merged table's months for all rows of a CPM")
     options = parser.parse_args()
     lake: Lake = LAKES.get(options.lake, QUICK)

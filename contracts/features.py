@@ -140,6 +140,7 @@ BEHAVIOUR_FIELDS: tuple[BehaviourField, ...] = (
 BEHAVIOUR_TEXTS: dict[int, str] = {
     1: "Clicked {text}", 2: "Liked {text}", 3: "Commented on {text}", 4: "Forwarded {text}", 5: "Followed {text}", 6: "Bought {text}",
 }
+CANDIDATE_ACTION = 1  # what was shown reads as clicked: its vector is looked up where the behaviours' are
 LONGEST_TEXT = 20_000  # characters of an item's text; a longer one is a fault of delivery
 
 

@@ -53,6 +53,10 @@ class Locations:
         """Vectors of texts that an encoder has staged for the lake."""
         return self.runs / "text_vectors" / encoder_id
 
+    def text_store(self, encoder_id: str) -> Path:
+        """An encoder's vectors of texts as files that training maps into memory; made from the lake, and made again if they are gone."""
+        return self.home / "cache" / "text_vectors" / encoder_id
+
     def scores(self, day: date, release_id: str) -> Path:
         """A day's scores by a release that was asked for, beside the published ones."""
         return self.home / "scores" / str(day) / f"{release_id}.parquet"

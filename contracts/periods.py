@@ -123,7 +123,7 @@ def days_between(start: date, end: date) -> Iterator[date]:
 class Parent:
     """A release that another release is made from: `role` says what for."""
 
-    role: Literal["predecessor", "snapshot", "pretrained", "encoder"]
+    role: Literal["predecessor", "snapshot", "pretrained", "encoder", "texts"]
     kind: str
     period: date
 
@@ -157,6 +157,11 @@ class Lineage:
         """First day whose users are encoded: that of the first A-CTR, once there is an FG-BERT."""
         return max(self.actr_start, self.settings.containing("week", self.encoder_start).end)
 
+    @property
+    def texts_start(self) -> date:
+        """First day of the first BAHE: the day before the first A-CTR, which reads vectors of the days before its rows'."""
+        return max(self.actr_start - ONE_DAY, self.history_start)
+
     def period(self, kind: str, start: date) -> Period:
         """The period of a model of this kind.
 
@@ -167,7 +172,8 @@ class Lineage:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
         # Kinds that begin after the logs do.
-        later = {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start}
+        later = {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start,
+                 "bahe": self.texts_start}
         first = later.get(kind, self.history_start)
         if (kind in later and start < first) or not self.exists(period):
             setting = "actr_start" if kind in later else "history_start"
@@ -183,11 +189,15 @@ class Lineage:
             return [] if is_first else [Parent(role="predecessor", kind=kind, period=previous.start)]
         if kind == "cpm":
             return [Parent(role="snapshot", kind="tpm", period=month) for month in self._cpm_snapshots(period)]
+        if kind == "bahe":
+            return [] if start == self.texts_start else [Parent(role="predecessor", kind=kind, period=start - ONE_DAY)]
         week = self.settings.closed_before("week", period.start)
         encoder = Parent(role="encoder", kind="fg_bert", period=week.start)
         if kind == "fg_bert_users":
             return [encoder]
         parents = [Parent(role="pretrained", kind="cpm", period=week.start), encoder] if self.exists(week) else []
+        if start > self.texts_start:
+            parents.append(Parent(role="texts", kind="bahe", period=start - ONE_DAY))
         if start != self.actr_start:
             parents.append(Parent(role="predecessor", kind="actr", period=start - ONE_DAY))
         return parents
@@ -200,6 +210,11 @@ class Lineage:
         """The last month of natural days before `end`, from `history_start` on."""
         length = self.settings.month_days or CALENDAR_MONTH_DAYS
         return list(days_between(max(end - timedelta(days=length), self.history_start), end))
+
+    def bahe_training_days(self, day: date, *, first_days: int) -> list[date]:
+        """Days that a BAHE of `day` trains on: the day alone, the first of all on several."""
+        start = max(day + ONE_DAY - timedelta(days=first_days), self.history_start) if day == self.texts_start else day
+        return list(days_between(start, day + ONE_DAY))
 
     def snapshots_of_day(self, day: date) -> list[date | None]:
         """The three TPM months closed before `day`, newest first; None where a month precedes `history_start`."""

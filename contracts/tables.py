@@ -171,6 +171,8 @@ def _samples_table(log: Log) -> Table:
             *(Column(name=name, type="bigint", meaning="a statistic of the days before", minimum=0)
               for statistic in STATISTICS for name in statistic.columns),
             Column(name="history_end", type="int", meaning="how many behaviours of the user's history of the day it may see", minimum=0),
+            Column(name="item_text_hash", type="bigint", nullable=True, minimum=0,
+                   meaning="which behaviour text its item's is, as if it had been clicked; null without a text"),
             Column(name="held_out", type="boolean", meaning="its request is kept out of all training, for the gate"),
             _CLICK,
             _DS,
@@ -309,10 +311,11 @@ _ALL = (
     _samples_table("ad"),
     Table(
         name="behaviour_texts",
-        grain="one text of a behaviour",
+        grain="one text of a behaviour, or of what was shown",
         columns=(
             _id("text_hash", "xxhash64 of the text, masked to 63 bits"),
-            Column(name="text", type="string", meaning="the action in words, and the item's text", longest=LONGEST_TEXT + 100),
+            Column(name="text", type="string", longest=LONGEST_TEXT + 100,
+                   meaning="the action in words, and the item's text; what was shown reads as clicked"),
         ),
         owner=(),
         producer="spark_jobs collect_behaviour_texts",

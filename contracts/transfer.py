@@ -16,6 +16,8 @@ from contracts.releases import DEFAULT_VARIANT, Served, parent_key
 
 WITHOUT_SNAPSHOTS: Final = "without_snapshots"  # the variant of CPM that reads no TPM snapshots
 
+TEXT_VECTOR_DAYS: Final = 30  # how many days before a row's own BAHE's vectors of its user and item may be of
+
 CpmVariant = Literal["default", "without_snapshots"]
 
 
@@ -32,6 +34,7 @@ class TransferSetting:
         adapters: the CPM stays beside the model, frozen; its hidden layers join the model's own through adapters.
         natural_rows: the model also trains on the natural log's rows of the same days.
         fg_bert: whether it reads FG-BERT's uni cross-attention and queries, and whether the encoder goes on learning in it.
+        texts: whether it reads BAHE's vectors of users and items, those of the days before a row's own.
     """
 
     cpm: CpmVariant | None = None
@@ -42,6 +45,7 @@ class TransferSetting:
     adapters: bool = False
     natural_rows: bool = False
     fg_bert: Literal["frozen", "learned"] | None = None
+    texts: bool = False
 
 
 NO_TRANSFER = "none"
@@ -62,6 +66,10 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     "srp4ctr": TransferSetting(fg_bert="learned"),
     "srp4ctr_frozen": TransferSetting(fg_bert="frozen"),
     "tpm+cpm+srp4ctr": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned"),
+    # BAHE (arXiv 2403.19347), by itself, beside E-CDCTR, and all three together.
+    "bahe": TransferSetting(texts=True),
+    "tpm+cpm+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", texts=True),
+    "tpm+cpm+srp4ctr+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned", texts=True),
 }
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
 SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # what the sources that come with this project are set up with
@@ -76,6 +84,16 @@ def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:
 def reads_encoder(variants: Iterable[str]) -> bool:
     """Whether any of a deployment's transfer settings reads FG-BERT."""
     return any(TRANSFER_SETTINGS[variant].fg_bert for variant in variants)
+
+
+def reads_texts(variants: Iterable[str]) -> bool:
+    """Whether any of a deployment's transfer settings reads BAHE's vectors."""
+    return any(TRANSFER_SETTINGS[variant].texts for variant in variants)
+
+
+def reads(role: str, variants: Iterable[str]) -> bool:
+    """Whether any of these settings has a parent of this role that not all have: a sequence encoder, or vectors of texts."""
+    return {"encoder": reads_encoder, "texts": reads_texts}.get(role, bool)(variants)
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
@@ -93,4 +111,6 @@ def variant_of(parent: Parent, child: Served) -> str | None:
         return TRANSFER_SETTINGS[child.variant].cpm
     if parent.role == "encoder":
         return DEFAULT_VARIANT if child.kind != "actr" or TRANSFER_SETTINGS[child.variant].fg_bert else None
+    if parent.role == "texts":
+        return DEFAULT_VARIANT if TRANSFER_SETTINGS[child.variant].texts else None
     return None if child.variant == WITHOUT_SNAPSHOTS else DEFAULT_VARIANT

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
@@ -51,6 +52,11 @@ class LakeReader:
                 rows = rows.append_column(column, pa.nulls(rows.num_rows))
         rows = rows.select(wanted)
         return rows.cast(pa.schema([(field.name, _without_views(field.type)) for field in rows.schema]))
+
+    def fragments(self, name: str) -> list[ds.Fragment]:
+        """The data files of a table, each to be read by itself; a file never changes. An absent table has none."""
+        table = self._open(name)
+        return [] if table is None else list(table.to_pyarrow_dataset().get_fragments())
 
     def builds(self, name: str, owners: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Build records of a table by owner key, e.g. `ds=2026-01-01`: row_cnt, digest, inputs, counts.

@@ -10,8 +10,11 @@ from contracts.periods import Parent
 from contracts.releases import DEFAULT_VARIANT
 from contracts.settings import Deployment
 from contracts.tables import owner_key
-from contracts.transfer import cpm_variants, reads_encoder
+from contracts.transfer import cpm_variants, reads
 from lake.reader import LakeReader
+
+# Of the kinds that do not read natural samples, or not them alone.
+_READ_BY = {"actr": "ad_samples", "bahe": "ad_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories"}
 
 
 def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[str]:
@@ -19,7 +22,7 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
     lineage = deployment.lineage
     missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]
-    table = {"actr": "ad_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories"}.get(kind, "natural_samples")
+    table = _READ_BY.get(kind, "natural_samples")
     days = sample_days(deployment, kind, period)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
@@ -37,14 +40,16 @@ def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[dat
         return lineage.cpm_training_days(whole)
     if kind == "actr":
         return lineage.actr_training_days(period, replay_days=deployment.replay_days) if period == deployment.actr_start else [period]
+    if kind == "bahe":
+        return lineage.bahe_training_days(period, first_days=1)
     return [day for day in whole.days() if day >= deployment.history_start]
 
 
 def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str]:
     if parent.kind == "actr":
         return deployment.variants
-    if parent.role == "encoder":
-        return (DEFAULT_VARIANT,) if kind != "actr" or reads_encoder(deployment.variants) else ()
+    if parent.role in ("encoder", "texts"):
+        return (DEFAULT_VARIANT,) if kind != "actr" or reads(parent.role, deployment.variants) else ()
     return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 

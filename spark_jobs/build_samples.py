@@ -9,7 +9,7 @@ from functools import partial, reduce
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from contracts.features import ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity, Log
+from contracts.features import CANDIDATE_ACTION, ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import TABLES, owner_key
@@ -17,6 +17,7 @@ from lake.partitions import read_partitions
 from lake.reader import LakeReader
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.side_by_side import side_by_side
+from spark_jobs.texts import behaviour_text, text_hash
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date]) -> list[Build]:
@@ -77,6 +78,7 @@ def to_samples(rows: DataFrame, requests: DataFrame, statistics: DataFrame, depl
     return samples.withColumns({
         **counts,
         "hour": F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("bigint"),
+        "item_text_hash": text_hash(behaviour_text(F.lit(CANDIDATE_ACTION), F.col("item_text"))),
         "held_out": F.pmod(F.xxhash64("request_id"), F.lit(HELD_OUT_ONE_IN)) == 0,
     })
 

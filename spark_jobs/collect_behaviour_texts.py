@@ -1,4 +1,4 @@
-"""The distinct texts of the days' behaviours, each once and for all: named by its hash, added by an insert-only MERGE."""
+"""The distinct texts of behaviours, and of what was shown, each once and for all: named by its hash, added by an insert-only MERGE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.features import LOGS
+from contracts.features import CANDIDATE_ACTION, LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
@@ -48,6 +48,9 @@ def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
 
 
 def aggregate_texts(rows: DataFrame) -> DataFrame:
-    """Log rows -> the distinct texts of a day's behaviours: ds, text_hash, text."""
-    texts = rows.where(F.col("item_text").isNotNull()).select("ds", behaviour_text(F.col("action"), F.col("item_text")).alias("text"))
+    """Log rows -> the distinct texts of a day, of its behaviours and of what was shown: ds, text_hash, text."""
+    read_as = F.explode(F.array_distinct(F.array(F.lit(CANDIDATE_ACTION), F.col("action"))))
+    shown = rows.where(F.col("item_text").isNotNull()).select("ds", "action", "item_text").distinct()
+    worded = shown.select("ds", read_as.alias("action"), "item_text")
+    texts = worded.select("ds", behaviour_text(F.col("action"), F.col("item_text")).alias("text"))
     return texts.where(F.col("text").isNotNull()).distinct().select("ds", text_hash(F.col("text")).alias("text_hash"), "text")

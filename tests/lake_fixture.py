@@ -64,6 +64,19 @@ class World:
                           feedback_delay_seconds=self.feedback_delay_seconds, source="fixture")
 
 
+def text_hash(item_ids: np.ndarray) -> np.ndarray:
+    """What stands for the hash of an item's text here."""
+    return item_ids + 1_000_000
+
+
+def write_texts(locations: Locations, world: World) -> dict[int, str]:
+    """Writes `behaviour_texts`: an item's text says its category; returns the texts by hash."""
+    items = np.arange(world.items)
+    texts = {int(text_hash(item * 11 + 3)): f"Clicked film {item}, kind {item % world.categories}" for item in items}
+    write_table(locations, "behaviour_texts", pa.table({"text_hash": list(texts), "text": list(texts.values())}))
+    return texts
+
+
 def make_lake(home: Path, world: World) -> Deployment:
     """Writes settings, samples, histories and builds; returns the deployment."""
     home.mkdir(parents=True, exist_ok=True)
@@ -113,7 +126,7 @@ def _log(world: World, log: str) -> pd.DataFrame:
         "user_id": user * 7 + 1, "item_id": item * 11 + 3, "category_id": (item % world.categories) + 50,
         "user_segment_id": user % 3, "position": position, "hour": second[request] // 3600, "campaign_id": item % 6 + 900,
         "advertiser_id": item % 4 + 800, "probability": probability, "click": (rng.random(len(request)) < probability).astype(np.int64),
-        "held_out": np.isin(request % 50, (7,)),
+        "held_out": np.isin(request % 50, (7,)), "item_text_hash": text_hash(item * 11 + 3),
     })
     for feature in FEATURES:  # one that was declared after this was written
         if feature.name not in rows:
@@ -150,8 +163,9 @@ def _with_histories(world: World, log: pd.DataFrame) -> pa.Table:
     behaviours = pa.StructArray.from_arrays(
         [pa.array(positive["event_us"].to_numpy()[at], pa.timestamp("us", "UTC")), pa.array(positive["log"].to_numpy()[at], pa.string()),
          *(pa.array(positive[name].to_numpy()[at], pa.int64()) for name in ("event_id", "item_id", "category_id")),
-         pa.array(np.ones(len(at)), pa.int32()), pa.array(np.full(len(at), 5.0), pa.float64())],
-        names=["event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds"])
+         pa.array(np.ones(len(at)), pa.int32()), pa.array(np.full(len(at), 5.0), pa.float64()),
+         pa.array(text_hash(positive["item_id"].to_numpy()[at]), pa.int64())],
+        names=["event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds", "text_hash"])
     return pa.table({
         "user_id": pa.array(user, pa.int64()),
         "behaviours": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), behaviours),

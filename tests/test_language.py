@@ -106,20 +106,21 @@ def test_what_cannot_be_split_says_why(minilm):
 def _batch(width, *, rows=4, sequences=2, longest=5, seed=2):
     torch.manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (rows, sequences))
-    return VectorBatch(behaviours_BNME=torch.randn(rows, sequences, longest, width), candidate_BE=torch.randn(rows, width),
-                       mask_BNM=torch.arange(longest) < lengths[:, :, None], label_B=torch.tensor([0.0, 1.0] * (rows // 2)))
+    return VectorBatch(behaviours_GNME=torch.randn(rows, sequences, longest, width), candidate_BE=torch.randn(rows, width),
+                       mask_GNM=torch.arange(longest) < lengths[:, :, None], label_B=torch.tensor([0.0, 1.0] * (rows // 2)),
+                       of_B=torch.arange(rows), log_B=torch.zeros(rows, dtype=torch.int64))
 
 
 def test_sequences_of_a_user_do_not_see_each_other_nor_the_candidate(minilm):
     model = Bahe(split(_tiny_decoder(), minilm.tokenizer).high, 32, sequences=2).eval()
     batch = _batch(32)
     with torch.no_grad():
-        both = model.user(batch.behaviours_BNME, batch.mask_BNM)
-        other = batch.behaviours_BNME.clone()
+        both = model.aggregate(batch.behaviours_GNME, batch.mask_GNM)
+        other = batch.behaviours_GNME.clone()
         other[:, 1] += 1.0
-        changed = model.user(other, batch.mask_BNM)
-        padding = torch.where(batch.mask_BNM[..., None], batch.behaviours_BNME, torch.full_like(other, 9.0))
-        torch.testing.assert_close(model.user(padding, batch.mask_BNM), both)
+        changed = model.aggregate(other, batch.mask_GNM)
+        padding = torch.where(batch.mask_GNM[..., None], batch.behaviours_GNME, torch.full_like(other, 9.0))
+        torch.testing.assert_close(model.aggregate(padding, batch.mask_GNM), both)
     torch.testing.assert_close(changed[:, :32], both[:, :32])
     assert not torch.allclose(changed[:, 32:], both[:, 32:])
 
@@ -129,10 +130,12 @@ def test_the_order_of_behaviours_matters_and_that_of_rows_does_not(minilm):
     batch, index = _batch(32), torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         logits = model(batch)
-        turned = model(VectorBatch(behaviours_BNME=batch.behaviours_BNME[index], mask_BNM=batch.mask_BNM[index],
-                                   candidate_BE=batch.candidate_BE[index], label_B=batch.label_B[index]))
-        full = torch.ones_like(batch.mask_BNM)
-        assert not torch.allclose(model.user(batch.behaviours_BNME.flip(2), full), model.user(batch.behaviours_BNME, full), atol=1e-4)
+        turned = model(VectorBatch(behaviours_GNME=batch.behaviours_GNME[index], mask_GNM=batch.mask_GNM[index],
+                                   candidate_BE=batch.candidate_BE[index], label_B=batch.label_B[index],
+                                   of_B=batch.of_B, log_B=batch.log_B))
+        full = torch.ones_like(batch.mask_GNM)
+        straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours_GNME, batch.behaviours_GNME.flip(2)))
+        assert not torch.allclose(turned_back, straight, atol=1e-4)
     torch.testing.assert_close(turned, logits[index])
 
 
@@ -160,8 +163,8 @@ def test_the_rival_reads_the_texts_themselves(halves):
     with torch.no_grad():
         rival = FullTextCtr(model).eval()
         ids, mask = padded([model.tokenizer(text)["input_ids"] for text in TEXTS], model.tokenizer.pad_token_id)
-        batch = TextBatch(token_ids_BT=ids, mask_BT=mask, candidate_ids_BT=ids[:1].expand(4, -1), candidate_mask_BT=mask[:1].expand(4, -1),
-                          label_B=torch.zeros(4))
+        batch = TextBatch(token_ids_GT=ids, mask_GT=mask, candidate_ids_BT=ids[:1].expand(4, -1), candidate_mask_BT=mask[:1].expand(4, -1),
+                          label_B=torch.zeros(4), of_B=torch.arange(4), log_B=torch.zeros(4, dtype=torch.int64))
         assert rival(batch).unique().numel() == 4
         longer = torch.cat([ids, torch.full((4, 3), 7)], dim=1), torch.cat([mask, torch.zeros(4, 3, dtype=torch.bool)], dim=1)
         torch.testing.assert_close(rival.encode(*longer), rival.encode(ids, mask), atol=1e-4, rtol=1e-4)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from contracts.commands import add_days, add_home, day, days_of, deployment_of
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
+from contracts.tables import owner_key
 from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def _encode_texts(options: argparse.Namespace) -> int:
 
     locations, _ = deployment_of(options)
     texts = recipe(options.recipe).texts
+    if options.ds:
+        LakeReader(locations).require_builds("behaviour_texts", [owner_key(ds=options.ds)],
+                                             hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {options.ds}")
     encode_new_texts(locations, LakeReader(locations), load(options.source or texts.source, low_layers=texts.low_layers), texts)
     return 0
 
@@ -159,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     texts = commands.add_parser("encode_texts", help="behaviour texts without a vector -> staged vectors, by a language model's low layers")
     add_home(texts)
     texts.add_argument("--recipe", default="default", choices=tuple(RECIPES), help="settings (default: default)")
+    texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
     texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
                                         "(default: the recipe's)")
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")

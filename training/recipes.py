@@ -5,6 +5,7 @@ A release records the part of its kind, and its id hashes it: another recipe is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -14,6 +15,7 @@ from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
 
 OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
 Pooling = Literal["mean", "last"]
+Unseen = Literal["encode", "unknown"]
 CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
 
 
@@ -74,6 +76,17 @@ class DecayingPhase(Phase):
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         return float(self.learning_rate * (1 - (step - warmup) / max(steps - warmup, 1)) ** self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosinePhase(DecayingPhase):
+    """A phase whose rate rises over the first steps and then falls to zero by half a cosine."""
+
+    def rate_at(self, step: int, steps: int) -> float:
+        warmup = self.warmup_share * steps
+        if step < warmup:
+            return super().rate_at(step, steps)
+        return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +255,41 @@ class TextRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaheRecipe:
+    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is ours.
+
+    Attributes:
+        length: most recent behaviours of each sequence, a sequence for each log.
+        lora_rank: of the high layers' adapters.
+        dims: width of the user's and the item's vector, as they are published.
+        hidden: widths of the head.
+        natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.
+        first_days: days that the first release of all trains on.
+        unseen: what a text without a vector reads as: encoded on demand, or unknown. Both are counted.
+        train: requests, not rows, make a batch.
+        seed: of fresh parameters and of the order of requests.
+    """
+
+    length: int = 50
+    lora_rank: int = 64
+    dims: int = 64
+    hidden: tuple[int, ...] = (64,)
+    natural_requests: int = 2048
+    ad_requests: int = 8192
+    first_days: int = 7
+    unseen: Unseen = "encode"
+    train: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=5e-4)
+    seed: int = 5
+
+    def __post_init__(self) -> None:
+        _check(self, "length", 1 <= self.length <= HISTORY_LENGTH, f"1 .. {HISTORY_LENGTH}")
+        _check(self, "unseen", self.unseen in get_args(Unseen), "encode or unknown")
+        for name in ("lora_rank", "dims", "ad_requests", "first_days"):
+            _check(self, name, getattr(self, name) >= 1, "a number >= 1")
+        _check(self, "natural_requests", self.natural_requests >= 0, "a number >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of every kind of model of one deployment."""
 
@@ -250,6 +298,7 @@ class Recipe:
     fg_bert: FgBertRecipe = field(default_factory=FgBertRecipe)
     actr: ActrRecipe = field(default_factory=ActrRecipe)
     texts: TextRecipe = field(default_factory=TextRecipe)
+    bahe: BaheRecipe = field(default_factory=BaheRecipe)
 
 
 def default() -> Recipe:
@@ -284,7 +333,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def as_json(part: TpmRecipe | CpmRecipe | FgBertRecipe | ActrRecipe) -> dict[str, Any]:
+def as_json(part: TpmRecipe | CpmRecipe | FgBertRecipe | BaheRecipe | ActrRecipe) -> dict[str, Any]:
     """A recipe's part as JSON values, as a release records it."""
     return {name: _jsonable(value) for name, value in asdict(part).items()}
 

@@ -41,6 +41,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "cpm": "the model of the last month, with the snapshots of three",
         "fg_bert": "the encoder of behaviour sequences, week by week",
         "fg_bert_users": "vectors of a day's active users, by that encoder",
+        "bahe": "the model over behaviour texts: learns a day, leaves vectors of its users and items",
         "actr": "the ad model: score a day with the model of the day before, then train on it",
         "encode_texts": "vectors of the behaviour texts that have none yet, by a language model's low layers",
         "compare": "scored days side by side: rows, quality, GAUC with and without transfer",

@@ -24,7 +24,7 @@ from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
-from contracts.transfer import reads_encoder
+from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi, RunFailed
 from tributary.commands import own_parser
@@ -263,7 +263,7 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
         if (release.kind, release.period) in found:
             return
         for parent in deployment.lineage.parents(release.kind, release.period):
-            if parent.role != "encoder" or reads_encoder(deployment.variants):
+            if parent.role not in ("encoder", "texts") or reads(parent.role, deployment.variants):
                 visit(parent)
         found[release.kind, release.period] = release
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.sdk import BaseOperator, BaseSensorOperator, chain
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_NOT_YET, EXIT_OK, EXIT_PARENT_MISSING, EXIT_QUALITY_FAILED, BadInput
@@ -30,19 +30,20 @@ class _Command:
 
     Attributes:
         command: what follows `tributary`, e.g. `("spark_jobs", "ingest_logs")`.
-        period_option: option that takes the first day of the period.
+        period_option: option that takes the first day of the period; None of a command that is about no period.
         cadence: of that period.
     """
 
     command: Sequence[str]
-    period_option: str
+    period_option: str | None
     cadence: Cadence
     log: Any
     _child: Child | None = None
 
     def run_command(self, context: Any) -> int:
         """Runs the command for the run's period, its output in the task's log; returns its exit code."""
-        arguments = [*self.command, self.period_option, str(self._period(context).start)]
+        start = str(self._period(context).start)
+        arguments = [*self.command, *([self.period_option, start] if self.period_option else [])]
         self.log.info("$ tributary %s", " ".join(arguments))
         self._child = Child(arguments)
         code = self._child.run(lambda line: self.log.error("%s", line) if line.startswith("error:") else self.log.info("%s", line))
@@ -80,7 +81,7 @@ class CommandOperator(_Command, BaseOperator):
     template_fields: Sequence[str] = ("command",)
     ui_color = "#d5e8d4"
 
-    def __init__(self, *, command: Sequence[str], cadence: Cadence, period_option: str = "--ds", **kwargs: Any) -> None:
+    def __init__(self, *, command: Sequence[str], cadence: Cadence, period_option: str | None = "--ds", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.command, self.cadence, self.period_option = list(command), cadence, period_option
 
@@ -113,8 +114,8 @@ class CommandSensor(_Command, BaseSensorOperator):
         self.end_child()
 
 
-def model_tasks(kind: str) -> None:
-    """The tasks of one kind of model, in a row: wait for its parents, train, gate, audit, publish."""
+def model_tasks(kind: str, *, first: Sequence[CommandOperator] = ()) -> None:
+    """The tasks of one kind of model, in a row: wait for its parents, what comes `first`, train, gate, audit, publish."""
     from dags.dagkit.defaults import GPU_POOL
 
     period: dict[str, Any] = {"cadence": KINDS[kind].cadence, "period_option": "--period"}
@@ -124,4 +125,4 @@ def model_tasks(kind: str) -> None:
     gate = CommandOperator(task_id=f"gate_{kind}", command=["validation", "gate", "--kind", kind], **period)
     audit = CommandOperator(task_id=f"audit_{kind}", command=["publishing", "audit", "--kind", kind], **period)
     publish = CommandOperator(task_id=f"publish_{kind}", command=["spark_jobs", "publish_release", "--kind", kind], **period)
-    wait >> train >> gate >> audit >> publish
+    chain(wait, *first, train, gate, audit, publish)

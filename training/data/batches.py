@@ -9,7 +9,7 @@ Shapes: B rows of a batch, N samples, F features, S dense inputs, P behaviours o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.features import STATISTICS
+from contracts.transfer import TEXT_VECTOR_DAYS
 from training.data.histories import HISTORY_FEATURES
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.ranges import ranges
 from training.data.samples import Samples
 from training.data.sequences import EncodedCandidates, SequenceEncoding, SequenceInput
-from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityIndex
+from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, DatedVectors, Entity, EntityIndex
 
 LOG_COUNT_SCALE = 8.0  # log1p of 3,000 impressions: keeps the input near 0 .. 1, as the rates are
 
@@ -54,6 +55,7 @@ class Batch:
         day_B: the day's number, counted from the encoding's first.
         label_B: click, as a float.
         sequence: what a sequence encoder reads; None without one.
+        texts: by entity, positions among the vectors of behaviour texts, 0 where there is none; empty without them.
     """
 
     rows_BF: Tensor
@@ -65,6 +67,7 @@ class Batch:
     day_B: Tensor
     label_B: Tensor
     sequence: SequenceInput | None = None
+    texts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ class Encoding:
         first_day: the day that has number 0.
         histories: which of them the model reads.
         sequence: how its sequence encoder reads them; None without one.
+        texts: by entity, the vectors of behaviour texts; empty without them.
     """
 
     mapping: IdMapping
@@ -88,6 +92,7 @@ class Encoding:
     first_day: date = date.min
     histories: tuple[str, ...] = ("long", "short")
     sequence: SequenceEncoding | None = None
+    texts: Mapping[Entity, DatedVectors] = field(default_factory=dict)
 
     def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
         """The samples as resident tensors; ids that have no row share one, and so do columns that the log lacks."""
@@ -110,6 +115,8 @@ class Encoding:
             label_N=torch.from_numpy(samples.click.astype(np.float32)).to(device),
             packed={name: torch.from_numpy(values).to(device) for name, values in packed.items()},
             sequence=self.sequence.encode(samples, device) if self.sequence else None,
+            texts={entity: torch.from_numpy(vectors.positions(samples.features[ID_COLUMN[entity]], samples.day, oldest=TEXT_VECTOR_DAYS))
+                   .to(device) for entity, vectors in self.texts.items()},
         )
 
     def _dense(self, samples: Samples) -> NDArray[np.float32]:
@@ -132,6 +139,7 @@ class EncodedSamples:
     Attributes:
         packed: rows of the packed behaviours and the ranges of the samples; empty for a model that reads no histories.
         sequence: the samples as its sequence encoder reads them.
+        texts: N by entity.
     """
 
     rows_NF: Tensor
@@ -142,6 +150,7 @@ class EncodedSamples:
     label_N: Tensor
     packed: Mapping[str, Tensor]
     sequence: EncodedCandidates | None = None
+    texts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -167,6 +176,7 @@ class EncodedSamples:
             day_B=self.day_N[index],
             label_B=self.label_N[index],
             sequence=self.sequence.batch(index) if self.sequence else None,
+            texts={entity: at_N[index] for entity, at_N in self.texts.items()},
         )
 
     def _jagged(self, which: str, index: Tensor, end_B: Tensor | None) -> Jagged | None:

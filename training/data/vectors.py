@@ -52,6 +52,49 @@ class EntityVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatedVectors:
+    """Vectors of one entity of several days: a row of a day finds its entity's newest vector of the days before.
+
+    Attributes:
+        ids: V, ascending.
+        days: V, ordinal numbers; ascending within an id.
+        vectors: V x D.
+    """
+
+    ids: Ids
+    days: Ids
+    vectors: Floats
+
+    @classmethod
+    def stack(cls, of_days: Mapping[int, EntityVectors], dim: int) -> DatedVectors:
+        """From the vectors of days, by ordinal number."""
+        parts = [EntityVectors.none(dim), *of_days.values()]
+        ids = np.concatenate([part.ids for part in parts])
+        days = np.repeat(np.array([0, *of_days], np.int64), [len(part.ids) for part in parts])
+        order = np.lexsort((days, ids))
+        return cls(ids=ids[order], days=days[order], vectors=np.concatenate([part.vectors for part in parts])[order])
+
+    def newest(self) -> EntityVectors:
+        """The last vector of each id."""
+        last = np.diff(self.ids, append=-1) != 0
+        return EntityVectors(ids=self.ids[last], vectors=self.vectors[last])
+
+    def positions(self, ids: Ids, days: Ids, *, oldest: int) -> Ids:
+        """Of N rows, one more than the place of the newest vector from the `oldest` days before a row's day on; 0 where there is none."""
+        if not len(self.ids):
+            return np.zeros(len(ids), np.int64)
+        distinct, of_vector = np.unique(self.ids, return_inverse=True)
+        at = np.minimum(np.searchsorted(distinct, ids), len(distinct) - 1)
+        known = distinct[at] == ids
+        # An id's number and a day in one number, both ascending: the search is one for all rows.
+        span = int(max(self.days.max(), days.max(initial=0))) + 2
+        place = np.searchsorted(of_vector * span + self.days, at * span + days, side="left") - 1
+        place = np.maximum(place, 0)
+        found = known & (of_vector[place] == at) & (self.days[place] < days) & (self.days[place] >= days - oldest)
+        return np.where(found, place + 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshots:
     """One entity's vectors of several months, on one index.
 

@@ -211,7 +211,7 @@ def _optimizer(model: nn.Module, phase: Phase) -> Adam:
     for module in model.modules():
         if isinstance(module, Table | FbgemmTable | ShardedTable):
             module.learning_rate = phase.embedding_learning_rate
-    return Adam(model.parameters(), phase.learning_rate)
+    return Adam((parameter for parameter in model.parameters() if parameter.requires_grad), phase.learning_rate)
 
 
 def _done(samples: Rows, phase: Phase, position: Position) -> int:

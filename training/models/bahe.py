@@ -2,9 +2,11 @@
 
 *Behaviour aggregation*: a user's M behaviours are M vectors of the offline table, not M texts. *Feature parallel*: N sequences of a user
 go through the same high layers, each by itself, and their results stand side by side. The candidate's vector goes through them too and
-meets the user at the head: `y = F([Q_u, Q_i])`, an MLP (ours). LLM-CTR, the rival, reads the behaviours' whole text through all layers.
+meets the user at the head, `y = F([Q_u, Q_i])`: a linear map of each to D numbers, which is what is published, and an MLP on both and on
+their product (ours). LLM-CTR, the rival, reads the behaviours' whole text through all layers.
 
-Shapes: B rows, N sequences of a user, M behaviours of the longest, T tokens of the longest text, E width of the language model.
+Shapes: B rows of G requests, N sequences of a user, M behaviours of the longest, T tokens of the longest text, E width of the
+language model, D width of the published vectors.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contracts.features import LOGS
 from training.models.language import HighLayers, LanguageModel, even, pool
 from training.modules.interaction import relu_mlp
 from training.recipes import Pooling
+
+DIMS, HIDDEN = 64, (64,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +31,19 @@ class VectorBatch:
     """What BAHE reads.
 
     Attributes:
-        behaviours_BNME: vectors of the table, oldest first.
-        mask_BNM: which places are behaviours.
-        candidate_BE: of the candidates' texts.
+        behaviours_GNME: vectors of the table, oldest first.
+        mask_GNM: which places are behaviours.
+        candidate_BE: of the candidates' texts; zeros where there is none.
+        of_B: which request a row answers.
+        log_B: whose impression it is, a position in `LOGS`.
         label_B: click, as a float.
     """
 
-    behaviours_BNME: Tensor
-    mask_BNM: Tensor
+    behaviours_GNME: Tensor
+    mask_GNM: Tensor
     candidate_BE: Tensor
+    of_B: Tensor
+    log_B: Tensor
     label_B: Tensor
 
 
@@ -43,30 +52,39 @@ class TextBatch:
     """What LLM-CTR reads.
 
     Attributes:
-        token_ids_BT, mask_BT: all behaviours' texts of a user, end to end, oldest first.
+        token_ids_GT, mask_GT: all behaviours' texts of a user, end to end, oldest first.
         candidate_ids_BT, candidate_mask_BT: the candidate's text.
-        label_B: click, as a float.
+        of_B, log_B, label_B: as in `VectorBatch`.
     """
 
-    token_ids_BT: Tensor
-    mask_BT: Tensor
+    token_ids_GT: Tensor
+    mask_GT: Tensor
     candidate_ids_BT: Tensor
     candidate_mask_BT: Tensor
+    of_B: Tensor
+    log_B: Tensor
     label_B: Tensor
 
 
 class Head(nn.Module):
-    """`F([Q_u, Q_i])`: an MLP on normalised inputs; a language model's hidden states have a scale of their own."""
+    """`F([Q_u, Q_i])` on normalised inputs: a language model's hidden states have a scale of their own.
 
-    def __init__(self, user: int, item: int, hidden: Sequence[int]) -> None:
+    Args:
+        user, item: widths of Q_u and Q_i as the layers give them.
+        dims: D.
+        hidden: widths of the MLP.
+    """
+
+    def __init__(self, user: int, item: int, dims: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (user, item))
-        self.mlp = relu_mlp(user + item, hidden)
+        self.of_user, self.of_item = (nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dims)) for width in (user, item))
+        self.mlp = relu_mlp(3 * dims, hidden)
+        self.of_log = nn.Parameter(torch.zeros(len(LOGS)))  # the logs are clicked at different rates
 
-    def forward(self, user_BD: Tensor, item_BE: Tensor) -> Tensor:
-        """Logits, B."""
-        logits_B1: Tensor = self.mlp(torch.cat([self.norms[0](user_BD), self.norms[1](item_BE)], dim=1))
-        return logits_B1.squeeze(1)
+    def forward(self, user_BD: Tensor, item_BD: Tensor, log_B: Tensor) -> Tensor:
+        """Logits, B, of what `of_user` and `of_item` give."""
+        logits_B1: Tensor = self.mlp(torch.cat([user_BD, item_BD, user_BD * item_BD], dim=1))
+        return logits_B1.squeeze(1) + self.of_log[log_B]
 
 
 class Bahe(nn.Module):
@@ -77,28 +95,36 @@ class Bahe(nn.Module):
         width: E.
         sequences: N.
         pooling: of the high layers' output.
+        dims: D.
         hidden: widths of the head.
     """
 
-    def __init__(self, high: HighLayers | nn.Module, width: int, *, sequences: int = 1, pooling: Pooling = "mean",
-                 hidden: Sequence[int] = (128, 64)) -> None:
+    def __init__(self, high: HighLayers | nn.Module, width: int, *, sequences: int = 1, pooling: Pooling = "mean", dims: int = DIMS,
+                 hidden: Sequence[int] = HIDDEN) -> None:
         super().__init__()
         self.high, self.pooling = high, pooling
-        self.head = Head(sequences * width, width, hidden)
+        self.head = Head(sequences * width, width, dims, hidden)
 
-    def user(self, behaviours_BNME: Tensor, mask_BNM: Tensor) -> Tensor:
-        """Q_u, B x (N x E); zeros where a user has no behaviour."""
-        found_BE = pool(self.high(behaviours_BNME.flatten(0, 1), mask_BNM.flatten(0, 1)), mask_BNM.flatten(0, 1), self.pooling)
-        return found_BE.view(len(behaviours_BNME), -1)
+    def aggregate(self, behaviours_GNME: Tensor, mask_GNM: Tensor) -> Tensor:
+        """What the high layers make of each sequence, side by side: G x (N x E); zeros where a user has no behaviour."""
+        found_GE = pool(self.high(behaviours_GNME.flatten(0, 1), mask_GNM.flatten(0, 1)), mask_GNM.flatten(0, 1), self.pooling)
+        return found_GE.view(len(behaviours_GNME), -1)
+
+    def user(self, behaviours_GNME: Tensor, mask_GNM: Tensor) -> Tensor:
+        """Q_u, G x D."""
+        found_GD: Tensor = self.head.of_user(self.aggregate(behaviours_GNME, mask_GNM))
+        return found_GD
 
     def item(self, candidate_BE: Tensor) -> Tensor:
-        """Q_i, B x E."""
-        found_BTE: Tensor = self.high(candidate_BE[:, None], torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device))
-        return found_BTE[:, 0]
+        """Q_i, B x D."""
+        alone = torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device)
+        found_BD: Tensor = self.head.of_item(self.high(candidate_BE[:, None], alone)[:, 0])
+        return found_BD
 
     def forward(self, batch: VectorBatch) -> Tensor:
         """Logits, B."""
-        logits_B: Tensor = self.head(self.user(batch.behaviours_BNME, batch.mask_BNM), self.item(batch.candidate_BE))
+        user_GD = self.user(batch.behaviours_GNME, batch.mask_GNM)
+        logits_B: Tensor = self.head(user_GD[batch.of_B], self.item(batch.candidate_BE), batch.log_B)
         return logits_B
 
     def loss(self, logits_B: Tensor, batch: VectorBatch) -> dict[str, Tensor]:
@@ -108,11 +134,11 @@ class Bahe(nn.Module):
 class FullTextCtr(nn.Module):
     """LLM-CTR: the same layers, adapters and head, on the tokens of all behaviours. The low half is as frozen as BAHE's."""
 
-    def __init__(self, model: LanguageModel, *, pooling: Pooling = "mean", hidden: Sequence[int] = (128, 64)) -> None:
+    def __init__(self, model: LanguageModel, *, pooling: Pooling = "mean", dims: int = DIMS, hidden: Sequence[int] = HIDDEN) -> None:
         super().__init__()
         self.high, self.pooling = model.high, pooling
         self._apart = (model.low.eval().requires_grad_(False), model.family)
-        self.head = Head(model.width, model.width, hidden)
+        self.head = Head(model.width, model.width, dims, hidden)
 
     def encode(self, token_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """B x E."""
@@ -124,8 +150,9 @@ class FullTextCtr(nn.Module):
 
     def forward(self, batch: TextBatch) -> Tensor:
         """Logits, B."""
-        logits_B: Tensor = self.head(self.encode(batch.token_ids_BT, batch.mask_BT),
-                                     self.encode(batch.candidate_ids_BT, batch.candidate_mask_BT))
+        user_GD = self.head.of_user(self.encode(batch.token_ids_GT, batch.mask_GT))
+        item_BD = self.head.of_item(self.encode(batch.candidate_ids_BT, batch.candidate_mask_BT))
+        logits_B: Tensor = self.head(user_GD[batch.of_B], item_BD, batch.log_B)
         return logits_B
 
     def loss(self, logits_B: Tensor, batch: TextBatch) -> dict[str, Tensor]:

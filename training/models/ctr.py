@@ -22,7 +22,7 @@ from training.models.srp4ctr import Bridge
 from training.modules.attention import TargetAttention
 from training.modules.embedding import IdEmbeddings, table_tensors, write_back
 from training.modules.interaction import Cross, batch_norm_mlp
-from training.modules.transfer import TransferSource
+from training.modules.transfer import TextVectors, TransferSource
 from training.recipes import Body
 
 
@@ -36,10 +36,12 @@ class CtrModel(nn.Module):
         transfer: where transferred vectors come from.
         frozen: features whose tables get no gradient.
         bridge: to a pre-trained sequence encoder; what it finds joins the MLP's input.
+        texts: vectors of behaviour texts, which join it too.
     """
 
     def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource,
-                 frozen: frozenset[str] = frozenset(), bridge: Bridge | None = None) -> None:
+                 frozen: frozenset[str] = frozenset(), bridge: Bridge | None = None,
+                 texts: TextVectors | None = None) -> None:
         super().__init__()
         self.embeddings = embeddings
         self.transfer = transfer
@@ -60,7 +62,9 @@ class CtrModel(nn.Module):
         # It begins at zero: a normalised output would drown fresh embeddings (docs/experiments.md).
         self.bridge_in = nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user)
                                        ) if bridge else None
-        for layer in self.bridge_in or ():
+        self.texts = texts
+        self.texts_in = nn.Linear(texts.width, body.hidden[0], bias=False) if texts else None
+        for layer in (*(self.bridge_in or ()), *([self.texts_in] if self.texts_in else ())):
             nn.init.zeros_(layer.get_parameter("weight"))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -71,6 +75,8 @@ class CtrModel(nn.Module):
             encoded, of_user = self.bridge.encode(batch.sequence.sequences)
             of_candidate = self.bridge.candidates(batch.sequence.candidate, encoded, batch.sequence.of_B)
             first_BH = first_BH + self.bridge_in[0](of_candidate) + self.bridge_in[1](of_user)[batch.sequence.of_B]
+        if self.texts is not None and self.texts_in is not None:
+            first_BH = first_BH + self.texts_in(self.texts(batch))
         logits_B1: Tensor = self.mlp[1:](first_BH)
         return logits_B1.squeeze(1)
 
@@ -134,7 +140,7 @@ def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tab
     skipped = frozenset() if keep_batch_norm else batch_norm_names(model)
     skipped |= {name for feature in fresh_tables for name in table_tensors(feature)}
     skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
-    skipped |= {name for name in model.state_dict() if name.startswith("bridge")}  # that belongs to another source
+    skipped |= {name for name in model.state_dict() if name.startswith(("bridge", "texts_in"))}  # that belongs to another source
     load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
                  carried=carried)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import Batch
-from training.data.vectors import VECTOR_ENTITIES, Entity, EntityIndex, EntityVectors, Snapshots
+from training.data.vectors import VECTOR_ENTITIES, DatedVectors, Entity, EntityIndex, EntityVectors, Snapshots
 
 _MERGE_ROWS = 65_536  # entities merged at a time
 
@@ -84,6 +84,32 @@ class MergedTable(TransferSource):
         parts = [self.get_buffer("user")[batch.user_at_B], self.get_buffer("item")[batch.item_at_B]]
         flags = [(at == 0).to(parts[0].dtype)[:, None] for at in (batch.user_at_B, batch.item_at_B)]
         return torch.cat([*parts, *flags], dim=1)
+
+
+class TextVectors(nn.Module):
+    """BAHE's Q_u and Q_i, frozen: the vectors of both, their product, and a flag for each that is missing.
+
+    No part of the model's own weights, since they belong to BAHE's releases.
+    """
+
+    def __init__(self, vectors: Mapping[Entity, DatedVectors]) -> None:
+        super().__init__()
+        self.vectors = vectors
+        self.dim = vectors["user"].vectors.shape[1]
+        for entity in VECTOR_ENTITIES:
+            table = torch.from_numpy(vectors[entity].vectors)
+            self.register_buffer(entity, torch.cat([torch.zeros(1, self.dim), table]), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of `forward`."""
+        return 3 * self.dim + len(VECTOR_ENTITIES)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """B x `width`."""
+        user_BD, item_BD = (self.get_buffer(entity)[batch.texts[entity]] for entity in VECTOR_ENTITIES)
+        flags = [(batch.texts[entity] == 0).to(user_BD.dtype)[:, None] for entity in VECTOR_ENTITIES]
+        return torch.cat([user_BD, item_BD, user_BD * item_BD, *flags], dim=1)
 
 
 class AggregatedSnapshots(TransferSource):

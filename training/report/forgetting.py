@@ -66,7 +66,8 @@ def score_older_days(session: Session, active: Mapping[tuple[str, date], Mapping
     samples: dict[tuple[date, tuple[int, int]], Samples] = {}
     for day in each(days, description="score older days", unit="model day"):
         try:
-            scorers = {variant: open_released(session, session.open_release(dict(active[variant, day]))) for variant in variants}
+            scorers = {variant: open_released(session, session.open_release(dict(active[variant, day])), rows_from=_older(day)[-1])
+                       for variant in variants}
         except KeyError as absent:
             left_out.append(f"{day}: no active release of {absent.args[0][0]}")
             continue

@@ -1,6 +1,6 @@
 """Writes an A-CTR as a folder that scores requests with torch alone (`training/serving/scorer.py`).
 
-What a release is bound to goes with it: the merged vectors of its CPM, the encoder of its FG-BERT.
+What a release is bound to goes with it: the merged vectors of its CPM, the encoder of its FG-BERT, the newest vectors of BAHE.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from contracts.errors import BadInput
 from contracts.features import DWELL_BUCKETS, FEATURES, GAP_BUCKETS, HISTORY_DAYS, LOGS, SHORT_HISTORY_SECONDS, STATISTICS
+from contracts.periods import ONE_DAY
 from lake.reader import LakeReader
 from training.data.batches import LOG_COUNT_SCALE
 from training.data.histories import HISTORY_FEATURES
@@ -33,7 +34,7 @@ from training.models.srp4ctr import Bridge
 from training.modules.interaction import BatchNorm
 from training.modules.transfer import MergedTable
 from training.serving import scorer
-from training.tasks.actr import FEATURE_SET, Scorer, body_of, open_released
+from training.tasks.actr import FEATURE_SET, Scorer, body_of, open_released, texts_of
 from training.tasks.session import Session
 
 SCORER_FILE, MODEL_FILE, WEIGHTS_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "weights.pt", "example.json"
@@ -52,7 +53,7 @@ def export(session: Session, run: Run, folder: Path) -> Path:
         raise BadInput("--release", "kind", expected="actr", found=run.release.kind)
     if folder.exists():
         raise BadInput(folder, "--out", expected="a folder that is not there yet", found="one that is")
-    opened = open_released(session, run)
+    opened = open_released(session, run, texts=texts_of(session, run, run.release.period + ONE_DAY))
     if isinstance(opened.model, AdaptedCtrModel):
         raise BadInput("--release", "variant", expected="a setting without adapters", found=run.release.variant,
                        hint="Its source model would have to be served beside it.")
@@ -85,6 +86,11 @@ def _describe(session: Session, run: Run, opened: Scorer) -> tuple[dict[str, Any
             transferred[entity] = ID_COLUMN[entity]
             weights[f"transfer.{entity}"] = model.transfer.get_buffer(entity).cpu()
             weights[f"ids.transfer.{entity}"] = torch.from_numpy(model.transfer.index[entity].ids)
+    if model.texts is not None:
+        for entity, dated in model.texts.vectors.items():
+            newest = dated.newest()
+            weights[f"texts.{entity}"] = torch.cat([torch.zeros(1, model.texts.dim), torch.from_numpy(newest.vectors)])
+            weights[f"ids.texts.{entity}"] = torch.from_numpy(newest.ids)
     norms = {module.eps for module in model.mlp if isinstance(module, BatchNorm)}
     assert len(norms) == 1, "one epsilon"
     description = {
@@ -95,6 +101,7 @@ def _describe(session: Session, run: Run, opened: Scorer) -> tuple[dict[str, Any
                       "short": {"length": body.short_length, "seconds": SHORT_HISTORY_SECONDS}},
         "attention_layers": len(body.attention_hidden), "cross_layers": body.cross_layers, "hidden_layers": len(body.hidden),
         "batch_norm_epsilon": norms.pop(), "transferred": transferred, "transfer_width": model.transfer.width, "bridge": None,
+        "texts": {entity: ID_COLUMN[entity] for entity in VECTOR_ENTITIES} if model.texts is not None else {},
     }
     if model.bridge is not None and opened.encoding.sequence is not None:
         described, of_encoder = _bridge(model.bridge, opened.encoding.sequence.mapping)

@@ -12,7 +12,7 @@ from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
 from training.engine.runs import Run, write_predictions
 from training.metrics import evaluate
-from training.tasks.actr import columns_of, open_released, predictions_of
+from training.tasks.actr import columns_of, open_released, predictions_of, texts_of
 from training.tasks.session import Session
 
 
@@ -29,7 +29,7 @@ def score_day(session: Session, run: Run, day: date) -> Path:
         print(f"{run.release.release_id} was trained on days up to {run.release.period}: its scores of {day} are not of unseen rows")
     session.inputs(["ad_samples", "user_histories"], [day])
     prepare_process(session.threads)
-    opened = open_released(session, run)
+    opened = open_released(session, run, rows_from=day, texts=texts_of(session, run, day))
     samples = read_day(session.reader, day, columns_of(session, "ad", opened.lengths, encoded=opened.encoding.sequence is not None))
     scores = score(opened.model, opened.encode(session, samples))
     path = session.locations.scores(day, run.release.release_id)

@@ -86,6 +86,8 @@ class Scorer:
         hidden = self._linear("mlp.0", crossed_CD)
         if self.model["bridge"]:
             hidden = hidden + self._bridged(values, behaviours, times, now)
+        if self.model["texts"]:
+            hidden = hidden + self._linear("texts_in", self._text_vectors(values))
         for block in range(self.model["hidden_layers"]):
             if block:
                 hidden = self._linear(f"mlp.{3 * block}", hidden)
@@ -168,6 +170,16 @@ class Scorer:
             vectors.append(self._weights[f"transfer.{entity}"][at])
             flags.append((at == SHARED_ROW).float()[:, None])
         return torch.cat([*vectors, *flags], dim=1)
+
+    def _text_vectors(self, values: Sequence[Mapping[str, Any]]) -> Tensor:
+        """BAHE's vectors of user and item, their product, and flags of those that have none."""
+        vectors, flags = [], []
+        for entity, column in self.model["texts"].items():
+            rows = self._rows[f"texts.{entity}"]
+            at = torch.tensor([rows.get(self._id(value, column), 0) for value in values])
+            vectors.append(self._weights[f"texts.{entity}"][at])
+            flags.append((at == 0).float()[:, None])
+        return torch.cat([*vectors, vectors[0] * vectors[1], *flags], dim=1)
 
     def _bridged(self, values: Sequence[Mapping[str, Any]], behaviours: Sequence[Mapping[str, Any]], times: Sequence[int],
                  now: datetime) -> Tensor:

@@ -24,6 +24,7 @@ from contracts.features import ACTR, FEATURES, STATISTICS, Log, features_of
 from contracts.kinds import BOUND_KINDS
 from contracts.periods import ONE_DAY, Parent
 from contracts.releases import (
+    DEFAULT_VARIANT,
     HELD_OUT_FILE,
     MAPPING_FILE,
     MODEL_FILE,
@@ -34,12 +35,12 @@ from contracts.releases import (
     of_role,
     parent_key,
 )
-from contracts.transfer import TRANSFER_SETTINGS, TransferSetting, reads_encoder, variant_of
+from contracts.transfer import TEXT_VECTOR_DAYS, TRANSFER_SETTINGS, TransferSetting, reads_encoder, variant_of
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Columns, Samples, held_out_cnt, read_day
 from training.data.sequences import SequenceEncoding
-from training.data.vectors import read_vectors, write_vectors
+from training.data.vectors import VECTOR_ENTITIES, DatedVectors, read_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import fill_batch_norm, score, train
 from training.engine.runs import Run, finished, write_predictions, write_run
@@ -47,8 +48,9 @@ from training.metrics import base_rate_shift
 from training.models.adapted import Source
 from training.models.ctr import CtrModel, load_embeddings, load_transferred, load_weights
 from training.models.srp4ctr import Bridge
-from training.modules.transfer import MergedTable, TransferSource
+from training.modules.transfer import MergedTable, TextVectors, TransferSource
 from training.recipes import Body, as_json
+from training.tasks.bahe import BAHE, chain
 from training.tasks.cpm import STATISTIC_COLUMNS, TRANSFER_DIMS, build_model, rate_prior
 from training.tasks.fg_bert import open_fg_bert
 from training.tasks.session import HeldOut, Session, figures, say_finished, train_metrics
@@ -70,6 +72,7 @@ class Plan:
         predecessor: the A-CTR of the day before; None on the deployment's first day.
         cpm: the CPM that this release is bound to.
         encoder: the FG-BERT that it is bound to.
+        texts: the BAHE of the day before, whose vectors, and those that it goes on from, are read.
         restart: whether it starts again (from the CPM, or fresh) and replays.
         days: ad days that it trains on.
         natural_days: the same of the natural log.
@@ -81,6 +84,7 @@ class Plan:
     predecessor: Run | None
     cpm: Run | None
     encoder: Run | None
+    texts: Run | None
     restart: bool
     days: tuple[date, ...]
     natural_days: tuple[date, ...]
@@ -145,8 +149,9 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
         inputs=ad_inputs | session.inputs(["natural_samples", "user_histories"], natural_days),
         feature_set=_feature_set(cpm, None if restart else predecessor),
     )
-    return Plan(release=release, setting=setting, predecessor=predecessor, cpm=cpm, encoder=encoder, restart=restart, days=tuple(days),
-                natural_days=tuple(natural_days), judged_days=judged)
+    return Plan(release=release, setting=setting, predecessor=predecessor, cpm=cpm, encoder=encoder,
+                texts=sources.get("texts"), restart=restart, days=tuple(days), natural_days=tuple(natural_days),
+                judged_days=judged)
 
 
 def judged_days(session: Session, day: date) -> tuple[date, ...]:
@@ -252,7 +257,8 @@ def _scores_before(session: Session, plan: Plan, *samples: Samples) -> list[np.n
     """Scores of each of the samples by the predecessor, held-out rows too; None where there is no predecessor."""
     if plan.predecessor is None:
         return [None] * len(samples)
-    scorer = open_released(session, plan.predecessor)
+    rows_from = min(plan.judged_days)
+    scorer = open_released(session, plan.predecessor, texts=plan.texts, rows_from=rows_from)
     return [score(scorer.model, scorer.encode(session, rows)) for rows in samples]
 
 
@@ -264,7 +270,8 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     before = IdMapping.load(ids_from.folder / MAPPING_FILE, names) if ids_from else IdMapping.empty(names)
     growing = [name for name in names if name not in _frozen(setting, plan.cpm, names)]
     mapping, carried = before.grown(rows.seen(growing), names, session.recipe.actr.admission)
-    scorer = _scorer(session, plan.release, mapping, plan.cpm, plan.encoder)
+    texts = text_vectors(session, plan.release, plan.texts, min([*plan.days, *plan.natural_days, *plan.judged_days]))
+    scorer = _scorer(session, plan.release, mapping, plan.cpm, plan.encoder, texts)
     if source is None:
         return scorer
     weights = read_weights(source.folder / MODEL_FILE)
@@ -283,16 +290,47 @@ def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
     model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))
 
 
-def open_released(session: Session, run: Run) -> Scorer:
-    """A finished A-CTR, with the models that its release names."""
+def open_released(session: Session, run: Run, *, rows_from: date | None = None, texts: Run | None = None) -> Scorer:
+    """A finished A-CTR, with the models that its release names.
+
+    Args:
+        session: of the command.
+        run: of the A-CTR.
+        rows_from: the first day whose rows it is to score; by default the day after its own.
+        texts: the BAHE whose vectors it reads; by default the one that it was trained with.
+    """
     mapping = IdMapping.load(run.folder / MAPPING_FILE, _categorical(run.release))
-    bound = [_bound(run, role) for role in BOUND_KINDS]
-    scorer = _scorer(session, run.release, mapping, *(session.release(name) if name else None for name in bound))
+    cpm, encoder, own = (session.release(name) if name else None for name in (_bound(run, role) for role in (*BOUND_KINDS, "texts")))
+    vectors = text_vectors(session, run.release, texts or own, rows_from or run.release.period + ONE_DAY)
+    scorer = _scorer(session, run.release, mapping, cpm, encoder, vectors)
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
     return scorer
 
 
-def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None) -> Scorer:
+def text_vectors(session: Session, release: Release, newest: Run | None, rows_from: date) -> TextVectors | None:
+    """What a BAHE and those that it goes on from made of users and items, as far back as rows from a day on may look.
+
+    None where the release's setting reads no texts; no vector at all where there is no BAHE yet.
+    """
+    if not TRANSFER_SETTINGS[release.variant].texts:
+        return None
+    runs = chain(session, newest, rows_from - timedelta(days=TEXT_VECTOR_DAYS)) if newest else []
+    found = {run.release.period.toordinal(): read_vectors(run.folder / VECTORS_FILE, run.release.dims) for run in runs}
+    dim = newest.release.dims["user"] if newest else session.recipe.bahe.dims
+    return TextVectors({entity: DatedVectors.stack({day: vectors[entity] for day, vectors in found.items()}, dim)
+                        for entity in VECTOR_ENTITIES})
+
+
+def texts_of(session: Session, run: Run, day: date) -> Run | None:
+    """The BAHE whose vectors an A-CTR reads when it scores a day: the one that serves the day before; None where that is not there."""
+    if not TRANSFER_SETTINGS[run.release.variant].texts:
+        return None
+    row = session.reader.active(BAHE, DEFAULT_VARIANT, day - ONE_DAY)
+    return session.open_release(row) if row else None
+
+
+def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None,
+            texts: TextVectors | None = None) -> Scorer:
     """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = tuple(name for s in STATISTICS if s.impressions in release.feature_set for name in s.columns)
@@ -308,9 +346,9 @@ def _scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | N
         sequence = SequenceEncoding(mapping=ids, fields=network.recipe.fields, length=network.recipe.length)
     model = build_model(body, mapping, len(statistics), transfer, seed=session.recipe.actr.seed, device=session.device,
                         frozen=_frozen(setting, cpm, names), source=_source(session, cpm, mapping) if cpm and setting.adapters else None,
-                        bridge=bridge)
+                        bridge=bridge, texts=texts)
     encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=rate_prior(body), transfer=transfer.index,
-                        sequence=sequence)
+                        sequence=sequence, texts=texts.vectors if texts else {})
     return Scorer(model=model, encoding=encoding, lengths=(body.long_length, body.short_length))
 
 

@@ -31,7 +31,7 @@ from training.models.adapted import AdaptedCtrModel, Source
 from training.models.ctr import CtrModel
 from training.models.srp4ctr import Bridge
 from training.modules.embedding import IdEmbeddings
-from training.modules.transfer import AggregatedSnapshots, TransferSource
+from training.modules.transfer import AggregatedSnapshots, TextVectors, TransferSource
 from training.recipes import Body, as_json
 from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, say_finished, train_metrics
 
@@ -120,13 +120,14 @@ def _run_variant(session: Session, period: Period, variant: CpmVariant, samples:
 
 
 def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int, device: torch.device,
-                frozen: frozenset[str] = frozenset(), source: Source | None = None, bridge: Bridge | None = None) -> CtrModel:
+                frozen: frozenset[str] = frozenset(), source: Source | None = None, bridge: Bridge | None = None,
+                texts: TextVectors | None = None) -> CtrModel:
     """A CPM or A-CTR with fresh weights of this seed; `frozen` tables do not learn, a `source` joins through adapters."""
     torch.manual_seed(seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
     if source is not None:
         return AdaptedCtrModel(body, embeddings, num_dense, transfer, source).to(device)
-    return CtrModel(body, embeddings, num_dense, transfer, frozen, bridge).to(device)
+    return CtrModel(body, embeddings, num_dense, transfer, frozen, bridge, texts).to(device)
 
 
 def rate_prior(body: Body) -> tuple[float, float]:

@@ -1,0 +1,350 @@
+"""Trains BAHE on a day's requests, continuing from the day before; publishes Q_u of the day's users and Q_i of its items.
+
+Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are read as vectors of the
+offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe, and counted. A release keeps what is
+trained, adapters and head; the language model is read from where the recipe says, and a changed one is refused.
+
+Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contracts.commands import table_text
+from contracts.errors import BadInput
+from contracts.features import LOGS
+from contracts.periods import ONE_DAY
+from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from lake.progress import progress
+from training import processes
+from training.data.batches import in_order
+from training.data.codes import Ints
+from training.data.mapping import IdMapping, Seen
+from training.data.ranges import ranges
+from training.data.text_store import UNKNOWN, TextStore
+from training.data.texts import NO_TEXT, SequenceRows, TextHistories, TextSamples, read_text_samples
+from training.data.vectors import EntityVectors, write_vectors
+from training.engine.checkpoint import read_weights, save_weights
+from training.engine.loop import train
+from training.engine.runs import Metric, Run, finished, metrics_of, write_held_out, write_run
+from training.metrics import evaluate
+from training.models.bahe import Bahe, VectorBatch
+from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
+from training.recipes import Admission, BaheRecipe, TextRecipe, as_json
+from training.tasks.session import Session, say_finished, train_metrics
+
+BAHE = "bahe"
+READS = ("item_text", "behaviours")
+_SCORING_BATCH = 64  # requests, users or items at a time
+
+
+def run_bahe(session: Session, day: date) -> Run:
+    """Trains and stages the BAHE of a day.
+
+    Raises:
+        ParentMissing: the day before was not published, or a day's samples or histories were not built.
+        BadInput: the language model is not the one that the predecessor was trained on.
+    """
+    period, lineage, recipe = session.period(BAHE, day), session.deployment.lineage, session.recipe.bahe
+    with session.training(BAHE, period):
+        parents = lineage.parents(BAHE, day)
+        predecessor = session.parent(f"{BAHE} {day}", parents[0], DEFAULT_VARIANT) if parents else None
+        days = lineage.bahe_training_days(day, first_days=recipe.first_days)
+        inputs = session.inputs([*(f"{log}_samples" for log in LOGS), "user_histories"], days)
+        language = Language.load(session.recipe.texts, recipe)
+        release = Release(
+            kind=BAHE, variant=DEFAULT_VARIANT, period=day, inputs=inputs, feature_set=READS,
+            recipe=as_json(recipe) | {"language": language.describe()},
+            parents={parent_key("predecessor", BAHE, parents[0].period): predecessor.release.release_id} if predecessor else {})
+        run = finished(session.locations, release)
+        if run:
+            say_finished(run)
+        run = run or _train(session, release, language, days, predecessor)
+        session.stage(BAHE, period, [run])
+        return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """The language model, its high half with adapters, and its names.
+
+    Attributes:
+        model: its halves.
+        texts: how texts become vectors.
+        encoder_id: of the low half: names the vectors of the table.
+        high_id: a hash of the high half's weights.
+    """
+
+    model: LanguageModel
+    texts: TextRecipe
+    encoder_id: str
+    high_id: str
+
+    @classmethod
+    def load(cls, texts: TextRecipe, recipe: BaheRecipe) -> Language:
+        model = load(texts.source, low_layers=texts.low_layers)
+        digest = hashlib.sha256()
+        for name, tensor in sorted(model.high.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        named = encoder_id(model, pooling=texts.pooling, longest=texts.longest)
+        torch.manual_seed(recipe.seed)
+        with_lora(model, model.high, rank=recipe.lora_rank)
+        return cls(model=model, texts=texts, encoder_id=named, high_id=digest.hexdigest()[:16])
+
+    def describe(self) -> dict[str, str]:
+        """What a release says of it."""
+        return {"encoder_id": self.encoder_id, "high_id": self.high_id, "pooling": self.texts.pooling}
+
+
+def make_bahe(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
+    """The model with fresh adapters and head, or with those of a finished run.
+
+    Raises:
+        BadInput: the run was trained on another language model.
+    """
+    torch.manual_seed(recipe.seed)
+    model = Bahe(language.model.high, language.model.width, sequences=len(LOGS), pooling=language.texts.pooling, dims=recipe.dims,
+                 hidden=recipe.hidden)
+    if source is None:
+        return model
+    if source.release.recipe["language"] != language.describe():
+        raise BadInput(source.folder, "language", expected=language.describe(), found=source.release.recipe["language"],
+                       hint="A chain has one language model, split and pooling: train with those that it began with.")
+    weights, own = read_weights(source.folder / MODEL_FILE), trained_weights(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
+        raise BadInput(source.folder, "recipe", expected=f"that of this BAHE, {recipe}", found="weights of other shapes",
+                       hint="Train the chain of models with the same --recipe.")
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def trained_weights(model: Bahe) -> dict[str, Tensor]:
+    """What is trained: adapters and head."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRows:
+    """Requests with all their rows, as the engine trains on them.
+
+    Attributes:
+        sequences: of the requests.
+        first: G + 1, of the rows.
+        candidate: B, rows of the store; -1 of an unknown text.
+        log: B, a position in `LOGS`.
+        label: B.
+        day_N: G, the days' numbers.
+        store: the vectors.
+    """
+
+    sequences: SequenceRows
+    first: Tensor
+    candidate: Tensor
+    log: Tensor
+    label: Tensor
+    day_N: Tensor
+    store: TextStore
+    device: torch.device
+
+    @classmethod
+    def of(cls, samples: TextSamples, store: TextStore, device: torch.device) -> RequestRows:
+        first = np.append(np.flatnonzero(np.diff(samples.of_request, prepend=-1)), len(samples))
+        return cls(sequences=SequenceRows.of(samples.histories, store), first=torch.from_numpy(first), store=store, device=device,
+                   candidate=torch.from_numpy(store.rows_of(samples.hashes)),
+                   log=torch.from_numpy(np.where(samples.is_ad, LOGS.index("ad"), LOGS.index("natural"))),
+                   label=torch.from_numpy(samples.click.astype(np.float32)), day_N=torch.from_numpy(samples.day[first[:-1]]))
+
+    def __len__(self) -> int:
+        return len(self.day_N)
+
+    def at_epoch(self, epoch: int) -> RequestRows:
+        return self
+
+    def batch(self, index: Tensor) -> VectorBatch:
+        """The requests of an index, on the device."""
+        index = index.cpu()
+        at_B, offsets = ranges(self.first[index], self.first[index + 1])
+        of_B = torch.repeat_interleave(torch.arange(len(index)), offsets.diff(), output_size=len(at_B))
+        behaviours, mask = gathered(self.store, self.sequences.padded(index))
+        candidate, _ = gathered(self.store, self.candidate[at_B])
+        parts = {"behaviours_GNME": behaviours, "mask_GNM": mask, "candidate_BE": candidate, "of_B": of_B, "log_B": self.log[at_B],
+                 "label_B": self.label[at_B]}
+        return VectorBatch(**{name: tensor.to(self.device) for name, tensor in parts.items()})
+
+
+def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors of rows of any shape, zeros where a row is -1, and which are not."""
+    known = rows != UNKNOWN
+    found = torch.zeros(*rows.shape, max(store.width, 1))
+    if known.any():
+        found[known] = store.vectors(rows[known])
+    return found, known
+
+
+def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheRecipe) -> tuple[TextStore, list[Metric]]:
+    """The table's vectors, and those of texts that it lacks if the recipe encodes them; says how many there were."""
+    store = TextStore.open(session.locations, session.reader, language.encoder_id)
+    wanted = np.unique(hashes[hashes != NO_TEXT])
+    lacking = wanted[store.rows_of(wanted) == UNKNOWN]
+    encoded = 0
+    if len(lacking) and recipe.unseen == "encode":
+        texts = session.reader.read("behaviour_texts", columns=["text_hash", "text"], where={"text_hash": lacking.tolist()})
+        texts = texts.sort_by("text_hash")
+        encoded = len(texts)
+        if encoded:
+            found = encode_texts(language.model, texts["text"].to_pylist(), pooling=language.texts.pooling,
+                                 longest=language.texts.longest)
+            store = store.with_more(texts["text_hash"].to_numpy(), found.vectors)
+    if processes.is_first():
+        print(table_text(("texts of the day", "number"), [
+            ("distinct", f"{len(wanted):,}"), ("with a vector", f"{len(wanted) - len(lacking):,}"), ("encoded on demand", f"{encoded:,}"),
+            ("unknown", f"{len(lacking) - encoded:,}")]), flush=True)
+    share = None if not len(wanted) else 1 - len(lacking) / len(wanted)
+    return store, [Metric(metric="texts_with_vector", split="texts", value=share, row_cnt=len(wanted)),
+                   Metric(metric="texts_unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted))]
+
+
+def _train(session: Session, release: Release, language: Language, days: Sequence[date], predecessor: Run | None) -> Run:
+    recipe = session.recipe.bahe
+    parts = []
+    for day in days:
+        for log, at_most in zip(LOGS, (recipe.natural_requests, recipe.ad_requests), strict=True):
+            parts.append(read_text_samples(session.reader, log, day, length=recipe.length, at_most=at_most))
+    trainable, held_out = TextSamples.concat(parts).split()
+    users = TextHistories.read(session.reader, release.period)
+    of_users = users.slices(users.user_ids, None, recipe.length)
+    items = shown_items(session, release.period)
+    hashes = np.concatenate([trainable.hashes, held_out.hashes, items.hashes, *of_users.hashes.values(),
+                             *trainable.histories.hashes.values()])
+    store, counted = open_store(session, language, hashes, recipe)
+    model = make_bahe(language, recipe, predecessor).to(session.device)
+    judged = RequestRows.of(held_out, store, session.device)
+    rows = RequestRows.of(trainable, store, session.device)
+    before, metrics = None, counted
+    if predecessor:  # it has seen none of the day
+        before = scores_of(model, judged)
+        metrics = metrics + _figures("next_day", (held_out, before), (trainable, scores_of(model, rows)))
+    with session.observed(release) as observe:
+        fitted = train(model, rows, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
+                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+    scores = scores_of(model, judged)
+    vectors = {"user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
+               "item": item_vectors(model, items, store, session.device)}
+    metrics = train_metrics(fitted) + _figures("held_out", (held_out, scores)) + metrics
+    weights = trained_weights(model)
+
+    def fill(folder: Path) -> dict[str, int]:
+        save_weights(weights, folder / MODEL_FILE)
+        _mapping_of(vectors).save(folder / MAPPING_FILE)
+        ads = held_out.is_ad
+        write_held_out(folder / HELD_OUT_FILE, {
+            "event_id": held_out.event_id[ads], "user_id": held_out.user_id[ads], "click": held_out.click[ads].astype(np.int32),
+            "ds": [date.fromordinal(int(day)) for day in held_out.day[ads]], "score": scores[ads],
+            "score_before": [None] * int(ads.sum()) if before is None else before[ads]})
+        return write_vectors(folder / VECTORS_FILE, vectors)  # type: ignore[arg-type]
+
+    return write_run(session.locations, release, metrics, fill)
+
+
+def _figures(split: str, *scored: tuple[TextSamples, np.ndarray]) -> list[Metric]:
+    """Of the ad rows among some, which are what the model is for."""
+    click, user, scores = (np.concatenate(parts) for parts in zip(*(
+        (rows.click[rows.is_ad], rows.user_id[rows.is_ad], of_rows[rows.is_ad]) for rows, of_rows in scored), strict=True))
+    return metrics_of(split, evaluate(scores, click, user), len(click))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Items that were shown on a day: ids (ascending) and the hashes of their texts."""
+
+    ids: Ints
+    hashes: Ints
+
+
+def shown_items(session: Session, day: date) -> Items:
+    """Of both logs; one that was shown with several texts has the least hash, so that the order of rows does not matter."""
+    ids, hashes = [], []
+    for log in LOGS:
+        rows = session.reader.read(f"{log}_samples", columns=["item_id", "item_text_hash"], where={"ds": day})
+        rows = rows.filter(rows["item_text_hash"].is_valid())
+        ids.append(rows["item_id"].to_numpy())
+        hashes.append(rows["item_text_hash"].to_numpy().astype(np.int64))
+    every, texts = np.concatenate(ids), np.concatenate(hashes)
+    order = np.lexsort((texts, every))
+    first = np.diff(every[order], prepend=-1) != 0
+    return Items(ids=every[order][first], hashes=texts[order][first])
+
+
+@torch.no_grad()
+def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
+    """Click probability of each row."""
+    model.eval()
+    parts = [torch.sigmoid(model(rows.batch(index))).double().cpu() for index in in_order(len(rows), _SCORING_BATCH)]
+    return torch.cat(parts).numpy() if parts else np.zeros(0)
+
+
+def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device) -> EntityVectors:
+    """Q_u of users who have a behaviour with a text."""
+    def encode(index: Tensor) -> tuple[Tensor, Tensor]:
+        behaviours, mask = gathered(store, sequences.padded(index))
+        return model.user(behaviours.to(device), mask.to(device)), mask.any(dim=2).any(dim=1)
+
+    return _vectors(model, encode, user_ids, "encode users")
+
+
+def item_vectors(model: Bahe, items: Items, store: TextStore, device: torch.device) -> EntityVectors:
+    """Q_i of items whose text has a vector."""
+    rows = torch.from_numpy(store.rows_of(items.hashes))
+
+    def encode(index: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, known = gathered(store, rows[index])
+        return model.item(vectors.to(device)), known
+
+    return _vectors(model, encode, items.ids, "encode items")
+
+
+@torch.no_grad()
+def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Ints, description: str) -> EntityVectors:
+    model.eval()
+    found, known = [], []
+    with progress(total=len(ids), description=description, unit="vector") as bar:
+        for index in in_order(len(ids), _SCORING_BATCH):
+            vectors, is_known = encode(index)
+            found.append(vectors.cpu())
+            known.append(is_known)
+            bar.update(len(index))
+    if not found:
+        return EntityVectors.none(int(model.head.of_item[1].out_features))  # type: ignore[arg-type]
+    there = torch.cat(known).numpy()
+    return EntityVectors(ids=ids[there], vectors=torch.cat(found).numpy()[there])
+
+
+def _mapping_of(vectors: dict[str, EntityVectors]) -> IdMapping:
+    names = tuple(f"{entity}_id" for entity in vectors)
+    seen = {}
+    for name, of_entity in zip(names, vectors.values(), strict=True):
+        nothing = np.zeros(len(of_entity.ids), np.int64)
+        seen[name] = Seen(ids=of_entity.ids, cnt=nothing + 1, last_day=nothing)
+    return IdMapping.empty(names).grown(seen, names, Admission(sightings=1))[0]
+
+
+def chain(session: Session, newest: Run, back_to: date) -> list[Run]:
+    """A BAHE and those that it goes on from, newest first, as far back as `back_to`."""
+    runs = [newest]
+    while runs[-1].release.period > back_to:
+        parents = runs[-1].release.parents
+        key = parent_key("predecessor", BAHE, runs[-1].release.period - ONE_DAY)
+        if key not in parents:
+            break
+        runs.append(session.release(parents[key]))
+    return runs
