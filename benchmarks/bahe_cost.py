@@ -88,8 +88,8 @@ def run(arm: str, source: str, length: int, steps: int, threads: int) -> dict[st
 
     def made() -> Any:
         if arm == "bahe":
-            return VectorBatch(behaviours_GNME=torch.randn(BATCH, 1, behaviours, language.width), label_B=label, of_B=of, log_B=log,
-                               mask_GNM=torch.ones(BATCH, 1, behaviours, dtype=torch.bool), candidate_BE=torch.randn(BATCH, language.width))
+            return VectorBatch(behaviours=[torch.randn(BATCH, behaviours, language.width)], label_B=label, of_B=of, log_B=log,
+                               masks=[torch.ones(BATCH, behaviours, dtype=torch.bool)], candidate_BE=torch.randn(BATCH, language.width))
         ids, own = torch.randint(1000, vocabulary, (BATCH, length)), torch.randint(1000, vocabulary, (BATCH, TOKENS_OF_A_BEHAVIOUR))
         return TextBatch(token_ids_GT=ids, mask_GT=torch.ones_like(ids, dtype=torch.bool), candidate_ids_BT=own,
                          candidate_mask_BT=torch.ones_like(own, dtype=torch.bool), label_B=label, of_B=of, log_B=log)

@@ -109,7 +109,7 @@ def _partials(db: Any) -> None:
     counts = " UNION ALL ".join(f"SELECT log, '{entity}' AS entity, {value} AS entity_id, count(*) AS impressions, "
                                 "sum(click)::BIGINT AS clicks FROM both_logs GROUP BY ALL" for entity, value in ids.items())
     db.execute(f"CREATE TABLE statistics_today AS {counts}")
-    db.execute("CREATE TABLE texts AS SELECT DISTINCT hash(text) AS text_hash, text FROM both_logs WHERE action >= 1")
+    db.execute("CREATE TABLE texts AS SELECT DISTINCT hash(text) AS text_hash, text FROM both_logs")
 
 
 def _histories(db: Any, partials: Path, day: date) -> None:
@@ -158,6 +158,7 @@ def _samples(db: Any, day: date, delay_seconds: int) -> None:
                         FROM known),
             ends AS (SELECT user_id, sample_ts, any_value(history_end)::INT AS history_end FROM counted WHERE request = 1 GROUP BY ALL)
             SELECT l.* EXCLUDE (late, landed, action, dwell_seconds, item_text), r.sample_ts, e.history_end, {counts},
+                   hash('Clicked ' || l.item_text) AS item_text_hash,
                    hour(l.event_ts) AS hour, hash(l.request_id) % {HELD_OUT_ONE_IN} = 0 AS held_out, DATE '{day}' AS ds
             FROM {log}_log l JOIN requests r USING (request_id, user_id)
             JOIN ends e ON e.user_id = l.user_id AND e.sample_ts = r.sample_ts {joins}

@@ -73,6 +73,7 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
 }
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
 SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # what the sources that come with this project are set up with
+SHOWN_WITH_TEXTS = (*SHOWN_VARIANTS, "tpm+cpm+bahe")  # those of them whose items have texts
 
 
 def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.transfer import SHOWN_VARIANTS
+from contracts.transfer import SHOWN_VARIANTS, SHOWN_WITH_TEXTS
 
 KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole day of the standard log, in Asia/Shanghai
 TAOBAO_DAYS = (date(2017, 4, 22), date(2017, 5, 13))  # days of behaviours, in Asia/Shanghai
@@ -20,7 +20,7 @@ SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores t
 def simulator(*, start: date, days: int) -> Deployment:
     """Calendar months and ISO weeks, UTC."""
     return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
-                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600, variants=SHOWN_VARIANTS)
+                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600, variants=SHOWN_WITH_TEXTS)
 
 
 def kuairand() -> Deployment:
@@ -48,7 +48,7 @@ def movielens(*, start: date, days: int) -> Deployment:
         actr_start=_fourth_last(start, days),
         periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
-        variants=SHOWN_VARIANTS,
+        variants=SHOWN_WITH_TEXTS,
     )
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lake_fixture import publish_staged
 
 import training.engine.loop as loop
+from contracts.kinds import KINDS
 from training import processes, recipes
 from training.cli import main
 
@@ -37,8 +38,7 @@ def odd_batches() -> recipes.Recipe:
 def go(home: Path, work: Sequence[tuple[str, date]], *more: str) -> None:
     """Trains and publishes; the next training waits for all processes before it looks for its parents."""
     for kind, period in work:
-        option = "--ds" if kind == "actr" else "--period"
-        main([kind, option, str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu", *more])
+        main([kind, KINDS[kind].period_option, str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu", *more])
         if processes.is_first():
             publish_staged(home, kind, period)
 

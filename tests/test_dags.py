@@ -206,7 +206,8 @@ class TestDags:
         assert starts == {"logs_daily": "2026-01-10T00:00:00+00:00", "features_daily": "2026-01-10T00:00:00+00:00",
                           "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
                           "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00",
-                          "fg_bert_weekly": "2026-01-26T00:00:00+00:00", "fg_bert_users_daily": "2026-02-05T00:00:00+00:00"}
+                          "fg_bert_weekly": "2026-01-26T00:00:00+00:00", "fg_bert_users_daily": "2026-02-05T00:00:00+00:00",
+                          "bahe_daily": "2026-02-04T00:00:00+00:00"}
         assert {dag["end"] for dag in parsed["calendar"]["dags"].values()} == {"2026-06-01T00:00:00+00:00"}
         shrunken = parsed["shrunken"]["dags"]
         # 2022-04-08 lies in the block of the 7th and 8th; midnight in Shanghai is 16:00 of the day before in UTC.
@@ -230,7 +231,7 @@ class TestDags:
                 folder, command, *_ = task["command"]
                 assert command in cli.FOLDERS[folder][1], (name, task["id"])
                 assert task["cadence"] == CADENCES[name]
-                commands.append([*task["command"], task["option"], "2026-02-05"])
+                commands.append([*task["command"], *([task["option"], "2026-02-05"] if task["option"] else [])])
         assert _refused(commands, tmp_path / "nowhere") == []
         assert _refused([["spark_jobs", "ingest_logs", "--period", "2026-02-05"]], tmp_path / "nowhere") != []
 
@@ -238,7 +239,7 @@ class TestDags:
         tasks = [task for dag in parsed["calendar"]["dags"].values() for task in dag["tasks"]]
         assert {task["mode"] for task in tasks if task["id"].startswith("wait_for_")} == {"reschedule"}
         assert {task["id"] for task in tasks if task["kind"] == "CommandSensor"} == {"wait_for_partials", "wait_for_parents"}
-        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == {f"train_{kind}" for kind in KINDS}
+        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == {"encode_texts", *(f"train_{kind}" for kind in KINDS)}
         chained = [kind.dag for kind in KINDS.values()]
         assert all(parsed["calendar"]["dags"][name]["runs"] > 1 for name in chained)  # one that waits must not block its predecessor
 
@@ -249,8 +250,9 @@ class TestDags:
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
         assert down["features_daily"]["build_samples"] == ["validate_features"]
         for kind, name in ((kind.name, kind.dag) for kind in KINDS.values()):
-            assert down[name] == {"wait_for_parents": [f"train_{kind}"], f"train_{kind}": [f"gate_{kind}"],
-                                  f"gate_{kind}": [f"audit_{kind}"], f"audit_{kind}": [f"publish_{kind}"], f"publish_{kind}": []}
+            first = ["encode_texts", "add_text_vectors"] if kind == "bahe" else []
+            tasks = ["wait_for_parents", *first, *(f"{step}_{kind}" for step in ("train", "gate", "audit", "publish"))]
+            assert down[name] == {task: [then] if then else [] for task, then in zip(tasks, [*tasks[1:], None], strict=True)}
 
     def test_without_a_deployment_the_import_error_says_what_to_do(self, tmp_path: Path) -> None:
         found = parse(tmp_path / "nowhere", tmp_path / "airflow")

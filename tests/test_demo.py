@@ -28,8 +28,8 @@ def test_the_simulator_trains_three_months_and_a_week() -> None:
     assert len(plan.backfilled) == BACKFILLED_DAYS
     assert [(p.kind, p.period) for p in plan.trained] == [
         ("tpm", date(2026, 1, 1)), ("tpm", date(2026, 2, 1)), ("tpm", date(2026, 3, 1)), ("cpm", date(2026, 4, 20)),
-        ("fg_bert", date(2026, 4, 20))]
-    assert plan.scheduled == ()
+        ("fg_bert", date(2026, 4, 20)), ("bahe", date(2026, 4, 26))]
+    assert [(p.kind, p.period) for p in plan.scheduled] == [("bahe", date(2026, 4, day)) for day in (27, 28, 29)]
 
 
 def test_an_encoder_that_no_setting_reads_is_not_trained() -> None:

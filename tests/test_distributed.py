@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import several_processes
 import torch
-from lake_fixture import World, make_lake
+from lake_fixture import World, make_lake, write_texts
 from safetensors.torch import load_file
 
 from contracts.locations import Locations
@@ -25,7 +25,9 @@ from training.recipes import RECIPES
 MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
 WEEK = date(2026, 1, 7)
 DAYS = [date(2026, 1, day) for day in (9, 10)]
-FIRST, THEN = [("tpm", MONTHS[0])], [("tpm", MONTHS[1]), ("cpm", WEEK), ("fg_bert", WEEK), ("actr", DAYS[0]), ("actr", DAYS[1])]
+BEFORE = date(2026, 1, 8)
+FIRST = [("tpm", MONTHS[0])]
+THEN = [("tpm", MONTHS[1]), ("cpm", WEEK), ("fg_bert", WEEK), ("bahe", BEFORE), ("actr", DAYS[0]), ("actr", DAYS[1])]
 LAST = [("tpm", MONTHS[2])]
 
 several = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="TorchRec is not installed")]
@@ -70,6 +72,7 @@ def homes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "quick", several_processes.odd_batches)
         make_lake(ones, World())
+        write_texts(Locations(ones), World())
         several_processes.go(ones, FIRST)
         shutil.copytree(ones, twos, dirs_exist_ok=True)
         several_processes.go(ones, THEN + LAST)

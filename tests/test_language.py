@@ -106,8 +106,8 @@ def test_what_cannot_be_split_says_why(minilm):
 def _batch(width, *, rows=4, sequences=2, longest=5, seed=2):
     torch.manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (rows, sequences))
-    return VectorBatch(behaviours_GNME=torch.randn(rows, sequences, longest, width), candidate_BE=torch.randn(rows, width),
-                       mask_GNM=torch.arange(longest) < lengths[:, :, None], label_B=torch.tensor([0.0, 1.0] * (rows // 2)),
+    return VectorBatch(behaviours=list(torch.randn(sequences, rows, longest, width)), candidate_BE=torch.randn(rows, width),
+                       masks=[torch.arange(longest) < of[:, None] for of in lengths.T], label_B=torch.tensor([0.0, 1.0] * (rows // 2)),
                        of_B=torch.arange(rows), log_B=torch.zeros(rows, dtype=torch.int64))
 
 
@@ -115,12 +115,10 @@ def test_sequences_of_a_user_do_not_see_each_other_nor_the_candidate(minilm):
     model = Bahe(split(_tiny_decoder(), minilm.tokenizer).high, 32, sequences=2).eval()
     batch = _batch(32)
     with torch.no_grad():
-        both = model.aggregate(batch.behaviours_GNME, batch.mask_GNM)
-        other = batch.behaviours_GNME.clone()
-        other[:, 1] += 1.0
-        changed = model.aggregate(other, batch.mask_GNM)
-        padding = torch.where(batch.mask_GNM[..., None], batch.behaviours_GNME, torch.full_like(other, 9.0))
-        torch.testing.assert_close(model.aggregate(padding, batch.mask_GNM), both)
+        both = model.aggregate(batch.behaviours, batch.masks)
+        changed = model.aggregate([batch.behaviours[0], batch.behaviours[1] + 1.0], batch.masks)
+        padding = [of.masked_fill(~mask[..., None], 9.0) for of, mask in zip(batch.behaviours, batch.masks, strict=True)]
+        torch.testing.assert_close(model.aggregate(padding, batch.masks), both)
     torch.testing.assert_close(changed[:, :32], both[:, :32])
     assert not torch.allclose(changed[:, 32:], both[:, 32:])
 
@@ -130,11 +128,11 @@ def test_the_order_of_behaviours_matters_and_that_of_rows_does_not(minilm):
     batch, index = _batch(32), torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         logits = model(batch)
-        turned = model(VectorBatch(behaviours_GNME=batch.behaviours_GNME[index], mask_GNM=batch.mask_GNM[index],
+        turned = model(VectorBatch(behaviours=[of[index] for of in batch.behaviours], masks=[mask[index] for mask in batch.masks],
                                    candidate_BE=batch.candidate_BE[index], label_B=batch.label_B[index],
                                    of_B=batch.of_B, log_B=batch.log_B))
-        full = torch.ones_like(batch.mask_GNM)
-        straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours_GNME, batch.behaviours_GNME.flip(2)))
+        full = [torch.ones_like(mask) for mask in batch.masks]
+        straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours, [of.flip(1) for of in batch.behaviours]))
         assert not torch.allclose(turned_back, straight, atol=1e-4)
     torch.testing.assert_close(turned, logits[index])
 

@@ -50,8 +50,12 @@ def test_parents_of_the_calendar() -> None:
     assert [p.period for p in SIMULATED.parents("cpm", date(2026, 4, 20))] == [date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)]
     weekly = [Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20)),
               Parent(role="encoder", kind="fg_bert", period=date(2026, 4, 20))]
-    assert SIMULATED.parents("actr", date(2026, 4, 27)) == weekly
-    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [*weekly, Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
+    texts = [Parent(role="texts", kind="bahe", period=date(2026, 4, day)) for day in (26, 27)]
+    assert SIMULATED.parents("actr", date(2026, 4, 27)) == [*weekly, texts[0]]
+    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [*weekly, texts[1],
+                                                            Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
+    assert SIMULATED.parents("bahe", date(2026, 4, 26)) == [], "the first A-CTR's rows see vectors of the day before"
+    assert SIMULATED.parents("bahe", date(2026, 4, 27)) == [Parent(role="predecessor", kind="bahe", period=date(2026, 4, 26))]
     assert SIMULATED.parents("fg_bert", date(2026, 4, 27)) == [Parent(role="predecessor", kind="fg_bert", period=date(2026, 4, 20))]
     assert SIMULATED.parents("fg_bert", date(2026, 4, 20)) == [], "the first one that an A-CTR reads"
     assert SIMULATED.parents("fg_bert_users", date(2026, 4, 28)) == weekly[1:]
@@ -97,7 +101,7 @@ def test_checkpoints_every_ten_days_from_the_start() -> None:
     ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
     ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
     ("fg_bert", date(2026, 4, 13), r"actr_start: expected a fg_bert period not before 2026-04-20, found 2026-04-13"),
-    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, fg_bert_users, actr, found din"),
+    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, fg_bert_users, bahe, actr, found din"),
 ])
 def test_a_wrong_period_is_named(kind: str, period: date, message: str) -> None:
     with pytest.raises(BadInput, match=message):

@@ -140,11 +140,18 @@ def test_texts_are_kept_once_and_named_by_their_hash(built: tuple[Locations, Dep
     reader = LakeReader(built[0])
     texts = {row["text_hash"]: row["text"] for row in reader.read("behaviour_texts").to_pylist()}
     rows = reference.logs(built[0])
-    positives = rows[(rows["action"] == 1) & rows["item_text"].notna()]
-    assert {f"Clicked {text}" for text in positives["item_text"]} == {text for text in texts.values() if text.startswith("Clicked ")}
+    shown = rows[rows["item_text"].notna()]
+    assert {f"Clicked {text}" for text in shown["item_text"]} == {text for text in texts.values() if text.startswith("Clicked ")}
+    for action, word in ((2, "Liked "), (6, "Bought ")):
+        done = shown[shown["action"] == action]["item_text"]
+        assert {f"{word}{text}" for text in done} == {text for text in texts.values() if text.startswith(word)}
     assert len(set(texts.values())) == len(texts)
     behaviours = [b for row in reader.read("user_histories", where={"ds": day(NUM_DAYS - 1)}).to_pylist() for b in row["behaviours"]]
     assert {b["text_hash"] for b in behaviours} <= set(texts)
+    text_of = dict(zip(rows["event_id"], rows["item_text"], strict=True))
+    for log in LOGS:
+        samples = reader.read(f"{log}_samples", columns=["event_id", "item_text_hash"], where={"ds": day(NUM_DAYS - 1)}).to_pylist()
+        assert samples and all(texts[row["item_text_hash"]] == f"Clicked {text_of[row['event_id']]}" for row in samples)
 
 
 def test_a_column_declared_later_reads_as_unknown(spark: Any, tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def test_all_days_are_there_and_the_deployment_fits(data: Path, tmp_path: Path) 
     deployment = Deployment.load(tmp_path)
     assert (deployment.day_timezone, str(deployment.actr_start), deployment.string_ids) == ("Asia/Shanghai", "2017-05-10", ())
     first_actr = deployment.lineage.parents("actr", deployment.actr_start)
-    assert [(parent.kind, str(parent.period)) for parent in first_actr] == [("cpm", "2017-05-08"), ("fg_bert", "2017-05-08")]
+    assert [(parent.kind, str(parent.period)) for parent in first_actr] == [("cpm", "2017-05-08"), ("fg_bert", "2017-05-08"),
+                                                                               ("bahe", "2017-05-09")]
     assert len(deployment.lineage.parents("cpm", first_actr[0].period)) == 3, "three whole months lie before"
 
 

@@ -17,7 +17,7 @@ from validation.thresholds import Thresholds
 DAY = date(2026, 1, 9)
 BY_DAY = [table for table in TABLES.values() if table.owner == ("ds",)]
 # How many checks a table had when this was last looked at: a check that vanishes is noticed, a new column raises it.
-FEWEST_CHECKS = {"natural_log": 45, "ad_log": 53, "natural_samples": 141, "ad_samples": 145, "user_histories": 9}
+FEWEST_CHECKS = {"natural_log": 45, "ad_log": 53, "natural_samples": 143, "ad_samples": 147, "user_histories": 9}
 
 
 def checks_of(name: str) -> dict[str, Check]:

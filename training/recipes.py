@@ -274,9 +274,9 @@ class BaheRecipe:
     lora_rank: int = 64
     dims: int = 64
     hidden: tuple[int, ...] = (64,)
-    natural_requests: int = 2048
+    natural_requests: int = 512
     ad_requests: int = 8192
-    first_days: int = 7
+    first_days: int = 3
     unseen: Unseen = "encode"
     train: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=5e-4)
     seed: int = 5
@@ -314,6 +314,7 @@ def quick() -> Recipe:
         base,
         tpm=replace(base.tpm, train=replace(base.tpm.train, epochs=1)),
         cpm=replace(base.cpm, body=body),
+        bahe=replace(base.bahe, length=20, natural_requests=128),
         fg_bert=replace(base.fg_bert, length=50, train=replace(base.fg_bert.train, epochs=3)),
         actr=replace(base.actr, body=body),
     )

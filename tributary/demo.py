@@ -136,7 +136,10 @@ def landing_days(locations: Locations) -> list[date]:
 
 def train_and_publish(parent: Parent) -> None:
     """Trains, judges, audits and publishes one period's model by hand commands."""
-    command("training", parent.kind, "--period", str(parent.period))
+    if parent.kind == "bahe":
+        command("training", "encode_texts", "--ds", str(parent.period))
+        command("spark_jobs", "add_text_vectors")
+    command("training", parent.kind, KINDS[parent.kind].period_option, str(parent.period))
     command("validation", "gate", "--kind", parent.kind, "--period", str(parent.period))
     command("publishing", "audit", "--kind", parent.kind, "--period", str(parent.period))
     command("spark_jobs", "publish_release", "--kind", parent.kind, "--period", str(parent.period))
@@ -150,7 +153,7 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     if plan.encoded:
         spans[KINDS["fg_bert_users"].dag] = (plan.backfilled[-1], plan.backfilled[-1])
-    for kind in ("tpm", "cpm", "fg_bert"):
+    for kind in ("tpm", "cpm", "fg_bert", "bahe"):
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])

@@ -218,14 +218,14 @@ class SequenceRows:
     def __len__(self) -> int:
         return len(self.start[LOGS[0]])
 
-    def padded(self, index: Tensor) -> Tensor:
-        """Rows of the behaviours of some requests, newest last: G x L x M, -1 where there is none, or an unknown text."""
-        found = [ranges(self.start[log][index], self.end[log][index]) for log in LOGS]
-        longest = max(1, *(int(offsets.diff().max()) if len(index) else 0 for _, offsets in found))
-        rows_GLM = torch.full((len(index), len(LOGS), longest), UNKNOWN)
-        for number, (log, (at_P, offsets)) in enumerate(zip(LOGS, found, strict=True)):
+    def padded(self, index: Tensor) -> list[Tensor]:
+        """Rows of the behaviours of some requests, oldest first, G x M for each sequence; -1 where there is none, or an unknown text."""
+        found = []
+        for log in LOGS:
+            at_P, offsets = ranges(self.start[log][index], self.end[log][index])
             lengths = offsets.diff()
             of_P = torch.repeat_interleave(torch.arange(len(index)), lengths, output_size=len(at_P))
-            place_P = torch.arange(len(at_P)) - offsets[:-1][of_P]
-            rows_GLM[of_P, number, place_P] = self.behaviours[log][at_P]
-        return rows_GLM
+            rows_GM = torch.full((len(index), max(1, int(lengths.max()) if len(index) else 0)), UNKNOWN)
+            rows_GM[of_P, torch.arange(len(at_P)) - offsets[:-1][of_P]] = self.behaviours[log][at_P]
+            found.append(rows_GM)
+        return found

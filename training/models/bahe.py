@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +32,16 @@ class VectorBatch:
     """What BAHE reads.
 
     Attributes:
-        behaviours_GNME: vectors of the table, oldest first.
-        mask_GNM: which places are behaviours.
+        behaviours: vectors of the table, oldest first, G x M x E for each of the N sequences, each as wide as its own longest.
+        masks: which places are behaviours, G x M each.
         candidate_BE: of the candidates' texts; zeros where there is none.
         of_B: which request a row answers.
         log_B: whose impression it is, a position in `LOGS`.
         label_B: click, as a float.
     """
 
-    behaviours_GNME: Tensor
-    mask_GNM: Tensor
+    behaviours: Sequence[Tensor]
+    masks: Sequence[Tensor]
     candidate_BE: Tensor
     of_B: Tensor
     log_B: Tensor
@@ -87,7 +88,18 @@ class Head(nn.Module):
         return logits_B1.squeeze(1) + self.of_log[log_B]
 
 
-class Bahe(nn.Module):
+class _WithoutDropout(nn.Module):
+    """Keeps the high layers' dropout off while it trains (ours): decoders have none, and several processes take the steps of one."""
+
+    high: nn.Module
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.high.eval()
+        return self
+
+
+class Bahe(_WithoutDropout):
     """High layers over behaviours, and the head.
 
     Args:
@@ -105,14 +117,14 @@ class Bahe(nn.Module):
         self.high, self.pooling = high, pooling
         self.head = Head(sequences * width, width, dims, hidden)
 
-    def aggregate(self, behaviours_GNME: Tensor, mask_GNM: Tensor) -> Tensor:
+    def aggregate(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """What the high layers make of each sequence, side by side: G x (N x E); zeros where a user has no behaviour."""
-        found_GE = pool(self.high(behaviours_GNME.flatten(0, 1), mask_GNM.flatten(0, 1)), mask_GNM.flatten(0, 1), self.pooling)
-        return found_GE.view(len(behaviours_GNME), -1)
+        return torch.cat([pool(self.high(of_sequence, mask), mask, self.pooling)
+                          for of_sequence, mask in zip(behaviours, masks, strict=True)], dim=1)
 
-    def user(self, behaviours_GNME: Tensor, mask_GNM: Tensor) -> Tensor:
+    def user(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """Q_u, G x D."""
-        found_GD: Tensor = self.head.of_user(self.aggregate(behaviours_GNME, mask_GNM))
+        found_GD: Tensor = self.head.of_user(self.aggregate(behaviours, masks))
         return found_GD
 
     def item(self, candidate_BE: Tensor) -> Tensor:
@@ -123,7 +135,7 @@ class Bahe(nn.Module):
 
     def forward(self, batch: VectorBatch) -> Tensor:
         """Logits, B."""
-        user_GD = self.user(batch.behaviours_GNME, batch.mask_GNM)
+        user_GD = self.user(batch.behaviours, batch.masks)
         logits_B: Tensor = self.head(user_GD[batch.of_B], self.item(batch.candidate_BE), batch.log_B)
         return logits_B
 
@@ -131,7 +143,7 @@ class Bahe(nn.Module):
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
 
 
-class FullTextCtr(nn.Module):
+class FullTextCtr(_WithoutDropout):
     """LLM-CTR: the same layers, adapters and head, on the tokens of all behaviours. The low half is as frozen as BAHE's."""
 
     def __init__(self, model: LanguageModel, *, pooling: Pooling = "mean", dims: int = DIMS, hidden: Sequence[int] = HIDDEN) -> None:

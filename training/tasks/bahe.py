@@ -128,6 +128,15 @@ def make_bahe(language: Language, recipe: BaheRecipe, source: Run | None = None)
     return model
 
 
+@torch.no_grad()
+def begin_at_click_rates(model: Bahe, rows: TextSamples) -> None:
+    """Sets the bias of each log to its click rate, so that the first steps need not find it."""
+    for number, log in enumerate(LOGS):
+        clicks = rows.click[rows.is_ad == (log == "ad")]
+        rate = (clicks.sum() + 1) / (len(clicks) + 2)
+        model.head.of_log[number] = float(np.log(rate / (1 - rate)))
+
+
 def trained_weights(model: Bahe) -> dict[str, Tensor]:
     """What is trained: adapters and head."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -175,17 +184,22 @@ class RequestRows:
         index = index.cpu()
         at_B, offsets = ranges(self.first[index], self.first[index + 1])
         of_B = torch.repeat_interleave(torch.arange(len(index)), offsets.diff(), output_size=len(at_B))
-        behaviours, mask = gathered(self.store, self.sequences.padded(index))
         candidate, _ = gathered(self.store, self.candidate[at_B])
-        parts = {"behaviours_GNME": behaviours, "mask_GNM": mask, "candidate_BE": candidate, "of_B": of_B, "log_B": self.log[at_B],
-                 "label_B": self.label[at_B]}
-        return VectorBatch(**{name: tensor.to(self.device) for name, tensor in parts.items()})
+        behaviours, masks = sequences_of(self.store, self.sequences, index, self.device)
+        rows = {"candidate_BE": candidate, "of_B": of_B, "log_B": self.log[at_B], "label_B": self.label[at_B]}
+        return VectorBatch(behaviours=behaviours, masks=masks, **{name: tensor.to(self.device) for name, tensor in rows.items()})
+
+
+def sequences_of(store: TextStore, sequences: SequenceRows, index: Tensor, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Vectors and masks of the sequences of some requests, on a device."""
+    found = [gathered(store, rows) for rows in sequences.padded(index)]
+    return [vectors.to(device) for vectors, _ in found], [mask.to(device) for _, mask in found]
 
 
 def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors of rows of any shape, zeros where a row is -1, and which are not."""
     known = rows != UNKNOWN
-    found = torch.zeros(*rows.shape, max(store.width, 1))
+    found = torch.zeros(*rows.shape, store.width)
     if known.any():
         found[known] = store.vectors(rows[known])
     return found, known
@@ -194,6 +208,7 @@ def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
 def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheRecipe) -> tuple[TextStore, list[Metric]]:
     """The table's vectors, and those of texts that it lacks if the recipe encodes them; says how many there were."""
     store = TextStore.open(session.locations, session.reader, language.encoder_id)
+    store.width = language.model.width  # an empty one does not know
     wanted = np.unique(hashes[hashes != NO_TEXT])
     lacking = wanted[store.rows_of(wanted) == UNKNOWN]
     encoded = 0
@@ -228,6 +243,8 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
                              *trainable.histories.hashes.values()])
     store, counted = open_store(session, language, hashes, recipe)
     model = make_bahe(language, recipe, predecessor).to(session.device)
+    if predecessor is None:
+        begin_at_click_rates(model, trainable)
     judged = RequestRows.of(held_out, store, session.device)
     rows = RequestRows.of(trainable, store, session.device)
     before, metrics = None, counted
@@ -296,8 +313,8 @@ def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
 def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device) -> EntityVectors:
     """Q_u of users who have a behaviour with a text."""
     def encode(index: Tensor) -> tuple[Tensor, Tensor]:
-        behaviours, mask = gathered(store, sequences.padded(index))
-        return model.user(behaviours.to(device), mask.to(device)), mask.any(dim=2).any(dim=1)
+        behaviours, masks = sequences_of(store, sequences, index, device)
+        return model.user(behaviours, masks), torch.stack([mask.any(dim=1) for mask in masks]).any(dim=0).cpu()
 
     return _vectors(model, encode, user_ids, "encode users")
 
