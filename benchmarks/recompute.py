@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, STATISTIC_WINDOWS, WHOLE_LOG
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import Deployment, table_address
 from lake.writing import replace_partitions
 from spark_jobs.build_checkpoints import last_behaviours
 from spark_jobs.build_samples import aggregate_requests, on_time, to_samples, with_history_end
@@ -33,7 +33,7 @@ def run(spark: Any, source: Locations, target: Locations, deployment: Deployment
 
 
 def _read(spark: Any, locations: Locations, name: str) -> DataFrame:
-    return spark.read.format("delta").load(str(locations.table(name)))
+    return spark.read.format("delta").load(table_address(locations, name))
 
 
 def histories(logs: dict[str, DataFrame], day: date) -> DataFrame:

@@ -43,7 +43,7 @@ def forget_day(spark: Any, locations: Locations, day: date) -> None:
     """Takes a day out of every table that is partitioned by it; what it added to the sets of texts stays."""
     for contract in TABLES.values():
         path = locations.table(contract.name)
-        if "ds" in contract.owner and "ds" in contract.partition_columns and open_table(path) is not None:
+        if "ds" in contract.owner and "ds" in contract.partition_columns and open_table(str(path)) is not None:
             spark.sql(f"DELETE FROM delta.`{path}` WHERE ds = '{day}'").collect()
 
 

@@ -31,6 +31,7 @@ class Locations:
         return self.home / "lake"
 
     def table(self, name: str) -> Path:
+        """Folder of a table in the home folder; whoever opens one asks for `contracts.settings.table_address`."""
         return self.lake / name
 
     @property

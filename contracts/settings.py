@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts.errors import BadInput
 from contracts.features import Log
+from contracts.locations import Locations
 from contracts.periods import Lineage, PeriodSettings
 from contracts.tables import LANDING_ID_COLUMNS
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
@@ -18,6 +20,7 @@ from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 HOME_VARIABLE = "TRIBUTARY_HOME"
 DATA_VARIABLE = "TRIBUTARY_DATA"
 JARS_VARIABLE = "TRIBUTARY_JARS"
+LAKE_VARIABLE = "TRIBUTARY_LAKE"
 DEFAULT_HOME = "tributary-home"
 SETTINGS_FILE = "deployment.toml"
 
@@ -172,6 +175,47 @@ def jars_folder() -> Path | None:
     return Path(value).resolve() if value else None
 
 
+def lake_address() -> str | None:
+    """Where the tables lie if not under the home folder, from TRIBUTARY_LAKE: a folder of an S3-compatible store.
+
+    Its keys, address and region are those that every client of such stores reads (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP).
+
+    Raises:
+        BadInput: no such address.
+    """
+    value = os.environ.get(LAKE_VARIABLE) or None
+    if value is not None and re.fullmatch(r"s3a://[a-z0-9][a-z0-9.-]+(/[\w.-]+)+", value) is None:
+        raise BadInput("environment", LAKE_VARIABLE, expected="a folder of a bucket such as s3a://lake/tributary", found=value)
+    return value
+
+
+def table_address(locations: Locations, name: str) -> str:
+    """A table as Spark and `deltalake` name it: its folder, or its place in the store that TRIBUTARY_LAKE names."""
+    lake = lake_address()
+    return str(locations.table(name)) if lake is None else f"{lake}/{name}"
+
+
+def store_endpoint() -> str | None:
+    """Address of the S3-compatible store (AWS_ENDPOINT_URL); None is Amazon's own."""
+    return os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def store_region() -> str:
+    """Region of the S3-compatible store (AWS_REGION)."""
+    return os.environ.get("AWS_REGION") or "us-east-1"
+
+
+def connect_token() -> str | None:
+    """The token that a Spark Connect server asks for (TRIBUTARY_CONNECT_TOKEN); None: the server makes one for itself."""
+    return os.environ.get("TRIBUTARY_CONNECT_TOKEN") or None
+
+
+def spark_host() -> str:
+    """The name under which other machines reach this one's Spark driver (TRIBUTARY_SPARK_HOST); loopback alone by default."""
+    return os.environ.get("TRIBUTARY_SPARK_HOST") or "127.0.0.1"
+
+
 def spark_remote() -> str | None:
     """Address of a Spark Connect server that the environment names (SPARK_REMOTE)."""
     return os.environ.get("SPARK_REMOTE") or None
@@ -185,6 +229,11 @@ def spark_master() -> str:
 def spark_memory() -> str:
     """Heap of the driver, and so of the one-machine server (TRIBUTARY_SPARK_MEMORY, as Spark writes it, e.g. 4g)."""
     return os.environ.get("TRIBUTARY_SPARK_MEMORY") or "2g"
+
+
+def executor_memory() -> str:
+    """Heap of an executor on a cluster (TRIBUTARY_EXECUTOR_MEMORY); without a cluster the driver's is all there is."""
+    return os.environ.get("TRIBUTARY_EXECUTOR_MEMORY") or "1g"
 
 
 def folder_python(folder: str) -> str | None:

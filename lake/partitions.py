@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from contracts import tables
 from contracts.locations import Locations
+from contracts.settings import table_address
 from lake.reader import rows_by_file
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ def read_partitions(spark: SparkSession, locations: Locations, name: str, days: 
         days: values of the column `by`.
         by: a date column that the table is partitioned by.
     """
-    contract, path = tables.table(name), locations.table(name)
+    contract, address = tables.table(name), table_address(locations, name)
     assert by in contract.partition_columns, (name, by)
     wanted = ", ".join(f"'{day}'" for day in days)
-    files = rows_by_file(path, f"{by} IN ({wanted})") if wanted else {}
+    files = rows_by_file(address, f"{by} IN ({wanted})") if wanted else {}
     if not files:
         return spark.createDataFrame([], contract.ddl)
-    return spark.read.schema(contract.ddl).option("basePath", str(path)).parquet(*(str(path / file) for file in files))
+    return spark.read.schema(contract.ddl).option("basePath", address).parquet(*(f"{address}/{file}" for file in files))

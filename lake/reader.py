@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from deltalake.exceptions import TableNotFoundError
 from contracts import tables
 from contracts.errors import ParentMissing
 from contracts.locations import Locations
+from contracts.settings import table_address
 from contracts.tables import Column
 
 Values = Sequence[Any] | Any
@@ -129,37 +129,37 @@ class LakeReader:
 
     def _open(self, name: str) -> DeltaTable | None:
         if name not in self._opened:
-            self._opened[name] = open_table(self.locations.table(name))
+            self._opened[name] = open_table(table_address(self.locations, name))
         return self._opened[name]
 
 
-def open_table(path: Path) -> DeltaTable | None:
+def open_table(address: str) -> DeltaTable | None:
     """The table at its newest version; None if there is none, or it is just being made."""
     try:
-        return DeltaTable(str(path)) if DeltaTable.is_deltatable(str(path)) else None
+        return DeltaTable(address) if DeltaTable.is_deltatable(address) else None
     except TableNotFoundError:
         return None
 
 
-def column_types(path: Path) -> dict[str, str]:
+def column_types(address: str) -> dict[str, str]:
     """Columns of a Delta table and their types, as it has them now; {} if there is no table."""
-    table = open_table(path)
+    table = open_table(address)
     return {} if table is None else {field.name: str(field.type) for field in table.schema().fields}
 
 
-def rows_by_file(path: Path, predicate: str) -> dict[str, int]:
+def rows_by_file(address: str, predicate: str) -> dict[str, int]:
     """Rows of each file of a Delta table that may hold rows of some partitions.
 
     Args:
-        path: the table's folder.
+        address: the table's.
         predicate: SQL over its partition columns.
     """
-    table = open_table(path)
+    table = open_table(address)
     wanted = set() if table is None else set(table.file_uris(file_pruning_predicate=predicate))
     if table is None or not wanted:
         return {}
     files = pa.table(table.get_add_actions(flatten=True)).select(["path", "num_records"]).to_pylist()
-    return {file["path"]: file["num_records"] for file in files if str(path / file["path"]) in wanted}
+    return {file["path"]: file["num_records"] for file in files if f"{address}/{file['path']}" in wanted}
 
 
 def _empty(columns: Sequence[str]) -> pa.Table:

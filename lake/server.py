@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts.errors import BadInput, run_command
 from contracts.locations import Locations
-from contracts.settings import home_folder
+from contracts.settings import connect_token, home_folder, spark_host
 from lake import locks
 from lake.session import require_java, server_command
 
@@ -20,7 +20,7 @@ from lake.session import require_java, server_command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lake.server", description=__doc__)
     parser.add_argument("--home", type=Path, default=None, help="the deployment's folder")
-    parser.add_argument("--port", type=int, default=15002, help="loopback port (default 15002)")
+    parser.add_argument("--port", type=int, default=15002, help="port (default 15002)")
     options = parser.parse_args(argv)
     locations = Locations((options.home or home_folder()).resolve())
     require_java()
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise BadInput(locations.lake, "lake", expected="no other writer",
                        found=f"process {holder.get('pid', '?')} ({holder.get('address') or holder.get('command', 'unknown')})")
     token = _token(locations)
-    locks.write_holder(lock, address=f"sc://localhost:{options.port}")
+    host = "localhost" if spark_host() == "127.0.0.1" else spark_host()
+    locks.write_holder(lock, address=f"sc://{host}:{options.port}")
     # The JVM inherits the open file and with it the lock, which ends when the JVM does, however it ends.
     fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.fcntl(lock, fcntl.F_GETFD) & ~fcntl.FD_CLOEXEC)
     command = server_command(locations, options.port, token)
@@ -39,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _token(locations: Locations) -> str:
-    """The server's token: made once, readable by its owner alone."""
-    path = locations.connect_token
+    """The server's token: that of the environment, else one made once, readable by its owner alone."""
+    given, path = connect_token(), locations.connect_token
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if given is not None:
+        return given
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(32))
     return path.read_text().strip()

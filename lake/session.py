@@ -19,19 +19,34 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.settings import jars_folder, spark_master, spark_memory, spark_remote
+from contracts.settings import (
+    executor_memory,
+    jars_folder,
+    lake_address,
+    spark_host,
+    spark_master,
+    spark_memory,
+    spark_remote,
+    store_endpoint,
+    store_region,
+)
 from lake import locks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+STORE_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, for a lake in a store alone
 USER = "tributary"
 
 
 def jars_cache() -> Path:
-    """Where Ivy keeps the Delta jars, for all deployments of this user."""
-    return Path.home() / ".cache" / "tributary" / "ivy"
+    """Where Ivy keeps the Delta jars, for all deployments of this user; apart from them those with an S3-compatible store's client."""
+    return Path.home() / ".cache" / "tributary" / ("ivy" if lake_address() is None else "ivy-store")
+
+
+def _packages() -> str:
+    return DELTA_PACKAGE if lake_address() is None else f"{DELTA_PACKAGE},{STORE_PACKAGE}"
 
 
 def _delta_confs() -> dict[str, str]:
@@ -50,11 +65,11 @@ def _delta_confs() -> dict[str, str]:
     if fetched:
         return {"spark.jars": ",".join(fetched)}
     settings = Path(__file__).with_name("ivysettings.xml")
-    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(jars_cache())}
+    return {"spark.jars.packages": _packages(), "spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(jars_cache())}
 
 
 def _complete_marker() -> Path:
-    return jars_cache() / f"{DELTA_PACKAGE.replace(':', '_')}.complete"
+    return jars_cache() / f"{_packages().replace(':', '_')}.complete"
 
 
 def _fetched_jars() -> list[str]:
@@ -82,12 +97,24 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.databricks.delta.snapshotPartitions": "1",  # the default of 50 runs 50 tasks on each read of a tiny table
         "spark.driver.memory": spark_memory(),
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executor.memory": executor_memory(),
+        "spark.driver.host": spark_host(),
+        "spark.driver.bindAddress": spark_host(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.extraJavaOptions": f"-XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods -Dlog4j2.configurationFile={log4j}",
-    }
+    } | _store_confs()
+
+
+def _store_confs() -> dict[str, str]:
+    """How Spark reaches an S3-compatible store; the keys it reads itself, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    if lake_address() is None:
+        return {}
+    endpoint = store_endpoint()
+    confs = {"spark.hadoop.fs.s3a.endpoint.region": store_region()}
+    if endpoint is None:
+        return confs
+    return confs | {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
 
 
 def require_java() -> None:
@@ -99,12 +126,12 @@ def require_java() -> None:
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
-    """The command line of a Spark Connect server on loopback that asks for `token`.
+    """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST says otherwise.
 
     Its settings go into a file that only the user reads: a command line is open to everybody on the machine.
     """
     confs = spark_confs(locations) | {
-        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.address": spark_host(),
         "spark.connect.grpc.binding.port": str(port),
         "spark.connect.authenticate.token": token,
     }

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts import tables
 from contracts.errors import TributaryError
 from contracts.locations import Locations
+from contracts.settings import table_address
 from contracts.tables import Table, owner_key
 from lake.reader import column_types, rows_by_file
 
@@ -104,7 +104,7 @@ def record_builds(spark: SparkSession, locations: Locations, builds: Sequence[Bu
     rows = [(b.table_name, b.owner, b.row_cnt, b.digest, dict(b.inputs), dict(b.counts), version("tributary"), now) for b in builds]
     prepare(spark, locations, contract)
     df = spark.createDataFrame(rows, schema=contract.ddl).coalesce(1)
-    df.write.format("delta").mode("append").save(str(locations.table(contract.name)))
+    df.write.format("delta").mode("append").save(table_address(locations, contract.name))
 
 
 def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, by: str) -> dict[object, tuple[int, str]]:
@@ -143,7 +143,7 @@ def _merge_new(spark: SparkSession, locations: Locations, contract: Table, rows:
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
         rows.createOrReplaceTempView("new_rows")
         try:
-            spark.sql(f"MERGE INTO delta.`{locations.table(contract.name)}` AS there USING new_rows AS new ON {keys} "
+            spark.sql(f"MERGE INTO delta.`{table_address(locations, contract.name)}` AS there USING new_rows AS new ON {keys} "
                       "WHEN NOT MATCHED THEN INSERT *").collect()
             return
         except PySparkException as error:
@@ -160,22 +160,22 @@ def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
         try:
             with _PREPARING:
-                _prepare(spark, locations.table(contract.name), contract)
+                _prepare(spark, table_address(locations, contract.name), contract)
             return
         except PySparkException as error:  # another process made the same table at this moment
             _retry_or_raise(error, attempt)
 
 
-def _prepare(spark: SparkSession, path: Path, contract: Table) -> None:
-    present = set(column_types(path))
+def _prepare(spark: SparkSession, address: str, contract: Table) -> None:
+    present = set(column_types(address))
     if present:
         missing = ", ".join(f"`{column.name}` {column.type}" for column in contract.columns if column.name not in present)
         if missing:
-            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({missing})")
+            spark.sql(f"ALTER TABLE delta.`{address}` ADD COLUMNS ({missing})")
         return
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in (RETENTION | NO_COLUMN_STATISTICS).items())
     by = ", ".join(f"`{name}`" for name in contract.partition_columns)
-    spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({contract.ddl}) USING delta "
+    spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{address}` ({contract.ddl}) USING delta "
               + (f"PARTITIONED BY ({by}) " if by else "") + f"TBLPROPERTIES ({properties})")
 
 
@@ -233,14 +233,14 @@ def _refuse_shared(locations: Locations, contract: Table, owners: Sequence[Owner
 
 
 def _rows_there(locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, int]:
-    return rows_by_file(locations.table(contract.name), owner_predicate(owners))
+    return rows_by_file(table_address(locations, contract.name), owner_predicate(owners))
 
 
 def _read_back(spark: SparkSession, locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
     """Row count and digest of each partition of a range, from one pass over what was committed."""
     from pyspark.sql import functions as F
 
-    found = (spark.read.format("delta").load(str(locations.table(contract.name))).where(owner_predicate(owners))
+    found = (spark.read.format("delta").load(table_address(locations, contract.name)).where(owner_predicate(owners))
              .groupBy(*contract.owner).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect())
     return {owner_key(**{name: row[name] for name in contract.owner}): (int(row["row_cnt"]), str(row["digest"])) for row in found}
 
@@ -257,9 +257,9 @@ def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequ
         try:
             writer = (observe(df) if observe else df).write.format("delta")
             if mode == "add":
-                writer.mode("append").save(str(locations.table(contract.name)))
+                writer.mode("append").save(table_address(locations, contract.name))
             else:
-                writer.mode("overwrite").option("replaceWhere", owner_predicate(owners)).save(str(locations.table(contract.name)))
+                writer.mode("overwrite").option("replaceWhere", owner_predicate(owners)).save(table_address(locations, contract.name))
             return
         except PySparkException as error:
             _retry_or_raise(error, attempt)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from contracts.locations import Locations
+from contracts.settings import table_address
 from contracts.tables import TABLES
 from lake.progress import each
+from lake.reader import open_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,12 @@ class Maintained:
 
 def run(spark: SparkSession, locations: Locations, names: Sequence[str] = ()) -> list[Maintained]:
     """Maintains these tables, all that exist by default."""
-    wanted = [name for name in names or TABLES if (locations.table(name) / "_delta_log").is_dir()]
+    wanted = [name for name in names or TABLES if open_table(table_address(locations, name)) is not None]
     return [_maintain(spark, locations, name) for name in each(wanted, description="maintain", unit="table")]
 
 
 def _maintain(spark: SparkSession, locations: Locations, name: str) -> Maintained:
-    path = f"delta.`{locations.table(name)}`"
+    path = f"delta.`{table_address(locations, name)}`"
     before = spark.sql(f"DESCRIBE DETAIL {path}").collect()[0]
     spark.sql(f"OPTIMIZE {path}").collect()
     spark.sql(f"VACUUM {path}").collect()

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from contracts.errors import ParentMissing
+from contracts.errors import BadInput, ParentMissing
 from contracts.locations import Locations
-from lake import locks
+from contracts.settings import table_address
+from lake import locks, server, session
 from lake.reader import LakeReader
 from lake.writing import owner_predicate
 
@@ -94,3 +95,40 @@ def test_a_build_that_is_missing_is_named_with_its_command(reader: LakeReader) -
     assert reader.require_builds("natural_log", ["ds=2026-01-01"], hint="") == {"natural_log/ds=2026-01-01": "17"}
     with pytest.raises(ParentMissing, match=r"natural_log: expected a build of ds=2026-01-02 and 1 more, found none. Make it: x"):
         reader.require_builds("natural_log", ["ds=2026-01-02", "ds=2026-01-01", "ds=2026-01-03"], hint="Make it: x")
+
+
+STORE = "s3a://lake/tributary"
+
+
+def test_tables_lie_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert table_address(Locations(tmp_path), "ad_log") == str(tmp_path / "lake" / "ad_log")
+    monkeypatch.setenv("TRIBUTARY_LAKE", STORE)
+    assert table_address(Locations(tmp_path), "ad_log") == f"{STORE}/ad_log"
+
+
+@pytest.mark.parametrize("address", ["s3://lake/tributary", "s3a://lake", "s3a://lake/", "/some/where", "s3a://lake/a`b", "s3a://lake/a?b=c"])
+def test_what_is_no_place_for_tables(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_LAKE", address)
+    with pytest.raises(BadInput, match="TRIBUTARY_LAKE: expected a folder of a bucket such as s3a://lake/tributary, found"):
+        table_address(Locations(tmp_path), "ad_log")
+
+
+def test_spark_is_told_of_the_store_and_the_other_machines_only_if_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "fetch_jars", list)
+    alone, cache = session.spark_confs(Locations(tmp_path)), session.jars_cache()
+    assert not [name for name in alone if "s3a" in name] and alone["spark.driver.host"] == alone["spark.driver.bindAddress"] == "127.0.0.1"
+    for name, value in {"TRIBUTARY_LAKE": STORE, "AWS_ENDPOINT_URL": "http://store:7070", "TRIBUTARY_SPARK_HOST": "spark-connect",
+                        "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    confs = session.spark_confs(Locations(tmp_path))
+    assert confs["spark.hadoop.fs.s3a.endpoint"] == "http://store:7070" and confs["spark.hadoop.fs.s3a.path.style.access"] == "true"
+    assert confs["spark.driver.host"] == confs["spark.driver.bindAddress"] == "spark-connect"
+    assert session.jars_cache() != cache and "secret" not in confs.values()
+
+
+def test_a_token_that_is_given_makes_no_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_CONNECT_TOKEN", "given")
+    assert server._token(Locations(tmp_path)) == "given"
+    assert not Locations(tmp_path).connect_token.exists() and Locations(tmp_path).stack.is_dir()
+    monkeypatch.delenv("TRIBUTARY_CONNECT_TOKEN")
+    assert server._token(Locations(tmp_path)) == Locations(tmp_path).connect_token.read_text() != "given"

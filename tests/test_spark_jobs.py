@@ -14,7 +14,7 @@ import pytest
 from contracts.errors import BadInput, NotYet, ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import Deployment, table_address
 from contracts.tables import TABLES, owner_key
 from lake.reader import LakeReader, column_types
 from lake.writing import prepare
@@ -157,10 +157,10 @@ def test_texts_are_kept_once_and_named_by_their_hash(built: tuple[Locations, Dep
 def test_a_column_declared_later_reads_as_unknown(spark: Any, tmp_path: Path) -> None:
     locations, contract = Locations(tmp_path), TABLES["behaviour_texts"]
     prepare(spark, locations, replace(contract, columns=contract.columns[:1]))
-    assert set(column_types(locations.table(contract.name))) == {"text_hash"}
+    assert set(column_types(table_address(locations, contract.name))) == {"text_hash"}
     assert LakeReader(locations).read(contract.name).column_names == ["text_hash", "text"]
     prepare(spark, locations, contract)
-    assert set(column_types(locations.table(contract.name))) == {"text_hash", "text"}
+    assert set(column_types(table_address(locations, contract.name))) == {"text_hash", "text"}
 
 
 def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:

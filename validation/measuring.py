@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
-from contracts.settings import Deployment
+from contracts.settings import Deployment, table_address
 from contracts.tables import Table, owner_key
 from lake.reader import LakeReader
 from validation.distributions import BUCKETS, PLACES, UNKNOWN, Counts, Distribution, distributions_of
@@ -31,7 +31,7 @@ NULLS = "nulls_"  # prefix of a column's count of nulls among the figures of the
 
 def load_days(spark: SparkSession, locations: Locations, name: str, days: Sequence[date]) -> DataFrame:
     """Rows of these days of a table."""
-    return spark.read.format("delta").load(str(locations.table(name))).where(F.col("ds").isin(*days))
+    return spark.read.format("delta").load(table_address(locations, name)).where(F.col("ds").isin(*days))
 
 
 def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows: int = 0) -> dict[date, Measured]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from contracts.features import Log
 from contracts.locations import Locations
 from contracts.masking import printable, shown
+from contracts.settings import table_address
 from contracts.tables import TABLES
 from lake.reader import LakeReader
 from validation.suites import log_of
@@ -77,7 +78,7 @@ def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, fiel
     """A line of PySpark that reads the rows; rule and field are quoted for SQL, and the whole for Python."""
     conditions = [f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'", f"log = {_sql(log)}",
                   f"rule = {_sql(rule)}", *([f"field = {_sql(field)}"] if field is not None else [])]
-    path = _python(str(locations.table("quarantine").absolute()))
+    path = _python(table_address(Locations(locations.home.absolute()), "quarantine"))
     return f'spark.read.format("delta").load({path}).where({_python(" AND ".join(conditions))})'
 
 
