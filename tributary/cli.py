@@ -71,6 +71,7 @@ OWN: dict[str, str] = {
     "status": "say what runs, and where",
     "dags": "backfill, trigger and watch the DAGs of the running stack",
     "demo": "the whole platform on made or real logs, from nothing",
+    "compose-env": "write the secrets of the stack in containers (docker-compose.yml) into .env",
 }
 
 USAGE = "usage: tributary [--home FOLDER] <command> ...   or   tributary [--home FOLDER] <folder> <command> ..."

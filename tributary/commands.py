@@ -11,7 +11,7 @@ from contracts.commands import day
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder
+from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder, lake_address
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 from tributary.cli import OWN
 
@@ -26,6 +26,10 @@ def main(name: str, argv: Sequence[str]) -> int:
         from tributary import dags_command
 
         return dags_command.main(argv)
+    if name == "compose-env":
+        from tributary import compose_env
+
+        return compose_env.main(argv)
     return {"init": _init, "up": _up, "down": _down, "status": _status}[name](argv)
 
 
@@ -96,7 +100,7 @@ def _status(argv: Sequence[str]) -> int:
     own_parser("status").parse_args(argv)
     home = home_folder()
     print(stack.status(home))
-    if not Locations(home).table("builds").is_dir():
+    if lake_address() is None and not Locations(home).table("builds").is_dir():
         return 0
     print(flush=True)
     python = folder_python("spark_jobs") or sys.executable
