@@ -35,6 +35,7 @@ RESIDENT_BYTES = 2 << 30
 UNKNOWN = -1
 _HASHES, _VECTORS, _STATE = "hashes.i64", "vectors.f32", "state.json"
 _BATCH_ROWS = 16_384
+_AROUND = 64 << 10  # bytes that the kernel maps around a page that is touched
 
 Ints = NDArray[np.int64]
 
@@ -46,7 +47,7 @@ class TextStore:
     Attributes:
         hashes: V, in the order of the rows.
         width: E; 0 of an empty store.
-        resident_bytes: after so many bytes of look-ups the process gives its mapped pages back; they stay in the system's cache.
+        resident_bytes: of the file in this process's memory, at most: then it gives the pages back; they stay in the system's cache.
         more: vectors in memory whose rows follow those of the file: of texts that the table lacks.
     """
 
@@ -106,11 +107,15 @@ class TextStore:
                 found_NE[in_file] = self._vectors.index_select(0, rows_N[in_file])
             found_NE[~in_file] = self.more.index_select(0, rows_N[~in_file] - kept)
             return found_NE
-        self._touched += len(rows_N) * self.width * 4
-        if self._touched > self.resident_bytes and self._mapped is not None:
-            self._mapped.madvise(mmap.MADV_DONTNEED)
-            self._touched = len(rows_N) * self.width * 4
-        return self._vectors.index_select(0, rows_N)
+        of_row = self.width * 4 + _AROUND
+        found = []
+        for part in rows_N.split(max(1, self.resident_bytes // of_row)):
+            self._touched += len(part) * of_row
+            if self._touched > self.resident_bytes and self._mapped is not None:
+                self._mapped.madvise(mmap.MADV_DONTNEED)
+                self._touched = len(part) * of_row
+            found.append(self._vectors.index_select(0, part))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, int]:
