@@ -4,7 +4,7 @@ A rating >= 4 is a click. Each user's ratings are ordered by time; the last floo
 50 clicked movies strictly before the rating's time. Ids are fitted on the training rows: 0 is padding, 1 unknown. `valid` is
 the last tenth of each user's training rows and `fit` the others, for choosing settings without looking at the test; `quick` are
 20 batches, and `quick-test` one. `behaviours.parquet` holds the clicked rows once, by user and time, as our lake does, with all that is
-known of them: a row's history is their range [start, end).
+known of them: a row's history is their range [start, end). `items.parquet` holds the known movies' titles.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def prepare(data: Path, out: Path) -> None:
     folder = find_folder(data, FOLDER_NAMES, "ratings.dat")
     ratings = np.array(_rows(folder / "ratings.dat"), dtype=np.int64)
     users = {int(row[0]): row[1:] for row in _rows(folder / "users.dat")}
-    genres = {int(row[0]): row[2].split("|")[0] for row in _rows(folder / "movies.dat")}
+    movies = _rows(folder / "movies.dat")
+    genres = {int(row[0]): row[2].split("|")[0] for row in movies}
     user, item, stamp, place = ratings[:, 0], ratings[:, 1], ratings[:, 3], np.arange(len(ratings))
     click = (ratings[:, 2] >= 4).astype(np.int8)
     of_user = np.lexsort((place, stamp, user))
@@ -62,6 +63,9 @@ def prepare(data: Path, out: Path) -> None:
         pq.write_table(pa.table(columns), out / f"{name}.parquet")
     pq.write_table(pa.table({**{name: encoded[name][clicked] for name in ("user_id", "item_id", "genre")}, "time": stamp[clicked],
                              "rating": ratings[clicked, 2], "is_test": is_test[clicked]}), out / "behaviours.parquet")
+    titles, known = {int(row[0]): row[1] for row in movies}, np.unique(item[~is_test])
+    of_items = {"item_id": np.arange(len(known)) + 2, "title": [titles[one] for one in known.tolist()]}
+    pq.write_table(pa.table(of_items), out / "items.parquet")
     (out / "meta.json").write_text(json.dumps({"vocabulary": vocabulary, "rows": {name: len(rows) for name, rows in splits.items()}}))
 
 

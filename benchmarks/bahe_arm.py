@@ -1,0 +1,329 @@
+"""One arm of the comparison of BAHE with LLM-CTR on MovieLens-1M: its requests, its training, its scores of the test requests.
+
+Shapes: G requests, B rows, P clicks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from benchmarks.our_arm import EMBEDDING_RATE, Din, read
+from benchmarks.rivals.common import BATCH, DIM, LEARNING_RATE, MARK
+from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
+from lake.progress import progress
+from training.data.batches import Batch, EncodedSamples, Encoding
+from training.data.mapping import IdMapping
+from training.data.vectors import DatedVectors
+from training.engine.checkpoint import read_weights, save_weights
+from training.engine.loop import prepare_process, score, train
+from training.metrics import auc
+from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
+from training.models.language import LanguageModel, encode_texts, load, padded, with_lora
+from training.modules.embedding import IdEmbeddings
+from training.modules.transfer import TextVectors
+from training.recipes import Admission, CosinePhase, Phase, Pooling
+
+TOKENS, LONGEST, REQUESTS_OF_A_BATCH = 512, 24, 16
+LORA_RANK, RATE = 64, 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One training.
+
+    Attributes:
+        name: `bahe`, `llm_ctr` or `downstream`.
+        seed: of fresh weights and of the order of requests.
+        requests: of training.
+        source, low_layers, pooling: of the language model.
+        texts: of `downstream`: whether it reads Q_u and Q_i.
+    """
+
+    name: str
+    seed: int
+    requests: int
+    source: str = "minilm"
+    low_layers: int = 3
+    pooling: Pooling = "mean"
+    texts: bool = False
+
+    @property
+    def key(self) -> str:
+        return "-".join(map(str, (self.name, self.source, self.low_layers, self.pooling, self.requests, self.seed, int(self.texts))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Requests of MovieLens-1M.
+
+    Attributes:
+        texts: distinct behaviour texts.
+        tokens: of each text, without the model's marks.
+        behaviour: P, which text each click is.
+        candidate: by item, which text it is as a candidate.
+    """
+
+    texts: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+    behaviour: np.ndarray
+    candidate: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path, model: LanguageModel) -> World:
+        items, clicks = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "behaviours.parquet")
+        titles = ["an unknown movie", "an unknown movie", *items["title"].to_pylist()]
+        templates = {1: BEHAVIOUR_TEXTS[CANDIDATE_ACTION], 2: BEHAVIOUR_TEXTS[2]}
+        texts = [template.format(text=title) for template in templates.values() for title in titles]
+        tokens = [model.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
+        liked = clicks["rating"].to_numpy() == 5
+        return cls(texts=texts, tokens=tokens, behaviour=clicks["item_id"].to_numpy().astype(np.int64) + liked * len(titles),
+                   candidate=np.arange(len(titles)))
+
+    def newest(self, start: int, end: int) -> np.ndarray:
+        """Texts of the newest behaviours of a range that fit into the tokens, oldest first."""
+        of = self.behaviour[start:end]
+        lengths = np.array([len(self.tokens[one]) + 1 for one in of])
+        return of[np.cumsum(lengths[::-1])[::-1] <= TOKENS - 1] if len(of) else of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Requests with their rows, for the engine.
+
+    Attributes:
+        world: the texts.
+        start, end: of the histories, G each.
+        first: G + 1, of the rows.
+        item, label: of the rows.
+        user: of the requests.
+        vectors: of the texts, for BAHE; None for LLM-CTR.
+        marks: the tokens that begin and end a text of the model.
+        filler: token of padding.
+    """
+
+    world: World
+    start: np.ndarray
+    end: np.ndarray
+    first: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    user: np.ndarray
+    vectors: Tensor | None
+    marks: tuple[Sequence[int], Sequence[int]]
+    filler: int
+
+    @classmethod
+    def of(cls, folder: Path, split: str, world: World, vectors: Tensor | None, model: LanguageModel) -> Requests:
+        rows = read(folder, split, with_histories=True)
+        assert rows.histories is not None
+        order = np.lexsort((rows.histories.end, rows.features["user_id"]))
+        end, user = rows.histories.end[order], rows.features["user_id"][order]
+        first = np.flatnonzero((np.diff(end, prepend=-1) != 0) | (np.diff(user, prepend=-1) != 0))
+        begin, stop = _marks(model)
+        return cls(world=world, start=rows.histories.long_start[order][first], end=end[first], first=np.append(first, len(order)),
+                   item=rows.features["item_id"][order], label=rows.click[order].astype(np.float32), user=user[first], vectors=vectors,
+                   marks=(begin, stop), filler=int(model.tokenizer.pad_token_id))
+
+    def some(self, count: int, seed: int) -> Requests:
+        """A sample of those that have a history."""
+        with_history = np.flatnonzero(self.end > self.start)
+        picked = np.sort(np.random.default_rng(seed).permutation(with_history)[:count])
+        rows = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in picked])
+        counts = self.first[picked + 1] - self.first[picked]
+        return replace(self, start=self.start[picked], end=self.end[picked], first=np.append(0, np.cumsum(counts)), item=self.item[rows],
+                       label=self.label[rows], user=self.user[picked])
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def day_N(self) -> Tensor:
+        return torch.zeros(len(self), dtype=torch.int64)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def at_epoch(self, epoch: int) -> Requests:
+        return self
+
+    def row_users(self) -> np.ndarray:
+        return np.repeat(self.user, np.diff(self.first))
+
+    def batch(self, index: Tensor) -> VectorBatch | TextBatch:
+        """The requests of an index."""
+        places = index.tolist()
+        rows = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in places])
+        of_B = torch.repeat_interleave(torch.arange(len(places)), torch.tensor([self.first[one + 1] - self.first[one] for one in places]))
+        histories = [self.world.newest(self.start[one], self.end[one]) for one in places]
+        candidates = self.world.candidate[self.item[rows]]
+        common = {"of_B": of_B, "log_B": torch.zeros(len(rows), dtype=torch.int64), "label_B": torch.from_numpy(self.label[rows])}
+        if self.vectors is not None:
+            at, mask = padded([list(of) for of in histories], 0)
+            own = self.vectors[torch.from_numpy(candidates)]
+            return VectorBatch(behaviours=[self.vectors[at]], masks=[mask], candidate_BE=own, **common)
+        begin, stop = self.marks
+        tokens = [[*begin, *(token for one in of for token in (*self.world.tokens[one], *stop))] for of in histories]
+        ids, mask = padded(tokens, self.filler)
+        own, own_mask = padded([[*begin, *self.world.tokens[one], *stop] for one in candidates], self.filler)
+        return TextBatch(token_ids_GT=ids, mask_GT=mask, candidate_ids_BT=own, candidate_mask_BT=own_mask, **common)
+
+
+def _marks(model: LanguageModel) -> tuple[Sequence[int], Sequence[int]]:
+    """What the tokenizer puts before and behind a text; a line's end where it puts nothing behind."""
+    whole, bare = (model.tokenizer("film", add_special_tokens=special)["input_ids"] for special in (True, False))
+    before = whole.index(bare[0])
+    return whole[:before], whole[before + len(bare):] or model.tokenizer("\n", add_special_tokens=False)["input_ids"][:1]
+
+
+def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, Any]:
+    """Trains an arm's model on a sample of requests; writes its test scores; its seconds of training."""
+    torch.manual_seed(arm.seed)
+    language = load(arm.source, low_layers=arm.low_layers)
+    world = World.read(folder, language)
+    vectors = None
+    encoding = 0.0
+    if arm.name != "llm_ctr":
+        began = time.perf_counter()
+        vectors = encode_texts(language, world.texts, pooling=arm.pooling, longest=LONGEST + 2).vectors
+        encoding = time.perf_counter() - began
+    with_lora(language, language.high, rank=LORA_RANK)
+    torch.manual_seed(arm.seed)
+    model: Any = FullTextCtr(language, pooling=arm.pooling) if vectors is None else Bahe(language.high, language.width, pooling=arm.pooling)
+    everything = Requests.of(folder, "full", world, vectors, language)
+    rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
+    phase = CosinePhase(batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
+    began = time.perf_counter()
+    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key)
+    seconds = time.perf_counter() - began
+    scores = score_requests(model, held)
+    write(work, arm, held.row_users(), held.label, scores)
+    if arm.name == "bahe":
+        save_weights({name: value.detach() for name, value in model.named_parameters() if value.requires_grad}, weights_of(work, arm))
+    return {"seconds": seconds, "encoding_seconds": encoding, "rows": len(rows.label), "requests": len(rows),
+            "loss": fitted.losses["logloss"], "auc": auc(scores, held.label.astype(np.int64)), "test_rows": len(held.label)}
+
+
+class DinWithTexts(Din):
+    """DIN, and vectors of texts as further columns of its first layer, with weights that begin at zero."""
+
+    def __init__(self, embeddings: IdEmbeddings, texts: TextVectors) -> None:
+        super().__init__(embeddings)
+        self.texts = texts
+        self.texts_in = torch.nn.Linear(texts.width, self.mlp[0].out_features, bias=False)
+        torch.nn.init.zeros_(self.texts_in.weight)
+        self.mlp[0].register_forward_hook(lambda _, __, found: found + self._more)
+
+    def forward(self, batch: Batch) -> Tensor:
+        self._more = self.texts_in(self.texts(batch))
+        return super().forward(batch)
+
+
+def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
+    """DIN on all rows; with Q_u of each row's request and Q_i of its item, or without."""
+    rows, held = (read(folder, split, with_histories=True) for split in ("full", "test"))
+    names = tuple(rows.features)
+    mapping, _ = IdMapping.empty(names).grown(rows.seen(names), names, Admission(sightings=1))
+    encoding = Encoding(mapping=mapping, transfer={}, histories=("long",))
+    encoded, encoded_held = encoding.encode(rows), encoding.encode(held)
+    torch.manual_seed(arm.seed)
+    embeddings = IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed)
+    model = Din(embeddings)
+    if arm.texts:
+        (encoded, encoded_held), texts = with_texts(arm, folder, work, (encoded, encoded_held))
+        torch.manual_seed(arm.seed)
+        model = DinWithTexts(IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed), texts)
+    areas: list[float] = []
+    phase = Phase(epochs=2, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=EMBEDDING_RATE["din"])
+    began = time.perf_counter()
+    train(model, encoded, phase, seed=arm.seed, description=arm.key,
+          after_epoch=lambda: areas.append(auc(score(model, encoded_held), held.click) or 0.0))
+    write(work, arm, held.features["user_id"], held.click, score(model, encoded_held))
+    return {"seconds": time.perf_counter() - began, "auc": areas[-1], "auc_by_epoch": areas, "rows": len(rows)}
+
+
+def with_texts(arm: Arm, folder: Path, work: Path, encoded: Sequence[EncodedSamples]) -> tuple[list[EncodedSamples], TextVectors]:
+    """Both splits with the places of their rows' vectors, and the vectors by the arm's BAHE."""
+    source = replace(arm, name="bahe", texts=False)
+    language = load(arm.source, low_layers=arm.low_layers)
+    world = World.read(folder, language)
+    vectors = encode_texts(language, world.texts, pooling=arm.pooling, longest=LONGEST + 2).vectors
+    with_lora(language, language.high, rank=LORA_RANK)
+    model = Bahe(language.high, language.width, pooling=arm.pooling)
+    model.load_state_dict(read_weights(weights_of(work, source)), strict=False)
+    model.eval()
+    users, found, before = [], [], 0
+    for split, rows in zip(("full", "test"), encoded, strict=True):
+        requests = Requests.of(folder, split, world, vectors, language)
+        q_u, place = user_vectors(model, requests, split), np.empty(len(rows), np.int64)
+        samples = read(folder, split, with_histories=True)
+        assert samples.histories is not None
+        order = np.lexsort((samples.histories.end, samples.features["user_id"]))
+        place[order] = np.repeat(np.arange(len(requests)), np.diff(requests.first))
+        item = torch.from_numpy(samples.features["item_id"] + 1)
+        found.append(replace(rows, texts={"user": torch.from_numpy(place + before + 1), "item": item}))
+        users.append(q_u)
+        before += len(requests)
+    with torch.no_grad():
+        items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
+    tables = {entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
+              for entity, of in (("user", np.concatenate(users)), ("item", items))}
+    return found, TextVectors(tables)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def user_vectors(model: Bahe, requests: Requests, description: str) -> np.ndarray:
+    parts = []
+    with progress(total=len(requests), description=f"Q_u of {description}", unit="request") as bar:
+        for index in torch.arange(len(requests)).split(64):
+            batch = requests.batch(index)
+            assert isinstance(batch, VectorBatch)
+            parts.append(model.user(batch.behaviours, batch.masks))
+            bar.update(len(index))
+    return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def score_requests(model: Any, requests: Requests) -> np.ndarray:
+    model.eval()
+    return torch.cat([torch.sigmoid(model(requests.batch(index))) for index in torch.arange(len(requests)).split(32)]).double().numpy()
+
+
+def weights_of(work: Path, arm: Arm) -> Path:
+    return work / "scores" / f"{arm.key}.safetensors"
+
+
+def write(work: Path, arm: Arm, user: np.ndarray, label: np.ndarray, scores: np.ndarray) -> None:
+    path = work / "scores" / f"{arm.key}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"user": user, "click": label.astype(np.int64), "score": scores}), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--arm", type=json.loads, required=True, help="JSON: an Arm")
+    parser.add_argument("--test-requests", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    prepare_process(asked.threads)
+    arm, rows = Arm(**asked.arm), asked.work / "rows"
+    found = run_downstream(arm, rows, asked.work) if arm.name == "downstream" else run(arm, rows, asked.work,
+                                                                                       test_requests=asked.test_requests)
+    print(MARK + json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Does BAHE predict as well as a language model that reads the whole text: MovieLens-1M with its titles, time split, MiniLM.
+
+`python -m benchmarks.bahe_quality --data FOLDER [--quick] [--seeds N] [--requests N] [--part rival|splits|smollm2|downstream]`. A rating
+of 4 or 5 is a click; a user's behaviour text is the newest clicks strictly before the request, 512 tokens at most, the same behaviours for
+both. LLM-CTR and BAHE train once over the same requests of the training rows, and BAHE once more on as many as it gets through in the
+time that LLM-CTR took. Differences are paired on a sample of the test rows, intervals of 1,000 draws over users and seeds.
+
+`splits`: BAHE with 1 .. 5 of MiniLM's six layers in its low half, and with the last token instead of the mean. `smollm2`: a decoder, in a
+smaller run. `downstream`: DIN on all rows with Q_u and Q_i beside it, and without. An arm that has run is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.bahe_arm import Arm
+from benchmarks.recording import finish, run_for_result
+from benchmarks.rivals.prepare import prepare
+from benchmarks.srp4ctr_movielens import difference
+from benchmarks.transfer import Scores, bootstrap, drawn
+from contracts.commands import table_text
+from contracts.settings import data_folder
+from training.metrics import auc
+
+SEEDS, REQUESTS, QUICK_REQUESTS, TEST_REQUESTS, QUICK_TEST = 3, 2_000, 48, 2_000, 48
+PARTS = ("rival", "splits", "smollm2", "downstream")
+ALL = 10**9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)")
+    parser.add_argument("--quick", action="store_true", help="48 requests, one seed, both models; nothing is recorded")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="that both train on; about three rows each (default: %(default)s)")
+    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-bahe"), help="rows, scores and figures of the arms")
+    options = parser.parse_args()
+    work, test_requests = options.work.resolve(), QUICK_TEST if options.quick else TEST_REQUESTS
+    if options.data is None:
+        parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
+    if not (work / "rows" / "items.parquet").is_file():
+        prepare(options.data, work / "rows")
+    seeds = range(1, (1 if options.quick else options.seeds) + 1)
+    parts = ("rival",) if options.quick else tuple(options.part or PARTS)
+    bench = Bench(work=work, requests=QUICK_REQUESTS if options.quick else options.requests, test_requests=test_requests, seeds=seeds,
+                  threads=options.threads)
+    figures: dict[str, Any] = {}
+    details: dict[str, Any] = {"requests": bench.requests, "seeds": len(seeds), "test_requests": test_requests}
+    for part in parts:
+        of_part, of_details = getattr(bench, part)()
+        figures |= of_part
+        details[part] = of_details
+    finish("bahe_quality", figures, details=details, packages=("torch", "transformers", "peft"), quick=options.quick)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The parts of a run."""
+
+    work: Path
+    requests: int
+    test_requests: int
+    seeds: Sequence[int]
+    threads: int
+
+    def rival(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """BAHE beside LLM-CTR, at equal epochs and at equal time."""
+        arms: dict[str, list[Arm]] = {"bahe": [], "llm_ctr": [], "bahe, equal time": []}
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
+        for seed in self.seeds:
+            for name in ("bahe", "llm_ctr"):
+                arms[name].append(Arm(name=name, seed=seed, requests=self.requests))
+                found[name].append(self.result(arms[name][-1]))
+            ours, rival = found["bahe"][-1], found["llm_ctr"][-1]
+            left = rival["seconds"] - ours["encoding_seconds"]
+            more = int(min(ALL, max(left, 0.0) * self.requests / ours["seconds"]))
+            arms["bahe, equal time"].append(Arm(name="bahe", seed=seed, requests=max(more, self.requests) // 100 * 100 or self.requests))
+            found["bahe, equal time"].append(self.result(arms["bahe, equal time"][-1]))
+        gains = self.gains(arms, "llm_ctr")
+        print_arms(found, gains)
+        gain, low, high = gains["bahe"]
+        ratios = [rival["seconds"] / ours["seconds"] for ours, rival in zip(found["bahe"], found["llm_ctr"], strict=True)]
+        figures = {"bahe_minus_llm_ctr_auc": round(gain, 4), "interval": [round(low, 4), round(high, 4)],
+                   "bahe_minus_llm_ctr_auc_equal_time": round(gains["bahe, equal time"][0], 4),
+                   "time_ratio": round(float(np.median(ratios)), 2)}
+        return figures, {"arms": found, "gains": gains}
+
+    def splits(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """BAHE by the layer that it is split after, and with the last token."""
+        arms = {f"low half of {low}": [Arm(name="bahe", seed=seed, requests=self.requests, low_layers=low) for seed in self.seeds]
+                for low in range(1, 6)}
+        arms["low half of 3, last token"] = [Arm(name="bahe", seed=seed, requests=self.requests, pooling="last") for seed in self.seeds]
+        found = {name: [self.result(arm) for arm in of] for name, of in arms.items()}
+        gains = self.gains(arms, "low half of 3")
+        print_arms(found, gains)
+        return {}, {"arms": found, "gains": gains}
+
+    def smollm2(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A decoder learns, in a smaller run of one seed."""
+        arm = Arm(name="bahe", seed=1, requests=min(self.requests, 600), source="smollm2", low_layers=15)
+        found = self.result(arm)
+        print_arms({"bahe, SmolLM2": [found]}, {})
+        return {"smollm2_auc": round(found["auc"], 4)}, {"arms": {"bahe, SmolLM2": [found]}}
+
+    def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """DIN on all rows with Q_u and Q_i beside it, and without; the vectors are those of the first part's BAHE."""
+        arms = {name: [Arm(name="downstream", seed=seed, requests=self.requests, texts=texts) for seed in self.seeds]
+                for name, texts in (("DIN", False), ("DIN with Q_u and Q_i", True))}
+        for seed in self.seeds:
+            self.result(Arm(name="bahe", seed=seed, requests=self.requests))
+        found = {name: [self.result(arm) for arm in of] for name, of in arms.items()}
+        gains = self.gains(arms, "DIN")
+        print_arms(found, gains)
+        return {"downstream_auc_gain": round(gains["DIN with Q_u and Q_i"][0], 4)}, {"arms": found, "gains": gains}
+
+    def result(self, arm: Arm) -> dict[str, Any]:
+        """Figures of an arm, which runs unless it has."""
+        path = self.work / "scores" / f"{arm.key}-of-{self.test_requests}.json"
+        if path.is_file():
+            return dict(json.loads(path.read_text()))
+        print(f"== {arm.key}", file=sys.stderr, flush=True)
+        found = run_for_result([sys.executable, "-m", "benchmarks.bahe_arm", "--work", str(self.work), "--threads", str(self.threads),
+                                "--test-requests", str(self.test_requests), "--arm", json.dumps(asdict(arm))])
+        path.write_text(json.dumps(found))
+        return found
+
+    def gains(self, arms: Mapping[str, Sequence[Arm]], base: str) -> dict[str, tuple[float, float, float]]:
+        """AUC of each minus that of the base, with the interval's ends."""
+        tables = {name: [pq.read_table(self.work / "scores" / f"{arm.key}.parquet") for arm in of] for name, of in arms.items()}
+        first = tables[base][0]
+        users, clicks = np.unique(first["user"].to_numpy(), return_inverse=True)[1], first["click"].to_numpy()
+        scores = Scores(users=users, clicks=clicks, truth=None,
+                        of={name: np.stack([one["score"].to_numpy() for one in of]) for name, of in tables.items()})
+        draws = drawn(scores, len(self.seeds))
+        areas = {name: np.stack([bootstrap(one, clicks, users, draws.users)["auc"] for one in of], axis=1)
+                 for name, of in scores.of.items()}
+        means = {name: float(np.mean([auc(one, clicks) or np.nan for one in of])) for name, of in scores.of.items()}
+        return {name: difference(areas[name], areas[base], draws, means[name] - means[base]) for name in arms if name != base}
+
+
+def print_arms(found: Mapping[str, Sequence[Mapping[str, Any]]], gains: Mapping[str, tuple[float, float, float]]) -> None:
+    def mean(of: Sequence[Mapping[str, Any]], name: str) -> float:
+        return float(np.mean([one[name] for one in of]))
+
+    rows = [(name, f"{mean(of, 'rows'):,.0f}", f"{mean(of, 'seconds'):,.0f}", f"{mean(of, 'auc'):.4f}",
+             "-" if name not in gains else "{:+.4f} ({:+.4f} .. {:+.4f})".format(*gains[name])) for name, of in found.items()]
+    print(table_text(("arm", "rows", "seconds", "AUC", "difference"), rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
