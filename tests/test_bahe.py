@@ -23,6 +23,9 @@ from training.data.text_store import TextStore
 from training.data.texts import TextHistories, TextSamples, read_text_samples
 from training.data.vectors import DatedVectors, EntityVectors, read_vectors
 from training.recipes import quick
+from training.report.gather import NO_ROWS, Gathered
+from training.report.page import render
+from training.report.texts import texts_of_days
 from training.tasks.bahe import chain, run_bahe
 from training.tasks.session import Session
 
@@ -306,6 +309,18 @@ class TestTask:
         monkeypatch.setattr(loop, "_train_step", step)
         again = load_file(run_bahe(_session(tmp_path), DAYS[0]).folder / MODEL_FILE)
         assert all(torch.equal(again[name], value) for name, value in load_file(runs[0].folder / MODEL_FILE).items())
+
+
+def test_the_report_says_what_bahe_predicts_and_how_many_texts_it_read(chain):
+    session, _, actrs = chain
+    active = session.reader.active_releases("actr")
+    found = texts_of_days(session, active, ["none", "bahe"], sorted(actrs))
+    assert [one.period for one in found] == [day - timedelta(days=1) for day in sorted(actrs)]
+    known = replace(found[0], auc=0.6543, with_vector=0.975, unknown=1234.0)
+    page = render(Gathered(source="made", days=tuple(sorted(actrs)), variants=("none", "bahe"), silent=(), scored=NO_ROWS, missing=(),
+                           served=(), slices={}, moved=(), forgetting=None, texts=(known,)))
+    assert all(part in page for part in ("Behaviour texts", "0.6543", "97.5%", "1,234", known.release_id))
+    assert texts_of_days(session, active, ["none", "tpm+cpm"], sorted(actrs)) == ()
 
 
 def test_ad_models_read_the_days_before_alone(chain):

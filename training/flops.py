@@ -43,6 +43,7 @@ def flops_of(model: CtrModel, *, long: int, short: int) -> Flops:
     attention = sum(_target_attention(module, length) for module, length in
                     ((model.long_attention, long), (model.short_attention, short)))
     body = attention + sum(_linear(layer) for layer in model.cross.modules()) + sum(_linear(layer) for layer in model.mlp)
+    body += _linear(model.texts_in) if model.texts_in is not None else 0.0
     if model.bridge is None or model.bridge_in is None:
         return Flops(candidate=body)
     joined = Flops(user=_linear(model.bridge_in[1]), candidate=_linear(model.bridge_in[0]))

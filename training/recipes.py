@@ -274,9 +274,9 @@ class BaheRecipe:
     lora_rank: int = 64
     dims: int = 64
     hidden: tuple[int, ...] = (64,)
-    natural_requests: int = 512
+    natural_requests: int = 256
     ad_requests: int = 8192
-    first_days: int = 3
+    first_days: int = 2
     unseen: Unseen = "encode"
     train: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=5e-4)
     seed: int = 5

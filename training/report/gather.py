@@ -16,6 +16,7 @@ from training.report.drift import Moved, drift_of, restarted
 from training.report.encoder import Encoders, encoders_of
 from training.report.figures import Mask, slice_masks
 from training.report.forgetting import Forgetting, score_older_days
+from training.report.texts import TextDay, texts_of_days
 from training.tasks.session import Session
 
 NO_ROWS = Scored(days=np.zeros(0, "datetime64[D]"), event_ids=np.zeros(0, np.int64), user_ids=np.zeros(0, np.int64),
@@ -54,6 +55,7 @@ class Gathered:
         slices: masks of the scored rows.
         forgetting: None where it was not asked for.
         encoders: the FG-BERTs that settings read; None where none does.
+        texts: the BAHEs that settings read.
     """
 
     source: str
@@ -67,6 +69,7 @@ class Gathered:
     moved: tuple[Moved, ...]
     forgetting: Forgetting | None
     encoders: Encoders | None = None
+    texts: tuple[TextDay, ...] = ()
 
 
 def gather(session: Session, days: Sequence[date], *, forgetting_days: int) -> Gathered:
@@ -84,7 +87,7 @@ def gather(session: Session, days: Sequence[date], *, forgetting_days: int) -> G
         missing=tuple((day, _why_missing(session, variants, served, day)) for day in days if not len(scored.on(day).clicks)),
         served=served, slices=slice_masks(reader, scored, days), moved=tuple(drift_of(reader, active, released, days)),
         forgetting=score_older_days(session, active, variants or released, of_models) if of_models else None,
-        encoders=encoders_of(session, active, released, days))
+        encoders=encoders_of(session, active, released, days), texts=texts_of_days(session, active, released, days))
 
 
 def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], days: Sequence[date]) -> tuple[Served, ...]:

@@ -53,6 +53,8 @@ def render(found: Gathered) -> str:
         parts.append(markup.section("Drift of the embeddings", _drift(found)))
     if found.encoders is not None:
         parts.append(markup.section("The sequence encoder", _encoders(found, found.encoders)))
+    if found.texts:
+        parts.append(markup.section("Behaviour texts", _texts(found)))
     parts.append(markup.section("What it rests on", _basis(found)))
     return markup.page(f"Ad models, {_period(found)}", "\n".join(parts), style=charts.STYLE + STYLE)
 
@@ -284,6 +286,16 @@ def _encoders(found: Gathered, encoders: Encoders) -> str:
     return (f'<p class="soft">FG-BERT, trained week by week. Of users who were kept out of its training it is asked for the item of their '
             f"newest behaviour: how often that is among the {HIT_AT} likeliest of all items, and how it ranks against one drawn by "
             f"frequency.</p>\n{weeks}{costs}")
+
+
+def _texts(found: Gathered) -> str:
+    rows = [[str(one.period), *map(_number, (one.auc, one.gauc, one.logloss)),
+             "-" if one.with_vector is None else f"{one.with_vector:.1%}", "-" if one.unknown is None else f"{one.unknown:,.0f}",
+             f"<code>{markup.text(one.release_id)}</code>"] for one in found.texts]
+    head = ["Day", "AUC", "GAUC", "LogLoss", "Texts with a vector", "Unknown texts", "Release"]
+    return ('<p class="soft">BAHE, trained day by day; what it makes of users and items the ad models of the next day read. Its figures are '
+            "of the day's ads by itself, before it was trained on them. A text without a vector is encoded on demand, or is unknown.</p>\n"
+            + markup.table(head, rows, numbers=(1, 2, 3, 4, 5), names=(6,)))
 
 
 def _basis(found: Gathered) -> str:
