@@ -250,7 +250,7 @@ class TestTask:
         assert weights[0].keys() == weights[1].keys() and all("lora" in name or name.startswith("head.") for name in weights[0])
         moved = [float((weights[1][name] - weights[0][name]).abs().max()) for name in weights[0]]
         assert max(moved) > 1e-4 and max(moved) < 0.2, "near the day before, and not equal to it"
-        assert {"next_day_logloss", "held_out_logloss", "texts_texts_with_vector"} <= set(second.release.metrics)
+        assert {"next_day_logloss", "held_out_logloss", "texts_with_vector"} <= set(second.release.metrics)
         assert "next_day_logloss" not in runs[0].release.metrics
         held_out = pq.read_table(second.folder / HELD_OUT_FILE)
         assert len(held_out) == 4 and not pc.any(pc.is_null(held_out["score_before"])).as_py()
@@ -271,7 +271,7 @@ class TestTask:
         write_table(locations, "behaviour_text_vectors", pa.concat_tables([pq.read_table(path) for path in folder.glob("part-*")]))
         run = run_bahe(_session(tmp_path), DAYS[0])
         said = capsys.readouterr().out
-        assert run.release.metrics["texts_texts_with_vector"] == 1.0 and runs[0].release.metrics["texts_texts_with_vector"] == 0.0
+        assert run.release.metrics["texts_with_vector"] == 1.0 and runs[0].release.metrics["texts_with_vector"] == 0.0
         assert "encoded on demand" in said
         ours, theirs = (read_vectors(one.folder / VECTORS_FILE, one.release.dims) for one in (run, runs[0]))
         for entity in ("user", "item"):
@@ -282,7 +282,7 @@ class TestTask:
         make_lake(tmp_path, World())
         unknown = replace(RECIPE, bahe=replace(RECIPE.bahe, unseen="unknown"))
         run = run_bahe(_session(tmp_path, unknown), DAYS[0])
-        assert run.release.metrics["texts_texts_unknown"] > 20
+        assert run.release.metrics["texts_unknown"] > 20
         assert all(not len(of.ids) for of in read_vectors(run.folder / VECTORS_FILE, run.release.dims).values())
 
     def test_another_split_is_another_language_model(self, home, runs):

@@ -293,8 +293,8 @@ def _texts(found: Gathered) -> str:
              "-" if one.with_vector is None else f"{one.with_vector:.1%}", "-" if one.unknown is None else f"{one.unknown:,.0f}",
              f"<code>{markup.text(one.release_id)}</code>"] for one in found.texts]
     head = ["Day", "AUC", "GAUC", "LogLoss", "Texts with a vector", "Unknown texts", "Release"]
-    said = ("BAHE, trained day by day; what it makes of users and items the ad models of the next day read. Its figures are of the day's ads by "
-            "itself, before it was trained on them. A text without a vector is encoded on demand, or is unknown.")
+    said = ("BAHE, trained day by day; what it makes of users and items the ad models of the next day read. Its figures are of the day's "
+            "ads by itself, before it was trained on them. A text without a vector is encoded on demand, or is unknown.")
     return f'<p class="soft">{said}</p>\n' + markup.table(head, rows, numbers=(1, 2, 3, 4, 5), names=(6,))
 
 

@@ -42,5 +42,5 @@ def texts_of_days(session: Session, active: Mapping[tuple[str, date], Mapping[st
         metrics = dict(releases[name]["metrics"])
         found.append(TextDay(period=releases[name]["period"], release_id=name, auc=metrics.get("next_day_auc"),
                              gauc=metrics.get("next_day_gauc"), logloss=metrics.get("next_day_logloss"),
-                             with_vector=metrics.get("texts_texts_with_vector"), unknown=metrics.get("texts_texts_unknown")))
+                             with_vector=metrics.get("texts_with_vector"), unknown=metrics.get("texts_unknown")))
     return tuple(found)

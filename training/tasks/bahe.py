@@ -16,6 +16,8 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -213,8 +215,8 @@ def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheR
     lacking = wanted[store.rows_of(wanted) == UNKNOWN]
     encoded = 0
     if len(lacking) and recipe.unseen == "encode":
-        texts = session.reader.read("behaviour_texts", columns=["text_hash", "text"], where={"text_hash": lacking.tolist()})
-        texts = texts.sort_by("text_hash")
+        texts = session.reader.read("behaviour_texts", columns=["text_hash", "text"])
+        texts = texts.filter(pc.is_in(texts["text_hash"], pa.array(lacking))).sort_by("text_hash")
         encoded = len(texts)
         if encoded:
             found = encode_texts(language.model, texts["text"].to_pylist(), pooling=language.texts.pooling,
@@ -225,8 +227,8 @@ def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheR
             ("distinct", f"{len(wanted):,}"), ("with a vector", f"{len(wanted) - len(lacking):,}"), ("encoded on demand", f"{encoded:,}"),
             ("unknown", f"{len(lacking) - encoded:,}")]), flush=True)
     share = None if not len(wanted) else 1 - len(lacking) / len(wanted)
-    return store, [Metric(metric="texts_with_vector", split="texts", value=share, row_cnt=len(wanted)),
-                   Metric(metric="texts_unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted))]
+    return store, [Metric(metric="with_vector", split="texts", value=share, row_cnt=len(wanted)),
+                   Metric(metric="unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted))]
 
 
 def _train(session: Session, release: Release, language: Language, days: Sequence[date], predecessor: Run | None) -> Run:
