@@ -266,7 +266,8 @@ class BaheRecipe:
         natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.
         first_days: days that the first release of all trains on.
         unseen: what a text without a vector reads as: encoded on demand, or unknown. Both are counted.
-        train: requests, not rows, make a batch.
+        first, daily: of the first release, and of the others; requests, not rows, make a batch. A day moves the vectors little, so that an
+            ad model which reads them can go on.
         seed: of fresh parameters and of the order of requests.
     """
 
@@ -278,7 +279,8 @@ class BaheRecipe:
     ad_requests: int = 8192
     first_days: int = 2
     unseen: Unseen = "encode"
-    train: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=5e-4)
+    first: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=5e-4)
+    daily: CosinePhase = CosinePhase(epochs=1, batch_size=16, learning_rate=1e-4)
     seed: int = 5
 
     def __post_init__(self) -> None:

@@ -34,6 +34,7 @@ Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
 BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
 DAY_DAGS = ("logs_daily", "features_daily")
+DAILY_MODELS = tuple(kind.dag for kind in KINDS.values() if kind.cadence == "day")
 BACKFILL_ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
 
 
@@ -148,7 +149,7 @@ def train_and_publish(parent: Parent) -> None:
 def backfill(api: AirflowApi, plan: Plan) -> None:
     """Starts the backfills of all DAGs that the last days need, those of the data first.
 
-    Started together they would come to the same end, since each run waits for its parents; but waiting costs CPU too.
+    Started together they would all come to the same end, since each run waits for its parents; but waiting costs CPU too.
     """
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     if plan.encoded:
@@ -157,10 +158,13 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])
-    for dag, (first, last) in sorted(spans.items(), key=lambda span: BACKFILL_ORDER.index(span[0])):
-        api.unpause(dag)
-        api.create_backfill(dag, first, last, max_active_runs=2 if dag in DAY_DAGS else 1, reprocess="completed")
-        wait_for_all(api, {dag: (first, last)})
+    ordered = sorted(spans, key=BACKFILL_ORDER.index)
+    together = [dag for dag in ordered if dag in DAILY_MODELS]  # a day of one is made while the other's is judged and released
+    for dags in [*([dag] for dag in ordered if dag not in together), together]:
+        for dag in dags:
+            api.unpause(dag)
+            api.create_backfill(dag, *spans[dag], max_active_runs=2 if dag in DAY_DAGS else 1, reprocess="completed")
+        wait_for_all(api, {dag: spans[dag] for dag in dags})
 
 
 def wait_for_all(api: AirflowApi, spans: Mapping[str, tuple[date, date]], *, timeout_seconds: float = 3600) -> None:

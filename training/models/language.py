@@ -96,7 +96,9 @@ def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
         BadInput: there is no such model, or it cannot be split.
     """
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # weights on a disk are there at once
     where, extra = _location(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **extra)

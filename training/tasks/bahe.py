@@ -253,8 +253,9 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     if predecessor:  # it has seen none of the day
         before = scores_of(model, judged)
         metrics = metrics + _figures("next_day", (held_out, before), (trainable, scores_of(model, rows)))
+    phase = recipe.daily if predecessor else recipe.first
     with session.observed(release) as observe:
-        fitted = train(model, rows, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
+        fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
                        checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
     scores = scores_of(model, judged)
     vectors = {"user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
