@@ -88,10 +88,8 @@ class TextStore:
 
     def rows_of(self, hashes: Ints) -> Ints:
         """Row of each text's vector, N; -1 of a text that has none."""
-        if not len(self.hashes):
-            return np.full(len(hashes), UNKNOWN, np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[at] == hashes, self._order[at], UNKNOWN)
+        at = _places(self._sorted, hashes)
+        return np.where(at < 0, UNKNOWN, self._order[at]) if len(self._order) else at
 
     def with_more(self, hashes: Ints, vectors: Tensor) -> TextStore:
         """With vectors of texts that it lacks (N, N x E), in memory alone."""
@@ -118,6 +116,14 @@ class TextStore:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
+def _places(ascending: Ints, wanted: Ints) -> Ints:
+    """Place of each number among ascending ones, -1 where it is not there."""
+    if not len(ascending):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return np.where(ascending[at] == wanted, at, -1)
+
+
 def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, int]:
     """Brings the files up to the table's version; V and E."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +134,8 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
     new = sorted(set(there) - read)
     if not new:
         return count, width
-    known = set(np.fromfile(folder / _HASHES, np.int64, count).tolist()) if count else set()
+    # A version of the table has each text once; a file that was written anew may repeat those that are here already.
+    known = np.sort(np.fromfile(folder / _HASHES, np.int64, count)) if count else np.zeros(0, np.int64)
     with _opened(folder / _HASHES, count * 8) as hash_file, _opened(folder / _VECTORS, count * width * 4) as vector_file:
         for name in new:
             for hashes, values, dims in _batches(there[name], encoder_id):
@@ -136,10 +143,9 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
                 if (dims != width).any() or len(values) != len(hashes) * width:
                     raise BadInput(TABLE, "dim", expected=f"{width} numbers for each text of {encoder_id}",
                                    found=", ".join(map(str, sorted(set(dims.tolist())))))
-                fresh = np.array([number for number, one in enumerate(hashes.tolist()) if one not in known], np.int64)
+                fresh = np.flatnonzero(_places(known, hashes) < 0)
                 hash_file.write(hashes[fresh].tobytes())
                 vector_file.write(values.reshape(len(hashes), width)[fresh].tobytes())
-                known.update(hashes.tolist())
                 count += len(fresh)
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps({"files": sorted(there), "count": count, "width": width}))
