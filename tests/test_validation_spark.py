@@ -44,7 +44,7 @@ def log_row(log: Log, day: date, i: int) -> dict[str, Any]:
 
 def sample_row(log: Log, day: date, i: int) -> dict[str, Any]:
     row = log_row(log, day, i)
-    return row | {"sample_ts": row["event_ts"], "hour": 10, "history_end": i % 3, "held_out": False,
+    return row | {"sample_ts": row["event_ts"], "hour": 10, "history_end": i % 3, "held_out": False, "item_text_hash": 7 + i,
                   **{name: 1 for statistic in STATISTICS for name in statistic.columns}}
 
 
@@ -121,7 +121,7 @@ def test_a_good_day_passes_and_leaves_report_and_results(lake: Locations, comman
     assert [Path(address).is_file() for address in addresses] == [True] * 3  # the index and two reports
     rows = LakeReader(lake).read("quality_results", where={"ds": GOOD}).to_pylist()
     assert {row["table_name"] for row in rows} == {"natural_log", "ad_samples"}
-    assert len(rows) == 45 + 145 and all(row["success"] for row in rows)
+    assert len(rows) == 45 + 147 and all(row["success"] for row in rows)
     built = LakeReader(lake).builds("quality_results")
     assert built[owner_key(table_name="natural_log", ds=GOOD)]["counts"] == {"checks": 45, "failed": 0, "warned": 0}
 
