@@ -271,7 +271,7 @@ class BaheRecipe:
         seed: of fresh parameters and of the order of requests.
     """
 
-    length: int = 50
+    length: int = 30
     lora_rank: int = 64
     dims: int = 64
     hidden: tuple[int, ...] = (64,)

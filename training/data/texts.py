@@ -132,6 +132,13 @@ class TextSamples:
     def num_requests(self) -> int:
         return len(self.histories.end[LOGS[0]])
 
+    @property
+    def ad_requests(self) -> NDArray[np.bool_]:
+        """G: requests of the ad log."""
+        found = np.zeros(self.num_requests, bool)
+        found[self.of_request[self.is_ad]] = True
+        return found
+
     def of_requests(self, chosen: NDArray[np.bool_]) -> TextSamples:
         """The rows of some of the requests (G)."""
         rows = chosen[self.of_request]
@@ -217,6 +224,10 @@ class SequenceRows:
 
     def __len__(self) -> int:
         return len(self.start[LOGS[0]])
+
+    def by_length(self) -> Tensor:
+        """All requests, those with the fewest behaviours first: batches of about one length are padded least."""
+        return torch.argsort(torch.stack([self.end[log] - self.start[log] for log in LOGS]).sum(dim=0), stable=True)
 
     def padded(self, index: Tensor) -> list[Tensor]:
         """Rows of the behaviours of some requests, oldest first, G x M for each sequence; -1 where there is none, or an unknown text."""

@@ -28,7 +28,6 @@ from contracts.periods import ONE_DAY
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from lake.progress import progress
 from training import processes
-from training.data.batches import in_order
 from training.data.codes import Ints
 from training.data.mapping import IdMapping, Seen
 from training.data.ranges import ranges
@@ -251,8 +250,8 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     rows = RequestRows.of(trainable, store, session.device)
     before, metrics = None, counted
     if predecessor:  # it has seen none of the day
-        before = scores_of(model, judged)
-        metrics = metrics + _figures("next_day", (held_out, before), (trainable, scores_of(model, rows)))
+        before, ads = scores_of(model, judged), trainable.of_requests(trainable.ad_requests)
+        metrics = metrics + _figures("next_day", (held_out, before), (ads, scores_of(model, RequestRows.of(ads, store, session.device))))
     phase = recipe.daily if predecessor else recipe.first
     with session.observed(release) as observe:
         fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
@@ -309,8 +308,11 @@ def shown_items(session: Session, day: date) -> Items:
 def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
     """Click probability of each row."""
     model.eval()
-    parts = [torch.sigmoid(model(rows.batch(index))).double().cpu() for index in in_order(len(rows), _SCORING_BATCH)]
-    return torch.cat(parts).numpy() if parts else np.zeros(0)
+    scores = torch.zeros(len(rows.label), dtype=torch.float64)
+    for index in rows.sequences.by_length().split(_SCORING_BATCH):
+        at_B, _ = ranges(rows.first[index], rows.first[index + 1])
+        scores[at_B] = torch.sigmoid(model(rows.batch(index))).double().cpu()
+    return scores.numpy()
 
 
 def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device) -> EntityVectors:
@@ -319,7 +321,7 @@ def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_id
         behaviours, masks = sequences_of(store, sequences, index, device)
         return model.user(behaviours, masks), torch.stack([mask.any(dim=1) for mask in masks]).any(dim=0).cpu()
 
-    return _vectors(model, encode, user_ids, "encode users")
+    return _vectors(model, encode, user_ids, "encode users", order=sequences.by_length())
 
 
 def item_vectors(model: Bahe, items: Items, store: TextStore, device: torch.device) -> EntityVectors:
@@ -330,23 +332,22 @@ def item_vectors(model: Bahe, items: Items, store: TextStore, device: torch.devi
         vectors, known = gathered(store, rows[index])
         return model.item(vectors.to(device)), known
 
-    return _vectors(model, encode, items.ids, "encode items")
+    return _vectors(model, encode, items.ids, "encode items", order=torch.arange(len(items.ids)))
 
 
 @torch.no_grad()
-def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Ints, description: str) -> EntityVectors:
+def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Ints, description: str, *,
+             order: Tensor) -> EntityVectors:
+    """Vectors of those of the ids (N) that have one, made in the order given (N)."""
     model.eval()
-    found, known = [], []
+    vectors_ND, known_N = torch.zeros(len(ids), int(model.head.of_item[1].out_features)), torch.zeros(len(ids), dtype=torch.bool)  # type: ignore[arg-type]
     with progress(total=len(ids), description=description, unit="vector") as bar:
-        for index in in_order(len(ids), _SCORING_BATCH):
-            vectors, is_known = encode(index)
-            found.append(vectors.cpu())
-            known.append(is_known)
+        for index in order.split(_SCORING_BATCH):
+            vectors, known = encode(index)
+            vectors_ND[index], known_N[index] = vectors.cpu(), known
             bar.update(len(index))
-    if not found:
-        return EntityVectors.none(int(model.head.of_item[1].out_features))  # type: ignore[arg-type]
-    there = torch.cat(known).numpy()
-    return EntityVectors(ids=ids[there], vectors=torch.cat(found).numpy()[there])
+    there = known_N.numpy()
+    return EntityVectors(ids=ids[there], vectors=vectors_ND.numpy()[there])
 
 
 def _mapping_of(vectors: dict[str, EntityVectors]) -> IdMapping:
