@@ -47,7 +47,8 @@ class TextStore:
     Attributes:
         hashes: V, in the order of the rows.
         width: E; 0 of an empty store.
-        resident_bytes: of the file in this process's memory, at most: then it gives the pages back; they stay in the system's cache.
+        resident_bytes: of the file in this process's memory, by a reckoning: then it gives the pages back; they stay in the system's cache.
+            A kernel that maps more than 64 KiB around a touched page goes beyond it (docs/experiments.md).
         more: vectors in memory whose rows follow those of the file: of texts that the table lacks.
     """
 
