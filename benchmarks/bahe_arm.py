@@ -25,7 +25,7 @@ from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
 from lake.progress import progress
 from training.data.batches import Batch, EncodedSamples, Encoding
 from training.data.mapping import IdMapping
-from training.data.vectors import DatedVectors
+from training.data.vectors import DatedVectors, Entity
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import prepare_process, score, train
 from training.metrics import auc
@@ -278,9 +278,9 @@ def with_texts(arm: Arm, folder: Path, work: Path, encoded: Sequence[EncodedSamp
         before += len(requests)
     with torch.no_grad():
         items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
-    tables = {entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
+    tables: dict[Entity, DatedVectors] = {entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
               for entity, of in (("user", np.concatenate(users)), ("item", items))}
-    return found, TextVectors(tables)  # type: ignore[arg-type]
+    return found, TextVectors(tables)
 
 
 @torch.no_grad()

@@ -87,14 +87,11 @@ def reads_encoder(variants: Iterable[str]) -> bool:
     return any(TRANSFER_SETTINGS[variant].fg_bert for variant in variants)
 
 
-def reads_texts(variants: Iterable[str]) -> bool:
-    """Whether any of a deployment's transfer settings reads BAHE's vectors."""
-    return any(TRANSFER_SETTINGS[variant].texts for variant in variants)
-
-
 def reads(role: str, variants: Iterable[str]) -> bool:
-    """Whether any of these settings has a parent of this role that not all have: a sequence encoder, or vectors of texts."""
-    return {"encoder": reads_encoder, "texts": reads_texts}.get(role, bool)(variants)
+    """Whether an A-CTR of any of a deployment's settings has a parent of this role; a sequence encoder and texts not all have."""
+    if role == "encoder":
+        return reads_encoder(variants)
+    return role != "texts" or any(TRANSFER_SETTINGS[variant].texts for variant in variants)
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:

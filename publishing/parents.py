@@ -48,8 +48,8 @@ def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[dat
 def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str]:
     if parent.kind == "actr":
         return deployment.variants
-    if parent.role in ("encoder", "texts"):
-        return (DEFAULT_VARIANT,) if kind != "actr" or reads(parent.role, deployment.variants) else ()
+    if kind == "actr" and not reads(parent.role, deployment.variants):
+        return ()
     return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 

@@ -123,10 +123,11 @@ def _encode_texts(options: argparse.Namespace) -> int:
 
     locations, _ = deployment_of(options)
     texts = recipe(options.recipe).texts
+    reader = LakeReader(locations)
     if options.ds:
-        LakeReader(locations).require_builds("behaviour_texts", [owner_key(ds=options.ds)],
-                                             hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {options.ds}")
-    encode_new_texts(locations, LakeReader(locations), load(options.source or texts.source, low_layers=texts.low_layers), texts)
+        reader.require_builds("behaviour_texts", [owner_key(ds=options.ds)],
+                              hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {options.ds}")
+    encode_new_texts(locations, reader, load(options.source or texts.source, low_layers=texts.low_layers), texts)
     return 0
 
 

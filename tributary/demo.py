@@ -270,7 +270,7 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
         if (release.kind, release.period) in found:
             return
         for parent in deployment.lineage.parents(release.kind, release.period):
-            if parent.role not in ("encoder", "texts") or reads(parent.role, deployment.variants):
+            if reads(parent.role, deployment.variants):
                 visit(parent)
         found[release.kind, release.period] = release
 

@@ -173,6 +173,13 @@ class IdMapping:
     def empty(cls, names: tuple[str, ...]) -> IdMapping:
         return cls({name: FieldMapping.empty() for name in names})
 
+    @classmethod
+    def of_ids(cls, ids: Mapping[str, Ids]) -> IdMapping:
+        """Of distinct ids by feature, each with a row of its own: what a model without embedding tables knows."""
+        seen = {name: Seen(ids=of_name, cnt=np.ones(len(of_name), np.int64), last_day=np.zeros(len(of_name), np.int64))
+                for name, of_name in ids.items()}
+        return cls.empty(tuple(ids)).grown(seen, tuple(ids), Admission(sightings=1))[0]
+
     def row_cnts(self) -> dict[str, int]:
         return {name: mapping.row_cnt for name, mapping in self.fields.items()}
 

@@ -29,6 +29,7 @@ from contracts.errors import BadInput
 from contracts.locations import Locations
 from lake.locks import hold
 from lake.reader import LakeReader
+from training.data.vectors import EntityIndex
 
 TABLE = "behaviour_text_vectors"
 RESIDENT_BYTES = 2 << 30
@@ -58,13 +59,14 @@ class TextStore:
     _mapped: mmap.mmap | None
     _vectors: Tensor
     more: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    _order: Ints = field(init=False)
-    _sorted: Ints = field(init=False)
+    _rows: Ints = field(init=False)
+    _index: EntityIndex = field(init=False)
     _touched: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._order = np.argsort(self.hashes, kind="stable")
-        self._sorted = self.hashes[self._order]
+        order = np.argsort(self.hashes, kind="stable")
+        self._index = EntityIndex(self.hashes[order])
+        self._rows = np.append(UNKNOWN, order)  # by the index's positions
 
     @classmethod
     def open(cls, locations: Locations, reader: LakeReader, encoder_id: str, *, resident_bytes: int = RESIDENT_BYTES) -> TextStore:
@@ -89,8 +91,7 @@ class TextStore:
 
     def rows_of(self, hashes: Ints) -> Ints:
         """Row of each text's vector, N; -1 of a text that has none."""
-        at = _places(self._sorted, hashes)
-        return np.where(at < 0, UNKNOWN, self._order[at]) if len(self._order) else at
+        return self._rows[self._index.positions(hashes)]
 
     def with_more(self, hashes: Ints, vectors: Tensor) -> TextStore:
         """With vectors of texts that it lacks (N, N x E), in memory alone."""
@@ -117,14 +118,6 @@ class TextStore:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _places(ascending: Ints, wanted: Ints) -> Ints:
-    """Place of each number among ascending ones, -1 where it is not there."""
-    if not len(ascending):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return np.where(ascending[at] == wanted, at, -1)
-
-
 def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, int]:
     """Brings the files up to the table's version; V and E."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +129,7 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
     if not new:
         return count, width
     # A version of the table has each text once; a file that was written anew may repeat those that are here already.
-    known = np.sort(np.fromfile(folder / _HASHES, np.int64, count)) if count else np.zeros(0, np.int64)
+    known = EntityIndex(np.sort(np.fromfile(folder / _HASHES, np.int64, count)) if count else np.zeros(0, np.int64))
     with _opened(folder / _HASHES, count * 8) as hash_file, _opened(folder / _VECTORS, count * width * 4) as vector_file:
         for name in new:
             for hashes, values, dims in _batches(there[name], encoder_id):
@@ -144,7 +137,7 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
                 if (dims != width).any() or len(values) != len(hashes) * width:
                     raise BadInput(TABLE, "dim", expected=f"{width} numbers for each text of {encoder_id}",
                                    found=", ".join(map(str, sorted(set(dims.tolist())))))
-                fresh = np.flatnonzero(_places(known, hashes) < 0)
+                fresh = np.flatnonzero(known.positions(hashes) == 0)
                 hash_file.write(hashes[fresh].tobytes())
                 vector_file.write(values.reshape(len(hashes), width)[fresh].tobytes())
                 count += len(fresh)

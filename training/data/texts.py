@@ -25,6 +25,7 @@ from training.data.codes import Ints, whole
 from training.data.histories import unpacked
 from training.data.ranges import ranges
 from training.data.text_store import UNKNOWN, TextStore
+from training.data.vectors import EntityIndex
 
 NO_TEXT = -1  # as a hash
 
@@ -62,9 +63,8 @@ class TextHistories:
 
     def slices(self, user_ids: Ints, history_end: Ints | None, length: int) -> TextSlices:
         """What G requests see: the newest `length` of each log among the first `history_end` behaviours of their user, or of all."""
-        at = np.minimum(np.searchsorted(self.user_ids, user_ids), max(len(self.user_ids) - 1, 0))
-        known = self.user_ids[at] == user_ids if len(self.user_ids) else np.zeros(len(user_ids), bool)
-        at = np.where(known, at, 0)
+        place = EntityIndex(self.user_ids).positions(user_ids)
+        known, at = place > 0, np.maximum(place - 1, 0)
         begin = np.where(known, self.offsets[at], 0)
         stop = self.offsets[np.minimum(at + 1, len(self.offsets) - 1)] if history_end is None else begin + history_end
         stop = np.where(known, stop, 0)

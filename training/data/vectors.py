@@ -84,13 +84,12 @@ class DatedVectors:
         if not len(self.ids):
             return np.zeros(len(ids), np.int64)
         distinct, of_vector = np.unique(self.ids, return_inverse=True)
-        at = np.minimum(np.searchsorted(distinct, ids), len(distinct) - 1)
-        known = distinct[at] == ids
+        at = EntityIndex(distinct).positions(ids) - 1
         # An id's number and a day in one number, both ascending: the search is one for all rows.
         span = int(max(self.days.max(), days.max(initial=0))) + 2
         place = np.searchsorted(of_vector * span + self.days, at * span + days, side="left") - 1
         place = np.maximum(place, 0)
-        found = known & (of_vector[place] == at) & (self.days[place] < days) & (self.days[place] >= days - oldest)
+        found = (at >= 0) & (of_vector[place] == at) & (self.days[place] < days) & (self.days[place] >= days - oldest)
         return np.where(found, place + 1, 0)
 
 

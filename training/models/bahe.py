@@ -78,6 +78,7 @@ class Head(nn.Module):
 
     def __init__(self, user: int, item: int, dims: int, hidden: Sequence[int]) -> None:
         super().__init__()
+        self.dims = dims
         self.of_user, self.of_item = (nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dims)) for width in (user, item))
         self.mlp = relu_mlp(3 * dims, hidden)
         self.of_log = nn.Parameter(torch.zeros(len(LOGS)))  # the logs are clicked at different rates

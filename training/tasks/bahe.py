@@ -29,18 +29,18 @@ from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MOD
 from lake.progress import progress
 from training import processes
 from training.data.codes import Ints
-from training.data.mapping import IdMapping, Seen
+from training.data.mapping import IdMapping
 from training.data.ranges import ranges
 from training.data.text_store import UNKNOWN, TextStore
 from training.data.texts import NO_TEXT, SequenceRows, TextHistories, TextSamples, read_text_samples
-from training.data.vectors import EntityVectors, write_vectors
+from training.data.vectors import ID_COLUMN, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import train
 from training.engine.runs import Metric, Run, finished, metrics_of, write_held_out, write_run
 from training.metrics import evaluate
 from training.models.bahe import Bahe, VectorBatch
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
-from training.recipes import Admission, BaheRecipe, TextRecipe, as_json
+from training.recipes import BaheRecipe, TextRecipe, as_json
 from training.tasks.session import Session, say_finished, train_metrics
 
 BAHE = "bahe"
@@ -257,20 +257,21 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
         fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
                        checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
     scores = scores_of(model, judged)
-    vectors = {"user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
-               "item": item_vectors(model, items, store, session.device)}
+    vectors: dict[Entity, EntityVectors] = {
+        "user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
+        "item": item_vectors(model, items, store, session.device)}
     metrics = train_metrics(fitted) + _figures("held_out", (held_out, scores)) + metrics
     weights = trained_weights(model)
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights(weights, folder / MODEL_FILE)
-        _mapping_of(vectors).save(folder / MAPPING_FILE)
+        IdMapping.of_ids({ID_COLUMN[entity]: of_entity.ids for entity, of_entity in vectors.items()}).save(folder / MAPPING_FILE)
         ads = held_out.is_ad
         write_held_out(folder / HELD_OUT_FILE, {
             "event_id": held_out.event_id[ads], "user_id": held_out.user_id[ads], "click": held_out.click[ads].astype(np.int32),
             "ds": [date.fromordinal(int(day)) for day in held_out.day[ads]], "score": scores[ads],
             "score_before": [None] * int(ads.sum()) if before is None else before[ads]})
-        return write_vectors(folder / VECTORS_FILE, vectors)  # type: ignore[arg-type]
+        return write_vectors(folder / VECTORS_FILE, vectors)
 
     return write_run(session.locations, release, metrics, fill)
 
@@ -340,7 +341,7 @@ def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids
              order: Tensor) -> EntityVectors:
     """Vectors of those of the ids (N) that have one, made in the order given (N)."""
     model.eval()
-    vectors_ND, known_N = torch.zeros(len(ids), int(model.head.of_item[1].out_features)), torch.zeros(len(ids), dtype=torch.bool)  # type: ignore[arg-type]
+    vectors_ND, known_N = torch.zeros(len(ids), model.head.dims), torch.zeros(len(ids), dtype=torch.bool)
     with progress(total=len(ids), description=description, unit="vector") as bar:
         for index in order.split(_SCORING_BATCH):
             vectors, known = encode(index)
@@ -348,15 +349,6 @@ def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids
             bar.update(len(index))
     there = known_N.numpy()
     return EntityVectors(ids=ids[there], vectors=vectors_ND.numpy()[there])
-
-
-def _mapping_of(vectors: dict[str, EntityVectors]) -> IdMapping:
-    names = tuple(f"{entity}_id" for entity in vectors)
-    seen = {}
-    for name, of_entity in zip(names, vectors.values(), strict=True):
-        nothing = np.zeros(len(of_entity.ids), np.int64)
-        seen[name] = Seen(ids=of_entity.ids, cnt=nothing + 1, last_day=nothing)
-    return IdMapping.empty(names).grown(seen, names, Admission(sightings=1))[0]
 
 
 def chain(session: Session, newest: Run, back_to: date) -> list[Run]:

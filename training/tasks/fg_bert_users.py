@@ -19,14 +19,13 @@ from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MOD
 from lake.progress import progress
 from training.data.batches import in_order
 from training.data.behaviours import read_newest
-from training.data.mapping import IdMapping, Seen
+from training.data.mapping import IdMapping
 from training.data.sequences import EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import save_weights
 from training.engine.runs import Metric, Run, finished, write_held_out, write_run
 from training.models.fg_bert import FgBert
 from training.models.srp4ctr import mean_by_sequence
-from training.recipes import Admission
 from training.tasks.fg_bert import open_fg_bert
 from training.tasks.session import Session, say_finished
 
@@ -70,10 +69,7 @@ def _encode(session: Session, release: Release, source: Run) -> Run:
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights({}, folder / MODEL_FILE)  # the encoder's are its own release's
-        nothing = np.zeros(len(user_ids), np.int64)
-        known, _ = IdMapping.empty(("user_id",)).grown({"user_id": Seen(ids=user_ids, cnt=nothing + 1, last_day=nothing)}, ("user_id",),
-                                                       Admission(sightings=1))
-        known.save(folder / MAPPING_FILE)
+        IdMapping.of_ids({"user_id": user_ids}).save(folder / MAPPING_FILE)
         write_held_out(folder / HELD_OUT_FILE, {})
         return write_vectors(folder / VECTORS_FILE, {"user": EntityVectors(ids=user_ids, vectors=vectors)})
 
