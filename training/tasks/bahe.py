@@ -25,7 +25,7 @@ from contracts.commands import table_text
 from contracts.errors import BadInput
 from contracts.features import LOGS
 from contracts.periods import ONE_DAY
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from lake.progress import progress
 from training import processes
 from training.data.codes import Ints
@@ -36,12 +36,13 @@ from training.data.texts import NO_TEXT, SequenceRows, TextHistories, TextSample
 from training.data.vectors import ID_COLUMN, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import train
-from training.engine.runs import Metric, Run, finished, metrics_of, write_held_out, write_run
+from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
 from training.metrics import evaluate
 from training.models.bahe import Bahe, VectorBatch
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
 from training.recipes import BaheRecipe, TextRecipe, as_json
-from training.tasks.session import Session, say_finished, train_metrics
+from training.tasks.continued import Continued, run_continued
+from training.tasks.session import Session, train_metrics
 
 BAHE = "bahe"
 READS = ("item_text", "behaviours")
@@ -55,23 +56,16 @@ def run_bahe(session: Session, day: date) -> Run:
         ParentMissing: the day before was not published, or a day's samples or histories were not built.
         BadInput: the language model is not the one that the predecessor was trained on.
     """
-    period, lineage, recipe = session.period(BAHE, day), session.deployment.lineage, session.recipe.bahe
-    with session.training(BAHE, period):
-        parents = lineage.parents(BAHE, day)
-        predecessor = session.parent(f"{BAHE} {day}", parents[0], DEFAULT_VARIANT) if parents else None
-        days = lineage.bahe_training_days(day, first_days=recipe.first_days)
-        inputs = session.inputs([*(f"{log}_samples" for log in LOGS), "user_histories"], days)
-        language = Language.load(session.recipe.texts, recipe)
-        release = Release(
-            kind=BAHE, variant=DEFAULT_VARIANT, period=day, inputs=inputs, feature_set=READS,
-            recipe=as_json(recipe) | {"language": language.describe()},
-            parents={parent_key("predecessor", BAHE, parents[0].period): predecessor.release.release_id} if predecessor else {})
-        run = finished(session.locations, release)
-        if run:
-            say_finished(run)
-        run = run or _train(session, release, language, days, predecessor)
-        session.stage(BAHE, period, [run])
-        return run
+    session.period(BAHE, day)  # a wrong day is refused before a language model is read
+    recipe = session.recipe.bahe
+    language = Language.load(session.recipe.texts, recipe)
+
+    def make(continued: Continued) -> Run:
+        return _train(session, continued.release, language, continued.days, continued.predecessor)
+
+    return run_continued(session, BAHE, day, recipe=as_json(recipe) | {"language": language.describe()}, feature_set=READS, make=make,
+                         tables=[*(f"{log}_samples" for log in LOGS), "user_histories"],
+                         days=session.deployment.lineage.bahe_training_days(day, first_days=recipe.first_days))
 
 
 @dataclass(frozen=True, kw_only=True)

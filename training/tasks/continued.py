@@ -1,4 +1,4 @@
-"""A kind of model of which each period goes on from the one before: TPM by month, FG-BERT by week."""
+"""A kind of model of which each period goes on from the one before: TPM by month, FG-BERT by week, BAHE by day."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Continued:
     Attributes:
         release: its draft.
         period: of it.
-        days: those of the period that have logs.
+        days: that it reads.
         predecessor: the period before; None of the first.
     """
 
@@ -30,8 +30,8 @@ class Continued:
     predecessor: Run | None
 
 
-def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[str, Any], table: str, feature_set: tuple[str, ...],
-                  make: Callable[[Continued], Run]) -> Run:
+def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[str, Any], tables: Sequence[str],
+                  feature_set: tuple[str, ...], make: Callable[[Continued], Run], days: Sequence[date] | None = None) -> Run:
     """Trains and stages the model of the period that begins on `start`, unless it is there.
 
     Args:
@@ -39,9 +39,10 @@ def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[s
         kind: of model; its one parent is its predecessor.
         start: first day of the period.
         recipe: its settings, as JSON values.
-        table: whose days it reads.
+        tables: whose days it reads.
         feature_set: what it reads of them.
         make: trains it and writes its run folder.
+        days: that it reads; by default those of the period that have logs.
 
     Raises:
         ParentMissing: the period before was not published, or a day of the table was not built.
@@ -50,15 +51,15 @@ def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[s
     with session.training(kind, period):
         parents = session.deployment.lineage.parents(kind, start)
         predecessor = session.parent(f"{kind} {start}", parents[0], DEFAULT_VARIANT) if parents else None
-        days = [day for day in period.days() if day >= session.deployment.history_start]
+        read = days if days is not None else [day for day in period.days() if day >= session.deployment.history_start]
         release = Release(
             kind=kind, variant=DEFAULT_VARIANT, period=start, recipe=recipe,
             parents={parent_key("predecessor", kind, parents[0].period): predecessor.release.release_id} if predecessor else {},
-            inputs=session.inputs([table], days), feature_set=feature_set,
+            inputs=session.inputs(tables, read), feature_set=feature_set,
         )
         run = finished(session.locations, release)
         if run:
             say_finished(run)
-        run = run or make(Continued(release=release, period=period, days=days, predecessor=predecessor))
+        run = run or make(Continued(release=release, period=period, days=read, predecessor=predecessor))
         session.stage(kind, period, [run])
         return run

@@ -55,7 +55,7 @@ def run_fg_bert(session: Session, start: date) -> Run:
         behaviours = read_newest(session.reader, continued.days, session.deployment.day_timezone)
         return _train(session, continued.release, continued.period, behaviours, continued.predecessor)
 
-    return run_continued(session, FG_BERT, start, recipe=as_json(recipe), table="user_histories", feature_set=recipe.fields, make=make)
+    return run_continued(session, FG_BERT, start, recipe=as_json(recipe), tables=["user_histories"], feature_set=recipe.fields, make=make)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def run_tpm(session: Session, start: date) -> Run:
         samples = Samples.concat(list(read_days(session.reader, continued.days, Columns(log="natural", names=FEATURE_SET)).values()))
         return _train(session, continued.release, continued.period, samples, continued.predecessor)
 
-    return run_continued(session, TPM, start, recipe=as_json(session.recipe.tpm), table="natural_samples", feature_set=FEATURE_SET,
+    return run_continued(session, TPM, start, recipe=as_json(session.recipe.tpm), tables=["natural_samples"], feature_set=FEATURE_SET,
                          make=make)
 
 
