@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -93,16 +94,24 @@ class TestTextStore:
         write_table(locations, "behaviour_text_vectors", whole, mode="overwrite")
         assert sorted(_open(locations).hashes.tolist()) == [0, 1, 2]
 
-    def test_look_ups_beyond_the_bound_give_pages_back_and_the_same_values(self, tmp_path):
+    def test_a_file_beyond_the_bound_is_read_and_not_mapped(self, tmp_path):
         locations = Locations(tmp_path)
         values = RNG.normal(size=(200, 64)).astype(np.float32)
         _add(locations, list(range(200)), values)
-        bounded, free = _open(locations, resident_bytes=1 << 20), _open(locations)
+
+        def is_mapped() -> bool:
+            return str(locations.text_store("e")) in Path("/proc/self/maps").read_text()
+
+        bounded = _open(locations, resident_bytes=values.nbytes - 1)
+        assert not is_mapped()
+        free = _open(locations, resident_bytes=values.nbytes)
+        assert is_mapped()
         for _ in range(5):
-            rows = torch.from_numpy(RNG.integers(0, 200, 50))
-            assert torch.equal(bounded.vectors(rows), free.vectors(rows))
-            assert bounded._touched <= 1 << 20
-        assert free._touched > 1 << 20
+            hashes = RNG.integers(0, 200, 50)  # some more than once
+            for store in (bounded, free):
+                assert torch.equal(store.vectors(torch.from_numpy(store.rows_of(hashes))), torch.from_numpy(values[hashes]))
+        with pytest.raises(OSError, match=r"expected 256 bytes of vector 200"):
+            bounded.vectors(torch.tensor([200]))
 
     def test_vectors_in_memory_follow_those_of_the_table(self, tmp_path):
         locations = Locations(tmp_path)

@@ -1,4 +1,7 @@
-"""Vectors of behaviour texts, memory-mapped: a copy of an encoder's part of `behaviour_text_vectors` in a form that a batch can index.
+"""Vectors of behaviour texts on disk: a copy of an encoder's part of `behaviour_text_vectors` in a form that a batch can index.
+
+As long as the file fits the bound of memory it is mapped, and a look-up runs at the speed of memory. A larger one is read row by row:
+a mapped file could not be held to a bound, since kernels map large pieces of their cache around a page that is touched.
 
 Vectors lie end to end in one file, in the order in which they came; their hashes in another. A vector never changes once it is there
 (the table is keyed by text and encoder), so opening a newer version of the table reads the files that were added since and appends what
@@ -32,11 +35,10 @@ from lake.reader import LakeReader
 from training.data.vectors import EntityIndex
 
 TABLE = "behaviour_text_vectors"
-RESIDENT_BYTES = 2 << 30
+RESIDENT_BYTES = 2 << 30  # 1.4 million vectors of width 384
 UNKNOWN = -1
 _HASHES, _VECTORS, _STATE = "hashes.i64", "vectors.f32", "state.json"
 _BATCH_ROWS = 16_384
-_AROUND = 64 << 10  # bytes that the kernel maps around a page that is touched
 
 Ints = NDArray[np.int64]
 
@@ -48,20 +50,15 @@ class TextStore:
     Attributes:
         hashes: V, in the order of the rows.
         width: E; 0 of an empty store.
-        resident_bytes: of the file in this process's memory, by a reckoning: then it gives the pages back; they stay in the system's cache.
-            A kernel that maps more than 64 KiB around a touched page goes beyond it (docs/experiments.md).
         more: vectors in memory whose rows follow those of the file: of texts that the table lacks.
     """
 
     hashes: Ints
     width: int
-    resident_bytes: int
-    _mapped: mmap.mmap | None
-    _vectors: Tensor
+    _kept: _Mapped | _Read
     more: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     _rows: Ints = field(init=False)
     _index: EntityIndex = field(init=False)
-    _touched: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         order = np.argsort(self.hashes, kind="stable")
@@ -72,19 +69,21 @@ class TextStore:
     def open(cls, locations: Locations, reader: LakeReader, encoder_id: str, *, resident_bytes: int = RESIDENT_BYTES) -> TextStore:
         """The store of an encoder, as far as the reader's version of the table goes.
 
+        Args:
+            locations: of the deployment.
+            reader: of its tables.
+            encoder_id: whose vectors.
+            resident_bytes: of vectors that may stay in this process's memory; beside them the system's cache holds what it likes.
+
         Raises:
             BadInput: the table holds vectors of different widths under this encoder.
         """
         folder = locations.text_store(encoder_id)
         with hold([locations.locks / "text_store" / f"{encoder_id}.lock"]):
             count, width = _appended(folder, reader, encoder_id)
-        if count == 0:
-            return cls(np.zeros(0, np.int64), 0, resident_bytes, None, torch.zeros(0, 0))
-        hashes = np.fromfile(folder / _HASHES, np.int64, count)
-        with (folder / _VECTORS).open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), count * width * 4, access=mmap.ACCESS_COPY)  # torch wants pages that could be written
-        vectors = torch.frombuffer(mapped, dtype=torch.float32).view(count, width)
-        return cls(hashes, width, resident_bytes, mapped, vectors)
+        hashes = np.fromfile(folder / _HASHES, np.int64, count) if count else np.zeros(0, np.int64)
+        kept = _Mapped if count * width * 4 <= resident_bytes else _Read
+        return cls(hashes, width, kept(folder / _VECTORS, count, width))
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -95,27 +94,50 @@ class TextStore:
 
     def with_more(self, hashes: Ints, vectors: Tensor) -> TextStore:
         """With vectors of texts that it lacks (N, N x E), in memory alone."""
-        return TextStore(np.concatenate([self.hashes, hashes]), vectors.shape[1], self.resident_bytes, self._mapped, self._vectors, vectors)
+        return TextStore(np.concatenate([self.hashes, hashes]), vectors.shape[1], self._kept, vectors)
 
     def vectors(self, rows_N: Tensor) -> Tensor:
         """N x E, copied; rows are those of `rows_of`, none of them -1."""
-        if len(self.more):
-            kept = len(self._vectors)
-            found_NE = torch.empty(len(rows_N), self.width)
-            in_file = rows_N < kept
-            if kept:
-                found_NE[in_file] = self._vectors.index_select(0, rows_N[in_file])
-            found_NE[~in_file] = self.more.index_select(0, rows_N[~in_file] - kept)
-            return found_NE
-        of_row = self.width * 4 + _AROUND
-        found = []
-        for part in rows_N.split(max(1, self.resident_bytes // of_row)):
-            self._touched += len(part) * of_row
-            if self._touched > self.resident_bytes and self._mapped is not None:
-                self._mapped.madvise(mmap.MADV_DONTNEED)
-                self._touched = len(part) * of_row
-            found.append(self._vectors.index_select(0, part))
-        return found[0] if len(found) == 1 else torch.cat(found)
+        if not len(self.more):
+            return self._kept.vectors(rows_N)
+        kept_cnt = len(self.hashes) - len(self.more)
+        found_NE = torch.empty(len(rows_N), self.width)
+        in_file = rows_N < kept_cnt
+        if kept_cnt:
+            found_NE[in_file] = self._kept.vectors(rows_N[in_file])
+        found_NE[~in_file] = self.more.index_select(0, rows_N[~in_file] - kept_cnt)
+        return found_NE
+
+
+class _Mapped:
+    """The file's vectors in memory, as far as they were asked for."""
+
+    def __init__(self, path: Path, count: int, width: int) -> None:
+        self._vectors = torch.zeros(0, width)
+        if count:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), count * width * 4, access=mmap.ACCESS_COPY)  # torch wants pages that could be written
+            self._vectors = torch.frombuffer(mapped, dtype=torch.float32).view(count, width)
+
+    def vectors(self, rows_N: Tensor) -> Tensor:
+        return self._vectors.index_select(0, rows_N)
+
+
+class _Read:
+    """The file's vectors, each read when it is asked for: nothing stays in the process."""
+
+    def __init__(self, path: Path, count: int, width: int) -> None:
+        self._path, self._width = path, width
+
+    def vectors(self, rows_N: Tensor) -> Tensor:
+        distinct, place_N = torch.unique(rows_N, return_inverse=True)
+        found, size = np.empty((len(distinct), self._width), np.float32), self._width * 4
+        into = found.data.cast("B") if found.size else memoryview(b"")
+        with self._path.open("rb", buffering=0) as file:
+            for at, row in enumerate(distinct.tolist()):
+                if os.preadv(file.fileno(), [into[at * size:(at + 1) * size]], row * size) != size:
+                    raise OSError(f"{self._path}: expected {size} bytes of vector {row}, found the end of the file")
+        return torch.from_numpy(found).index_select(0, place_N)
 
 
 def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, int]:
