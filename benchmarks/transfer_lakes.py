@@ -51,8 +51,8 @@ LAKES = {lake.name: lake for lake in (
     Lake(name="simulator", source=("simulate",), real=False, actr_start=date(2026, 4, 6), report_from=date(2026, 4, 14)),
     Lake(name="unrelated", source=("simulate", "--unrelated-domains"), real=False, actr_start=date(2026, 4, 6),
          report_from=date(2026, 4, 14), settings=HALVES),
-    Lake(name="movielens", source=("movielens",), real=True, actr_start=date(2001, 1, 11), report_from=date(2001, 1, 17),
-         months_and_weeks="months and weeks shrunk to five days of equal count"),
+    Lake(name="movielens", source=("movielens", "--equal-days", "180"), real=True, actr_start=date(2001, 4, 9),
+         report_from=date(2001, 4, 30), months_and_weeks="the calendar's months and weeks, of 180 days of equal count"),
     *map(_kuairand, (6, 2, 4, 0)),
 )}
 QUICK = Lake(name="quick", source=("simulate", "--days", "40", "--users", "300", "--items", "200"), real=False,

@@ -14,6 +14,7 @@ from contracts.transfer import SHOWN_VARIANTS, SHOWN_WITH_TEXTS
 KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole day of the standard log, in Asia/Shanghai
 TAOBAO_DAYS = (date(2017, 4, 22), date(2017, 5, 13))  # days of behaviours, in Asia/Shanghai
 TAOBAO_FIRST_AD_DAY = date(2017, 5, 6)
+CALENDAR_FROM_DAYS = 120  # three months for the snapshots, and one of ads
 SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores the last three
 
 
@@ -40,13 +41,13 @@ def kuairand() -> Deployment:
 
 
 def movielens(*, start: date, days: int) -> Deployment:
-    """Days of equal count, with months and weeks of five days; a rating is known at once."""
+    """Days of equal count; a rating is known at once. Months and weeks are the calendar's, or of five days where days are few."""
     return Deployment(
         source="movielens",
         history_start=start,
         history_end=_last(start, days),
         actr_start=_fourth_last(start, days),
-        periods=PeriodSettings(anchor=start, month_days=5, week_days=5),
+        periods=PeriodSettings() if days >= CALENDAR_FROM_DAYS else PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
         variants=SHOWN_WITH_TEXTS,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from contracts.errors import BadInput
 from contracts.features import LOGS
 from contracts.settings import DATA_VARIABLE
-from sources import cli, movielens
+from sources import cli, deployments, movielens
 from sources.movielens import MovieLensSettings
 
 SMALL = MovieLensSettings(ad_share=0.5, equal_days=4)
@@ -108,6 +109,14 @@ def test_a_rerun_gives_equal_bytes(data: Path, tmp_path: Path) -> None:
         movielens.convert(data, tmp_path / name, SMALL)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert len(contents(tmp_path / "one")) == 8
+
+
+@pytest.mark.parametrize(("days", "month", "week"), [(119, (date(2001, 1, 6), 5), (date(2001, 1, 6), 5)),
+                                                    (120, (date(2001, 2, 1), 28), (date(2001, 1, 8), 7))])
+def test_months_and_weeks_are_the_calendars_where_there_are_days_enough(days: int, month: tuple[date, int], week: tuple[date, int]) -> None:
+    settings = deployments.movielens(start=date(2001, 1, 1), days=days).periods
+    found = [(one.start, len(one.days())) for one in (settings.containing("month", month[0]), settings.containing("week", week[0]))]
+    assert found == [month, week]
 
 
 @pytest.mark.parametrize(("file", "line", "message"), [
