@@ -30,6 +30,7 @@ class Lake:
         actr_start: the ad models' first day; every day after it is scored by the models of the day before.
         report_from: settings are chosen on the scored days before it, and reported on the others.
         settings: the transfer settings to compare.
+        replay_days: ad days that a model reads when it starts again: more where a day has few ads.
         months_and_weeks: how long they are here, for the table.
     """
 
@@ -39,6 +40,7 @@ class Lake:
     actr_start: date
     report_from: date
     settings: tuple[str, ...] = tuple(TRANSFER_SETTINGS)
+    replay_days: int = 30
     months_and_weeks: str = "the calendar's months and weeks"
 
 
@@ -52,7 +54,7 @@ LAKES = {lake.name: lake for lake in (
     Lake(name="unrelated", source=("simulate", "--unrelated-domains"), real=False, actr_start=date(2026, 4, 6),
          report_from=date(2026, 4, 14), settings=HALVES),
     Lake(name="movielens", source=("movielens", "--equal-days", "180"), real=True, actr_start=date(2001, 4, 9),
-         report_from=date(2001, 4, 30), months_and_weeks="the calendar's months and weeks, of 180 days of equal count"),
+         report_from=date(2001, 4, 30), replay_days=90, months_and_weeks="the calendar's months and weeks, of 180 days of equal count"),
     *map(_kuairand, (6, 2, 4, 0)),
 )}
 QUICK = Lake(name="quick", source=("simulate", "--days", "40", "--users", "300", "--items", "200"), real=False,
@@ -64,7 +66,7 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
     if (folder / _COMPLETE).is_file():
         return
     _command("sources", *lake.source, "--home", str(folder), *(("--data", str(data)) if lake.real else ()))
-    deployment = replace(Deployment.load(folder), actr_start=lake.actr_start, variants=lake.settings)
+    deployment = replace(Deployment.load(folder), actr_start=lake.actr_start, replay_days=lake.replay_days, variants=lake.settings)
     (folder / SETTINGS_FILE).write_text(deployment.to_toml())
     first, last = deployment.history_start, last_day(folder)
     for job in JOBS:
