@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from contracts.commands import day
+from contracts.errors import BadInput
 from contracts.settings import home_folder
 from tributary.airflow_api import CADENCES, AirflowApi
+from tributary.backfills import spans_of_days, start_all, table_of, wait_for_all
 from tributary.commands import own_parser
 
 DAG_IDS = tuple(CADENCES)
@@ -21,11 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in (("unpause", "let a DAG run"), ("pause", "hold a DAG")):
         one = commands.add_parser(name, help=text)
         one.add_argument("dag_id", nargs="+", choices=DAG_IDS, metavar="dag_id")
-    backfill = commands.add_parser("backfill", help="run all periods of a range")
-    backfill.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day)")
-    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), inclusive")
-    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods at a time (default 1)")
+    backfill = commands.add_parser("backfill", help="run all periods of a range, of one DAG or of all",
+                                   description="With a DAG: its periods from the one that begins on --from to the one that begins on --to. "
+                                   "Without one: whatever the schedule would have made on these days, of every DAG.")
+    backfill.add_argument("dag_id", nargs="?", choices=DAG_IDS, metavar="dag_id", help="all DAGs by default")
+    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day), or first day")
+    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), or last day, inclusive")
+    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods of a DAG at a time (default 1)")
+    backfill.add_argument("--backwards", action="store_true", help="newest first; refused by DAGs whose days are chained")
     backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="none",
                           help="what to do again: nothing (default), failed runs, or all runs")
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
@@ -65,12 +70,22 @@ def _pause(api: AirflowApi, options: argparse.Namespace) -> int:
 
 def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
     first, last = options.first, options.last
-    api.unpause(options.dag_id)  # the runs of a paused DAG stay queued
-    number = api.create_backfill(options.dag_id, first, last, max_active_runs=options.max_active_runs, reprocess=options.reprocess)
-    print(f"backfill {number} of {options.dag_id}: {len(api.runs(options.dag_id, first, last))} runs, {api.address}/dags/{options.dag_id}")
-    if not options.no_wait:
-        api.wait_for_periods(options.dag_id, first, last, say=_say)
-    return 0
+    spans = {options.dag_id: (first, last)} if options.dag_id else spans_of_days(api.deployment, first, last)
+    if not spans:
+        raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
+                       found=f"{first} .. {last}")
+    start_all(api, spans, max_active_runs=options.max_active_runs, reprocess=options.reprocess, backwards=options.backwards, say=_say)
+    if options.no_wait:
+        return 0
+    ended = wait_for_all(api, spans, at_first_failure=False, say=_say)
+    print(f"\n{table_of(ended)}")
+    failed = [run for one in ended for run in one.failed]
+    for run in failed:
+        print(f"\n{run.dag_id} {run.period}: failed.\n{api.failures(run.dag_id, run.run_id)}", file=sys.stderr)
+    if failed:
+        again = sorted({f"tributary dags backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed" for run in failed})
+        print("\nwhen their causes are mended:", *again, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
