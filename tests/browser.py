@@ -37,7 +37,7 @@ class Browser:
         self._calls += 1
         self._socket.send(json.dumps({"id": self._calls, "method": method, "params": params}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=60))
+            answer = json.loads(self._socket.recv(timeout=180))
             if answer.get("id") == self._calls:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
@@ -52,7 +52,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, expression: str, *, seconds: float = 60) -> None:
+    def wait_for(self, expression: str, *, seconds: float = 180) -> None:
         """Waits until JavaScript takes an expression for true."""
         deadline = time.monotonic() + seconds
         while True:
@@ -68,7 +68,7 @@ class Browser:
         """What a person reads."""
         return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
-    def click(self, text: str, *, selector: str = "a, button, [role=tab], [role=menuitem], label", seconds: float = 60) -> None:
+    def click(self, text: str, *, selector: str = "a, button, [role=tab], [role=menuitem], label", seconds: float = 180) -> None:
         """Clicks, as a mouse does, what is visible and begins with this text."""
         one = f"({FIND})({json.dumps(selector)}, {json.dumps(text)})"
         self.wait_for(one + " !== undefined", seconds=seconds)
@@ -77,12 +77,16 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def fill(self, selector: str, value: str, *, seconds: float = 60) -> None:
+    def fill(self, selector: str, value: str, *, seconds: float = 180) -> None:
         """Puts a value into a field, and lets the page know as typing does."""
         self.wait_for(f"document.querySelector({json.dumps(selector)})", seconds=seconds)
         self.evaluate(f"""(() => {{ const field = document.querySelector({json.dumps(selector)});
             Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, {json.dumps(value)});
             for (const name of ['input', 'change']) field.dispatchEvent(new Event(name, {{bubbles: true}})) }})()""")
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9, "Escape": 27}[key])
 
     def show_as(self, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

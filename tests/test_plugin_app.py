@@ -62,11 +62,13 @@ out["methods"] = sorted({method for route in app.routes for method in route.meth
 
 def asked(headers=None):
     answers = {address: client.get(address, headers=headers or {}) for address in addresses}
-    return {address: {"status": answer.status_code, "text": answer.text, "headers": dict(answer.headers)} for address, answer in answers.items()}
+    return {address: {"status": answer.status_code, "text": answer.text, "headers": dict(answer.headers)}
+            for address, answer in answers.items()}
 
 out["anonymous"] = asked()
 out["wrong token"] = asked({"Authorization": "Bearer x.y.z"})
-runs = {"scheduled": ("scheduled", "2026-01-03T00:00:00+00:00", {}), "by hand": ("manual", None, {"ds": "2026-01-04"}), "no day": ("manual", None, {})}
+runs = {"scheduled": ("scheduled", "2026-01-03T00:00:00+00:00", {}), "by hand": ("manual", None, {"ds": "2026-01-04"}),
+        "no day": ("manual", None, {})}
 
 class Session:
     def scalar(self, statement):
@@ -85,7 +87,8 @@ print("RESULT" + json.dumps(out))
 REPORT, SECRET = "/data-quality/natural_log/2026-01-03.html", "/data-quality/..%2fdeployment.toml"
 RUNS = "/data-quality/runs/logs_daily"
 ADDRESSES = [REPORT, SECRET, "/data-quality/%2e%2e/%2e%2e/secret.html", "/data-quality/%2Fetc%2Fpasswd", "/data-quality/..%2fsecret.html",
-             "/data-quality/index.html?month=2026-01", "/data-quality/index.html?month=x", "/data-quality/docs", "/data-quality/openapi.json",
+             "/data-quality/index.html?month=2026-01", "/data-quality/index.html?month=x", "/data-quality/docs",
+             "/data-quality/openapi.json",
              "/data-quality/day.html?ds=2026-01-03&table=natural_log", "/data-quality/day.html?ds=2026-01-03&table=nothing",
              "/data-quality/gate.html?kind=actr&period=2026-01-05", f"{RUNS}/scheduled?table=natural_log&table=ad_log",
              f"{RUNS}/by%20hand?kind=actr", f"{RUNS}/no%20day?table=ad_log", f"{RUNS}/none?table=ad_log"]

@@ -155,8 +155,8 @@ def test_reports_are_given(reports: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", ".", "natural_log", "natural_log/2026-03-09.json", "judged_days.json", "natural_log/none.html",
                                   "../secret.html", "natural_log/../../secret.html", "natural_log/out.html", "away/secret.html",
-                                  "natural_log/.2026-03-09.html", "folder.html", "a\0.html", "%2e%2e/secret.html", "x" * 300 + ".html", "circle.html",
-                                  "/etc/passwd", "//natural_log/2026-03-09.html", "natural_log\\..\\..\\secret.html"])
+                                  "natural_log/.2026-03-09.html", "folder.html", "a\0.html", "%2e%2e/secret.html", "x" * 300 + ".html",
+                                  "circle.html", "/etc/passwd", "//natural_log/2026-03-09.html", "natural_log\\..\\..\\secret.html"])
 def test_nothing_else_is_given(reports: Path, path: str) -> None:
     assert report_file(reports, path) is None
 
