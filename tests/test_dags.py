@@ -18,9 +18,9 @@ import dags
 from contracts.errors import EXIT_NOT_YET, BadInput
 from contracts.kinds import KINDS
 from contracts.periods import Cadence, PeriodSettings
+from contracts.runs import period_of_run
 from contracts.settings import SETTINGS_FILE, Deployment
 from dags.dagkit.child import Child
-from dags.dagkit.days import period_of_run
 from tributary import cli
 from tributary.airflow_api import CADENCES
 
