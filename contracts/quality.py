@@ -62,12 +62,19 @@ class StaleFound:
         days: stale partitions; none if all are as they would be made now.
         releases: active releases that rest on rows or parents that have changed since, with what is wrong with each.
         commands: mend all partitions, in this order.
+        periods: the periods whose models have to be made again, once all partitions are mended, by DAG and in order: first and last.
     """
 
     looked_ts: datetime
     days: tuple[StaleDay, ...]
     releases: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
+    periods: tuple[tuple[str, date, date], ...] = ()
+
+    @property
+    def backfills(self) -> list[str]:
+        """Commands that make the models again, in this order."""
+        return [f"tributary dags backfill {dag} --from {first} --to {last} --reprocess completed" for dag, first, last in self.periods]
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, default=str, indent=1) + "\n"
@@ -93,7 +100,9 @@ def read_stale(path: Path) -> StaleFound | None:
         values = _read(path)
         return StaleFound(looked_ts=datetime.fromisoformat(values["looked_ts"]),
                           days=tuple(StaleDay(**_with_times(day)) for day in values["days"]),
-                          releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]))
+                          releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]),
+                          periods=tuple((dag, date.fromisoformat(first), date.fromisoformat(last))
+                                        for dag, first, last in values["periods"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contracts.locations import Locations
 from contracts.periods import days_between
-from contracts.settings import Deployment
+from contracts.quality import StaleFound
+from contracts.settings import HOME_VARIABLE, Deployment
 from contracts.transfer import reads
 from sources import deployments
 from tributary import backfills, dags_command
@@ -135,3 +139,33 @@ def test_the_command_backfills_all_dags_and_ends_with_a_table(monkeypatch: pytes
     assert "bahe_daily           2026-04-26 .. 2026-04-26          0  2026-04-26" in output
     assert "the log of bahe_daily 26" in errors
     assert errors.endswith("  tributary dags backfill bahe_daily --from 2026-04-26 --to 2026-04-26 --reprocess failed\n")
+
+
+@pytest.mark.parametrize("periods", [(), (("bahe_daily", APRIL_26, APRIL_30), ("ad_ctr_daily", date(2026, 4, 27), APRIL_30))])
+def test_mending_builds_stale_days_and_then_makes_models_again(periods: tuple[tuple[str, date, date], ...], tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = StaleFound(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
+    locations = Locations(tmp_path)
+
+    def mended(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[1:] == ["-m", "spark_jobs", "mend"]
+        locations.stale_found.parent.mkdir(parents=True, exist_ok=True)
+        locations.stale_found.write_text(found.to_json())
+        return subprocess.CompletedProcess(command, 0)
+
+    api = FakeApi([{dag: [run(dag, 30, "success")] for dag in backfills.ORDER}])
+    monkeypatch.setattr(dags_command.AirflowApi, "of", lambda home: api)
+    monkeypatch.setattr(dags_command.subprocess, "run", mended)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert dags_command.main(["mend"]) == 0
+    assert [(call[0], call[1], call[2]) for call in api.calls if call[0] != "unpause"] == list(periods)
+    assert all(call[3]["reprocess"] == "completed" for call in api.calls if call[0] != "unpause")
+    assert ("no model has to be made again" in capsys.readouterr().out) == (not periods)
+
+
+def test_a_mend_that_stops_starts_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([])
+    monkeypatch.setattr(dags_command.AirflowApi, "of", lambda home: api)
+    monkeypatch.setattr(dags_command.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
+    assert dags_command.main(["mend"]) == 3
+    assert not api.calls

@@ -22,7 +22,7 @@ DAY = date(2026, 3, 9)
 NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'&"
 STALE = StaleFound(looked_ts=NOW - timedelta(hours=5), commands=("tributary spark_jobs ingest_logs --ds 2026-03-08", "second"),
-                   releases=(("actr-none-2026-03-08-a", "trained on other rows"),),
+                   releases=(("actr-none-2026-03-08-a", "trained on other rows"),), periods=(("ad_ctr_daily", date(2026, 3, 8), DAY),),
                    days=(StaleDay(table="natural_log", day=date(2026, 3, 8), why="landing/ds=2026-03-08,log=natural"),
                          StaleDay(table="user_histories", day=DAY, why="what it reads is stale"),
                          StaleDay(table="statistic_partials", day=DAY, why="what it reads is stale")))
@@ -75,9 +75,11 @@ def test_what_is_stale_has_an_age_and_the_commands_that_mend_it() -> None:
     page = render_stale(STALE, NOW)
     assert "2026-03-09 22:00 UTC, 5 hours ago" in page and "trained on other rows" in page
     assert "<pre><code>tributary spark_jobs ingest_logs --ds 2026-03-08\nsecond</code></pre>" in page
+    assert "<pre><code>tributary dags backfill ad_ctr_daily --from 2026-03-08 --to 2026-03-09 --reprocess completed</code></pre>" in page
     assert "statistic_partials" in page  # a table that is never judged has no row in the calendar
     assert "Nothing was stale" in render_stale(replace(STALE, days=(), releases=()), NOW)
     assert "Nobody has looked yet" in render_stale(None, NOW)
+
 
 
 def test_an_empty_deployment_says_what_to_do() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
 from contracts.commands import day
 from contracts.errors import BadInput
+from contracts.locations import Locations
+from contracts.quality import read_stale
 from contracts.settings import home_folder
 from tributary.airflow_api import CADENCES, AirflowApi
-from tributary.backfills import spans_of_days, start_all, table_of, wait_for_all
+from tributary.backfills import Spans, spans_of_days, start_all, table_of, wait_for_all
 from tributary.commands import own_parser
 
 DAG_IDS = tuple(CADENCES)
@@ -34,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="none",
                           help="what to do again: nothing (default), failed runs, or all runs")
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
+    commands.add_parser("mend", help="build stale days again, and then the models that rest on what changed")
     trigger = commands.add_parser("trigger", help="run one period by hand")
     trigger.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
     trigger.add_argument("--ds", type=day, required=True, help="first day of the period")
@@ -44,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.add_argument("--to", dest="last", type=day, help="last day")
     options = parser.parse_args(argv)
     api = AirflowApi.of(home_folder())
-    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "trigger": _trigger, "runs": _runs}[
+    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "mend": _mend, "trigger": _trigger, "runs": _runs}[
         options.command](api, options)
 
 
@@ -75,8 +79,11 @@ def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
         raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
                        found=f"{first} .. {last}")
     start_all(api, spans, max_active_runs=options.max_active_runs, reprocess=options.reprocess, backwards=options.backwards, say=_say)
-    if options.no_wait:
-        return 0
+    return 0 if options.no_wait else _wait_and_tell(api, spans)
+
+
+def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
+    """Waits for all runs; ends with a table, and with the logs of those that failed and what to run again."""
     ended = wait_for_all(api, spans, at_first_failure=False, say=_say)
     print(f"\n{table_of(ended)}")
     failed = [run for one in ended for run in one.failed]
@@ -86,6 +93,20 @@ def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
         again = sorted({f"tributary dags backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed" for run in failed})
         print("\nwhen their causes are mended:", *again, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _mend(api: AirflowApi, _: argparse.Namespace) -> int:
+    code = subprocess.run([sys.executable, "-m", "spark_jobs", "mend"], check=False).returncode
+    if code:
+        return code
+    found = read_stale(Locations(home_folder()).stale_found)
+    assert found is not None, "mending leaves what is still stale"
+    spans = {dag: (first, last) for dag, first, last in found.periods}
+    if not spans:
+        print("no model has to be made again")
+        return 0
+    start_all(api, spans, reprocess="completed", say=_say)
+    return _wait_and_tell(api, spans)
 
 
 def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:

@@ -86,10 +86,13 @@ def render_stale(found: StaleFound | None, now: datetime) -> str:
         rows = [_stale_row(table, [day for day in found.days if day.table == table]) for table in tables]
         parts.append(markup.table(["Table", "Days", "Changed"], rows, names=(0,)))
         commands = "\n".join(map(markup.text, found.commands))
-        parts.append(f"<p>Mend all of it by {_code('tributary spark_jobs mend')}, or step by step, in this order:</p>"
+        parts.append(f"<p>Mend all of it by {_code('tributary dags mend')}, or step by step, in this order:</p>"
                      f"<pre><code>{commands}</code></pre>")
     if found.releases:
         parts.append(markup.table(["Model", "Why it is stale"], [[_code(name), markup.text(why)] for name, why in found.releases]))
+        backfills = "\n".join(map(markup.text, found.backfills))
+        parts.append(f"<p>Make them again by {_code('tributary dags mend')}, or, once no day is stale, in this order:</p>"
+                     f"<pre><code>{backfills}</code></pre>")
     return "\n".join(parts)
 
 
