@@ -7,11 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from contracts.commands import day
+from contracts.errors import BadInput
+from contracts.kinds import CADENCES, RECIPES
 from contracts.settings import home_folder
-from tributary.airflow_api import CADENCES, AirflowApi
+from tributary.airflow_api import AirflowApi
 from tributary.commands import own_parser
 
-DAG_IDS = tuple(CADENCES)
+BY_PERIOD = tuple(CADENCES)
+BOOTSTRAP = "bootstrap"  # takes a range of days; a run of `lake_maintenance_weekly` takes nothing
+DAG_IDS = (*BY_PERIOD, BOOTSTRAP, "lake_maintenance_weekly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,16 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         one = commands.add_parser(name, help=text)
         one.add_argument("dag_id", nargs="+", choices=DAG_IDS, metavar="dag_id")
     backfill = commands.add_parser("backfill", help="run all periods of a range")
-    backfill.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
+    backfill.add_argument("dag_id", choices=BY_PERIOD, metavar="dag_id")
     backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day)")
     backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), inclusive")
     backfill.add_argument("--max-active-runs", type=int, default=1, help="periods at a time (default 1)")
-    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="none",
-                          help="what to do again: nothing (default), failed runs, or all runs")
+    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="failed",
+                          help="what to do beside the missing runs: nothing, failed runs (default), or all runs")
+    backfill.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
-    trigger = commands.add_parser("trigger", help="run one period by hand")
+    trigger = commands.add_parser("trigger", help="run one period by hand, or a DAG that has none")
     trigger.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    trigger.add_argument("--ds", type=day, required=True, help="first day of the period")
+    trigger.add_argument("--ds", type=day, help="first day of the period")
+    trigger.add_argument("--from", dest="first", type=day, help=f"first day of a range, of {BOOTSTRAP}")
+    trigger.add_argument("--to", dest="last", type=day, help="last day of the range, included")
+    trigger.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
     trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     runs = commands.add_parser("runs", help="runs of a DAG")
     runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
@@ -66,7 +74,8 @@ def _pause(api: AirflowApi, options: argparse.Namespace) -> int:
 def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
     first, last = options.first, options.last
     api.unpause(options.dag_id)  # the runs of a paused DAG stay queued
-    number = api.create_backfill(options.dag_id, first, last, max_active_runs=options.max_active_runs, reprocess=options.reprocess)
+    number = api.create_backfill(options.dag_id, first, last, max_active_runs=options.max_active_runs, reprocess=options.reprocess,
+                                 conf=_conf(recipe=options.recipe))
     print(f"backfill {number} of {options.dag_id}: {len(api.runs(options.dag_id, first, last))} runs, {api.address}/dags/{options.dag_id}")
     if not options.no_wait:
         api.wait_for_periods(options.dag_id, first, last, say=_say)
@@ -74,12 +83,26 @@ def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
 
 
 def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
+    days = {"ds": options.ds, "from": options.first, "to": options.last}
+    wanted = {"ds"} if options.dag_id in BY_PERIOD else {"from", "to"} if options.dag_id == BOOTSTRAP else set()
+    given = {name for name, value in days.items() if value is not None}
+    if given != wanted:
+        raise BadInput(f"tributary dags trigger {options.dag_id}", "days", expected=_options(wanted), found=_options(given))
     api.unpause(options.dag_id)
-    run_id = api.trigger(options.dag_id, options.ds)
-    print(f"{options.dag_id} {options.ds}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
+    run_id = api.trigger(options.dag_id, _conf(**days, recipe=options.recipe))
+    print(f"{options.dag_id}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
     if not options.no_wait:
         api.wait_for_run(options.dag_id, run_id, say=_say)
     return 0
+
+
+def _options(names: set[str]) -> str:
+    return " ".join(f"--{name}" for name in sorted(names)) or "none"
+
+
+def _conf(**fields: object) -> dict[str, str]:
+    """Fields of a run's form, without those that were not given."""
+    return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 def _runs(api: AirflowApi, options: argparse.Namespace) -> int:
