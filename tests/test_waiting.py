@@ -63,6 +63,12 @@ class TestState:
         runs.states["features_daily", None] = "running"
         assert runs.of("features_daily", DAY) == "coming"
 
+    def test_a_bootstrap_makes_logs_and_features(self) -> None:
+        runs = Runs()
+        runs.states["bootstrap", None] = "running"
+        found = [runs.of(dag, DAY) for dag in ("logs_daily", "features_daily", "bahe_daily")]
+        assert found == ["coming", "coming", "absent"]
+
     def test_the_predecessor_comes_while_an_older_run_is_at_work(self) -> None:
         runs = Runs()
         runs.put("ad_ctr_daily", DAY + timedelta(days=1), "running")  # the one that waits

@@ -57,7 +57,7 @@ def _say(line: str) -> None:
 
 def _list(api: AirflowApi, options: argparse.Namespace) -> int:
     for dag in api.call("GET", "/dags", limit=100)["dags"]:
-        print(f"{dag['dag_id']:<20}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
+        print(f"{dag['dag_id']:<25}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
     errors = api.import_errors()
     for file, trace in errors.items():
         print(f"{file}: not importable\n{trace}", file=sys.stderr)

@@ -23,13 +23,14 @@ Count = Callable[[str, Sequence[datetime] | None, Sequence[str]], Awaitable[int]
 
 GRACE_SECONDS = 300.0  # in which backfills that are started together, or a scheduler that restarts, make their runs
 ACTIVE = ("queued", "running")
+BOOTSTRAPPED = ("logs_daily", "features_daily")
 
 
 async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[date], count: Count) -> State:
     """What Airflow knows of the runs of `dag` that make the periods of these first days.
 
     A manual run has no logical date, and a DAG with as many active runs as it may have gets its next scheduled run only when one of them
-    ends: so runs of another DAG that are active at all are waited for.
+    ends: so runs of another DAG that are active at all are waited for. So are runs of `bootstrap`, which makes logs and features.
 
     Args:
         settings: the deployment's.
@@ -51,7 +52,8 @@ async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[
         return "coming"
     if await count(dag, ticks, ["success"]) == len(ticks):
         return "made"
-    return "coming" if dag != own_dag and await count(dag, None, ACTIVE) else "absent"
+    others = [*([dag] if dag != own_dag else []), *(["bootstrap"] if dag in BOOTSTRAPPED else [])]
+    return "coming" if sum([await count(other, None, ACTIVE) for other in others]) else "absent"
 
 
 def _ticks_before(settings: Deployment, period: Period) -> list[datetime]:

@@ -15,7 +15,8 @@ from asgiref.sync import sync_to_async
 from dags.dagkit.coming import GRACE_SECONDS, Watch, state_of
 from dags.dagkit.deployment import deployment
 
-POLL_SECONDS = 10.0
+POLL_SECONDS = 10.0  # between the first looks; who has waited long looks more rarely
+RAREST_SECONDS = 60.0
 AT_ONCE = 100  # logical dates in one request: they travel in its address
 
 
@@ -26,7 +27,7 @@ class RunsTrigger(BaseTrigger):
         own_dag: the DAG whose run waits.
         awaited: by DAG, the first days of the periods whose runs make it.
         asked_again, wait_seconds, grace_seconds: of the watch.
-        poll_seconds: between two looks.
+        poll_seconds: between the first looks.
     """
 
     def __init__(self, *, own_dag: str, awaited: dict[str, list[str]], asked_again: bool, wait_seconds: float,
@@ -41,7 +42,8 @@ class RunsTrigger(BaseTrigger):
             "grace_seconds": self.grace_seconds, "poll_seconds": self.poll_seconds}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        watch = Watch(asked_again=self.asked_again, wait_seconds=self.wait_seconds, grace_seconds=self.grace_seconds, now=time.monotonic())
+        began = time.monotonic()
+        watch = Watch(asked_again=self.asked_again, wait_seconds=self.wait_seconds, grace_seconds=self.grace_seconds, now=began)
         said: dict[str, str] = {}
         while True:
             states = {dag: await state_of(deployment(), self.own_dag, dag, [date.fromisoformat(day) for day in days], runs_in)
@@ -49,11 +51,12 @@ class RunsTrigger(BaseTrigger):
             if states != said:
                 self.log.info("waits for %s", ", ".join(f"{dag}: {state}" for dag, state in states.items()))
                 said = dict(states)
-            event = watch.judge(states, time.monotonic())
+            now = time.monotonic()
+            event = watch.judge(states, now)
             if event is not None:
                 yield TriggerEvent(event)
                 return
-            await asyncio.sleep(self.poll_seconds)
+            await asyncio.sleep(max(self.poll_seconds, min((now - began) / 10, RAREST_SECONDS)))
 
 
 async def runs_in(dag: str, ticks: Sequence[datetime] | None, states: Sequence[str]) -> int:
