@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
 from contracts.commands import day as day_argument
+from contracts.errors import NotYet
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import Deployment
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check_partials", help="are the partials there that a day's features need? exit 75: not yet")
     add_home(check)
     check.add_argument("--ds", type=day_argument, required=True)
+    check.add_argument("--json", action="store_true", help="also print what is missing as JSON")
     add_home(commands.add_parser("list_stale", help="partitions whose inputs have changed since, and the commands that mend them"))
     add_home(commands.add_parser("mend", help="build again whatever is stale"))
     maintain = commands.add_parser("maintain_lake", help="few large files: OPTIMIZE and VACUUM; no row changes")
@@ -74,10 +76,14 @@ def _run_checkpoint(options: argparse.Namespace, locations: Locations, deploymen
 
 def _check_partials(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
     from lake.reader import LakeReader
-    from spark_jobs.inputs import check_partials
+    from spark_jobs.inputs import missing_partials
 
-    count = check_partials(LakeReader(locations), deployment, options.ds)
-    print(f"partials of all {count} days from {deployment.history_start} to {options.ds} are there")
+    missing = missing_partials(LakeReader(locations), deployment, options.ds)
+    if missing is not None:
+        if options.json:
+            print(missing.line())
+        raise NotYet(f"{options.ds} waits for {missing}")
+    print(f"partials of all days from {deployment.history_start} to {options.ds} are there")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from contracts.kinds import CADENCES
 from contracts.locations import Locations
 from contracts.periods import days_between
 from contracts.quality import StaleFound
@@ -85,7 +86,7 @@ def test_every_parent_of_a_day_is_in_the_range_of_the_whole_history(deployment: 
         if dag not in found:
             continue
         start, last = found[dag]
-        for first_day in {deployment.periods.containing(backfills.CADENCES[dag], day).start for day in days_between(start, last)}:
+        for first_day in {deployment.periods.containing(CADENCES[dag], day).start for day in days_between(start, last)}:
             for parent in deployment.lineage.parents(name, first_day):
                 if reads(parent.role, deployment.variants):
                     begin, end = found[kinds[parent.kind]]
@@ -99,10 +100,13 @@ def test_days_before_the_logs_have_nothing() -> None:
 def test_backfills_start_in_order_with_their_dags_let_run() -> None:
     api = FakeApi([])
     spans = {"ad_ctr_daily": (APRIL_30, APRIL_30), "logs_daily": (APRIL_26, APRIL_30)}
-    start_all(api, spans, max_active_runs={"logs_daily": 2}, reprocess="failed", say=lambda _: None)  # type: ignore[arg-type]
-    options = {"reprocess": "failed", "backwards": False}
-    assert api.calls == [("unpause", "logs_daily"), ("logs_daily", APRIL_26, APRIL_30, {"max_active_runs": 2, **options}),
-                         ("unpause", "ad_ctr_daily"), ("ad_ctr_daily", APRIL_30, APRIL_30, {"max_active_runs": 1, **options})]
+    start_all(api, spans, max_active_runs={"logs_daily": 2}, backwards=True, recipe="quick", say=lambda _: None)  # type: ignore[arg-type]
+    of_logs = {"max_active_runs": 2, "reprocess": "failed", "conf": {}, "backwards": True}
+    of_models = {"max_active_runs": 1, "reprocess": "failed", "conf": {"recipe": "quick"}, "backwards": False}  # Airflow refuses chains
+    assert api.calls == [("unpause", "logs_daily"), ("logs_daily", APRIL_26, APRIL_30, of_logs),
+                         ("unpause", "ad_ctr_daily"), ("ad_ctr_daily", APRIL_30, APRIL_30, of_models)]
+    start_all(api, {"ad_ctr_daily": (APRIL_30, APRIL_30)}, backwards=True, say=lambda _: None)  # type: ignore[arg-type]
+    assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow says why not"
 
 
 LOOKS = [{"logs_daily": []}, {"logs_daily": [run("logs_daily", 1, "running"), run("logs_daily", 2, "queued")]},

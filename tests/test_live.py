@@ -88,14 +88,16 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
     through_airflow.build("--from", str(day(HISTORY[0])), "--to", str(day(HISTORY[-1])))
     api = AirflowApi.of(through_airflow.locations.home)
     first, last = day(BACKFILLED[0]), day(BACKFILLED[-1])
-    for dag in ("features_daily", "logs_daily"):  # features first: they wait for the logs
+    for dag, most, backwards in (("features_daily", 1, True), ("logs_daily", 2, False)):  # features first: they wait for the logs
         api.unpause(dag)
-        api.create_backfill(dag, first, last, max_active_runs=2)
+        api.create_backfill(dag, first, last, max_active_runs=most, backwards=backwards)
     for dag in ("logs_daily", "features_daily"):
         runs = api.wait_for_periods(dag, first, last, timeout_seconds=600)
         assert [(run.period, run.state) for run in runs] == [(first, "success"), (last, "success")]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
+    runs = {dag: [run.run_type for run in api.runs(dag)] for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")}
+    assert runs == {"bootstrap": [], "ad_ctr_daily": [], "cpm_weekly": [], "logs_daily": ["backfill"] * 2}  # assets have started none
     for name in TABLES:
         rows = reference.content(through_airflow.locations, name)
         assert rows, name

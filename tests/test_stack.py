@@ -23,7 +23,7 @@ import pytest
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment
-from tributary import stack
+from tributary import dags_command, stack
 from tributary.airflow_api import AirflowApi, ApiError, RunFailed
 from tributary.stack import airflow, machine, ports, postgres, processes
 
@@ -271,10 +271,31 @@ class TestApi:
         handler.answers += [(200, {"id": 1}), (200, {"id": 2})]
         api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
         api.create_backfill("tpm_monthly", date(2026, 1, 1), date(2026, 3, 1))
-        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="failed")
+        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="completed", conf={"recipe": "quick"})
         bodies = [body for method, path, body in handler.asked if path == "/api/v2/backfills"]
         assert [(body["from_date"][:10], body["to_date"][:10], body["reprocess_behavior"]) for body in bodies] == [
-            ("2026-01-01", "2026-03-01", "none"), ("2026-01-06", "2026-01-07", "failed")]
+            ("2026-01-01", "2026-03-01", "failed"), ("2026-01-06", "2026-01-07", "completed")]
+        assert [body["dag_run_conf"] for body in bodies] == [{}, {"recipe": "quick"}]
+
+    @pytest.mark.parametrize(("arguments", "conf"), [
+        (["ad_ctr_daily", "--ds", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
+        (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
+        (["lake_maintenance_weekly"], {})])
+    def test_a_run_by_hand_gets_what_its_form_has(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch,
+                                                  arguments: list[str], conf: dict[str, str]) -> None:
+        handler, address = fake
+        handler.answers += [(200, None), (200, {"dag_run_id": "r"})]
+        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi(address, "admin", "secret", deployment=CALENDAR))
+        assert dags_command.main(["trigger", *arguments, "--no-wait"]) == 0
+        assert handler.asked[-1] == ("POST", f"/api/v2/dags/{arguments[0]}/dagRuns", {"logical_date": None, "conf": conf})
+
+    @pytest.mark.parametrize(("arguments", "message"), [
+        (["ad_ctr_daily"], "expected --ds, found none"), (["bootstrap", "--ds", "2026-01-06"], "expected --from --to, found --ds"),
+        (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds")])
+    def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
+        with pytest.raises(BadInput, match=message):
+            dags_command.main(["trigger", *arguments])
 
     def test_periods_of_runs(self, fake: tuple[type[FakeAirflow], str]) -> None:
         handler, address = fake

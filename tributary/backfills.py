@@ -9,17 +9,18 @@ from datetime import date
 
 from contracts.commands import table_text
 from contracts.errors import TributaryError
-from contracts.kinds import KINDS
+from contracts.kinds import CADENCES, KINDS
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.transfer import reads
-from tributary.airflow_api import CADENCES, UNFINISHED, AirflowApi, Reprocess, Run, RunFailed
+from tributary.airflow_api import UNFINISHED, AirflowApi, Reprocess, Run, RunFailed
 
 Say = Callable[[str], None]
 Spans = Mapping[str, tuple[date, date]]  # by DAG, the first days of the first and the last period
 
 DAY_DAGS = ("logs_daily", "features_daily")
 ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
+CHAINED = tuple(KINDS[kind].dag for kind in ("tpm", "fg_bert", "bahe", "actr"))  # a period goes on from the one before
 _ROLES = {"fg_bert": "encoder", "fg_bert_users": "encoder", "bahe": "texts"}  # kinds that not every transfer setting reads
 
 
@@ -57,13 +58,25 @@ def _is_made(deployment: Deployment, kind: str, start: date) -> bool:
     return start >= lineage.first_periods.get(kind, start)
 
 
-def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, int] | int = 1, reprocess: Reprocess = "none",
-              backwards: bool = False, say: Say = print) -> None:
-    """Starts a backfill of each DAG, those that others wait for first."""
+def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, int] | int = 1, reprocess: Reprocess = "failed",
+              backwards: bool = False, recipe: str | None = None, say: Say = print) -> None:
+    """Starts a backfill of each DAG, those that others wait for first.
+
+    Args:
+        api: of the running stack.
+        spans: which periods.
+        max_active_runs: periods at a time, of all DAGs or by DAG.
+        reprocess: what to do beside the missing runs.
+        backwards: newest first; of several DAGs, those whose periods are chained go forwards all the same, since Airflow refuses it.
+        recipe: of those that make models.
+        say: takes the lines.
+    """
     for dag in sorted(spans, key=ORDER.index):
         api.unpause(dag)  # the runs of a paused DAG stay queued
         runs = max_active_runs if isinstance(max_active_runs, int) else max_active_runs.get(dag, 1)
-        number = api.create_backfill(dag, *spans[dag], max_active_runs=runs, reprocess=reprocess, backwards=backwards)
+        conf = {} if recipe is None or dag in DAY_DAGS else {"recipe": recipe}
+        number = api.create_backfill(dag, *spans[dag], max_active_runs=runs, reprocess=reprocess, conf=conf,
+                                     backwards=backwards and (len(spans) == 1 or dag not in CHAINED))
         say(f"backfill {number} of {dag}: {spans[dag][0]} .. {spans[dag][1]}, {api.address}/dags/{dag}")
 
 
