@@ -230,6 +230,18 @@ class TestAirflowSettings:
         assert env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
         assert processes.MARKER not in env  # whoever uses this environment is not ended by `down`
 
+    def test_tasks_know_the_server_before_it_is_up(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else one that begins while it is down would write to the lake itself, and keep the server from it."""
+        setup = Setup(ui_port=1, spark_port=15183)
+        env = components.tasks_env(home, setup, airflow.SCHEDULER)
+        assert env["SPARK_REMOTE"] == "sc://localhost:15183"
+        token = home / "stack" / "connect.token"
+        assert len(token.read_text()) > 30 and stat.S_IMODE(token.stat().st_mode) == 0o600
+        assert env["SPARK_CONNECT_AUTHENTICATE_TOKEN"] == token.read_text()
+        assert (env[processes.MARKER], env[processes.COMPONENT]) == (str(home), "scheduler")
+        monkeypatch.setenv("TRIBUTARY_CONNECT_TOKEN", "given")
+        assert components.tasks_env(home, setup, airflow.SCHEDULER)["SPARK_CONNECT_AUTHENTICATE_TOKEN"] == "given"
+
 
 class TestSupervisor:
     SETUP = Setup(ui_port=1, spark_port=2, database="postgresql://elsewhere/airflow")
