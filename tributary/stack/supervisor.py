@@ -1,8 +1,8 @@
 """The supervisor: looks at the components twice a second, and starts again what has died.
 
 It holds nothing that is not in files, so it may die too: the stack goes on, `tributary status` says so, and the next
-`tributary up` starts another, which knows the components again by their records. It sees that a process has died, not that
-one hangs.
+`tributary up` starts another, which knows the components again by their records. A part of Airflow that lives without a
+heartbeat is ended, and started again like one that has died.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from contracts.locations import Locations
-from tributary.stack import airflow, components, logs, postgres, processes
+from tributary.stack import airflow, components, heartbeats, logs, postgres, processes
 from tributary.stack.components import Setup, StackFailed
 
 FILE = "supervision.json"
@@ -26,6 +26,8 @@ LOOK_SECONDS = 0.5
 STEADY_SECONDS = 120.0  # a component that has lived so long starts with a clean slate
 MOST_FAILURES = 8  # lives shorter than that in a row, after which a component stays down
 LONGEST_PAUSE_SECONDS = 60.0
+BEAT_SECONDS = 10.0  # between two looks at heartbeats
+SILENT_SECONDS = 90.0  # without a heartbeat, at two looks in a row, after which a component is taken for dead
 LOG_SECONDS = 60.0
 PRUNE_SECONDS = 86_400.0
 
@@ -81,6 +83,7 @@ class Supervisor:
         self.home, self.setup = home, setup
         self.watched = read(home)
         self._due: dict[str, float] = {}  # dead components -> when they may be started again
+        self._silent: set[str] = set()  # without a heartbeat at the last look
 
     def look(self) -> None:
         """One look at each component, in the order in which they start."""
@@ -98,16 +101,28 @@ class Supervisor:
             elif time.monotonic() >= self._due[name] and components.may_start(self.home, self.setup, name):
                 self._start(name, one)
 
+    def listen(self) -> None:
+        """Ends components that live, and have had no heartbeat for long: each look at them then finds them dead."""
+        ages = heartbeats.ages(self.setup.ui_port)
+        silent = {name for name, age in ages.items() if age > SILENT_SECONDS and self._lived_seconds(name) > SILENT_SECONDS}
+        for name in silent & self._silent:
+            self._fail(name, self.watched.setdefault(name, Watched()), f"{_now()} ended, since it had no heartbeat for {ages[name]:.0f} s")
+        self._silent = silent - self._silent
+
+    def _lived_seconds(self, name: str) -> float:
+        record = processes.read_record(Locations(self.home).stack, name)
+        return time.time() - processes.started_at(record.start_ticks) if record is not None and record.is_alive else 0.0
+
     def _note_death(self, name: str, one: Watched, record: processes.Record | None) -> None:
         log = components.log_of(self.home, name)
         why = "no space left on its disk" if logs.wants_space(log) else ended_how(record)
-        self._fail(name, one, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {why}")
+        self._fail(name, one, f"{_now()} {why}")
 
     def _start(self, name: str, one: Watched) -> None:
         try:
             record = components.start(self.home, self.setup, name)
         except (StackFailed, OSError) as error:
-            self._fail(name, one, f"{time.strftime('%Y-%m-%d %H:%M:%S')} not started: {error}")
+            self._fail(name, one, f"{_now()} not started: {error}")
             return
         del self._due[name]
         one.restarts += 1
@@ -134,7 +149,11 @@ def ended_how(record: processes.Record | None) -> str:
 
 def say(line: str) -> None:
     with suppress(OSError):  # on a full disk it goes on in silence
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}", flush=True)
+        print(f"{_now()}  {line}", flush=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def run(home: Path) -> int:
@@ -144,10 +163,13 @@ def run(home: Path) -> int:
     signal.signal(signal.SIGTERM, _leave)
     supervisor = Supervisor(home, setup)
     say(f"supervises {', '.join(setup.names)} of {home}")
-    bounded = pruned = float("-inf")
+    listened = bounded = pruned = float("-inf")
     while True:
         with suppress(OSError):  # a full disk: what could not be started or written is tried again
             supervisor.look()
+            if time.monotonic() - listened >= BEAT_SECONDS:
+                listened = time.monotonic()
+                supervisor.listen()
         if time.monotonic() - bounded >= LOG_SECONDS:
             bounded = time.monotonic()
             bound_logs(home)
