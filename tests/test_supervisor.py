@@ -168,6 +168,14 @@ class TestRepair:
         stack.up(home, say=said.append)
         assert said[0] == "already up:"
 
+    def test_what_lives_without_a_heartbeat_is_missing(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(heartbeats, "silent", lambda home, ui_port: {"triggerer": 100.0})
+        said: list[str] = []
+        stack.up(home, say=said.append)
+        assert self.missing == ["postgres", "dag-processor", "triggerer", "scheduler"]
+        assert not self.alive["triggerer"].is_alive
+        assert said[0] == "ended triggerer, which had no heartbeat for 100 s"
+
     def test_a_failure_ends_only_what_was_started(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(home: Path, setup: Setup, missing: list[str], say: object) -> None:
             self.start(home, setup, missing, say)

@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     say(f"drill of {options.kills} kills in {home}, --seed {seed}")
     make_deployment(home, options.days)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its stack is ended with it
     try:
         return _drill(home, options, seed)
     finally:
@@ -159,7 +160,8 @@ def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Ra
         if healthy is None:
             needed = "tributary up, after all" if _try_up(up) else "tributary up, which failed"
         kill = Kill(at=at - began, victim=victim, pids=len(pids), seconds=None if healthy is None else healthy - at, needed=needed)
-        say(f"{number}/{count}: healthy after {_seconds(kill)} s; {needed} had to be done")
+        say(f"{number}/{count}: " + (f"not healthy in {RECOVERY_SECONDS:.0f} s" if healthy is None else f"healthy after {_seconds(kill)} s")
+            + f"; to be done: {needed}")
         yield kill
 
 
@@ -241,7 +243,7 @@ def _try_up(up: Callable[[], None]) -> bool:
 
 
 def _seconds(kill: Kill) -> str:
-    return "never" if kill.seconds is None else f"{kill.seconds:.1f}"
+    return "not in time" if kill.seconds is None else f"{kill.seconds:.1f}"
 
 
 def _shown(pids: Sequence[int]) -> str:

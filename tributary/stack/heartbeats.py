@@ -10,11 +10,19 @@ import socket
 import time
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
-from tributary.stack import airflow
+from contracts.locations import Locations
+from tributary.stack import airflow, processes
 
 FIELDS = {airflow.SCHEDULER: "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 TIMEOUT_SECONDS = 5.0
+SILENT_SECONDS = 90.0  # without a heartbeat, after which a component is taken for dead
+
+
+def silent(home: Path, ui_port: int) -> dict[str, float]:
+    """Components that live, and have had no heartbeat for long: seconds since the last. One that has just started is given time."""
+    return {name: age for name, age in ages(ui_port).items() if age > SILENT_SECONDS and _lived_seconds(home, name) > SILENT_SECONDS}
 
 
 def ages(ui_port: int) -> dict[str, float]:
@@ -26,6 +34,11 @@ def ages(ui_port: int) -> dict[str, float]:
         beats = {name: health[field][f"latest_{field}_heartbeat"] for name, field in FIELDS.items()}
         return {name: time.time() - datetime.fromisoformat(beat).timestamp() for name, beat in beats.items() if beat}
     return {}
+
+
+def _lived_seconds(home: Path, name: str) -> float:
+    record = processes.read_record(Locations(home).stack, name)
+    return time.time() - processes.started_at(record.start_ticks) if record is not None and record.is_alive else 0.0
 
 
 def _get(port: int, path: str) -> bytes:

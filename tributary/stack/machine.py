@@ -13,7 +13,7 @@ from pathlib import Path
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import DATABASE_VARIABLE, Deployment, database_address
-from tributary.stack import airflow, components, database, ending, logs, ports, postgres, processes, space, starting, supervisor
+from tributary.stack import airflow, components, database, ending, heartbeats, logs, ports, postgres, processes, space, starting, supervisor
 from tributary.stack.components import SPARK, SUPERVISOR, Setup, StackFailed
 from tributary.stack.starting import Say
 
@@ -85,6 +85,10 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
             setup = _clean_setup(home, ui_port, spark_port, database.shown(external), say)
         else:
             _refuse_other_database(setup, database.shown(external))
+            for name, age in heartbeats.silent(home, setup.ui_port).items():
+                say(f"ended {name}, which had no heartbeat for {age:.0f} s")
+                ending.end(home, name)
+                found.pop(name, None)
             say(f"still running: {', '.join(name for name in setup.names if name in found)}")
         missing = [name for name in setup.names if name not in found]
         _require_ports(home, setup, missing)

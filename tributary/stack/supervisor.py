@@ -27,7 +27,6 @@ STEADY_SECONDS = 120.0  # a component that has lived so long starts with a clean
 MOST_FAILURES = 8  # lives shorter than that in a row, after which a component stays down
 LONGEST_PAUSE_SECONDS = 60.0
 BEAT_SECONDS = 10.0  # between two looks at heartbeats
-SILENT_SECONDS = 90.0  # without a heartbeat, at two looks in a row, after which a component is taken for dead
 LOG_SECONDS = 60.0
 PRUNE_SECONDS = 86_400.0
 
@@ -102,16 +101,12 @@ class Supervisor:
                 self._start(name, one)
 
     def listen(self) -> None:
-        """Ends components that live, and have had no heartbeat for long: each look at them then finds them dead."""
-        ages = heartbeats.ages(self.setup.ui_port)
-        silent = {name for name, age in ages.items() if age > SILENT_SECONDS and self._lived_seconds(name) > SILENT_SECONDS}
-        for name in silent & self._silent:
-            self._fail(name, self.watched.setdefault(name, Watched()), f"{_now()} ended, since it had no heartbeat for {ages[name]:.0f} s")
-        self._silent = silent - self._silent
-
-    def _lived_seconds(self, name: str) -> float:
-        record = processes.read_record(Locations(self.home).stack, name)
-        return time.time() - processes.started_at(record.start_ticks) if record is not None and record.is_alive else 0.0
+        """Ends components that live without a heartbeat, twice in a row: a machine that has slept looks like that once."""
+        silent = heartbeats.silent(self.home, self.setup.ui_port)
+        for name in silent.keys() & self._silent:
+            one = self.watched.setdefault(name, Watched())
+            self._fail(name, one, f"{_now()} ended, since it had no heartbeat for {silent[name]:.0f} s")
+        self._silent = silent.keys() - self._silent
 
     def _note_death(self, name: str, one: Watched, record: processes.Record | None) -> None:
         log = components.log_of(self.home, name)
