@@ -170,6 +170,7 @@ class TestRepair:
 
     def test_what_lives_without_a_heartbeat_is_missing(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(heartbeats, "silent", lambda home, ui_port: {"triggerer": 100.0})
+        assert "no heartbeat" in stack.status(home)
         said: list[str] = []
         stack.up(home, say=said.append)
         assert self.missing == ["postgres", "dag-processor", "triggerer", "scheduler"]
@@ -185,6 +186,11 @@ class TestRepair:
         with pytest.raises(stack.StackFailed, match="why"):
             stack.up(home, say=lambda line: None)
         assert components.living(home) == self.alive
+        first = run(home, SUPERVISOR, "sleep 60")
+        with pytest.raises(stack.StackFailed, match="why"):
+            stack.up(home, say=lambda line: None)
+        living = components.living(home)
+        assert living.pop(SUPERVISOR) != first and living == self.alive  # what goes on is supervised as before
 
     def test_another_database_is_refused(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIBUTARY_DATABASE", "postgresql://tributary:secret@db:5432/airflow")

@@ -80,19 +80,13 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
         space.require(home)
         if external is not None:
             database.check(external)
-        ending.end_supervisor(home)  # it is told of what is started here, and starts nothing meanwhile
+        shown = database.shown(external)
         if setup is None:
-            setup = _clean_setup(home, ui_port, spark_port, database.shown(external), say)
+            setup = Setup(ui_port=ui_port, spark_port=spark_port, database=shown)
+            is_new = _begin(home, setup, say)
         else:
-            _refuse_other_database(setup, database.shown(external))
-            for name, age in heartbeats.silent(home, setup.ui_port).items():
-                say(f"ended {name}, which had no heartbeat for {age:.0f} s")
-                ending.end(home, name)
-                found.pop(name, None)
-            say(f"still running: {', '.join(name for name in setup.names if name in found)}")
-        missing = [name for name in setup.names if name not in found]
-        _require_ports(home, setup, missing)
-        is_new = _start(home, setup, missing, say)
+            _refuse_other_database(setup, shown)
+            is_new = _mend(home, setup, found, say)
     answer = info(home)
     for line in answer.lines():
         say(line)
@@ -147,14 +141,34 @@ def info(home: Path) -> StackInfo:
                      token_file=locations.connect_token)
 
 
-def _clean_setup(home: Path, ui_port: int, spark_port: int, shown_database: str, say: Say) -> Setup:
-    """Ends what is left of an earlier start, and says how the stack is to be started."""
+def _begin(home: Path, setup: Setup, say: Say) -> bool:
+    """Starts all, after ending what is left of an earlier start. Returns whether the password is new."""
+    if setup.ui_port == setup.spark_port:
+        raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=setup.spark_port)
     if ending.end_all(home):
         say("ended what was left of an earlier start")
     supervisor.forget(home)
-    if ui_port == spark_port:
-        raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=spark_port)
-    return Setup(ui_port=ui_port, spark_port=spark_port, database=shown_database)
+    _require_ports(home, setup, setup.names)
+    return _start(home, setup, setup.names, say)
+
+
+def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
+    """Starts what is missing beside what was found. Returns whether the password is new."""
+    ending.end_supervisor(home)  # it is told of what is started here, and starts nothing meanwhile
+    try:
+        silent = heartbeats.silent(home, setup.ui_port)
+        for name, age in silent.items():
+            say(f"ended {name}, which had no heartbeat for {age:.0f} s")
+            ending.end(home, name)
+        kept = [name for name in setup.names if name in found and name not in silent]
+        say(f"still running: {', '.join(kept)}")
+        missing = [name for name in setup.names if name not in kept]
+        _require_ports(home, setup, missing)
+        return _start(home, setup, missing, say)
+    except BaseException:
+        if SUPERVISOR in found:
+            components.start(home, setup, SUPERVISOR)  # what goes on is supervised as before
+        raise
 
 
 def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from contracts.locations import Locations
-from tributary.stack import components, logs, machine, postgres, processes, space, supervisor
+from tributary.stack import components, heartbeats, logs, machine, postgres, processes, space, supervisor
 from tributary.stack.components import SUPERVISOR, Setup
 
 TITLES = ("component", "state", "pid", "MiB", "up since", "restarts", "address")
@@ -15,7 +15,8 @@ TITLES = ("component", "state", "pid", "MiB", "up since", "restarts", "address")
 def status(home: Path) -> str:
     """A table of the components, then what the supervisor says of those that died, where the logs are, and the free space."""
     home = home.resolve()
-    living, watched = components.living(home), supervisor.read(home)
+    living, watched, setup = components.living(home), supervisor.read(home), Setup.read(home)
+    silent = heartbeats.silent(home, setup.ui_port) if setup is not None and living else {}
     rows: list[tuple[str, ...]] = [TITLES]
     counted: set[int] = set()
     total = 0
@@ -30,7 +31,8 @@ def status(home: Path) -> str:
         memory = processes.memory_bytes(pids)
         total += memory
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(processes.started_at(record.start_ticks)))
-        rows.append((name, "running", str(record.pid), f"{memory >> 20}", since, restarts, record.address or "-"))
+        state = "no heartbeat" if name in silent else "running"
+        rows.append((name, state, str(record.pid), f"{memory >> 20}", since, restarts, record.address or "-"))
     others = [pid for pid in processes.marked(home) if pid not in counted]
     if others:
         memory = processes.memory_bytes(others)
