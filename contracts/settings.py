@@ -22,6 +22,7 @@ HOME_VARIABLE = "TRIBUTARY_HOME"
 DATA_VARIABLE = "TRIBUTARY_DATA"
 JARS_VARIABLE = "TRIBUTARY_JARS"
 LAKE_VARIABLE = "TRIBUTARY_LAKE"
+DATABASE_VARIABLE = "TRIBUTARY_DATABASE"
 DEFAULT_HOME = "tributary-home"
 SETTINGS_FILE = "deployment.toml"
 
@@ -216,6 +217,22 @@ def table_address(locations: Locations, name: str) -> str:
     """A table as Spark and `deltalake` name it: its folder, or its place in the store that TRIBUTARY_LAKE names."""
     lake = lake_address()
     return str(locations.table(name)) if lake is None else f"{lake}/{name}"
+
+
+def database_address() -> str | None:
+    """Airflow's PostgreSQL if the stack is not to start one, from TRIBUTARY_DATABASE, with SQLAlchemy's driver named.
+
+    Raises:
+        BadInput: no address of a database in PostgreSQL; the message leaves out what was found, which may hold a password.
+    """
+    value = os.environ.get(DATABASE_VARIABLE) or None
+    if value is None:
+        return None
+    found = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
+    if found is None:
+        raise BadInput("environment", DATABASE_VARIABLE, expected="an address such as postgresql://user:password@host:5432/airflow",
+                       found="another form (not shown, since it may hold a password)")
+    return f"postgresql+psycopg2://{found['rest']}"
 
 
 def store_endpoint() -> str | None:

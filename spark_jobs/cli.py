@@ -6,6 +6,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
@@ -42,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument("--ds", type=day_argument, required=True)
     check.add_argument("--json", action="store_true", help="also print what is missing as JSON")
     add_home(commands.add_parser("list_stale", help="partitions whose inputs have changed since, and the commands that mend them"))
+    compare = commands.add_parser("compare_tables", help="are a deployment's tables equal to another's, row by row? exit 1: no")
+    add_home(compare)
+    compare.add_argument("--with", dest="other", type=Path, required=True, metavar="FOLDER", help="the other deployment's folder")
+    compare.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
+                         help="may be repeated; logs and features by default")
     add_home(commands.add_parser("mend", help="build again whatever is stale"))
     maintain = commands.add_parser("maintain_lake", help="few large files: OPTIMIZE and VACUUM; no row changes")
     add_home(maintain)
@@ -91,6 +97,12 @@ def _list_stale(_: argparse.Namespace, locations: Locations, __: Deployment) -> 
     from spark_jobs.mend import list_stale
 
     return list_stale(locations)
+
+
+def _compare(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+    from spark_jobs import compare_tables
+
+    return compare_tables.command(locations, options.other.resolve(), options.table)
 
 
 def _mend(_: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
@@ -166,5 +178,5 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
     "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
     "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
-    "add_text_vectors": _add_text_vectors,
+    "add_text_vectors": _add_text_vectors, "compare_tables": _compare,
 }
