@@ -35,7 +35,7 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: under ten minutes on two cores
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some five minutes
 	@$(BIN)/python -m pytest -q -m live

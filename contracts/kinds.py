@@ -58,5 +58,11 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),
 )}
 
+# DAGs that make periods, and how often.
+CADENCES: dict[str, Cadence] = {"logs_daily": "day", "features_daily": "day", **{kind.dag: kind.cadence for kind in KINDS.values()}}
+
+# Recipes by name: settings of all kinds of model, as training declares them (training/recipes.py).
+RECIPES = ("default", "quick")
+
 # What an A-CTR is bound to, by role: it starts again when one of them changes.
 BOUND_KINDS: dict[Literal["pretrained", "encoder"], str] = {"pretrained": "cpm", "encoder": "fg_bert"}

@@ -81,6 +81,16 @@ class Locations:
         return self.reports / table / f"{day}.html"
 
     @property
+    def judged_days(self) -> Path:
+        """Each judged day's verdict in short, for whoever shows a calendar; see contracts/quality.py."""
+        return self.reports / "judged_days.json"
+
+    @property
+    def stale_found(self) -> Path:
+        """What was found stale when somebody last looked; see contracts/quality.py."""
+        return self.reports / "stale.json"
+
+    @property
     def model_reports(self) -> Path:
         return self.reports / "models"
 

@@ -162,6 +162,11 @@ class Lineage:
         """First day of the first BAHE: the day before the first A-CTR, which reads vectors of the days before its rows'."""
         return max(self.actr_start - ONE_DAY, self.history_start)
 
+    @property
+    def first_periods(self) -> dict[str, date]:
+        """First day of the first period of each kind that begins after the logs do."""
+        return {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start, "bahe": self.texts_start}
+
     def period(self, kind: str, start: date) -> Period:
         """The period of a model of this kind.
 
@@ -171,9 +176,7 @@ class Lineage:
         if kind not in KINDS:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
-        # Kinds that begin after the logs do.
-        later = {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start,
-                 "bahe": self.texts_start}
+        later = self.first_periods
         first = later.get(kind, self.history_start)
         if (kind in later and start < first) or not self.exists(period):
             setting = "actr_start" if kind in later else "history_start"

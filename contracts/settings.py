@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.locations import Locations
-from contracts.periods import Lineage, PeriodSettings
+from contracts.periods import Lineage, Period, PeriodSettings
 from contracts.tables import LANDING_ID_COLUMNS
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 
@@ -21,6 +22,7 @@ HOME_VARIABLE = "TRIBUTARY_HOME"
 DATA_VARIABLE = "TRIBUTARY_DATA"
 JARS_VARIABLE = "TRIBUTARY_JARS"
 LAKE_VARIABLE = "TRIBUTARY_LAKE"
+DATABASE_VARIABLE = "TRIBUTARY_DATABASE"
 DEFAULT_HOME = "tributary-home"
 SETTINGS_FILE = "deployment.toml"
 
@@ -42,6 +44,8 @@ class Deployment:
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
         ad_start: first day with advertisements: on a day before it, ad files without a row are right. None: history_start.
+        notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard input. None: no one
+            is told.
     """
 
     day_timezone: str = "UTC"
@@ -56,6 +60,7 @@ class Deployment:
     source: str = "own"
     history_end: date | None = None
     ad_start: date | None = None
+    notify: str | None = None
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -77,6 +82,7 @@ class Deployment:
         check("string_ids", set(self.string_ids) <= set(LANDING_ID_COLUMNS), f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}")
         check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_SETTINGS)
               and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_SETTINGS)}")
+        check("notify", self.notify is None or _is_command(self.notify), "a command line such as /opt/tell_on_call --channel ads, or none")
 
     @property
     def timezone(self) -> ZoneInfo:
@@ -89,6 +95,14 @@ class Deployment:
     def day_start(self, day: date) -> datetime:
         """The instant at which `day` begins, with the deployment's time zone."""
         return datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+
+    def tick(self, period: Period) -> datetime:
+        """Where the data interval of the DAG run that makes `period` begins: Airflow's logical date of it.
+
+        A shrunken week or month is made by the run of its last day, since its DAG ticks daily.
+        """
+        whole = period.cadence == "day" or self.periods.is_calendar
+        return self.day_start(period.start if whole else period.days()[-1])
 
     def may_be_empty(self, log: Log, day: date) -> bool:
         """Whether a landing day without a row is what this deployment expects."""
@@ -116,6 +130,8 @@ class Deployment:
             lines.append(f"history_end = {self.history_end}")
         if self.ad_start is not None:
             lines.append(f"ad_start = {self.ad_start}")
+        if self.notify is not None:
+            lines.append(f"notify = {_quoted(self.notify)}")
         if not self.periods.is_calendar:
             lines += ["", "[periods]", f"anchor = {self.periods.anchor}",
                       f"month_days = {self.periods.month_days}", f"week_days = {self.periods.week_days}"]
@@ -149,6 +165,13 @@ class Deployment:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _is_command(text: str) -> bool:
+    try:
+        return bool(shlex.split(text))
+    except ValueError:  # a quotation that does not end
+        return False
 
 
 def _check_keys(values: dict[str, object], known: set[str], *, required: set[str], where: str) -> None:
@@ -194,6 +217,22 @@ def table_address(locations: Locations, name: str) -> str:
     """A table as Spark and `deltalake` name it: its folder, or its place in the store that TRIBUTARY_LAKE names."""
     lake = lake_address()
     return str(locations.table(name)) if lake is None else f"{lake}/{name}"
+
+
+def database_address() -> str | None:
+    """Airflow's PostgreSQL if the stack is not to start one, from TRIBUTARY_DATABASE, with SQLAlchemy's driver named.
+
+    Raises:
+        BadInput: no address of a database in PostgreSQL; the message leaves out what was found, which may hold a password.
+    """
+    value = os.environ.get(DATABASE_VARIABLE) or None
+    if value is None:
+        return None
+    found = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
+    if found is None:
+        raise BadInput("environment", DATABASE_VARIABLE, expected="an address such as postgresql://user:password@host:5432/airflow",
+                       found="another form (not shown, since it may hold a password)")
+    return f"postgresql+psycopg2://{found['rest']}"
 
 
 def store_endpoint() -> str | None:

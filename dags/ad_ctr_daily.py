@@ -3,7 +3,9 @@
 The day is scored with the model of the day before, which has not seen it, and only then trained on.
 
 - **`wait_for_parents`**: the ad samples of the day, the A-CTR of the day before, the CPM.
-  *When it stops:* its log names what is missing, and the command that makes it.
+  *While it waits* (deferred) the runs that its log names are at work, or queued.
+  *When it stops:* nobody is making what is missing: its log ends with the command that does. Run that, then clear this task.
+- **`oldest_first`**: does nothing; for its sake Airflow refuses a backfill that runs backwards.
 - **`train_actr`**: scores, trains, stages vectors, predictions and metrics as files.
   *When it stops:* it is tried again by itself, twice.
 - **`gate_actr`**: judges it on held-out rows beside the model of the day before; a refused one is replaced by a *fallback*, which carries
@@ -14,17 +16,22 @@ The day is scored with the model of the day before, which has not seen it, and o
 - **`publish_actr`**: commits vectors, metrics and the release, the release last.
   *When it stops:* it is safe to run again: the same release is a no-op.
 
+The form takes no transfer settings: a day's models are compared on the same rows, and each goes on from its own of the day before. A day
+of some of them would stop the others on the day after. Which there are is `variants` in `deployment.toml`.
+
 A range: `tributary dags backfill ad_ctr_daily --from ... --to ...` (first days of the periods), oldest first.
+In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running backwards.
 """
 
 from airflow.sdk import DAG
 
-from dags.dagkit.commands import model_tasks
 from dags.dagkit.defaults import defaults
 from dags.dagkit.deployment import deployment
+from dags.dagkit.models import model_tasks
 
 # More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
 # made again.
 with DAG("ad_ctr_daily", description="ad samples of a day -> scored, A-CTR trained, released", doc_md=__doc__, max_active_runs=3,
-         **defaults("day", first_day=deployment().actr_start)) as dag:
-    model_tasks("actr")
+         **defaults("day", first_day=deployment().actr_start, trains=True)) as dag:
+    model_tasks("actr", reads=["ad_samples", "user_histories", "natural_samples"], parents=["cpm", "fg_bert", "bahe"],
+                publishes=["predictions"])

@@ -3,7 +3,9 @@
 It goes on from the BAHE of the day before. The A-CTR of the day after reads its vectors, where a transfer setting says so.
 
 - **`wait_for_parents`**: the samples of the day, and the BAHE of the day before.
-  *When it stops:* its log names what is missing, and the command that makes it.
+  *While it waits* (deferred) the runs that its log names are at work, or queued.
+  *When it stops:* nobody is making what is missing: its log ends with the command that does. Run that, then clear this task.
+- **`oldest_first`**: does nothing; for its sake Airflow refuses a backfill that runs backwards.
 - **`encode_texts`**: sends the texts that have no vector yet through the language model's low layers, stages their vectors as files.
   *When it stops:* it is tried again by itself, twice, and goes on where it was.
 - **`add_text_vectors`**: checks them and adds them to `behaviour_text_vectors`.
@@ -18,16 +20,21 @@ It goes on from the BAHE of the day before. The A-CTR of the day after reads its
   *When it stops:* it is safe to run again: the same release is a no-op.
 
 A range: `tributary dags backfill bahe_daily --from ... --to ...`, oldest first.
+In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running backwards.
 """
 
 from airflow.sdk import DAG
 
-from dags.dagkit.commands import CommandOperator, model_tasks
-from dags.dagkit.defaults import GPU_POOL, defaults
+from dags.dagkit.assets import tables
+from dags.dagkit.commands import CommandOperator
+from dags.dagkit.defaults import defaults
 from dags.dagkit.deployment import deployment
+from dags.dagkit.models import RECIPE_OPTION, gpu_operator, model_tasks
 
 with DAG("bahe_daily", description="samples of a day -> BAHE, vectors of users and items by their texts", doc_md=__doc__, max_active_runs=3,
-         **defaults("day", first_day=deployment().lineage.texts_start)) as dag:
-    model_tasks("bahe", first=[
-        CommandOperator(task_id="encode_texts", command=["training", "encode_texts"], cadence="day", pool=GPU_POOL),
-        CommandOperator(task_id="add_text_vectors", command=["spark_jobs", "add_text_vectors"], cadence="day", period_option=None)])
+         **defaults("day", first_day=deployment().lineage.texts_start, trains=True)) as dag:
+    texts = ["behaviour_texts", "behaviour_text_vectors"]
+    model_tasks("bahe", reads=["natural_samples", "ad_samples", "user_histories", *texts], first=[
+        gpu_operator("encode_texts", ["training", "encode_texts", *RECIPE_OPTION], cadence="day", inlets=tables(*texts)),
+        CommandOperator(task_id="add_text_vectors", command=["spark_jobs", "add_text_vectors"], cadence="day", period_option=None,
+                        outlets=tables("behaviour_text_vectors"))])

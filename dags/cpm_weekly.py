@@ -3,7 +3,8 @@
 Where weeks are blocks of days, this DAG ticks daily, and skips the days that end no week.
 
 - **`wait_for_parents`**: the samples of the last month, and the TPM snapshots.
-  *When it stops:* its log names what is missing, and the command that makes it.
+  *While it waits* (deferred) the runs that its log names are at work, or queued.
+  *When it stops:* nobody is making what is missing: its log ends with the command that does. Run that, then clear this task.
 - **`train_cpm`**: trains, merges the snapshots, stages vectors and metrics as files.
   *When it stops:* it is tried again by itself, twice.
 - **`gate_cpm`**: judges it on held-out rows: scores have to be numbers; bad calibration only warns.
@@ -13,16 +14,14 @@ Where weeks are blocks of days, this DAG ticks daily, and skips the days that en
 - **`publish_cpm`**: commits vectors, metrics and the release, the release last.
   *When it stops:* it is safe to run again: the same release is a no-op.
 
-A range: `tributary dags backfill cpm_weekly --from ... --to ...` (first days of the periods), oldest first.
+A range: `tributary dags backfill cpm_weekly --from ... --to ...` (first days of the periods), in any order: a week rests on no other.
 """
 
 from airflow.sdk import DAG
 
-from dags.dagkit.commands import model_tasks
 from dags.dagkit.defaults import defaults
+from dags.dagkit.models import model_tasks
 
-# More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
-# made again.
 with DAG("cpm_weekly", description="natural samples of the last month -> CPM, merged tables", doc_md=__doc__, max_active_runs=3,
-         **defaults("week")) as dag:
-    model_tasks("cpm")
+         **defaults("week", trains=True)) as dag:
+    model_tasks("cpm", reads=["natural_samples", "user_histories"], parents=["tpm"], oldest_first=False)

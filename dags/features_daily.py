@@ -3,8 +3,9 @@
 A day is made from the partials of every day since `history_start`, never from the features of the day before: days may be
 made in any order, as soon as `logs_daily` has made the days before.
 
-- **`wait_for_partials`**: looks whether every day since `history_start` has its partials.
-  *When it stops:* its log names the first day without: run `logs_daily` for it.
+- **`wait_for_partials`**: waits until every day since `history_start` has its partials.
+  *While it waits* (deferred) runs of `logs_daily` are at work, or queued.
+  *When it stops:* nobody is making what is missing: its log ends with the command that does. Run that, then clear this task.
 - **`build_histories`**: each active user's behaviours up to the day.
   *When it stops:* unexpected: it is tried again by itself, twice.
 - **`build_statistics`**: impressions and clicks up to the day.
@@ -14,20 +15,28 @@ made in any order, as soon as `logs_daily` has made the days before.
 - **`validate_features`**: checks histories and samples, writes a report for each.
   *When it stops:* the log ends with the report's address; no model trains on this day until it is mended.
 
-A range of days: `tributary dags backfill features_daily --from ... --to ...`.
+A range of days: `tributary dags backfill features_daily --from ... --to ...`, in any order; it may be started before that of `logs_daily`.
 """
 
 from airflow.sdk import DAG
 
-from dags.dagkit.commands import CommandOperator, CommandSensor
+from dags.dagkit.assets import tables
+from dags.dagkit.commands import CommandOperator
 from dags.dagkit.defaults import defaults
+from dags.dagkit.waiting import WaitOperator
+
+VALIDATED = ("user_histories", "natural_samples", "ad_samples")
 
 with DAG("features_daily", description="partials -> histories, statistics, samples of a day", doc_md=__doc__, max_active_runs=2,
          **defaults("day")) as dag:
-    wait = CommandSensor(task_id="wait_for_partials", command=["spark_jobs", "check_partials"], cadence="day")
-    histories = CommandOperator(task_id="build_histories", command=["spark_jobs", "build_user_histories"], cadence="day")
-    statistics = CommandOperator(task_id="build_statistics", command=["spark_jobs", "build_statistics"], cadence="day")
-    samples = CommandOperator(task_id="build_samples", command=["spark_jobs", "build_samples"], cadence="day")
-    validate = CommandOperator(task_id="validate_features", cadence="day", command=[
-        "validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples"])
+    wait = WaitOperator(task_id="wait_for_partials", command=["spark_jobs", "check_partials"], cadence="day")
+    histories = CommandOperator(task_id="build_histories", command=["spark_jobs", "build_user_histories"], cadence="day",
+                                inlets=tables("behaviour_partials"), outlets=tables("user_histories"))
+    statistics = CommandOperator(task_id="build_statistics", command=["spark_jobs", "build_statistics"], cadence="day",
+                                 inlets=tables("statistic_partials"), outlets=tables("entity_statistics"))
+    samples = CommandOperator(task_id="build_samples", command=["spark_jobs", "build_samples"], cadence="day",
+                              inlets=tables("natural_log", "ad_log", "user_histories", "entity_statistics"),
+                              outlets=tables("natural_samples", "ad_samples"))
+    validate = CommandOperator(task_id="validate_features", cadence="day", inlets=tables(*VALIDATED), outlets=tables("quality_results"),
+                               command=["validation", "run", *(word for table in VALIDATED for word in ("--table", table))])
     wait >> [histories, statistics] >> samples >> validate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,16 @@ class Registry:
             gone, behind = [parent for parent in parents if parent not in serving], [parent for parent in parents if parent in found]
             if gone or behind:
                 found[release_id] = f"made from {gone[0]}, which no longer serves" if gone else f"made from {behind[0]}, which is stale"
+        return found
+
+    def resting_on(self, releases: Iterable[str]) -> list[Served]:
+        """What is served by these releases and by those that were made from them, near or far; in the order of their periods."""
+        found, behind = [], set(releases)
+        for served in sorted(self.activations, key=lambda served: served.period):
+            release_id = self.activations[served]["release_id"]
+            if release_id in behind or behind & set(self.releases[release_id]["parents"].values()):
+                behind.add(release_id)
+                found.append(served)
         return found
 
     def step_back(self, release: Release, reader: LakeReader) -> str | None:

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_home(command)
         command.add_argument("--kind", required=True, choices=tuple(KINDS))
         command.add_argument("--period", required=True, type=day, help="first day of the period")
+        if name == "parents":
+            command.add_argument("--json", action="store_true", help="also print what is missing as JSON, a line each")
     releases = commands.add_parser("releases", help="the releases that serve, newest first; which are current, which stale")
     add_home(releases)
     near = commands.add_parser("neighbours", help="the entities nearest to one, with their titles, from a release")
@@ -61,7 +63,9 @@ def _parents(options: argparse.Namespace) -> int:
     locations, deployment = deployment_of(options)
     missing = missing_inputs(LakeReader(locations), deployment, options.kind, options.period)
     if missing:
-        raise NotYet(f"{options.kind} {options.period} waits for " + "; and for ".join(missing))
+        if options.json:
+            print(*(one.line() for one in missing), sep="\n")
+        raise NotYet(f"{options.kind} {options.period} waits for " + "; and for ".join(map(str, missing)))
     print(f"all parents of {options.kind} {options.period} are there")
     return 0
 

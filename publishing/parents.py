@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from contracts.awaited import Awaited
 from contracts.kinds import KINDS
 from contracts.periods import Parent
 from contracts.releases import DEFAULT_VARIANT
@@ -17,18 +18,17 @@ from lake.reader import LakeReader
 _READ_BY = {"actr": "ad_samples", "bahe": "ad_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories"}
 
 
-def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[str]:
-    """What a period's training still waits for, each as a sentence that ends with the command that makes it; [] if nothing."""
+def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[Awaited]:
+    """What a period's training still waits for; [] if nothing."""
     lineage = deployment.lineage
-    missing = [_sentence(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
+    missing = [_awaited(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]
     table = _READ_BY.get(kind, "natural_samples")
     days = sample_days(deployment, kind, period)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
     if absent:
-        missing.append(f"{table} of {len(absent)} days, the first {absent[0]}: tributary dags backfill features_daily "
-                       f"--from {absent[0]} --to {absent[-1]}")
+        missing.append(Awaited(what=f"{table} of {len(absent)} days, the first {absent[0]}", dag="features_daily", periods=tuple(absent)))
     return missing
 
 
@@ -53,7 +53,6 @@ def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str
     return cpm_variants(deployment.variants) if parent.kind == "cpm" else (DEFAULT_VARIANT,)
 
 
-def _sentence(parent: Parent, variant: str) -> str:
+def _awaited(parent: Parent, variant: str) -> Awaited:
     name = parent.kind if variant == DEFAULT_VARIANT else f"{parent.kind} ({variant})"
-    return (f"the {parent.role} {name} of {parent.period}: tributary dags backfill {KINDS[parent.kind].dag} "
-            f"--from {parent.period} --to {parent.period}")
+    return Awaited(what=f"the {parent.role} {name} of {parent.period}", dag=KINDS[parent.kind].dag, periods=(parent.period,))

@@ -6,10 +6,12 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
 from contracts.commands import day as day_argument
+from contracts.errors import NotYet
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import Deployment
@@ -39,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check_partials", help="are the partials there that a day's features need? exit 75: not yet")
     add_home(check)
     check.add_argument("--ds", type=day_argument, required=True)
+    check.add_argument("--json", action="store_true", help="also print what is missing as JSON")
     add_home(commands.add_parser("list_stale", help="partitions whose inputs have changed since, and the commands that mend them"))
+    compare = commands.add_parser("compare_tables", help="are a deployment's tables equal to another's, row by row? exit 1: no")
+    add_home(compare)
+    compare.add_argument("--with", dest="other", type=Path, required=True, metavar="FOLDER", help="the other deployment's folder")
+    compare.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
+                         help="may be repeated; logs and features by default")
     add_home(commands.add_parser("mend", help="build again whatever is stale"))
     maintain = commands.add_parser("maintain_lake", help="few large files: OPTIMIZE and VACUUM; no row changes")
     add_home(maintain)
@@ -74,10 +82,14 @@ def _run_checkpoint(options: argparse.Namespace, locations: Locations, deploymen
 
 def _check_partials(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
     from lake.reader import LakeReader
-    from spark_jobs.inputs import check_partials
+    from spark_jobs.inputs import missing_partials
 
-    count = check_partials(LakeReader(locations), deployment, options.ds)
-    print(f"partials of all {count} days from {deployment.history_start} to {options.ds} are there")
+    missing = missing_partials(LakeReader(locations), deployment, options.ds)
+    if missing is not None:
+        if options.json:
+            print(missing.line())
+        raise NotYet(f"{options.ds} waits for {missing}")
+    print(f"partials of all days from {deployment.history_start} to {options.ds} are there")
     return 0
 
 
@@ -85,6 +97,12 @@ def _list_stale(_: argparse.Namespace, locations: Locations, __: Deployment) -> 
     from spark_jobs.mend import list_stale
 
     return list_stale(locations)
+
+
+def _compare(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+    from spark_jobs import compare_tables
+
+    return compare_tables.command(locations, options.other.resolve(), options.table)
 
 
 def _mend(_: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
@@ -160,5 +178,5 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
     "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
     "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
-    "add_text_vectors": _add_text_vectors,
+    "add_text_vectors": _add_text_vectors, "compare_tables": _compare,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from contracts.errors import NotYet
+from contracts.awaited import Awaited
 from contracts.features import LOGS, STATISTIC_WINDOWS
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
@@ -33,18 +33,15 @@ def require_partials(reader: LakeReader, name: str, days: Sequence[date]) -> dic
     return reader.require_builds(name, partial_owners(days), hint=hint)
 
 
-def check_partials(reader: LakeReader, deployment: Deployment, day: date) -> int:
-    """Number of days whose partials the features of `day` rest on: every day since history_start, and `day` itself.
+def missing_partials(reader: LakeReader, deployment: Deployment, day: date) -> Awaited | None:
+    """What the features of `day` still wait for: partials of every day since history_start, `day` included.
 
-    Raises:
-        NotYet: one of them was not built yet; a missing day is never taken for an empty one.
+    A missing day is never taken for an empty one.
     """
-    days = list(days_between(deployment.history_start, day + ONE_DAY))
-    for name in ("behaviour_partials", "statistic_partials"):
-        built = reader.builds(name)
-        missing = [owner for owner in partial_owners(days) if owner not in built]
-        if missing:
-            first = missing[0].split(",")[0].removeprefix("ds=")
-            raise NotYet(f"{name}: expected every day from {days[0]} to {day}, found {len(missing)} partitions missing, "
-                         f"the first {missing[0]}. If nothing is running: tributary dags backfill logs_daily --from {first} --to {day}")
-    return len(days)
+    built = [reader.builds(name) for name in ("behaviour_partials", "statistic_partials")]
+    days = [needed for needed in days_between(deployment.history_start, day + ONE_DAY)
+            if any(owner not in found for found in built for owner in partial_owners([needed]))]
+    if not days:
+        return None
+    return Awaited(what=f"partials of {len(days)} days since history_start {deployment.history_start}, the first {days[0]}",
+                   dag="logs_daily", periods=tuple(days))

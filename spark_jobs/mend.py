@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 
 from contracts.commands import table_text
 from contracts.errors import TributaryError
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
+from contracts.quality import StaleDay, StaleFound
 from contracts.settings import Deployment
 from lake.reader import LakeReader
 from lake.registry import Registry
+from pages.files import write_atomically
 from spark_jobs.days import VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
 from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, mending_commands, spans, stale_releases
 
@@ -23,7 +26,8 @@ SHOWN = 12  # of the stale partitions that a command lists one by one
 def list_stale(locations: Locations) -> int:
     """Prints what is stale and the commands that mend it."""
     stale = find_stale(locations)
-    _print_releases(locations)
+    found = _leave_found(locations, stale)
+    _say_releases(found)
     if not stale:
         print("no partition is stale: every one was made from its inputs as they are now")
         return 0
@@ -49,7 +53,7 @@ def mend(locations: Locations, deployment: Deployment) -> int:
             if job in VALIDATED_AFTER:
                 _validate(locations, job, span)
     print(table_text(("mended by", "days", "partitions"), done) if done else "nothing to mend: no partition is stale")
-    _print_releases(locations)
+    _say_releases(_leave_found(locations, find_stale(locations)))
     return 0
 
 
@@ -69,11 +73,33 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
         raise error
 
 
-def _print_releases(locations: Locations) -> None:
-    for name, changed in stale_releases(locations):
-        print(f"{name}: trained on rows that have changed since: {_first_of(changed)}")
-    for name, why in Registry.read(LakeReader(locations)).stale().items():
+def _leave_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
+    """Writes what is stale, and the commands that mend it, to where Airflow's UI shows it."""
+    registry = Registry.read(LakeReader(locations))
+    releases = [(name, f"trained on rows that have changed since: {_first_of(changed)}") for name, changed in stale_releases(locations)]
+    releases += registry.stale().items()
+    found = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
+                       days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
+                       releases=tuple(releases), periods=tuple(_periods(registry, [name for name, _ in releases])))
+    write_atomically(locations.stale_found, found.to_json())
+    return found
+
+
+def _periods(registry: Registry, stale: Sequence[str]) -> Iterator[tuple[str, date, date]]:
+    """Of each DAG, the first and the last period whose models rest on stale releases."""
+    served = registry.resting_on(stale)
+    for kind in KINDS.values():
+        periods = [one.period for one in served if one.kind == kind.name]
+        if periods:
+            yield kind.dag, periods[0], periods[-1]
+
+
+def _say_releases(found: StaleFound) -> None:
+    for name, why in found.releases:
         print(f"{name}: {why}")
+    if found.periods:
+        print("Make the models again, once no partition is stale, by `tributary dags mend`, or one by one:")
+        print(*(f"  {command}" for command in found.backfills), sep="\n")
 
 
 def _table(stale: Sequence[Stale]) -> str:
@@ -83,8 +109,12 @@ def _table(stale: Sequence[Stale]) -> str:
         changed = sorted({key for item in of_table for key in item.changed})
         days = spans(item.day for item in of_table)
         listed = ", ".join(str(first) if first == last else f"{first} .. {last}" for first, last in days[:SHOWN])
-        rows.append((table, listed + (", ..." if len(days) > SHOWN else ""), _first_of(changed) if changed else "what it reads is stale"))
+        rows.append((table, listed + (", ..." if len(days) > SHOWN else ""), _why(changed)))
     return table_text(("stale", "days", "changed"), rows)
+
+
+def _why(changed: Sequence[str]) -> str:
+    return _first_of(changed) if changed else "what it reads is stale"
 
 
 def _first_of(keys: Sequence[str]) -> str:

@@ -47,6 +47,23 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A deployment's folder with an empty stack."""
+    from stack_fixture import make_home
+
+    return make_home(tmp_path)
+
+
+@pytest.fixture
+def fake() -> Iterator[Any]:
+    """A stand-in for Airflow's API, and its address."""
+    from stack_fixture import serving
+
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
 def checkpoints_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets the days between checkpoints, so that a few days have some."""
     def set_days(days: int) -> None:

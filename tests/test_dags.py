@@ -16,13 +16,13 @@ import pytest
 
 import dags
 from contracts.errors import EXIT_NOT_YET, BadInput
-from contracts.kinds import KINDS
+from contracts.kinds import CADENCES, KINDS, RECIPES
 from contracts.periods import Cadence, PeriodSettings
+from contracts.runs import period_of_run
 from contracts.settings import SETTINGS_FILE, Deployment
 from dags.dagkit.child import Child
-from dags.dagkit.days import period_of_run
 from tributary import cli
-from tributary.airflow_api import CADENCES
+from tributary.dags_command import DAG_IDS
 
 FOLDER = Path(dags.__file__).parent
 CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5), history_end=date(2026, 6, 1))
@@ -148,16 +148,28 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.bases.sensor import BaseSensorOperator
 
+from airflow.serialization.serialized_objects import DagSerialization
+
 bag = DagBag(sys.argv[1])
 def task(one):
-    return {"id": one.task_id, "kind": type(one).__name__, "command": getattr(one, "command", None), "cadence": one.cadence,
-            "option": one.period_option, "retries": one.retries, "delay": one.retry_delay.total_seconds(), "owner": one.owner,
-            "pool": one.pool, "down": sorted(one.downstream_task_ids), "mode": getattr(one, "mode", None),
+    return {"id": one.task_id, "kind": type(one).__name__, "command": getattr(one, "command", None),
+            "cadence": getattr(one, "cadence", None), "option": getattr(one, "period_option", None),
+            "retries": one.retries, "delay": one.retry_delay.total_seconds(), "owner": one.owner,
+            "pool": one.pool, "down": sorted(one.downstream_task_ids), "past": one.depends_on_past, "rule": str(one.trigger_rule.value),
+            "weight": type(one.weight_rule).__name__, "in": sorted(a.name for a in one.inlets), "out": sorted(a.name for a in one.outlets),
+            "tells": [f"{c.__module__}.{c.__name__}" for c in one.on_failure_callback],
             "limit": (one.execution_timeout.total_seconds() if one.execution_timeout else None)}
+def deadlines(dag):
+    return [[type(a.reference).__name__, a.interval.total_seconds(), a.callback.path] for a in dag.deadline or []]
 out = {"errors": bag.import_errors, "heavy": sorted({"pyspark", "torch", "faiss", "great_expectations", "deltalake", "pandas", "lake",
        "sources", "spark_jobs", "training", "validation", "publishing", "tributary"} & set(sys.modules)),
-       "dags": {dag.dag_id: {"file": dag.fileloc, "timetable": type(dag.timetable).__name__, "cron": dag.timetable.expression,
-                "timezone": str(dag.timetable.timezone), "start": dag.start_date.isoformat(),
+       "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},
+       "stored": sorted(DagSerialization.from_dict(DagSerialization.to_dict(dag)).dag_id for dag in bag.dags.values()),
+       "dags": {dag.dag_id: {"file": dag.fileloc, "timetable": type(dag.timetable).__name__,
+                "cron": getattr(dag.timetable, "expression", None),
+                "timezone": str(getattr(dag.timetable, "timezone", None)), "start": dag.start_date and dag.start_date.isoformat(),
+                "deadlines": deadlines(dag), "types": dag.allowed_run_types and sorted(t.value for t in dag.allowed_run_types),
+                "enum": {n: dag.params.get_param(n).schema.get("enum") for n in dag.params},
                 "end": dag.end_date.isoformat() if dag.end_date else None, "catchup": dag.catchup, "runs": dag.max_active_runs,
                 "tags": sorted(dag.tags), "doc": dag.doc_md or "", "params": dag.params.dump(), "tasks": [task(t) for t in dag.tasks]}
                 for dag in bag.dags.values()}}
@@ -167,7 +179,8 @@ print("RESULT" + json.dumps(out))
 
 def parse(home: Path, airflow_home: Path) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", PARSE, str(FOLDER)], capture_output=True, text=True, check=True, cwd=FOLDER.parent,
-                          env=os.environ | {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(airflow_home)})
+                          env=os.environ | {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(airflow_home),
+                                       "AIRFLOW__CORE__PLUGINS_FOLDER": str(FOLDER.parent / "plugins")})
     return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
 
 
@@ -186,8 +199,10 @@ class TestDags:
     def test_one_per_file_named_after_it(self, parsed: dict[str, Any]) -> None:
         for found in parsed.values():
             assert found["errors"] == {}
-            assert {Path(dag["file"]).stem: name for name, dag in found["dags"].items()} == {name: name for name in CADENCES}
-        assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == set(CADENCES)
+            assert {Path(dag["file"]).stem: name for name, dag in found["dags"].items()} == {name: name for name in DAG_IDS}
+            assert found["stored"] == sorted(DAG_IDS)
+            print({file: f"{seconds:.2f} s" for file, seconds in found["seconds"].items()})
+        assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == set(DAG_IDS)
 
     def test_parsing_imports_nothing_heavy(self, parsed: dict[str, Any]) -> None:
         assert [found["heavy"] for found in parsed.values()] == [[], []]
@@ -202,13 +217,13 @@ class TestDags:
             assert not dag["catchup"] and not shrunken["catchup"]
 
     def test_first_and_last_day(self, parsed: dict[str, Any]) -> None:
-        starts = {name: dag["start"] for name, dag in parsed["calendar"]["dags"].items()}
+        starts = {name: dag["start"] for name, dag in parsed["calendar"]["dags"].items() if name in CADENCES}
         assert starts == {"logs_daily": "2026-01-10T00:00:00+00:00", "features_daily": "2026-01-10T00:00:00+00:00",
                           "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
                           "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00",
                           "fg_bert_weekly": "2026-01-26T00:00:00+00:00", "fg_bert_users_daily": "2026-02-05T00:00:00+00:00",
                           "bahe_daily": "2026-02-04T00:00:00+00:00"}
-        assert {dag["end"] for dag in parsed["calendar"]["dags"].values()} == {"2026-06-01T00:00:00+00:00"}
+        assert {dag["end"] for name, dag in parsed["calendar"]["dags"].items() if name in CADENCES} == {"2026-06-01T00:00:00+00:00"}
         shrunken = parsed["shrunken"]["dags"]
         # 2022-04-08 lies in the block of the 7th and 8th; midnight in Shanghai is 16:00 of the day before in UTC.
         assert shrunken["logs_daily"]["start"] == "2022-04-07T16:00:00+00:00"
@@ -217,29 +232,88 @@ class TestDags:
 
     def test_every_dag_can_be_handed_to_a_person_on_call(self, parsed: dict[str, Any]) -> None:
         for name, dag in parsed["calendar"]["dags"].items():
-            assert "tributary" in dag["tags"] and CADENCES[name] in dag["tags"]
-            assert f"tributary dags backfill {name}" in dag["doc"]
-            assert dag["params"] == {"ds": None}
+            assert "tributary" in dag["tags"] and (name not in CADENCES or CADENCES[name] in dag["tags"])
+            assert f"tributary dags {'backfill' if name in CADENCES else 'trigger'} {name}" in dag["doc"]
             for task in dag["tasks"]:
                 assert f"`{task['id']}`" in dag["doc"], (name, task["id"])
                 assert (task["owner"], task["retries"]) == ("tributary", 2) and task["delay"] <= 60 and task["limit"], (name, task["id"])
+                assert task["tells"] == ["dags.dagkit.notify.task_failed"], (name, task["id"])
+            (reference, seconds, callback), = dag["deadlines"]
+            assert (reference, callback) == ("DagRunQueuedAtDeadline", "dags.dagkit.notify.deadline_missed") and seconds >= 8 * 3600
+
+    def test_the_form_of_a_run_reaches_its_commands(self, parsed: dict[str, Any]) -> None:
+        for name, dag in parsed["calendar"]["dags"].items():
+            commands = [task["command"] for task in dag["tasks"] if task["command"]]
+            trains = [command[:2] for command in commands if "{{ params.recipe }}" in command]
+            if name == "bootstrap":
+                assert dag["params"] == {"from": "2026-01-10", "to": "2026-02-04"}
+                assert all(command[-4:] == ["--from", "{{ params['from'] }}", "--to", "{{ params['to'] }}"] for command in commands)
+            elif name not in CADENCES:
+                assert dag["params"] == {}
+            elif trains:
+                assert dag["params"] == {"ds": None, "recipe": "default"} and dag["enum"]["recipe"] == list(RECIPES)
+            else:
+                assert dag["params"] == {"ds": None}
+            expected = {"bahe_daily": [["training", "encode_texts"], ["training", "bahe"]], "fg_bert_users_daily": []}
+            models = [["training", kind.name] for kind in KINDS.values() if kind.dag == name]
+            assert sorted(trains) == sorted(expected.get(name, models)), name
+
+    def test_what_has_no_period_takes_no_backfill(self, parsed: dict[str, Any]) -> None:
+        found = parsed["shrunken"]["dags"]
+        assert (found["lake_maintenance_weekly"]["timetable"], found["bootstrap"]["timetable"]) == ("CronTriggerTimetable", "NullTimetable")
+        assert found["lake_maintenance_weekly"]["types"] == ["manual", "scheduled"]
+        assert found["lake_maintenance_weekly"]["timezone"] == "Asia/Shanghai"
+        assert not found["lake_maintenance_weekly"]["catchup"]
+
+    def test_whatever_is_published_is_an_asset_that_somebody_made(self, parsed: dict[str, Any]) -> None:
+        dags = parsed["calendar"]["dags"]
+        made = {asset for dag in dags.values() for task in dag["tasks"] for asset in task["out"]}
+        read = {asset for dag in dags.values() for task in dag["tasks"] for asset in task["in"]}
+        assert read - made == {"landing_natural", "landing_ad"}
+        for kind in KINDS.values():
+            publish, = (task for task in dags[kind.dag]["tasks"] if task["id"] == f"publish_{kind.name}")
+            assert {kind.vectors, f"{kind.name}_release"} <= set(publish["out"])
+        for name, deployment in (("calendar", CALENDAR), ("shrunken", SHANGHAI)):
+            for kind in KINDS.values():
+                day = deployment.periods.closed_before(kind.cadence, date(2026, 5, 20) if name == "calendar" else date(2022, 5, 10)).start
+                train, = (task for task in parsed[name]["dags"][kind.dag]["tasks"] if task["id"] == f"train_{kind.name}")
+                parents = {f"{parent.kind}_release" for parent in deployment.lineage.parents(kind.name, day)}
+                assert parents == {asset for asset in train["in"] if asset.endswith("_release")}, kind.name
+
+    def test_a_chain_refuses_to_run_backwards(self, parsed: dict[str, Any]) -> None:
+        """Airflow refuses it where a task depends on the past; the one that does must neither fail nor be passed by."""
+        for name, dag in parsed["calendar"]["dags"].items():
+            kind = next((kind for kind in KINDS.values() if kind.dag == name), None)
+            goes_on = kind is not None and any(parent.role == "predecessor" for parent in CALENDAR.lineage.parents(
+                kind.name, CALENDAR.periods.closed_before(kind.cadence, date(2026, 5, 20)).start))
+            past = [(task["id"], task["kind"], task["rule"]) for task in dag["tasks"] if task["past"]]
+            assert past == ([("oldest_first", "EmptyOperator", "all_done")] if goes_on else []), name
 
     def test_every_task_runs_a_command_that_exists(self, parsed: dict[str, Any], tmp_path: Path) -> None:
         commands = []
         for name, dag in parsed["calendar"]["dags"].items():
             for task in dag["tasks"]:
+                if task["kind"] == "EmptyOperator":
+                    continue
                 folder, command, *_ = task["command"]
                 assert command in cli.FOLDERS[folder][1], (name, task["id"])
-                assert task["cadence"] == CADENCES[name]
-                commands.append([*task["command"], *([task["option"], "2026-02-05"] if task["option"] else [])])
+                assert task["cadence"] == CADENCES.get(name)
+                values = {"{{ params.recipe }}": "quick", "{{ params['from'] }}": "2026-02-05", "{{ params['to'] }}": "2026-02-05"}
+                filled = [values.get(word, word) for word in task["command"]]
+                commands.append([*filled, *([task["option"], "2026-02-05"] if task["option"] and task["cadence"] else [])])
         assert _refused(commands, tmp_path / "nowhere") == []
         assert _refused([["spark_jobs", "ingest_logs", "--period", "2026-02-05"]], tmp_path / "nowhere") != []
 
     def test_waiting_holds_no_worker_and_training_takes_turns(self, parsed: dict[str, Any]) -> None:
         tasks = [task for dag in parsed["calendar"]["dags"].values() for task in dag["tasks"]]
-        assert {task["mode"] for task in tasks if task["id"].startswith("wait_for_")} == {"reschedule"}
-        assert {task["id"] for task in tasks if task["kind"] == "CommandSensor"} == {"wait_for_partials", "wait_for_parents"}
-        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == {"encode_texts", *(f"train_{kind}" for kind in KINDS)}
+        assert {task["id"] for task in tasks if task["kind"] == "WaitOperator"} == {"wait_for_partials", "wait_for_parents"}
+        gpu = {"encode_texts", *(f"train_{kind}" for kind in KINDS)}
+        assert {task["id"] for task in tasks if task["pool"] == "gpu"} == gpu
+        assert {task["id"] for task in tasks if task["weight"] == "ScheduledFirst"} == gpu
+        for name in CADENCES:  # whatever a run reads of others, it waits for first
+            begins = {task["id"] for task in parsed["calendar"]["dags"][name]["tasks"]} - {
+                then for task in parsed["calendar"]["dags"][name]["tasks"] for then in task["down"]}
+            assert begins == {"logs_daily": {"ingest_logs"}, "features_daily": {"wait_for_partials"}}.get(name, {"wait_for_parents"}), name
         chained = [kind.dag for kind in KINDS.values()]
         assert all(parsed["calendar"]["dags"][name]["runs"] > 1 for name in chained)  # one that waits must not block its predecessor
 
@@ -252,11 +326,14 @@ class TestDags:
         for kind, name in ((kind.name, kind.dag) for kind in KINDS.values()):
             first = ["encode_texts", "add_text_vectors"] if kind == "bahe" else []
             tasks = ["wait_for_parents", *first, *(f"{step}_{kind}" for step in ("train", "gate", "audit", "publish"))]
-            assert down[name] == {task: [then] if then else [] for task, then in zip(tasks, [*tasks[1:], None], strict=True)}
+            row = {task: [then] if then else [] for task, then in zip(tasks, [*tasks[1:], None], strict=True)}
+            if "oldest_first" in down[name]:
+                row |= {"wait_for_parents": sorted([tasks[1], "oldest_first"]), "oldest_first": [tasks[1]]}
+            assert down[name] == row
 
     def test_without_a_deployment_the_import_error_says_what_to_do(self, tmp_path: Path) -> None:
         found = parse(tmp_path / "nowhere", tmp_path / "airflow")
-        assert found["dags"] == {} and len(found["errors"]) == len(CADENCES)
+        assert found["dags"] == {} and len(found["errors"]) == len(DAG_IDS)
         for error in found["errors"].values():
             assert "Set TRIBUTARY_HOME to the deployment's folder" in error.strip().splitlines()[-1]
 

@@ -210,6 +210,6 @@ def test_users_wait_for_the_encoder_and_the_histories_alone(chain):
     day = WEEKS[2]
     assert missing_inputs(reader, deployment, "fg_bert_users", day) == []
     later = missing_inputs(reader, deployment, "fg_bert_users", day + timedelta(days=9))
-    assert [text.split(":")[0].split(" of ")[0] for text in later] == ["the encoder fg_bert", "user_histories"]
+    assert [text.split(":")[0].split(" of ")[0] for text in map(str, later)] == ["the encoder fg_bert", "user_histories"]
     with pytest.raises(ParentMissing, match="tributary training fg_bert --period"):
         run_fg_bert_users(_session(home), day + timedelta(days=9))

@@ -1,9 +1,10 @@
-"""The stack for real: two days backfilled through Airflow and by hand, a failed day, a client killed in the middle of a write."""
+"""The stack for real: two days backfilled through Airflow and by hand, a failed day, clients and components killed."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
 from tributary.airflow_api import AirflowApi, RunFailed
+from tributary.stack import airflow, components, ports, processes
 
 pytestmark = pytest.mark.live
 
@@ -88,14 +90,16 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
     through_airflow.build("--from", str(day(HISTORY[0])), "--to", str(day(HISTORY[-1])))
     api = AirflowApi.of(through_airflow.locations.home)
     first, last = day(BACKFILLED[0]), day(BACKFILLED[-1])
-    for dag in ("features_daily", "logs_daily"):  # features first: they wait for the logs
+    for dag, most, backwards in (("features_daily", 1, True), ("logs_daily", 2, False)):  # features first: they wait for the logs
         api.unpause(dag)
-        api.create_backfill(dag, first, last, max_active_runs=2)
+        api.create_backfill(dag, first, last, max_active_runs=most, backwards=backwards)
     for dag in ("logs_daily", "features_daily"):
         runs = api.wait_for_periods(dag, first, last, timeout_seconds=600)
         assert [(run.period, run.state) for run in runs] == [(first, "success"), (last, "success")]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
+    runs = {dag: [run.run_type for run in api.runs(dag)] for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")}
+    assert runs == {"bootstrap": [], "ad_ctr_daily": [], "cpm_weekly": [], "logs_daily": ["backfill"] * 2}  # assets have started none
     for name in TABLES:
         rows = reference.content(through_airflow.locations, name)
         assert rows, name
@@ -171,10 +175,33 @@ def test_a_second_up_says_so(homes: tuple[Commands, Commands, stack.StackInfo]) 
     assert said[0] == "already up:"
 
 
+def test_what_is_killed_comes_back_without_what_it_left_behind(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    home = homes[0].locations.home
+    before = components.living(home)
+    workers = set(processes.marked(home, component=airflow.SCHEDULER))
+    for name in (airflow.SCHEDULER, components.SPARK):
+        os.kill(before[name].pid, signal.SIGKILL)
+    deadline = time.monotonic() + 180
+    while not (stack.is_up(home) and ports.answers(int(homes[2].spark.rpartition(":")[2]))) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    after = components.living(home)
+    assert {name for name, record in after.items() if record != before[name]} == {airflow.SCHEDULER, components.SPARK}
+    assert len(workers) > 1 and not workers & set(processes.marked(home))
+
+
+def test_a_killed_supervisor_is_missed_by_nobody_and_started_by_up(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+    home = homes[0].locations.home
+    before = components.living(home)
+    processes.kill([before[components.SUPERVISOR].pid])
+    assert stack.is_up(home)
+    assert "unsupervised" in stack.status(home)
+    stack.up(home, say=lambda line: None)
+    after = components.living(home)
+    assert {name for name, record in after.items() if record != before[name]} == {components.SUPERVISOR}
+
+
 def test_nothing_listens_beyond_loopback(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
     """Every listening socket of the stack's processes is bound to 127.0.0.1 or ::1."""
-    from tributary.stack import processes
-
     pids = set(processes.marked(homes[0].locations.home))
     sockets = {target.removeprefix("socket:[").rstrip("]") for pid in pids for target in _links(Path(f"/proc/{pid}/fd"))}
     listening = []

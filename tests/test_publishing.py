@@ -328,7 +328,7 @@ def test_recall_below_the_floor_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_a_period_waits_for_is_named_with_its_command(tmp_path: Path) -> None:
     missing = missing_inputs(LakeReader(Locations(tmp_path)), PARENTS_OF_APRIL, "actr", date(2026, 4, 28))
-    assert missing == [
+    assert [str(one) for one in missing] == [
         "the pretrained cpm of 2026-04-20: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20",
         "the predecessor actr (none) of 2026-04-27: tributary dags backfill ad_ctr_daily --from 2026-04-27 --to 2026-04-27",
         "the predecessor actr (tpm+cpm) of 2026-04-27: tributary dags backfill ad_ctr_daily --from 2026-04-27 --to 2026-04-27",

@@ -18,6 +18,7 @@ from lake.reader import LakeReader
 from lake.registry import Registry
 from publishing.audit import audit
 from publishing.cli import main
+from spark_jobs.mend import _periods
 
 LATER = NOW + timedelta(hours=1)
 
@@ -69,6 +70,19 @@ def test_what_lies_behind_a_stale_release_is_stale(tmp_path: Path) -> None:
     released(locations, second)
     released(locations, stage_cpm(locations, recipe={"lr": 2}), LATER)
     assert registry(locations).stale()[second.name] == f"made from {first.name}, which is stale"
+
+
+def test_models_to_make_again_are_those_that_rest_on_stale_ones(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    first = released(locations, stage_day(locations, 0, None, cpm))
+    second = released(locations, stage_day(locations, 1, first, cpm))
+    found = registry(locations)
+    assert [(one.kind, one.period) for one in found.resting_on([first.name])] == [("actr", DAYS[0]), ("actr", DAYS[1])]
+    assert [(one.kind, one.period) for one in found.resting_on([second.name])] == [("actr", DAYS[1])]
+    assert list(_periods(found, [cpm.name])) == [("cpm_weekly", Release.read(cpm).period, Release.read(cpm).period),
+                                                 ("ad_ctr_daily", DAYS[0], DAYS[1])]
+    assert list(_periods(found, [])) == []
 
 
 def build(locations: Locations, table: str, day: date, digest: str, built: datetime) -> None:

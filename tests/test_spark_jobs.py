@@ -11,7 +11,7 @@ from typing import Any
 import features_reference as reference
 import pytest
 
-from contracts.errors import BadInput, NotYet, ParentMissing
+from contracts.errors import BadInput, ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment, table_address
@@ -167,8 +167,9 @@ def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
     locations, deployment = make_logs(tmp_path, num_days=5)
     with pytest.raises(ParentMissing, match=r"natural_log: expected a build of ds=2026-01-01.*tributary spark_jobs ingest_logs"):
         build_partials.run(spark, locations, deployment, [START])
-    with pytest.raises(NotYet, match=r"tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02"):
-        inputs.check_partials(LakeReader(locations), deployment, day(1))
+    missing = inputs.missing_partials(LakeReader(locations), deployment, day(1))
+    assert str(missing) == ("partials of 2 days since history_start 2026-01-01, the first 2026-01-01: "
+                            "tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02")
     path = locations.landing_day("ad", day(2)) / "part-00000.csv"
     path.write_bytes(path.read_bytes().splitlines()[0] + b"\n")
     with pytest.raises(BadInput, match=r"2026-01-03/part-00000.csv: rows: expected at least one row on this landing day, found none"):

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stack_fixture import CALENDAR, FakeAirflow, free_port, run
 
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
-from contracts.settings import SETTINGS_FILE, Deployment
-from tributary import stack
+from contracts.settings import Deployment
+from tributary import dags_command, stack
 from tributary.airflow_api import AirflowApi, ApiError, RunFailed
-from tributary.stack import airflow, machine, ports, postgres, processes
+from tributary.stack import airflow, components, machine, ports, postgres, processes, starting
+from tributary.stack.components import Setup
 
-CALENDAR = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 1, 5))
 SHRUNKEN = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
                       periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / SETTINGS_FILE).write_text(CALENDAR.to_toml())
-    (tmp_path / "stack").mkdir()
-    return tmp_path
 
 
 @pytest.fixture
@@ -117,7 +107,7 @@ class TestPorts:
             port = taken.getsockname()[1]
             said = rf"--spark-port: expected a free port, found {port}, used by process {os.getpid()} \(.*--spark-port"
             with pytest.raises(BadInput, match=said):
-                stack.up(home, ui_port=_free_port(), spark_port=port, say=lambda line: None)
+                stack.up(home, ui_port=free_port(), spark_port=port, say=lambda line: None)
             assert ports.answers(port)
         ports.require_free(port, option="--spark-port")
         assert not ports.answers(port)
@@ -134,28 +124,21 @@ class TestPorts:
             stack.up(home, ui_port=1234, spark_port=1234, say=lambda line: None)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class TestStart:
     def test_two_at_once(self, home: Path) -> None:
         with machine._one_at_a_time(home / "stack"), pytest.raises(stack.StackFailed, match="no other `tributary up` or `down`"):
             stack.up(home, say=lambda line: None)
 
     def test_a_component_that_ends_takes_the_rest_down(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def started(home: Path, **_: object) -> bool:
-            env = airflow.marked_env(home)
-            processes.start("scheduler", ["sleep", "60"], env=env, folder=home / "stack", cwd=home)
-            ended = processes.start("triggerer", ["sh", "-c", "echo why; exit 1"], env=env, folder=home / "stack", cwd=home)
-            machine._wait(lambda: False, [ended], home / "stack", timeout=20, what="anything")
+        def started(home: Path, *_: object, **__: object) -> None:
+            run(home, "scheduler", "sleep 60")
+            ended = run(home, "triggerer", "echo why; exit 1")
+            starting.wait(home, lambda: False, [ended], timeout=20, what="anything")
             raise AssertionError
 
-        monkeypatch.setattr(machine, "_start_all", started)
+        monkeypatch.setattr(starting, "start", started)
         with pytest.raises(stack.StackFailed, match=r"triggerer: expected a running process, found that it ended(.|\n)*why"):
-            stack.up(home, ui_port=_free_port(), spark_port=_free_port(), say=lambda line: None)
+            stack.up(home, ui_port=free_port(), spark_port=free_port(), say=lambda line: None)
         assert list(processes.marked(home)) == []
         assert processes.read_record(home / "stack", "scheduler") is None
 
@@ -187,11 +170,11 @@ class TestStart:
 
 class TestAirflowSettings:
     def test_secrets_are_private_and_stay(self, home: Path) -> None:
-        assert airflow.configure(home, ui_port=8080)
+        assert airflow.configure(home, ui_port=8080, connection="sqlite://")
         folder = airflow.folder_of(home)
         before = {path.name: path.read_text() for path in folder.iterdir()}
         assert set(before) == {"airflow.cfg", "secrets.json", "passwords.json"}
-        assert not airflow.configure(home, ui_port=8080)
+        assert not airflow.configure(home, ui_port=8080, connection="sqlite://")
         assert {path.name: path.read_text() for path in folder.iterdir()} == before
         for path in folder.iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -199,7 +182,7 @@ class TestAirflowSettings:
         assert airflow.password(home) not in before["airflow.cfg"]
 
     def test_listens_on_loopback_alone(self, home: Path) -> None:
-        airflow.configure(home, ui_port=18080)
+        airflow.configure(home, ui_port=18080, connection="sqlite://")
         text = (airflow.folder_of(home) / "airflow.cfg").read_text()
         assert "host = 127.0.0.1" in text
         assert "execution_api_server_url = http://127.0.0.1:18080/execution/" in text
@@ -216,37 +199,17 @@ class TestAirflowSettings:
         assert env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
         assert processes.MARKER not in env  # whoever uses this environment is not ended by `down`
 
-
-class FakeAirflow(BaseHTTPRequestHandler):
-    """Answers from a list of (status, JSON); keeps what was asked."""
-
-    answers: list[tuple[int, Any]]
-    asked: list[tuple[str, str, Any]]
-
-    def answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.asked.append((self.command, self.path, json.loads(body) if body else None))
-        status, value = (201, {"access_token": "t"}) if self.path == "/auth/token" else self.answers.pop(0)
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(value).encode())
-
-    do_GET = do_POST = do_PATCH = answer
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def fake() -> Iterator[tuple[type[FakeAirflow], str]]:
-    handler = type("Handler", (FakeAirflow,), {"answers": [], "asked": []})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    def test_tasks_know_the_server_before_it_is_up(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else one that begins while it is down would write to the lake itself, and keep the server from it."""
+        setup = Setup(ui_port=1, spark_port=15183)
+        env = components.tasks_env(home, setup, airflow.SCHEDULER)
+        assert env["SPARK_REMOTE"] == "sc://localhost:15183"
+        token = home / "stack" / "connect.token"
+        assert len(token.read_text()) > 30 and stat.S_IMODE(token.stat().st_mode) == 0o600
+        assert env["SPARK_CONNECT_AUTHENTICATE_TOKEN"] == token.read_text()
+        assert (env[processes.MARKER], env[processes.COMPONENT]) == (str(home), "scheduler")
+        monkeypatch.setenv("TRIBUTARY_CONNECT_TOKEN", "given")
+        assert components.tasks_env(home, setup, airflow.SCHEDULER)["SPARK_CONNECT_AUTHENTICATE_TOKEN"] == "given"
 
 
 def _row(day: str, state: str, **more: object) -> dict[str, object]:
@@ -271,10 +234,31 @@ class TestApi:
         handler.answers += [(200, {"id": 1}), (200, {"id": 2})]
         api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
         api.create_backfill("tpm_monthly", date(2026, 1, 1), date(2026, 3, 1))
-        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="failed")
+        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="completed", conf={"recipe": "quick"})
         bodies = [body for method, path, body in handler.asked if path == "/api/v2/backfills"]
         assert [(body["from_date"][:10], body["to_date"][:10], body["reprocess_behavior"]) for body in bodies] == [
-            ("2026-01-01", "2026-03-01", "none"), ("2026-01-06", "2026-01-07", "failed")]
+            ("2026-01-01", "2026-03-01", "failed"), ("2026-01-06", "2026-01-07", "completed")]
+        assert [body["dag_run_conf"] for body in bodies] == [{}, {"recipe": "quick"}]
+
+    @pytest.mark.parametrize(("arguments", "conf"), [
+        (["ad_ctr_daily", "--ds", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
+        (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
+        (["lake_maintenance_weekly"], {})])
+    def test_a_run_by_hand_gets_what_its_form_has(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch,
+                                                  arguments: list[str], conf: dict[str, str]) -> None:
+        handler, address = fake
+        handler.answers += [(200, None), (200, {"dag_run_id": "r"})]
+        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi(address, "admin", "secret", deployment=CALENDAR))
+        assert dags_command.main(["trigger", *arguments, "--no-wait"]) == 0
+        assert handler.asked[-1] == ("POST", f"/api/v2/dags/{arguments[0]}/dagRuns", {"logical_date": None, "conf": conf})
+
+    @pytest.mark.parametrize(("arguments", "message"), [
+        (["ad_ctr_daily"], "expected --ds, found none"), (["bootstrap", "--ds", "2026-01-06"], "expected --from --to, found --ds"),
+        (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds")])
+    def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
+        with pytest.raises(BadInput, match=message):
+            dags_command.main(["trigger", *arguments])
 
     def test_periods_of_runs(self, fake: tuple[type[FakeAirflow], str]) -> None:
         handler, address = fake
@@ -331,4 +315,4 @@ class TestApi:
             api.unpause("logs_daily")
         api.ensure_pool("gpu", slots=1)
         with pytest.raises(ApiError, match="not reached"):
-            AirflowApi(f"http://127.0.0.1:{_free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()
+            AirflowApi(f"http://127.0.0.1:{free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()

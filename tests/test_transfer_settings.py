@@ -220,7 +220,7 @@ def test_joint_training_reads_the_natural_log_too(chain):
 def test_a_day_waits_for_every_cpm_that_its_settings_are_bound_to(chain):
     session, _, _ = chain
     missing = missing_inputs(session.reader, session.deployment, "actr", date(2026, 1, 13))
-    assert [text.split(" of ")[0] for text in missing if "cpm" in text.split(":")[0] and "pretrained" in text] == [
+    assert [text.split(" of ")[0] for text in map(str, missing) if "cpm" in text.split(":")[0] and "pretrained" in text] == [
         "the pretrained cpm", "the pretrained cpm (without_snapshots)"]
 
 

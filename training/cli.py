@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from training import processes
+    from training.engine.devices import held_device
     from training.engine.loop import Compute, choose_device
     from training.tasks.session import Session
 
@@ -37,7 +38,7 @@ def _train(options: argparse.Namespace) -> int:
     if kind.type == "cpu" and (options.bf16 or options.compile):
         raise BadInput("--bf16" if options.bf16 else "--compile", "device", expected="cuda", found="cpu",
                        hint="They are for GPUs: on a CPU the network is native code.")
-    with processes.joined(kind) as device:
+    with held_device(kind, locations.locks) as free, processes.joined(free) as device:
         session = Session.open(locations.home, recipe(options.recipe), device, threads=options.threads,
                                checkpoint_seconds=options.checkpoint_seconds,
                                tensorboard=options.tensorboard,

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from contracts.errors import BadInput
 from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
+from contracts.kinds import RECIPES as RECIPE_NAMES
 
 OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
 Pooling = Literal["mean", "last"]
@@ -322,7 +323,7 @@ def quick() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "quick": quick}
+RECIPES: dict[str, Callable[[], Recipe]] = dict(zip(RECIPE_NAMES, (default, quick), strict=True))
 
 
 def recipe(name: str) -> Recipe:

@@ -7,18 +7,17 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from contracts.errors import TributaryError
-from contracts.kinds import KINDS, Cadence
+from contracts.kinds import CADENCES
 from contracts.settings import Deployment
 
 Reprocess = Literal["none", "failed", "completed"]
-CADENCES: dict[str, Cadence] = {"logs_daily": "day", "features_daily": "day", **{kind.dag: kind.cadence for kind in KINDS.values()}}
 UNFINISHED = ("queued", "running", "restarting", "scheduled")
 FRAME = ("::group::", "::endgroup::", "DAG bundles loaded", "Filling up the DagBag", "Worker startup parse complete", "Task failed with")
 PAGE = 100  # most rows that the API gives at once
@@ -121,16 +120,17 @@ class AirflowApi:
             if error.status != 409:
                 raise
 
-    def trigger(self, dag_id: str, ds: date) -> str:
-        """Starts a manual run for the period that begins on `ds`, and returns its run id."""
-        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, "conf": {"ds": str(ds)}})["dag_run_id"])
+    def trigger(self, dag_id: str, conf: Mapping[str, str]) -> str:
+        """Starts a manual run with these fields of its form, and returns its run id."""
+        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, "conf": dict(conf)})["dag_run_id"])
 
-    def create_backfill(self, dag_id: str, first: date, last: date, *, max_active_runs: int = 1, reprocess: Reprocess = "none",
-                        backwards: bool = False, timeout_seconds: float = 90) -> int:
+    def create_backfill(self, dag_id: str, first: date, last: date, *, max_active_runs: int = 1, reprocess: Reprocess = "failed",
+                        backwards: bool = False, conf: Mapping[str, str] | None = None, timeout_seconds: float = 90) -> int:
         """Makes a run for each period from the one that begins on `first` to the one that begins on `last`, inclusive.
 
         Airflow allows one backfill of a DAG at a time, and notices only every half minute that one has ended: this waits
-        that long for a former one. A paused DAG's runs stay queued: `unpause` it.
+        that long for a former one. A paused DAG's runs stay queued: `unpause` it. Where periods go on from each other, it refuses
+        `backwards`, and `reprocess="none"`.
 
         Returns:
             The backfill's id.
@@ -141,7 +141,7 @@ class AirflowApi:
         """
         begin, end = self._ticks(dag_id, first, last)
         body = {"dag_id": dag_id, "from_date": begin, "to_date": end, "max_active_runs": max_active_runs, "reprocess_behavior": reprocess,
-                "run_backwards": backwards}
+                "run_backwards": backwards, "dag_run_conf": dict(conf or {})}
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
@@ -228,8 +228,7 @@ class AirflowApi:
         """Logical dates of the runs of two periods: their beginnings, or the last days of shrunken weeks and months."""
         settings, cadence = self.deployment.periods, CADENCES[dag_id]
         periods = [settings.named(cadence, day) for day in (first, last)]
-        days = [period.start if settings.is_calendar or cadence == "day" else period.days()[-1] for period in periods]
-        begin, end = (self.deployment.day_start(day).isoformat() for day in days)
+        begin, end = (self.deployment.tick(period).isoformat() for period in periods)
         return begin, end
 
     def _period(self, row: dict[str, Any]) -> date | None:
@@ -237,7 +236,9 @@ class AirflowApi:
         if ds or not row["data_interval_start"]:
             return date.fromisoformat(ds) if ds else None
         day = datetime.fromisoformat(row["data_interval_start"]).astimezone(self.deployment.timezone).date()
-        settings, cadence = self.deployment.periods, CADENCES[row["dag_id"]]
+        settings, cadence = self.deployment.periods, CADENCES.get(row["dag_id"])
+        if cadence is None:
+            return None
         if settings.is_calendar or cadence == "day":
             return day
         ending = settings.ends_on(cadence, day)

@@ -31,6 +31,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "build_samples": "natural_samples and ad_samples of a day, point in time",
         "list_stale": "partitions whose inputs have changed since, and the commands that mend them",
         "mend": "build again whatever is stale, and what lies behind it",
+        "compare_tables": "say whether two deployments hold equal logs and features, row by row",
         "maintain_lake": "few large files: OPTIMIZE and VACUUM",
         "add_text_vectors": "add staged vectors of behaviour texts to their table",
         "publish_release": "commit an audited release to the tables",
@@ -71,6 +72,7 @@ OWN: dict[str, str] = {
     "status": "say what runs, and where",
     "dags": "backfill, trigger and watch the DAGs of the running stack",
     "demo": "the whole platform on made or real logs, from nothing",
+    "drill": "kill parts of a stack of its own at random, and see that nothing is lost",
     "compose-env": "write the secrets of the stack in containers (docker-compose.yml) into .env",
 }
 

@@ -22,6 +22,10 @@ def main(name: str, argv: Sequence[str]) -> int:
         from tributary import demo
 
         return demo.main(list(argv))
+    if name == "drill":
+        from tributary.drill import command as drill
+
+        return drill.main(argv)
     if name == "dags":
         from tributary import dags_command
 

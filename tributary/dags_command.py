@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
 from contracts.commands import day
+from contracts.errors import BadInput
+from contracts.kinds import CADENCES, RECIPES
+from contracts.locations import Locations
+from contracts.quality import read_stale
 from contracts.settings import home_folder
-from tributary.airflow_api import CADENCES, AirflowApi
+from tributary.airflow_api import AirflowApi
+from tributary.backfills import Spans, spans_of_days, start_all, table_of, wait_for_all
 from tributary.commands import own_parser
 
-DAG_IDS = tuple(CADENCES)
+BY_PERIOD = tuple(CADENCES)
+BOOTSTRAP = "bootstrap"  # takes a range of days; a run of `lake_maintenance_weekly` takes nothing
+DAG_IDS = (*BY_PERIOD, BOOTSTRAP, "lake_maintenance_weekly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,17 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in (("unpause", "let a DAG run"), ("pause", "hold a DAG")):
         one = commands.add_parser(name, help=text)
         one.add_argument("dag_id", nargs="+", choices=DAG_IDS, metavar="dag_id")
-    backfill = commands.add_parser("backfill", help="run all periods of a range")
-    backfill.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day)")
-    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), inclusive")
-    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods at a time (default 1)")
-    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="none",
-                          help="what to do again: nothing (default), failed runs, or all runs")
+    backfill = commands.add_parser("backfill", help="run all periods of a range, of one DAG or of all",
+                                   description="With a DAG: its periods from the one that begins on --from to the one that begins on --to. "
+                                   "Without one: whatever the schedule would have made on these days, of every DAG.")
+    backfill.add_argument("dag_id", nargs="?", choices=BY_PERIOD, metavar="dag_id", help="all DAGs by default")
+    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day), or first day")
+    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), or last day, inclusive")
+    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods of a DAG at a time (default 1)")
+    backfill.add_argument("--backwards", action="store_true", help="newest first; refused by DAGs whose days are chained")
+    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="failed",
+                          help="what to do beside the missing runs: nothing, failed runs (default), or all runs")
+    backfill.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
-    trigger = commands.add_parser("trigger", help="run one period by hand")
+    commands.add_parser("mend", help="build stale days again, and then the models that rest on what changed")
+    trigger = commands.add_parser("trigger", help="run one period by hand, or a DAG that has none")
     trigger.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    trigger.add_argument("--ds", type=day, required=True, help="first day of the period")
+    trigger.add_argument("--ds", type=day, help="first day of the period")
+    trigger.add_argument("--from", dest="first", type=day, help=f"first day of a range, of {BOOTSTRAP}")
+    trigger.add_argument("--to", dest="last", type=day, help="last day of the range, included")
+    trigger.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
     trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     runs = commands.add_parser("runs", help="runs of a DAG")
     runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
@@ -39,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.add_argument("--to", dest="last", type=day, help="last day")
     options = parser.parse_args(argv)
     api = AirflowApi.of(home_folder())
-    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "trigger": _trigger, "runs": _runs}[
+    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "mend": _mend, "trigger": _trigger, "runs": _runs}[
         options.command](api, options)
 
 
@@ -49,7 +65,7 @@ def _say(line: str) -> None:
 
 def _list(api: AirflowApi, options: argparse.Namespace) -> int:
     for dag in api.call("GET", "/dags", limit=100)["dags"]:
-        print(f"{dag['dag_id']:<20}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
+        print(f"{dag['dag_id']:<25}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
     errors = api.import_errors()
     for file, trace in errors.items():
         print(f"{file}: not importable\n{trace}", file=sys.stderr)
@@ -65,21 +81,63 @@ def _pause(api: AirflowApi, options: argparse.Namespace) -> int:
 
 def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
     first, last = options.first, options.last
-    api.unpause(options.dag_id)  # the runs of a paused DAG stay queued
-    number = api.create_backfill(options.dag_id, first, last, max_active_runs=options.max_active_runs, reprocess=options.reprocess)
-    print(f"backfill {number} of {options.dag_id}: {len(api.runs(options.dag_id, first, last))} runs, {api.address}/dags/{options.dag_id}")
-    if not options.no_wait:
-        api.wait_for_periods(options.dag_id, first, last, say=_say)
-    return 0
+    spans = {options.dag_id: (first, last)} if options.dag_id else spans_of_days(api.deployment, first, last)
+    if not spans:
+        raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
+                       found=f"{first} .. {last}")
+    start_all(api, spans, max_active_runs=options.max_active_runs, reprocess=options.reprocess,
+              backwards=options.backwards, recipe=options.recipe, say=_say)
+    return 0 if options.no_wait else _wait_and_tell(api, spans)
+
+
+def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
+    """Waits for all runs; ends with a table, and with the logs of those that failed and what to run again."""
+    ended = wait_for_all(api, spans, at_first_failure=False, say=_say)
+    print(f"\n{table_of(ended)}")
+    failed = [run for one in ended for run in one.failed]
+    for run in failed:
+        print(f"\n{run.dag_id} {run.period}: failed.\n{api.failures(run.dag_id, run.run_id)}", file=sys.stderr)
+    if failed:
+        again = sorted({f"tributary dags backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed" for run in failed})
+        print("\nwhen their causes are mended:", *again, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _mend(api: AirflowApi, _: argparse.Namespace) -> int:
+    code = subprocess.run([sys.executable, "-m", "spark_jobs", "mend"], check=False).returncode
+    if code:
+        return code
+    found = read_stale(Locations(home_folder()).stale_found)
+    assert found is not None, "mending leaves what is still stale"
+    spans = {dag: (first, last) for dag, first, last in found.periods}
+    if not spans:
+        print("no model has to be made again")
+        return 0
+    start_all(api, spans, reprocess="completed", say=_say)
+    return _wait_and_tell(api, spans)
 
 
 def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
+    days = {"ds": options.ds, "from": options.first, "to": options.last}
+    wanted = {"ds"} if options.dag_id in BY_PERIOD else {"from", "to"} if options.dag_id == BOOTSTRAP else set()
+    given = {name for name, value in days.items() if value is not None}
+    if given != wanted:
+        raise BadInput(f"tributary dags trigger {options.dag_id}", "days", expected=_options(wanted), found=_options(given))
     api.unpause(options.dag_id)
-    run_id = api.trigger(options.dag_id, options.ds)
-    print(f"{options.dag_id} {options.ds}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
+    run_id = api.trigger(options.dag_id, _conf(**days, recipe=options.recipe))
+    print(f"{options.dag_id}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
     if not options.no_wait:
         api.wait_for_run(options.dag_id, run_id, say=_say)
     return 0
+
+
+def _options(names: set[str]) -> str:
+    return " ".join(f"--{name}" for name in sorted(names)) or "none"
+
+
+def _conf(**fields: object) -> dict[str, str]:
+    """Fields of a run's form, without those that were not given."""
+    return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 def _runs(api: AirflowApi, options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -26,16 +26,15 @@ from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
 from contracts.transfer import reads
 from tributary import stack
-from tributary.airflow_api import AirflowApi, RunFailed
+from tributary.airflow_api import AirflowApi
+from tributary.backfills import DAY_DAGS, ORDER, start_all, wait_for_all
 from tributary.commands import own_parser
 from tributary.stack import postgres, processes
 
 Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
 BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
-DAY_DAGS = ("logs_daily", "features_daily")
 DAILY_MODELS = tuple(kind.dag for kind in KINDS.values() if kind.cadence == "day")
-BACKFILL_ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
 
 
 class StageFailed(TributaryError):
@@ -158,37 +157,12 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])
-    ordered = sorted(spans, key=BACKFILL_ORDER.index)
+    ordered = sorted(spans, key=ORDER.index)
     together = [dag for dag in ordered if dag in DAILY_MODELS]  # a day of one is made while the other's is judged and released
     for dags in [*([dag] for dag in ordered if dag not in together), together]:
-        for dag in dags:
-            api.unpause(dag)
-            api.create_backfill(dag, *spans[dag], max_active_runs=2 if dag in DAY_DAGS else 1, reprocess="completed")
-        wait_for_all(api, {dag: spans[dag] for dag in dags})
-
-
-def wait_for_all(api: AirflowApi, spans: Mapping[str, tuple[date, date]], *, timeout_seconds: float = 3600) -> None:
-    """Waits until every run of these DAGs and periods has ended, with a line whenever one changes.
-
-    Raises:
-        RunFailed: one failed; the message ends with the tail of its log.
-        StageFailed: they did not end in time.
-    """
-    began, said = time.monotonic(), ""
-    while time.monotonic() - began < timeout_seconds:
-        runs = [run for dag, (first, last) in spans.items() for run in api.runs(dag, first, last)]
-        for run in runs:
-            if run.state == "failed":
-                raise RunFailed(f"{run.dag_id} {run.period}: failed.\n{api.failures(run.dag_id, run.run_id)}")
-        done = {dag: [run.state == "success" for run in runs if run.dag_id == dag] for dag in spans}
-        line = ", ".join(f"{dag} {sum(ended)}/{len(ended)}" for dag, ended in done.items())
-        if line != said:
-            print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
-            said = line
-        if runs and all(all(ended) for ended in done.values()):
-            return
-        time.sleep(1)
-    raise StageFailed(f"{said}: expected all runs to end within {timeout_seconds:.0f} s. See {api.address}")
+        of_dags = {dag: spans[dag] for dag in dags}
+        start_all(api, of_dags, max_active_runs=dict.fromkeys(DAY_DAGS, 2), reprocess="completed")
+        wait_for_all(api, of_dags, timeout_seconds=3600)
 
 
 def command(*arguments: str) -> None:

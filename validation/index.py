@@ -1,4 +1,7 @@
-"""The index of all reports: a calendar of days, each with a mark a table. Made again from the JSON files beside the reports."""
+"""The index of all reports: a calendar of days, each with a mark a table. Made again from the JSON files beside the reports.
+
+The same verdicts, in short, are left as one JSON file for the page in Airflow's UI (contracts/quality.py).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from pathlib import Path
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
+from contracts.quality import JudgedDay, Status, judged_to_json
 from contracts.tables import TABLES, VALIDATED_TABLES
 from lake import locks
 from pages import markup
 from pages.files import write_atomically
-from validation.verdict import Status, Verdict, all_verdicts, figures_on, range_name, speaking, status_on
+from validation.verdict import Verdict, all_verdicts, broken_on, figures_on, range_name, speaking, status_on
 
 Cells = dict[tuple[date, str], Verdict]
 
@@ -55,7 +59,16 @@ def write_index(locations: Locations) -> Path:
         verdicts = list(all_verdicts(locations, [*VALIDATED_TABLES, *others]))
         model_reports = [path.stem for path in locations.model_reports.glob("*.html") if not path.name.startswith(".")]
         write_atomically(index_path(locations), render_index(verdicts, model_reports))
+        write_atomically(locations.judged_days, judged_to_json(judged_days(verdicts)))
     return index_path(locations)
+
+
+def judged_days(verdicts: Sequence[Verdict]) -> list[JudgedDay]:
+    """What speaks for each table and day, by day and table."""
+    newest = _newest(verdicts)
+    return [JudgedDay(table=table, day=day, status=status_on(verdict, day), rows=figures_on(verdict, day).rows,
+                      broken=tuple(broken_on(verdict, day)), judged_ts=verdict.run_ts, report=_address(verdict, newest))
+            for (day, table), verdict in sorted(speaking(verdicts).items())]
 
 
 def render_index(verdicts: Iterable[Verdict], model_reports: Sequence[str] = ()) -> str:
@@ -66,7 +79,7 @@ def render_index(verdicts: Iterable[Verdict], model_reports: Sequence[str] = ())
     if not cells:
         return markup.page("Data quality", "<header><h1>Data quality</h1><p>Nothing has been judged yet: "
                                          f"<code>tributary validation run --ds DAY</code></p></header>\n{models}")
-    newest = {(verdict.last_day, verdict.table): verdict for verdict in sorted(known, key=lambda verdict: verdict.run_ts)}
+    newest = _newest(known)
     days = sorted({day for day, _ in cells}, reverse=True)
     present = {table for _, table in cells}
     tables = [*(name for name in VALIDATED_TABLES if name in present), *sorted(present - set(VALIDATED_TABLES))]
@@ -139,6 +152,11 @@ def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> str:
     said = markup.text(f"{table}, {day}: {status}, {figures_on(verdict, day).rows:,} rows{together}")
     return (f'<a class="mark {status}" href="{markup.text(_address(verdict, newest))}" title="{said}" aria-label="{said}">'
             f"{SIGNS[status]}</a>")
+
+
+def _newest(verdicts: Iterable[Verdict]) -> Cells:
+    """By last day and table, the verdict whose files are named by that day."""
+    return {(verdict.last_day, verdict.table): verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.run_ts)}
 
 
 def _address(verdict: Verdict, newest: Cells) -> str:

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
+from contracts.quality import Status
 from pages.pictures import State
 from validation.figures import DayFigures
 from validation.suites import Severity
 
-Status = Literal["pass", "warn", "fail", "accepted"]
 LATER_FILES = 31
 FORMAT = 1  # of the JSON file; raised when an older one can no longer be read
 
@@ -245,6 +245,12 @@ def status_on(verdict: Verdict, day: date) -> Status:
     if "fail" in states:
         return "fail" if verdict.acceptance is None else "accepted"
     return "warn" if "warn" in states else "pass"
+
+
+def broken_on(verdict: Verdict, day: date) -> list[str]:
+    """Checks that one of a verdict's days broke, those that stop the day first."""
+    broken = [result for result in verdict.results if _state(verdict, result, day) != "pass"]
+    return [result.id for result in sorted(broken, key=lambda result: result.severity)]
 
 
 def _state(verdict: Verdict, result: Result, day: date) -> State:

@@ -1,4 +1,4 @@
-"""Defaults of every DAG: schedule, first day, owner, retries, the form of a manual run."""
+"""Defaults of every DAG: schedule, first day, owner, retries, when a run is late, the form of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param
 
+from contracts.kinds import RECIPES
 from contracts.periods import Cadence
 from dags.dagkit.deployment import deployment
+from dags.dagkit.notify import late_after, task_failed
 
 OWNER = "tributary"
 GPU_POOL = "gpu"  # `tributary up` makes it; a pool that does not exist never runs anything
+RECIPE = "recipe"
+LATE_AFTER: dict[Cadence, timedelta] = {"day": timedelta(hours=8), "week": timedelta(hours=24), "month": timedelta(hours=48)}
 CALENDAR_CRON: dict[Cadence, str] = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
 
 
@@ -25,12 +29,25 @@ def timetable(cadence: Cadence) -> CronDataIntervalTimetable:
     return CronDataIntervalTimetable(CALENDAR_CRON[cadence if settings.is_calendar else "day"], timezone=deployment().day_timezone)
 
 
-def defaults(cadence: Cadence, *, first_day: date | None = None) -> dict[str, Any]:
+def task_defaults() -> dict[str, Any]:
+    """Arguments of every task. What failed for a reason that another try may not meet is tried again; data errors are not
+    (`dagkit.commands`)."""
+    return {
+        "owner": OWNER,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "execution_timeout": timedelta(hours=6),
+        "on_failure_callback": task_failed,
+    }
+
+
+def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = False) -> dict[str, Any]:
     """Arguments that every DAG of this cadence shares.
 
     Args:
         cadence: of its periods.
         first_day: the first day that it has anything to do with; `history_start` by default.
+        trains: whether its runs take a recipe.
     """
     settings = deployment()
     first = settings.periods.containing(cadence, first_day or settings.history_start).start  # history may begin inside a month
@@ -40,14 +57,16 @@ def defaults(cadence: Cadence, *, first_day: date | None = None) -> dict[str, An
         "start_date": settings.day_start(first),
         "end_date": None if end is None else settings.day_start(end),
         "catchup": False,  # the past is made by backfills, which say how many days at a time
-        "default_args": {
-            "owner": OWNER,
-            "retries": 2,
-            "retry_delay": timedelta(seconds=20),
-            "execution_timeout": timedelta(hours=6),
-        },
+        "default_args": task_defaults(),
+        "deadline": late_after(LATE_AFTER[cadence]),
         "params": {"ds": Param(None, type=["null", "string"], format="date",
                                title=f"ds: first day of the {cadence}",
-                               description="For a manual run only. Leave it empty in a backfill: each run takes its own period.")},
-        "tags": ["tributary", cadence],
+                               description="For a manual run only. Leave it empty in a backfill: each run takes its own period."),
+                   **({RECIPE: _recipe()} if trains else {})},
+        "tags": ["tributary", cadence, *(["model"] if trains else [])],
     }
+
+
+def _recipe() -> Param:
+    return Param(RECIPES[0], type="string", enum=list(RECIPES), title="recipe: settings of the models",
+                 description="The same for a whole chain: what goes on from a model of another recipe's shapes is refused by name.")

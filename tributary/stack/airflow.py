@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts.locations import Locations
 from contracts.settings import HOME_VARIABLE
-from tributary.stack import postgres, processes
+from tributary.stack import processes
 
 USER = "admin"
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -31,6 +31,11 @@ COMPONENTS: dict[str, tuple[str, ...]] = {  # in the order in which they start
 
 def folder_of(home: Path) -> Path:
     return Locations(home).stack / "airflow"
+
+
+def logs_of(home: Path) -> Path:
+    """Logs of tasks, and of the parsing of DAGs."""
+    return folder_of(home) / "logs"
 
 
 def password_file(home: Path) -> Path:
@@ -63,13 +68,13 @@ def airflow_env(home: Path) -> dict[str, str]:
     return env
 
 
-def marked_env(home: Path) -> dict[str, str]:
-    """Environment of what belongs to the running stack."""
+def marked_env(home: Path, component: str) -> dict[str, str]:
+    """Environment of a component of the running stack, and of all that it starts."""
     # SPT_NOENV: Airflow's processes rename themselves, which would otherwise wipe the environment that `down` looks at.
-    return airflow_env(home) | {processes.MARKER: str(home), "SPT_NOENV": "1"}
+    return airflow_env(home) | {processes.MARKER: str(home), processes.COMPONENT: component, "SPT_NOENV": "1"}
 
 
-def configure(home: Path, *, ui_port: int) -> bool:
+def configure(home: Path, *, ui_port: int, connection: str) -> bool:
     """Writes `airflow.cfg`, and secrets if there are none yet. Returns whether the password is new."""
     folder = folder_of(home)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,7 @@ def configure(home: Path, *, ui_port: int) -> bool:
         processes.write_private(password_file(home), json.dumps({USER: secrets.token_urlsafe(12)}) + "\n")
     config = configparser.RawConfigParser()
     config.read_dict({section: {name: value.replace("%", "%%") for name, value in options.items()}
-                      for section, options in _options(home, ui_port, kept).items()})
+                      for section, options in _options(home, ui_port, connection, kept).items()})
     path = folder / "airflow.cfg"
     temporary = path.with_name("airflow.cfg.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -88,7 +93,7 @@ def configure(home: Path, *, ui_port: int) -> bool:
     return is_new
 
 
-def _options(home: Path, ui_port: int, kept: dict[str, str]) -> dict[str, dict[str, str]]:
+def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) -> dict[str, dict[str, str]]:
     """Airflow's settings that differ from its defaults."""
     address = f"http://127.0.0.1:{ui_port}"
     return {
@@ -107,7 +112,7 @@ def _options(home: Path, ui_port: int, kept: dict[str, str]) -> dict[str, dict[s
             "simple_auth_manager_passwords_file": str(password_file(home)),
             "hostname_callable": "socket.gethostname",
         },
-        "database": {"sql_alchemy_conn": postgres.connection(postgres.folder_of(home))},
+        "database": {"sql_alchemy_conn": connection},
         "api": {"host": "127.0.0.1", "port": str(ui_port), "base_url": address, "workers": "1", "secret_key": kept["api_secret_key"],
                 "instance_name": "Tributary"},
         "api_auth": {"jwt_secret": kept["jwt_secret"]},
@@ -116,6 +121,7 @@ def _options(home: Path, ui_port: int, kept: dict[str, str]) -> dict[str, dict[s
             "scheduler_idle_sleep_time": "0.2",  # by default a task waits a second for each step that the scheduler takes
             "max_dagruns_per_loop_to_schedule": "100",  # backfill runs sort behind all others: 20 busy ones would starve them
             "task_instance_heartbeat_timeout": "120",
+            "orphaned_tasks_check_interval": "20",  # by default tasks of a killed scheduler wait five minutes for their next try
         },
         "dag_processor": {"refresh_interval": "10", "bundle_refresh_check_interval": "5", "min_file_process_interval": "30",
                           "parsing_processes": "1", "print_stats_interval": "0"},

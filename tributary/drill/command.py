@@ -1,0 +1,260 @@
+"""`tributary drill --kills N`: kills, recoveries, and the comparison with a deployment that nobody has disturbed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from contracts.commands import table_text
+from contracts.errors import BadInput
+from contracts.locations import Locations
+from contracts.settings import DEFAULT_HOME, SETTINGS_FILE, home_folder
+from tributary import stack
+from tributary.airflow_api import AirflowApi, ApiError
+from tributary.commands import own_parser
+from tributary.drill import victims
+from tributary.drill.backfill import Backfill, NotReached
+from tributary.drill.victims import NEED_UP, Victim
+from tributary.stack import components, ports, processes
+
+MARK = "drill.txt"  # makes a folder the drill's own
+JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
+START = date(2026, 1, 1)
+PAUSE_SECONDS = (2.0, 20.0)  # between a recovery and the next kill
+STEADY_SECONDS = 5.0  # so long all must be healthy: one part's death shows in another only after a while
+RECOVERY_SECONDS = 300.0
+TASK_SECONDS = 90.0  # how long to wait for a task to kill
+FINISH_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One kill and what came of it.
+
+    Attributes:
+        at: seconds since the first look.
+        victim, pids: who was killed.
+        seconds: until all was healthy again; None if that did not come.
+        needed: what a person had to do.
+    """
+
+    at: float
+    victim: Victim
+    pids: int
+    seconds: float | None
+    needed: str
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = own_parser("drill")
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--seed", type=int, metavar="S", help="another one gives other moments and another order (default: at random)")
+    parser.add_argument("--days", type=int, default=4, metavar="N", help="simulated days of logs and features (default 4)")
+    parser.add_argument("--ui-port", type=int, default=stack.UI_PORT, help=f"Airflow's UI and API (default {stack.UI_PORT})")
+    parser.add_argument("--spark-port", type=int, default=stack.SPARK_PORT, help=f"Spark Connect (default {stack.SPARK_PORT})")
+    parser.add_argument("--keep-up", action="store_true", help="leave the stack running, to look at it")
+    options = parser.parse_args(argv)
+    for name in ("kills", "days"):
+        if getattr(options, name) < 1:
+            raise BadInput("tributary drill", f"--{name}", expected="a number >= 1", found=getattr(options, name))
+    home = home_folder(f"{DEFAULT_HOME}/drill")
+    seed = random.randrange(1_000_000) if options.seed is None else options.seed
+    say(f"drill of {options.kills} kills in {home}, --seed {seed}")
+    make_deployment(home, options.days)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its stack is ended with it
+    try:
+        return _drill(home, options, seed)
+    finally:
+        if not options.keep_up:
+            stack.down(home, say=say)
+
+
+def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
+    def up() -> None:
+        stack.up(home, ui_port=options.ui_port, spark_port=options.spark_port, say=lambda line: say(f"  {line}"))
+
+    up()
+    last = START + timedelta(days=options.days - 1)
+    build_undisturbed(home, last)
+    backfill = Backfill(api=AirflowApi.of(home), first=START, last=last)
+    kills = list(kill_at_random(home, backfill, options.kills, random.Random(seed), up))
+    problems = [f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None]
+    say("no more kills: the backfill comes to its end")
+    try:
+        backfill.finish(timeout_seconds=FINISH_SECONDS, say=say)
+    except NotReached as error:
+        problems.append(str(error))
+    if _tributary("spark_jobs", "compare_tables", "--home", str(home), "--with", str(_undisturbed(home))):
+        problems.append("the tables differ from those of the undisturbed deployment")
+    if left := lasting_orphans(home):
+        problems.append("processes left behind: " + "; ".join(f"{pid} {' '.join(processes.command_line(pid))[:100]}" for pid in left))
+    print_kills(kills)
+    print(f"backfill: started {backfill.rounds} times, two DAGs over {options.days} days; runs that failed and were made again: "
+          f"{', '.join(backfill.failed) or 'none'}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "all as if nobody had disturbed it"), flush=True)
+    return 1 if problems else 0
+
+
+def make_deployment(home: Path, days: int) -> None:
+    """Makes the drill's own deployment anew, and a copy of it that will not be disturbed.
+
+    Raises:
+        BadInput: the folder holds something else.
+    """
+    if home.exists() and any(home.iterdir()) and not (home / MARK).is_file():
+        raise BadInput("tributary drill", "--home", expected="a folder that does not exist, or one of an earlier drill", found=home,
+                       hint="A drill makes everything in its folder anew.")
+    if home.exists():
+        stack.down(home, say=say)
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    (home / MARK).write_text("Made by `tributary drill`, which makes everything in this folder anew.\n")
+    if _tributary("sources", "simulate", "--home", str(home), "--start", str(START), "--days", str(days), "--users", "80", "--items", "90"):
+        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, said above")
+    other = _undisturbed(home)
+    other.mkdir()
+    shutil.copyfile(home / SETTINGS_FILE, other / SETTINGS_FILE)
+    shutil.copytree(Locations(home).landing, Locations(other).landing)
+
+
+def build_undisturbed(home: Path, last: date) -> None:
+    """Builds the copy's tables by hand commands, a job for all days, before anybody is killed."""
+    say("the same days, undisturbed, by hand commands")
+    info = stack.info(home)
+    env = os.environ | {"SPARK_REMOTE": info.spark, "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
+    for job in JOBS:
+        if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
+            raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, said above")
+
+
+def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]) -> Iterator[Kill]:
+    """Kills `count` times; after each, waits until all is healthy, and starts what nobody else would."""
+    began = time.monotonic()
+    order = victims.in_random_order(chance)
+    for number in range(1, count + 1):
+        backfill.keep_going()
+        time.sleep(chance.uniform(*PAUSE_SECONDS))
+        victim, pids = _next_victim(home, order, backfill)
+        at, now = time.monotonic(), time.time()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        say(f"{number}/{count}: kill -9 of {victim}: {_shown(pids)}")
+        needed = "nothing"
+        if victim in NEED_UP:
+            needed = "tributary up" if _try_up(up) else "tributary up, which failed"
+        healthy = wait_until_healthy(home, backfill.api, since=now, timeout_seconds=RECOVERY_SECONDS)
+        if healthy is None:
+            needed = "tributary up, after all" if _try_up(up) else "tributary up, which failed"
+        kill = Kill(at=at - began, victim=victim, pids=len(pids), seconds=None if healthy is None else healthy - at, needed=needed)
+        say(f"{number}/{count}: " + (f"not healthy in {RECOVERY_SECONDS:.0f} s" if healthy is None else f"healthy after {_seconds(kill)} s")
+            + f"; to be done: {needed}")
+        yield kill
+
+
+def wait_until_healthy(home: Path, api: AirflowApi, *, since: float, timeout_seconds: float) -> float | None:
+    """The instant (`time.monotonic`) from which every part lives and answers, and goes on doing so; None if it did not come in time.
+
+    Args:
+        home: the drill's deployment.
+        api: of its stack.
+        since: seconds since the epoch; heartbeats before it are those of the dead.
+        timeout_seconds: how long to wait.
+    """
+    began = time.monotonic()
+    healthy_from: float | None = None
+    while time.monotonic() - began < timeout_seconds:
+        if not is_healthy(home, api, since):
+            healthy_from = None
+        elif healthy_from is None:
+            healthy_from = time.monotonic()
+        if healthy_from is not None and time.monotonic() - healthy_from >= STEADY_SECONDS:
+            return healthy_from
+        time.sleep(0.5)
+    return None
+
+
+def is_healthy(home: Path, api: AirflowApi, since: float) -> bool:
+    """Whether all components and the supervisor live, ports answer, and the scheduler has written a heartbeat since."""
+    setup = components.Setup.read(home)
+    if setup is None or not {*setup.names, components.SUPERVISOR} <= components.living(home).keys() or not ports.answers(setup.spark_port):
+        return False
+    try:
+        health = api.call("GET", "/monitor/health")
+    except ApiError:
+        return False
+    beat = health["scheduler"]["latest_scheduler_heartbeat"]
+    return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")) and \
+        beat is not None and datetime.fromisoformat(beat).timestamp() > since
+
+
+def lasting_orphans(home: Path, *, seconds: float = 30.0) -> list[int]:
+    """Orphans that are still there after a while: one may just be about to end."""
+    deadline = time.monotonic() + seconds
+    while (left := victims.orphans(home)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return left
+
+
+def print_kills(kills: Sequence[Kill]) -> None:
+    print()
+    print(table_text(("kill", "at s", "victim", "processes", "healthy after s", "what had to be done"),
+                     [(number, round(kill.at), kill.victim, kill.pids, _seconds(kill), kill.needed)
+                      for number, kill in enumerate(kills, start=1)]))
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+def _next_victim(home: Path, order: Iterator[Victim], backfill: Backfill) -> tuple[Victim, list[int]]:
+    """The next victim that is there; a task may first have to come."""
+    for victim in order:
+        deadline = time.monotonic() + TASK_SECONDS
+        while time.monotonic() < deadline:
+            if pids := victims.pids_of(home, victim):
+                return victim, pids
+            backfill.keep_going()
+            time.sleep(0.2)
+        say(f"{victim}: none came in {TASK_SECONDS:.0f} s; another victim")
+    raise AssertionError("victims come without end")
+
+
+def _try_up(up: Callable[[], None]) -> bool:
+    try:
+        up()
+    except stack.StackFailed as error:
+        say(str(error))
+        return False
+    return True
+
+
+def _seconds(kill: Kill) -> str:
+    return "not in time" if kill.seconds is None else f"{kill.seconds:.1f}"
+
+
+def _shown(pids: Sequence[int]) -> str:
+    return f"process {pids[0]}" if len(pids) == 1 else f"{len(pids)} processes"
+
+
+def _undisturbed(home: Path) -> Path:
+    return home / "undisturbed"
+
+
+def _tributary(*arguments: str, env: dict[str, str] | None = None) -> int:
+    """Runs a command with its output shown; returns its exit code."""
+    say(f"$ tributary {' '.join(arguments)}")
+    return subprocess.run([sys.executable, "-m", *arguments], env=env, check=False).returncode

@@ -1,0 +1,55 @@
+"""Ending components, with everything that they have started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contracts.locations import Locations
+from tributary.stack import airflow, components, postgres, processes
+from tributary.stack.components import SPARK, SUPERVISOR
+
+GRACE_SECONDS = 10.0  # what running tasks have to finish, after which all is killed
+
+
+def end_supervisor(home: Path) -> None:
+    """Ends whatever would start components again while they are ended or started here."""
+    record = processes.read_record(Locations(home).stack, SUPERVISOR)
+    if record is not None:
+        processes.ask_to_end([record], grace_seconds=GRACE_SECONDS / 2)
+    processes.kill_marked(home, component=SUPERVISOR)
+    processes.forget(Locations(home).stack, SUPERVISOR)
+
+
+def end(home: Path, name: str) -> None:
+    """Ends one component and what it has started."""
+    if name == postgres.NAME:
+        postgres.stop(postgres.folder_of(home))
+    record = processes.read_record(Locations(home).stack, name)
+    if record is not None:
+        processes.ask_to_end([record], grace_seconds=GRACE_SECONDS / 2)
+    processes.kill_marked(home, component=name)
+    processes.forget(Locations(home).stack, name)
+
+
+def end_all(home: Path) -> int:
+    """Ends whatever an `up` of this home has started; returns how many processes there were.
+
+    A task that is asked to end reports a failure and has lost one of its tries; one that finishes, or is killed together
+    with its worker, has not: the next scheduler finds it orphaned and runs it again. So tasks have the grace to finish,
+    with an API to say so to, and are killed after it.
+    """
+    folder = Locations(home).stack
+    database = postgres.folder_of(home)
+    count = len(list(processes.marked(home))) + len(processes.working_in(database))
+    end_supervisor(home)
+    records = {name: record for name in components.ALL if (record := processes.read_record(folder, name)) is not None}
+    last = [records[name] for name in (airflow.API_SERVER, SPARK) if name in records]
+    processes.ask_to_end([records[name] for name in records if name not in (airflow.API_SERVER, SPARK, postgres.NAME)],
+                         grace_seconds=GRACE_SECONDS)
+    processes.kill_marked(home, spare=[pid for one in last if one.is_alive for pid in processes.session_of(one.pid)])
+    processes.ask_to_end(last, grace_seconds=GRACE_SECONDS / 2)
+    processes.kill_marked(home)
+    postgres.stop(database)  # what ended in good order has written to it
+    for name in components.ALL:
+        processes.forget(folder, name)
+    return count
