@@ -52,6 +52,11 @@ class AirflowUi:
     def open_task(self, dag_id: str, run_id: str, task_id: str) -> None:
         self.page.open(f"{self.address}/dags/{dag_id}/runs/{quote(run_id, safe='')}/tasks/{task_id}")
 
+    def follow(self, text: str) -> None:
+        """Opens in this tab what a link, which may open another, leads to."""
+        self.page.wait_for(f"[...document.querySelectorAll('a')].some(one => one.innerText === '{text}')")
+        self.page.open(self.page.evaluate(f"[...document.querySelectorAll('a')].find(one => one.innerText === '{text}').href"))
+
     def open_data_quality(self) -> None:
         self.page.click("Data quality")
         self.page.wait_for(f"{FRAME}?.body?.innerText?.includes('Data quality')")

@@ -57,8 +57,15 @@ def test_each_state_has_its_mark_and_a_judged_day_leads_to_its_report() -> None:
     assert {address for address in re.findall(r'<a class="mark \w+" href="([^"]+)"', page)} == {
         "natural_log/2026-03-07.html", "natural_log/2026-03-08.html", "natural_log/2026-03-09.html", "ad_log/2026-03-08.html",
         "ad_log/2026-03-09.html"}
-    assert page.index(">ad_log</span>") < page.index("natural_log/2026-03-08.html\">2026-03-08<")  # what failed before what warned
     assert not [said for said in found if "2026-03-10" in said or "2026-03-06" in said]  # no day beyond the first and last judged
+
+
+def test_what_failed_is_said_before_what_warned_and_the_newest_first() -> None:
+    statuses = ("warn", "pass", "fail", "fail", "accepted")
+    days = [judged(day=DAY - timedelta(days=back), status=status) for back, status in enumerate(statuses)]
+    page = calendar(*days)
+    listed = re.findall(r'<a href="natural_log/([\d-]+).html">', page[page.index("<h2>To look at</h2>"):])
+    assert listed == ["2026-03-07", "2026-03-06", "2026-03-09"]
 
 
 def test_a_month_shows_itself_and_the_one_before_and_leads_to_others() -> None:
@@ -143,6 +150,7 @@ def reports(tmp_path: Path) -> Path:
                  "judged_days.json", "../secret.html", "../reports2.html"):
         (folder / path).write_text("x")
     (folder / "natural_log" / "out.html").symlink_to(tmp_path / "secret.html")
+    (folder / "natural_log" / "as_html.html").symlink_to(folder / "natural_log" / "2026-03-09.json")
     (folder / "away").symlink_to(tmp_path)
     (folder / "circle.html").symlink_to(folder / "circle.html")
     (folder / "folder.html").mkdir()
@@ -156,7 +164,8 @@ def test_reports_are_given(reports: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", ".", "natural_log", "natural_log/2026-03-09.json", "judged_days.json", "natural_log/none.html",
-                                  "../secret.html", "natural_log/../../secret.html", "natural_log/out.html", "away/secret.html",
+                                  "../secret.html", "natural_log/../../secret.html", "natural_log/out.html", "natural_log/as_html.html",
+                                  "away/secret.html",
                                   "natural_log/.2026-03-09.html", "folder.html", "a\0.html", "%2e%2e/secret.html", "x" * 300 + ".html",
                                   "circle.html", "/etc/passwd", "//natural_log/2026-03-09.html", "natural_log\\..\\..\\secret.html"])
 def test_nothing_else_is_given(reports: Path, path: str) -> None:
@@ -177,7 +186,8 @@ def test_the_small_files_are_read_back_and_damage_is_not_fatal(tmp_path: Path) -
     path.write_text(STALE.to_json())
     assert read_stale(path) == STALE
     assert read_judged(path) == []
-    for text in ("", "[]", "{}", '{"format": 0, "days": []}', judged_to_json(days)[:-20]):
+    other_format = [text.replace('"format": 1', '"format": 0') for text in (judged_to_json(days), STALE.to_json())]
+    for text in ("", "[]", "{}", judged_to_json(days)[:-20], *other_format):
         path.write_text(text)
         assert read_judged(path) == [] and read_stale(path) is None
     assert read_judged(tmp_path / "none") == [] and read_stale(tmp_path / "none") is None

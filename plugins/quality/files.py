@@ -14,7 +14,7 @@ def report_file(reports: Path, path: str) -> Path | None:
         reports: the folder of all reports.
         path: what follows the plugin's prefix, decoded: anything that a browser may send.
     """
-    if not path.endswith(".html") or any(part.startswith(".") for part in Path(path).parts):
+    if any(part.startswith(".") for part in Path(path).parts):
         return None
     try:
         root = reports.resolve()
