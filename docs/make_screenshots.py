@@ -39,7 +39,7 @@ def main() -> None:
         save(page, folder / "tour_dags.png")
         ui.fill_backfill_form("logs_daily", backfilled_day(home, api))
         save(page, folder / "tour_backfill.png")
-        ui.open_dags()
+        ui.open_dag("logs_daily")  # leaves the form
         ui.open_data_quality()
         save(page, folder / "tour_quality.png")
         page.show_as(width=1280, height=760, dark=True)
@@ -51,10 +51,10 @@ def main() -> None:
         if not failed:
             print("no failed run of logs_daily: no picture of a failed task")
             return
-        ui.open_task("logs_daily", failed[-1].run_id, "validate_logs")
-        page.wait_for("document.body.innerText.includes('Quality report')")
+        ui.open_links_of("logs_daily", failed[-1].run_id, "validate_logs")
         save(page, folder / "tour_failed_task.png")
-        ui.follow("Quality report")
+        page.click("Quality report")
+        page.wait_for("document.querySelector('section')")
         save(page, folder / "tour_failed_day.png")
 
 

@@ -36,11 +36,10 @@ class AirflowUi:
         self.page.click("Trigger", selector="button")
         self.page.click("Backfill", selector="[role=dialog] label")
         for _ in ("from", "to"):
-            self.page.click("Select date and time", selector="[role=dialog] p, [role=dialog] span, [role=dialog] div")
+            self.page.click("Select date and time", selector="[role=dialog] p")
             self.page.fill("input[placeholder='YYYY/MM/DD']", f"{day:%Y/%m/%d}")
             self.page.fill("input[placeholder='HH:mm']", "00:00")
-            self.page.press("Tab")
-            self.page.click("Run Backfill", selector="[role=dialog] h2")  # the dialog's title: closes the picker
+            self.page.press("Escape")  # closes the picker, not the form
             self.page.wait_for("!document.querySelector(\"input[placeholder='YYYY/MM/DD']\")")
 
     def backfill(self, dag_id: str, day: date) -> None:
@@ -49,13 +48,11 @@ class AirflowUi:
         self.page.click("Run Backfill", selector="button")
         self.page.wait_for("!document.querySelector('[role=dialog]')?.innerText?.includes('Date Range')")
 
-    def open_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+    def open_links_of(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """The tab of a task that holds its links."""
         self.page.open(f"{self.address}/dags/{dag_id}/runs/{quote(run_id, safe='')}/tasks/{task_id}")
-
-    def follow(self, text: str) -> None:
-        """Opens in this tab what a link, which may open another, leads to."""
-        self.page.wait_for(f"[...document.querySelectorAll('a')].some(one => one.innerText === '{text}')")
-        self.page.open(self.page.evaluate(f"[...document.querySelectorAll('a')].find(one => one.innerText === '{text}').href"))
+        self.page.click("Details")
+        self.page.wait_for("document.body.innerText.includes('Extra Links')")
 
     def open_data_quality(self) -> None:
         self.page.click("Data quality")

@@ -82,8 +82,8 @@ def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Pa
     with pytest.raises(RunFailed):
         api.wait_for_periods("logs_daily", BAD, BAD, timeout_seconds=900)
     (run,) = api.runs("logs_daily", BAD, BAD)
-    ui.open_task("logs_daily", run.run_id, "validate_logs")
-    ui.follow("Quality report")
+    ui.open_links_of("logs_daily", run.run_id, "validate_logs")
+    ui.page.click("Quality report")
     ui.page.wait_for(f"document.querySelector('h1')?.innerText === '{BAD}'")
     natural, ad = ui.page.evaluate("[...document.querySelectorAll('section')].map(one => one.innerText)")
     assert natural.startswith("natural_log fail") and "Checks that did not hold" in natural and ad.startswith("ad_log")

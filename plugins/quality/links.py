@@ -1,4 +1,4 @@
-"""Links on a task in Airflow's UI to what it has judged.
+"""Links on a task in Airflow's UI, under its details, to what it has judged.
 
 Links of the plugin (`global_operator_extra_links`), not of the operator: Airflow evaluates an operator's own link in the worker
 when the task ends, so it is absent while the task runs and after it was killed, the very times when somebody looks. These are
