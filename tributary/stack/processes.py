@@ -111,7 +111,7 @@ def start_ticks(pid: int) -> int | None:
 def is_dying(pid: int) -> bool:
     """Whether a process is ending, or will as soon as the kernel lets it run: it has been sent SIGKILL."""
     fields = _stat(pid)
-    if not fields or fields[0] in "ZX" or int(fields[6]) & _EXITING:
+    if not fields or int(fields[6]) & _EXITING:
         return True
     try:
         lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
