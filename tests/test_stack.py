@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import stat
@@ -15,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from stack_fixture import CALENDAR, FakeAirflow, free_port, run
+from stack_fixture import CALENDAR, FakeAirflow, free_port, run, wait_for
 
 from contracts.errors import BadInput
 from contracts.periods import PeriodSettings
@@ -71,6 +72,21 @@ class TestProcesses:
         assert Path(f"/proc/{process.pid}").exists()  # not yet reaped: its parent is this test
         assert not one.is_alive
 
+    def test_a_process_whose_threads_still_end_does_not_live_and_is_there(self, home: Path) -> None:
+        """A killed JVM looks so for a while: its first thread is a zombie, and its port taken. Here the first thread alone ends."""
+        exit_thread = 93 if platform.machine() == "aarch64" else 60
+        code = f"import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); " \
+               f"ctypes.CDLL(None).syscall({exit_thread}, 0)"
+        one = run(home, "triggerer", f"exec {sys.executable} -c '{code}'")
+        wait_for(lambda: not one.is_alive)
+        assert one.is_there
+        began = time.monotonic()
+        processes.wait_until_gone([one], timeout_seconds=0.2)
+        assert one.is_there and time.monotonic() - began >= 0.2
+        os.kill(one.pid, signal.SIGKILL)
+        processes.wait_until_gone([one])
+        assert not one.is_there
+
     def test_ends_what_this_home_started_and_nothing_else(self, home: Path, sleepers: list[subprocess.Popen[bytes]]) -> None:
         ours = [sleep({processes.MARKER: str(home)}, sleepers) for _ in range(2)]
         others = [sleep({}, sleepers), sleep({processes.MARKER: f"{home}2"}, sleepers), sleep({"TRIBUTARY_HOME": str(home)}, sleepers)]
@@ -113,6 +129,18 @@ class TestPorts:
         assert not ports.answers(port)
         assert list(processes.marked(home)) == []
         assert [path.name for path in (home / "stack").iterdir()] == ["up.lock"]
+
+    def test_a_port_whose_holder_has_nearly_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            monkeypatch.setattr(ports, "holder", lambda port: None)
+            monkeypatch.setattr(ports, "PATIENCE_SECONDS", 0.1)
+            with pytest.raises(BadInput, match="used by a process of another user"):
+                ports.require_free(port, option="--ui-port")
+            monkeypatch.setattr(ports, "holder", lambda port: taken.close())
+            ports.require_free(port, option="--ui-port")
 
     @pytest.mark.parametrize("port", [0, 65536])
     def test_what_is_no_port(self, port: int) -> None:

@@ -17,7 +17,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from contracts.commands import table_text
-from contracts.errors import BadInput
+from contracts.errors import BadInput, TributaryError
 from contracts.locations import Locations
 from contracts.settings import DEFAULT_HOME, SETTINGS_FILE, home_folder
 from tributary import stack
@@ -236,7 +236,7 @@ def _next_victim(home: Path, order: Iterator[Victim], backfill: Backfill) -> tup
 def _try_up(up: Callable[[], None]) -> bool:
     try:
         up()
-    except stack.StackFailed as error:
+    except TributaryError as error:
         say(str(error))
         return False
     return True

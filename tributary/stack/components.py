@@ -88,7 +88,7 @@ def start(home: Path, setup: Setup, name: str) -> processes.Record:
     Raises:
         StackFailed: PostgreSQL did not start.
     """
-    processes.kill_marked(home, component=name)
+    clear(home, name)
     folder = Locations(home).stack
     if name == postgres.NAME:
         return _start_postgres(home)
@@ -102,6 +102,14 @@ def start(home: Path, setup: Setup, name: str) -> processes.Record:
                                env=airflow.marked_env(home, name), folder=folder, cwd=folder)
     return processes.start(name, [airflow.executable(), *airflow.COMPONENTS[name]], env=tasks_env(home, setup, name), folder=folder,
                            cwd=airflow.folder_of(home), address=f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "")
+
+
+def clear(home: Path, name: str) -> None:
+    """Ends what a former component has left behind, and waits until it has gone itself, with its port and its locks."""
+    processes.kill_marked(home, component=name)
+    record = processes.read_record(Locations(home).stack, name)
+    if record is not None:
+        processes.wait_until_gone([record])
 
 
 def tasks_env(home: Path, setup: Setup, name: str) -> dict[str, str]:

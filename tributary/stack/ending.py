@@ -50,6 +50,7 @@ def end_all(home: Path) -> int:
     processes.ask_to_end(last, grace_seconds=GRACE_SECONDS / 2)
     processes.kill_marked(home)
     postgres.stop(database)  # what ended in good order has written to it
+    processes.wait_until_gone(records.values())
     for name in components.ALL:
         processes.forget(folder, name)
     return count

@@ -156,7 +156,7 @@ def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
     """Starts what is missing beside what was found. Returns whether the password is new."""
     ending.end_supervisor(home)  # it is told of what is started here, and starts nothing meanwhile
     try:
-        silent = heartbeats.silent(home, setup.ui_port)
+        silent = heartbeats.silent(home, setup.ui_port) if airflow.API_SERVER in found else {}
         for name, age in silent.items():
             say(f"ended {name}, which had no heartbeat for {age:.0f} s")
             ending.end(home, name)
@@ -175,7 +175,7 @@ def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
     """Raises BadInput if somebody else listens where a missing component is to; what a killed one left behind is ended first."""
     for name, port, option in ((airflow.API_SERVER, setup.ui_port, "--ui-port"), (SPARK, setup.spark_port, "--spark-port")):
         if name in missing:
-            processes.kill_marked(home, component=name)
+            components.clear(home, name)
             ports.require_free(port, option=option)
 
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from contracts.errors import BadInput
 
 _LISTENING = "0A"
+PATIENCE_SECONDS = 5.0
 
 
 def require_free(port: int, *, option: str) -> None:
-    """Raises BadInput, naming port and holder, if something listens on it."""
+    """Raises BadInput, naming port and holder, if something listens on it.
+
+    One whose holder cannot be seen is given a moment: a process that is just ending looks like that.
+    """
     if not 1 <= port <= 65535:
         raise BadInput("tributary up", option, expected="a port between 1 and 65535", found=port)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _is_free(port, option):
+        found = holder(port)
+        if found is not None or time.monotonic() >= deadline:
+            raise BadInput("tributary up", option, expected="a free port", found=f"{port}, used by {found or 'a process of another user'}",
+                           hint=f"End that process, or choose another port with `{option}`.")
+        time.sleep(0.2)
+
+
+def _is_free(port: int, option: str) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
         try:
@@ -23,8 +38,8 @@ def require_free(port: int, *, option: str) -> None:
         except PermissionError:
             raise BadInput("tributary up", option, expected="a port that you may open", found=port) from None
         except OSError:
-            raise BadInput("tributary up", option, expected="a free port", found=f"{port}, used by {holder(port)}",
-                           hint=f"End that process, or choose another port with `{option}`.") from None
+            return False
+    return True
 
 
 def answers(port: int) -> bool:
@@ -34,8 +49,8 @@ def answers(port: int) -> bool:
     return False
 
 
-def holder(port: int) -> str:
-    """The process that listens on a port, as far as this user may see."""
+def holder(port: int) -> str | None:
+    """The process that listens on a port, as far as this user may see; None if he may not."""
     inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -45,7 +60,7 @@ def holder(port: int) -> str:
                 if os.readlink(f"/proc/{entry}/fd/{descriptor}") in inodes:
                     command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                     return f"process {entry} ({command[:100]})"
-    return "another user's process"
+    return None
 
 
 def _listening_inodes(port: int) -> set[str]:

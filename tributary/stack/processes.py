@@ -21,6 +21,7 @@ from tributary.stack import logs
 
 MARKER = "TRIBUTARY_STACK"
 COMPONENT = "TRIBUTARY_COMPONENT"
+_EXITING = 0x4  # PF_EXITING of the kernel
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _children: list[subprocess.Popen[bytes]] = []  # kept, so that a dead child is reaped and not mistaken for a living one
 
@@ -44,8 +45,13 @@ class Record:
     address: str = ""
 
     @property
-    def is_alive(self) -> bool:
+    def is_there(self) -> bool:
+        """Whether the process is there, dying ones too: they hold their ports and files until they have gone."""
         return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
+
+    @property
+    def is_alive(self) -> bool:
+        return self.is_there and not is_dying(self.pid)
 
 
 def start(name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = "") -> Record:
@@ -89,15 +95,38 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it does not run (a zombie does not)."""
+    """When a process started, in clock ticks since boot; None if it has gone.
+
+    A zombie has, unless threads of it are still ending: a JVM takes its time, and keeps its port.
+    """
     for child in _children:
         if child.pid == pid:
             child.poll()
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    fields = _stat(pid)
+    if not fields or (fields[0] in "ZX" and int(fields[17]) <= 1):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return int(fields[19])
+
+
+def is_dying(pid: int) -> bool:
+    """Whether a process is ending, or will as soon as the kernel lets it run: it has been sent SIGKILL."""
+    fields = _stat(pid)
+    if not fields or int(fields[6]) & _EXITING:
+        return True
+    try:
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except OSError:
+        return True
+    pending = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
+    return bool(pending & 1 << signal.SIGKILL - 1)
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat from the third, the state, on; [] if it has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def exit_code(pid: int) -> int | None:
@@ -137,9 +166,9 @@ def orphans(home: Path, leaders: Iterable[int]) -> list[int]:
 
 def ancestors(pid: int) -> Iterator[int]:
     """Its parent, the parent's parent, and so on."""
-    with suppress(OSError, IndexError):
+    with suppress(IndexError):
         while pid > 1:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(_stat(pid)[1])
             yield pid
 
 
@@ -220,6 +249,14 @@ def kill(pids: Iterable[int], *, timeout_seconds: float = 5) -> None:
     deadline = time.monotonic() + timeout_seconds
     while any(start_ticks(pid) == ticks for pid, ticks in known.items()) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def wait_until_gone(records: Iterable[Record], *, timeout_seconds: float = 15) -> None:
+    """Waits for processes that somebody has killed: a dying one shows no environment, but holds its port."""
+    left = list(records)
+    deadline = time.monotonic() + timeout_seconds
+    while any(one.is_there for one in left) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
