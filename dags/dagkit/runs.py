@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 from dags.dagkit.coming import GRACE_SECONDS, Watch, state_of
 from dags.dagkit.deployment import deployment
 
-POLL_SECONDS = 10.0  # between the first looks; who has waited long looks more rarely
+POLL_SECONDS = 2.0  # between the first looks; who has waited long looks more rarely, and so is late by a tenth of its wait at most
 RAREST_SECONDS = 60.0
 AT_ONCE = 100  # logical dates in one request: they travel in its address
 
