@@ -20,6 +20,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]  # the clicks are those of
 from airflow_ui import FRAME, AirflowUi  # noqa: E402
 from browser import Browser, browser  # noqa: E402
 
+from contracts.periods import ONE_DAY  # noqa: E402
 from contracts.settings import Deployment, home_folder  # noqa: E402
 from tributary import stack  # noqa: E402
 from tributary.airflow_api import AirflowApi  # noqa: E402
@@ -37,7 +38,7 @@ def main() -> None:
         ui.sign_in(info.user, stack.password(home))
         ui.open_dags()
         save(page, folder / "tour_dags.png")
-        ui.fill_backfill_form("logs_daily", backfilled_day(home, api))
+        ui.fill_backfill_form("logs_daily", day_without_run(home, api))
         save(page, folder / "tour_backfill.png")
         ui.open_dag("logs_daily")  # leaves the form
         ui.open_data_quality()
@@ -58,10 +59,13 @@ def main() -> None:
         save(page, folder / "tour_failed_day.png")
 
 
-def backfilled_day(home: Path, api: AirflowApi) -> date:
-    """A day to put into the form: the last that was run, else the first of all."""
-    periods = [run.period for run in api.runs("logs_daily") if run.period]
-    return max(periods, default=Deployment.load(home).history_start)
+def day_without_run(home: Path, api: AirflowApi) -> date:
+    """A day for the form, of which it says that a run is missing."""
+    periods = {run.period for run in api.runs("logs_daily")}
+    day = Deployment.load(home).history_start
+    while day in periods:
+        day += ONE_DAY
+    return day
 
 
 def open_report(page: Browser) -> None:

@@ -39,6 +39,7 @@ from fastapi.testclient import TestClient
 found, errors = plugins_manager._get_plugins()
 ours = [one for one in found if one.name == "tributary_reports"]
 out = {"errors": errors, "loaded": len(ours), "app_is_imported_at_once": "plugins.quality.app" in sys.modules,
+       "parts": sorted({"__init__", "app", "calendar_page", "files", "links", "task_pages"} & set(sys.modules)),
        "views": [view for one in ours for view in one.external_views]}
 
 def links(dag_id, task_id):
@@ -113,6 +114,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_airflow_loads_one_plugin_and_its_app_only_when_asked(found: dict[str, Any]) -> None:
     assert found["errors"] == {} and found["loaded"] == 1
     assert not found["app_is_imported_at_once"]
+    assert found["parts"] == []  # .airflowignore: Airflow takes no part of it for a plugin, and for a module of that name
     assert [(view["name"], view["destination"], view["href"]) for view in found["views"]] == [
         ("Data quality", "nav", "data-quality/index.html")]
 

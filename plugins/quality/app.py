@@ -37,8 +37,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, no-store",
 }
-app = FastAPI(title="Data quality", docs_url=None, redoc_url=None, openapi_url=None,
-              dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
+# Without a description of the interface there are no pages of it, which the dependencies would not cover.
+app = FastAPI(title="Data quality", openapi_url=None, dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
 
 
 @app.middleware("http")
