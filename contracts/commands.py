@@ -26,6 +26,18 @@ def add_days(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", type=day, help="last day of the range, included")
 
 
+def add_user(parser: argparse.ArgumentParser) -> None:
+    """`--user ID` and `--dry-run` of what forgets somebody."""
+    parser.add_argument("--user", required=True, metavar="ID",
+                        help="the user; - reads it from standard input, which no list of processes shows")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and change nothing")
+
+
+def given_user(text: str) -> str:
+    """The value of `--user`."""
+    return sys.stdin.readline().strip() if text == "-" else text
+
+
 def day(text: str) -> date:
     """A day given on a command line."""
     try:

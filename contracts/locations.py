@@ -112,9 +112,24 @@ class Locations:
         return self.home / "locks" / "lake.lock"
 
     @property
+    def writers_lock(self) -> Path:
+        """Shared by all who write to the lake, held alone by whoever removes files that old versions of tables name."""
+        return self.home / "locks" / "writers.lock"
+
+    @property
     def stack(self) -> Path:
         """State of the one-machine stack: logs, process ids, secrets, PostgreSQL, Airflow."""
         return self.home / "stack"
+
+    @property
+    def forgotten_salt(self) -> Path:
+        """What ids are hashed with before they enter `forgotten`; without it the table says nothing of anybody."""
+        return self.home / "forgotten.salt"
+
+    @property
+    def forgetting(self) -> Path:
+        """What a `forget_user` that was cut short still has to finish; holds no id."""
+        return self.home / "forgetting.json"
 
     @property
     def connect_token(self) -> Path:

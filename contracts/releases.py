@@ -29,6 +29,7 @@ METRICS_FILE = "metrics.parquet"  # metric, split, value, row_cnt, ds
 HELD_OUT_FILE = "held_out.parquet"  # event_id, user_id, ds, click, score, score_before: what the gate judges
 MODEL_FILE = "model.safetensors"
 MAPPING_FILE = "mapping.parquet"  # field, id, row, cnt, last_day
+REWRITTEN = "rewritten.json"  # where a user was forgotten: sha256 of the manifests that the folder had before
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

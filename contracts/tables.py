@@ -117,6 +117,15 @@ class Table:
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
 
+    def rows_of_user(self, user_id: int) -> dict[str, int | str] | None:
+        """What holds, column by column, of the rows that are about one user; None of a table whose rows name none."""
+        names = self.column_names
+        if "user_id" in names:
+            return {"user_id": user_id}
+        if "entity" in names:
+            return {"entity": "user", "entity_id" if "entity_id" in names else "id": user_id}
+        return None
+
 
 _DS = Column(name="ds", type="date", meaning="the day, in day_timezone")
 _LOG = Column(name="log", type="string", meaning="natural or ad", allowed=LOGS)
@@ -411,6 +420,19 @@ _ALL = (
         readers=("spark_jobs", "training", "validation", "publishing"),
         partition=("table_name",),
         journal=True,
+    ),
+    Table(
+        name="forgotten",
+        grain="one user that was forgotten, and when",
+        columns=(
+            Column(name="user_hash", type="string", meaning="sha256 of the deployment's salt and the user's id"),
+            Column(name="forgotten_on", type="date", meaning="the day, in day_timezone: events up to it do not come in again"),
+        ),
+        owner=(),
+        producer="spark_jobs forget_user",
+        readers=("spark_jobs ingest_logs",),
+        unique=("user_hash", "forgotten_on"),
+        content_addressed=True,
     ),
     Table(
         name="releases",

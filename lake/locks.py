@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,12 +35,12 @@ def read_holder(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def try_lock(path: Path) -> TextIO | None:
-    """Takes the lock and returns its open file, which holds it; None if somebody else has it."""
+def try_lock(path: Path, *, shared: bool = False) -> TextIO | None:
+    """Takes the lock, with others who share it if asked for, and returns its open file, which holds it; None if somebody else has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
@@ -50,8 +51,15 @@ def write_holder(file: TextIO, **values: object) -> None:
     """Writes into a held lock's file who holds it."""
     file.seek(0)
     file.truncate()
-    json.dump({"pid": os.getpid(), "command": " ".join(sys.argv), **values}, file)
+    json.dump({"pid": os.getpid(), "command": _command_line(), **values}, file)
     file.flush()
+
+
+def _command_line() -> str:
+    """This process's command without a user's id: a lock file outlives the command."""
+    words = sys.argv
+    return " ".join("..." if before == "--user" else re.sub(r"^--user=.*", "--user=...", word)
+                    for before, word in zip(["", *words], words, strict=False))
 
 
 def is_held(path: Path) -> bool:
@@ -95,10 +103,26 @@ def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str
 
 
 @contextmanager
-def _wait_for(path: Path, timeout_seconds: float) -> Iterator[TextIO]:
+def share(path: Path, *, alone: bool = False, timeout_seconds: float = 600) -> Iterator[None]:
+    """Holds a lock together with all who share it, or alone: then after they have ended, and before others begin.
+
+    Raises:
+        Locked: it was not free after the timeout.
+    """
+    with _wait_for(path, timeout_seconds, shared=not alone) as file:
+        if alone:
+            write_holder(file)
+        yield
+        if alone:
+            file.seek(0)
+            file.truncate()
+
+
+@contextmanager
+def _wait_for(path: Path, timeout_seconds: float, *, shared: bool = False) -> Iterator[TextIO]:
     deadline = time.monotonic() + timeout_seconds
     said = False
-    while (file := try_lock(path)) is None:
+    while (file := try_lock(path, shared=shared)) is None:
         holder = read_holder(path)
         who = f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown command')})"
         if time.monotonic() >= deadline:

@@ -30,6 +30,7 @@ from contracts.settings import (
     store_endpoint,
     store_region,
 )
+from contracts.tables import TABLES
 from lake import locks
 
 if TYPE_CHECKING:
@@ -179,17 +180,22 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
 
 
 @contextmanager
-def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]]) -> Iterator[SparkSession]:
+def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]],
+                    alone: bool = False) -> Iterator[SparkSession]:
     """A session that holds the locks of the partitions it is about to write.
 
     Args:
         locations: the deployment's paths.
         app: shown in Spark's own lists.
         partitions: owner keys by table, e.g. `{"natural_log": ["ds=2026-01-01"]}`.
+        alone: no other writing session at the same time: waits until they have ended.
     """
     session_id = str(uuid.uuid4())
-    paths = [locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners]
     with ExitStack() as stack:
+        stack.enter_context(locks.share(locations.writers_lock, alone=alone))
+        paths = {locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners}
+        if alone:  # whoever left one behind, killed, may have a query running in the server
+            paths |= {path for table in TABLES for path in (locations.locks / table).glob("*.lock")}
         stack.enter_context(locks.hold(paths, session_id=session_id, end_session=lambda old: end_session(locations, old)))
         yield stack.enter_context(spark_session(locations, app=app, session_id=session_id))
 

@@ -17,7 +17,8 @@ from contracts import tables
 from contracts.features import Log
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, Column
-from sources import landing_values, xxhash
+from lake import xxhash
+from sources import landing_values
 from sources.landing_rows import TextRows
 
 POSITIVE = np.uint64(0x7FFFFFFFFFFFFFFF)

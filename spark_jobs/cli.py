@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.commands import add_days, add_home, days_of, deployment_of, stage, table_text
+from contracts.commands import add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
 from contracts.commands import day as day_argument
 from contracts.errors import NotYet
 from contracts.kinds import KINDS
@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     back = commands.add_parser("activate_release", help="let a release that was published before serve its period again")
     add_home(back)
     back.add_argument("--release", required=True, help="its id")
+    forget = commands.add_parser("forget_user", help="delete every trace of a user (`tributary forget` asks before it does)")
+    add_home(forget)
+    add_user(forget)
     options = parser.parse_args(argv)
     locations, deployment = deployment_of(options)
     return _COMMANDS.get(options.command, _run_days)(options, locations, deployment)
@@ -140,6 +143,12 @@ def _activate(options: argparse.Namespace, locations: Locations, _: Deployment) 
     return activate_release.command(locations, options.release)
 
 
+def _forget(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+    from spark_jobs import forget_user
+
+    return forget_user.command(locations, deployment, given_user(options.user), dry_run=options.dry_run)
+
+
 def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
     """Prints what was read and written: a row a partition for a day, a row a table for a range."""
     if not builds:
@@ -178,5 +187,5 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
     "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
     "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
-    "add_text_vectors": _add_text_vectors, "compare_tables": _compare,
+    "add_text_vectors": _add_text_vectors, "compare_tables": _compare, "forget_user": _forget,
 }

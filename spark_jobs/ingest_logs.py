@@ -1,7 +1,7 @@
 """Landing files -> natural_log, ad_log and quarantine: typed, deduplicated, bad rows set aside with the rule they break.
 
 A day is a function of the landing files of that day and of the allowed lateness before it, so a live run and a backfill
-agree. Every row read is kept, a duplicate, or in quarantine.
+agree. Every row read is kept, a duplicate, in quarantine, or of a user who was forgotten, and is left out then.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
+from lake.forgotten import WORD_ENDS, Forgotten
 from lake.landing_files import check_columns, digest_of_files, landing_files
 from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
@@ -30,7 +31,7 @@ from spark_jobs.landing import read_landing
 from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
 from spark_jobs.side_by_side import side_by_side
 
-STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "late")
+STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "forgotten", "late")
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date], *,
@@ -48,7 +49,8 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
     delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all looked at before one is written
-    written = side_by_side([partial(_ingest, spark, locations, deployment, log, days, delivered[log]) for log in LOGS])
+    forgotten = Forgotten.read(locations)
+    written = side_by_side([partial(_ingest, spark, locations, deployment, log, days, delivered[log], forgotten) for log in LOGS])
     builds = [build for of_log in written for build in of_log]
     record_builds(spark, locations, builds)
     return builds
@@ -94,9 +96,10 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
 
 
 def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
-            delivered: Mapping[date, LandingDay]) -> list[Build]:
+            delivered: Mapping[date, LandingDay], forgotten: Forgotten | None) -> list[Build]:
     rows = read_landing(spark, log, {path: columns for day in delivered.values() for path, columns in day.files.items()})
-    rows = with_broken_rule(with_typed(rows, log, deployment), log, deployment)
+    rows = with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
+    rows = with_broken_rule(rows, log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
     try:
@@ -128,6 +131,31 @@ def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     return rows.withColumns(values).withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
 
 
+def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool) -> DataFrame:
+    """Adds `is_forgotten`: of a user who was forgotten on the event's day or after it; of a line without fields, if one of its words is.
+
+    Args:
+        rows: typed rows.
+        forgotten: who was forgotten; None where nobody was.
+        hashed: users are strings in the landing files, and hashed.
+    """
+    if forgotten is None:
+        return rows.withColumn("is_forgotten", F.lit(False))
+
+    def user_hash(user_id: Column) -> Column:
+        return F.sha2(F.concat(F.lit(forgotten.salt), user_id.cast("string")), 256)
+
+    def id_of(word: Column) -> Column:
+        return F.xxhash64(word).bitwiseAND(F.lit(POSITIVE_BITS)) if hashed else word.try_cast("bigint")
+
+    days = rows.sparkSession.createDataFrame(list(forgotten.days.items()), "user_hash string, forgotten_on date")
+    rows = rows.withColumn("user_hash", user_hash(F.col("user_id"))).join(F.broadcast(days), "user_hash", "left")
+    by_user = F.col("forgotten_on").isNotNull() & F.coalesce(F.col("event_day") <= F.col("forgotten_on"), F.lit(True))
+    words = F.split(F.col(CORRUPT), WORD_ENDS)
+    in_line = F.coalesce(F.exists(words, lambda word: user_hash(id_of(word)).isin(*forgotten.days)), F.lit(False))
+    return rows.withColumn("is_forgotten", by_user | in_line).drop("user_hash", "forgotten_on")
+
+
 def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
 
@@ -142,25 +170,25 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
-    names = [*LANDING_COLUMNS[log], "late", "file", "ds"]
+    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds"]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
 def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
-    """Adds `status` (kept, duplicate, quarantined) and `conflicting`: a duplicate whose payload differs from the first.
+    """Adds `status` (kept, duplicate, quarantined, forgotten) and `conflicting`: a duplicate whose payload differs from the first.
 
     A row duplicates another if its event_id was seen before on the same landing day (the smallest payload hash is kept)
     or on one of the `lateness_days` before it.
     """
     payload = F.xxhash64(*(name for name in LANDING_COLUMNS[log] if name != "arrival_ts"))
-    good = F.col("rule").isNull()
+    good = F.col("rule").isNull() & ~F.col("is_forgotten")
     # Bad rows have no reliable event_id: each stands by itself, under a negative key, so that one window serves all.
     alone = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
     rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(alone)})
     seen = Window.partitionBy("group_id").orderBy("ds", "payload", "arrival_ts", "file")
     rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
     is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))
-    status = F.when(~good, "quarantined").when(is_duplicate, "duplicate").otherwise("kept")
+    status = F.when(F.col("is_forgotten"), "forgotten").when(~good, "quarantined").when(is_duplicate, "duplicate").otherwise("kept")
     return rows.withColumns({"status": status, "conflicting": is_duplicate & (F.col("payload") != F.col("first_payload"))}).drop(
         "payload", "group_id", "previous_ds", "first_payload")
 
@@ -178,4 +206,5 @@ def _counts() -> list[Column]:
     status = F.col("status")
     return [F.count(F.lit(1)).alias("read"), count(status == "kept").alias("kept"), count(status == "duplicate").alias("duplicates"),
             count(F.col("conflicting")).alias("conflicting_duplicates"), count(status == "quarantined").alias("quarantined"),
+            count(status == "forgotten").alias("forgotten"),
             count((status == "kept") & F.col("late")).alias("late")]

@@ -17,7 +17,8 @@ import pytest
 
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
-from sources import check, cli, landing_values, xxhash
+from lake import xxhash
+from sources import check, cli, landing_values
 from sources.check import Checked, check_files
 
 DAY = date(2026, 1, 5)

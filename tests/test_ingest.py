@@ -78,10 +78,10 @@ def test_rows_in_are_kept_quarantined_or_duplicates(ingested: tuple[Locations, A
             assert found["quarantined"] == reader.builds("quarantine")[f"{owner},log={log}"]["row_cnt"]
     landed = len(SPOILED) + 6 + 10 + 20 + 5 + 1 + 10 + 11 + 10 + 2 + 5
     assert counts(locations, DAY) == {"read": landed, "quarantined": len(SPOILED) + 2 + 1 + 1 + 1, "duplicates": 2 + 1 + 10,
-                                      "conflicting_duplicates": 1, "late": 1, "undeclared_columns": 1,
+                                      "conflicting_duplicates": 1, "forgotten": 0, "late": 1, "undeclared_columns": 1,
                                       "kept": landed - (len(SPOILED) + 5) - 13}
-    assert counts(locations, AFTER) == {"read": 13, "quarantined": 1, "duplicates": 1, "conflicting_duplicates": 0, "late": 1,
-                                        "undeclared_columns": 0, "kept": 11}
+    assert counts(locations, AFTER) == {"read": 13, "quarantined": 1, "duplicates": 1, "conflicting_duplicates": 0, "forgotten": 0,
+                                        "late": 1, "undeclared_columns": 0, "kept": 11}
 
 
 def test_each_fault_is_found_by_its_rule(ingested: tuple[Locations, Any]) -> None:

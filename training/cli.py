@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.commands import add_days, add_home, day, days_of, deployment_of
+from contracts.commands import add_days, add_home, add_user, day, days_of, deployment_of, given_user
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.tables import owner_key
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
     options = _parser().parse_args(argv)
     return {"compare": _compare, "report": _report, "score": _score, "export": _export,
-            "encode_texts": _encode_texts}.get(options.command, _train)(options)
+            "encode_texts": _encode_texts, "forget_user": _forget_user}.get(options.command, _train)(options)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -132,6 +132,13 @@ def _encode_texts(options: argparse.Namespace) -> int:
     return 0
 
 
+def _forget_user(options: argparse.Namespace) -> int:
+    from training.forget import forget
+
+    locations, _ = deployment_of(options)
+    return forget(locations, int(given_user(options.user)), dry_run=options.dry_run)
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
@@ -168,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
     texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
                                         "(default: the recipe's)")
+    user = commands.add_parser("forget_user", help="take a user out of run folders, scores and exports: a part of `tributary forget`")
+    add_home(user)
+    add_user(user)
     compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
     report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
     for command in (compare, report):

@@ -36,6 +36,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "add_text_vectors": "add staged vectors of behaviour texts to their table",
         "publish_release": "commit an audited release to the tables",
         "activate_release": "let a release that was published before serve its period again",
+        "forget_user": "what `tributary forget` runs when it was told to go on",
     }),
     "training": ("samples -> models -> staged vectors; PyTorch, no Spark", {
         "tpm": "the model of long histories, month by month",
@@ -49,6 +50,7 @@ FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
         "report": "the same as a page: days, slices, calibration, forgetting, drift, with intervals",
         "score": "a day's ad samples by any release",
         "export": "a release as a folder that scores requests with torch alone",
+        "forget_user": "take a user out of run folders, scores and exports: a part of `tributary forget`",
     }),
     "validation": ("quality checks and their reports", {
         "run": "judge tables of a day; exit 3 if a check that stops the day failed",
@@ -73,6 +75,7 @@ OWN: dict[str, str] = {
     "dags": "backfill, trigger and watch the DAGs of the running stack",
     "demo": "the whole platform on made or real logs, from nothing",
     "drill": "kill parts of a stack of its own at random, and see that nothing is lost",
+    "forget": "delete every trace of a user: landing files, tables and their old versions, models",
     "compose-env": "write the secrets of the stack in containers (docker-compose.yml) into .env",
 }
 

@@ -30,6 +30,10 @@ def main(name: str, argv: Sequence[str]) -> int:
         from tributary import dags_command
 
         return dags_command.main(argv)
+    if name == "forget":
+        from tributary import forget
+
+        return forget.main(argv)
     if name == "compose-env":
         from tributary import compose_env
 

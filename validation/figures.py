@@ -209,11 +209,12 @@ def usual_rows(builds: DayBuilds, day: date, days: int) -> float | None:
 
 def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
     read = counts.get("read")
+    forgotten = counts.get("forgotten", 0)  # builds made before anybody could be have no such figure
     recorded = read is not None and all(name in counts for name in ADDENDS)
     return {
         **{name: counts.get(name) for name in ("read", *ADDENDS, "conflicting_duplicates", "late")},
         "undeclared_columns": counts.get("undeclared_columns", 0),
-        "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) if recorded and read is not None else None,
+        "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) - forgotten if recorded and read is not None else None,
         "quarantined_share": _ratio(counts.get("quarantined"), read),
         "duplicate_share": _ratio(counts.get("duplicates"), read),
     }

@@ -1,0 +1,123 @@
+"""Who was forgotten: salted hashes of ids, so that old landing files do not bring a user back; and how an id is found in log content.
+
+The hash hides an id from whoever reads the table. It does not hide it from somebody who has the salt too and tries every id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from contracts.errors import BadInput
+from contracts.locations import Locations
+from contracts.settings import Deployment
+from lake import xxhash
+from lake.reader import LakeReader
+
+WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what parts the words of a line that cannot be read; a regular expression of Python and of Java
+_INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
+_LARGEST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A user as landing files and tables name them.
+
+    Attributes:
+        text: as delivered.
+        user_id: as in the tables: the same number, or the hash of a string.
+        hashed: the deployment's users are strings.
+    """
+
+    text: str
+    user_id: int
+    hashed: bool
+
+    @classmethod
+    def of(cls, text: str, deployment: Deployment) -> User:
+        """From what a person gives.
+
+        Raises:
+            BadInput: empty, or no id of this deployment.
+        """
+        text = text.strip(" ")
+        if "user_id" in deployment.string_ids and text:
+            hashed = xxhash.add_texts(xxhash.start(1), pa.array([text]))[0] & np.uint64(_LARGEST_ID)
+            return cls(text=text, user_id=int(hashed), hashed=True)
+        if not re.fullmatch("[0-9]+", text) or int(text) > _LARGEST_ID:
+            raise BadInput("command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing")
+        return cls(text=str(int(text)), user_id=int(text), hashed=False)
+
+    def is_value(self, value: object) -> bool:
+        """Whether a landing file's value of `user_id` is this user."""
+        if value is None:
+            return False
+        if self.hashed:
+            return str(value).strip(" ") == self.text
+        text = str(value).strip()
+        return _INTEGER.fullmatch(text) is not None and int(text.split(".")[0]) == self.user_id
+
+    def is_in_line(self, line: str) -> bool:
+        """Whether one of the words of a line is this user: of a line that has no fields."""
+        return any(map(self.is_value, re.split(WORD_ENDS, line)))
+
+    def is_in_raw(self, raw: str) -> bool:
+        """Whether a row as `quarantine` keeps it, as JSON, is of this user."""
+        row = json.loads(raw)
+        return self.is_in_line(row["line"]) if set(row) == {"line"} else self.is_value(row.get("user_id"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """Users who were forgotten.
+
+    Attributes:
+        salt: of this deployment.
+        days: the last day on which each was forgotten, by the hash of the id.
+    """
+
+    salt: str
+    days: Mapping[str, date]
+
+    @classmethod
+    def read(cls, locations: Locations) -> Forgotten | None:
+        """As the lake has them; None where nobody was forgotten.
+
+        Raises:
+            BadInput: somebody was, and the salt is gone: nobody can say whether a row is theirs.
+        """
+        rows = LakeReader(locations).read("forgotten").to_pylist()
+        if not rows:
+            return None
+        if not locations.forgotten_salt.is_file():
+            raise BadInput(locations.forgotten_salt, "salt", expected="the file that the ids of the table `forgotten` were hashed with",
+                           found="no such file", hint="Put it back from a backup: without it forgotten users would come in again.")
+        days: dict[str, date] = {}
+        for row in rows:
+            days[row["user_hash"]] = max(row["forgotten_on"], days.get(row["user_hash"], row["forgotten_on"]))
+        return cls(salt=locations.forgotten_salt.read_text().strip(), days=days)
+
+
+def salt_of(locations: Locations) -> str:
+    """The deployment's salt, made once, readable by its owner alone."""
+    path = locations.forgotten_salt
+    if not path.is_file():
+        temporary = path.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(16))
+        temporary.replace(path)
+    return path.read_text().strip()
+
+
+def hash_of(salt: str, user_id: int) -> str:
+    """What stands for a user in the table `forgotten`."""
+    return hashlib.sha256(f"{salt}{user_id}".encode()).hexdigest()

@@ -1,0 +1,215 @@
+"""Deletes every trace of a user: landing files, tables with their old versions, and by `training forget_user` models and their files.
+
+It writes alone: jobs that run are waited for, others wait. It may be killed at any point; the same command again finishes it. What is
+left afterwards is said at the end: weights that were learnt from the user's rows, and copies that were made outside of the home folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.commands import stage, table_text
+from contracts.errors import TributaryError
+from contracts.kinds import KINDS
+from contracts.locations import Locations
+from contracts.releases import MANIFEST, REWRITTEN, sha256_of
+from contracts.settings import Deployment, folder_python, table_address
+from contracts.tables import TABLES, landing_key
+from lake.forgotten import User, hash_of, salt_of
+from lake.landing_files import digest_of_files, is_delivered
+from lake.progress import each
+from lake.reader import LakeReader
+from lake.session import writing_session
+from lake.writing import insert_new, write_partitions
+from spark_jobs import forget_landing, forget_tables
+from spark_jobs.forget_tables import Owners
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TABLE = "forgotten"
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What a user's forgetting rewrites; it is kept on disk until all is done, and names nobody.
+
+    Attributes:
+        partitions: rows of the user by table and owner key.
+        landing: rows of the user by landing file, under the home folder.
+        digests: of the landing days before, by their keys among a build's inputs.
+    """
+
+    partitions: dict[str, Owners] = field(default_factory=dict)
+    landing: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, locations: Locations, user: User) -> Work:
+        """What there is to do; needs no Spark."""
+        work = cls(partitions=forget_tables.find_rows(locations, user))
+        for log, day, files in each(list(forget_landing.landing_days(locations)), description="look through landing files", unit="day"):
+            counts = {str(path.relative_to(locations.home)): forget_landing.count_rows(path, user) for path in files}
+            held = {name: count for name, count in counts.items() if count}
+            if held:
+                work.landing |= held
+                work.digests[landing_key(log, day)] = digest_of_files(list(filter(is_delivered, files)))
+        return work
+
+    @classmethod
+    def resumed(cls, locations: Locations, user: User) -> Work:
+        """What there is to do, with what a command that was cut short has left."""
+        work, path = cls.find(locations, user), locations.forgetting
+        if path.is_file():
+            left = cls(**json.loads(path.read_text()))
+            for name, owners in left.partitions.items():
+                work.partitions[name] = owners | work.partitions.get(name, {})
+            work.landing, work.digests = left.landing | work.landing, work.digests | left.digests
+        return work
+
+    def keep(self, locations: Locations) -> None:
+        temporary = locations.forgetting.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(vars(self)))
+        temporary.replace(locations.forgetting)
+
+
+def command(locations: Locations, deployment: Deployment, text: str, *, dry_run: bool) -> int:
+    """Forgets a user, or says what would be done; prints what was removed where.
+
+    Raises:
+        BadInput: no id of this deployment, or a landing file that cannot be read.
+    """
+    user = User.of(text, deployment)
+    if dry_run:
+        print(_table("would remove", Work.find(locations, user), _truth_rows(locations, _event_ids(locations, user))), flush=True)
+        _forget_files(locations, user, dry_run=True)
+        return 0
+    with stage("forget_user"), writing_session(
+            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True) as spark:
+        run(spark, locations, deployment, user)
+    return 0
+
+
+def run(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
+    """Forgets a user; the caller writes to the lake alone. First of all old files are kept from bringing the user back."""
+    remember(spark, locations, deployment, user)
+    work = Work.resumed(locations, user)
+    work.keep(locations)
+    truth = _truth_rows(locations, _event_ids(locations, user))
+    for path, ids in truth.items():
+        rows = pq.read_table(locations.home / path)
+        _write_table(locations, path, rows.filter(pa.array([event not in ids for event in rows["event_id"].to_pylist()], pa.bool_())))
+    for name in each(work.landing, description="rewrite", unit="file"):
+        if (locations.home / name).is_file():
+            forget_landing.remove_rows(locations.home / name, user)
+    builds = forget_tables.remove_rows(spark, locations, user, {name: list(owners) for name, owners in work.partitions.items()})
+    followed = forget_tables.record(spark, locations, builds, work.partitions, _landing_changes(locations, work))
+    print(_table("removed", work, truth), flush=True)
+    _forget_files(locations, user, dry_run=False)
+    adopt_rewritten_runs(spark, locations)
+    forget_tables.vacuum(spark, locations, forget_tables.tables_with_users(user))
+    locations.forgetting.unlink()
+    print(f"\nforgotten. {followed} partitions that nothing was removed from are recorded as built from the others as they are now: none "
+          "became stale. Old versions of these tables can no longer be read.")
+    _say_traces(locations, work)
+
+
+def remember(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
+    """Keeps the user's events up to today from coming in again."""
+    today = datetime.now(UTC).astimezone(deployment.timezone).date()
+    row = (hash_of(salt_of(locations), user.user_id), today)
+    insert_new(spark, locations, TABLE, spark.createDataFrame([row], TABLES[TABLE].ddl), by="forgotten_on")
+
+
+def adopt_rewritten_runs(spark: SparkSession, locations: Locations) -> int:
+    """Makes `releases` name the manifests that run folders have since a user was taken out of them; returns how many."""
+    from pyspark.sql import functions as F
+
+    now: dict[str, str] = {}
+    rows = LakeReader(locations).releases()
+    for release_id, row in rows.items():
+        folder = locations.home / row["artifact"]
+        before = json.loads((folder / REWRITTEN).read_text())["before"] if (folder / REWRITTEN).is_file() else []
+        if row["sha256"] in before:
+            now[release_id] = sha256_of(folder / MANIFEST)
+    if not now:
+        return 0
+    sha256 = F.create_map(*(F.lit(text) for pair in now.items() for text in pair))
+    released = spark.read.format("delta").load(table_address(locations, "releases")).where(F.col("release_id").isin(*now))
+    write_partitions(spark, locations, "releases", released.withColumn("sha256", sha256[F.col("release_id")]),
+                     owners=[{"kind": rows[release_id]["kind"], "release_id": release_id} for release_id in now])
+    return len(now)
+
+
+def _landing_changes(locations: Locations, work: Work) -> dict[str, tuple[str, str]]:
+    files = {landing_key(log, day): paths for log, day, paths in forget_landing.landing_days(locations)}
+    return {key: (before, digest_of_files(list(filter(is_delivered, files.get(key, []))))) for key, before in work.digests.items()}
+
+
+def _event_ids(locations: Locations, user: User) -> set[int]:
+    reader = LakeReader(locations)
+    return {event for name in ("natural_log", "ad_log")
+            for event in reader.read(name, columns=["event_id"], where=TABLES[name].rows_of_user(user.user_id))["event_id"].to_pylist()}
+
+
+def _truth_rows(locations: Locations, events: set[int]) -> dict[str, set[int]]:
+    """The simulator's true probabilities of these events, by file."""
+    found = {}
+    for path in sorted(locations.truth.glob("*.parquet")) if events else []:
+        there = events & set(pq.read_table(path, columns=["event_id"])["event_id"].to_pylist())
+        if there:
+            found[str(path.relative_to(locations.home))] = there
+    return found
+
+
+def _write_table(locations: Locations, name: str, rows: pa.Table) -> None:
+    path = locations.home / name
+    temporary = path.with_suffix(f".{os.getpid()}")
+    pq.write_table(rows, temporary)
+    temporary.replace(path)
+
+
+def _forget_files(locations: Locations, user: User, *, dry_run: bool) -> None:
+    """Models and their files, by the folder that makes them; the id goes by its standard input, which no list of processes shows."""
+    argv = [folder_python("training") or sys.executable, "-m", "training", "forget_user", "--home", str(locations.home), "--user", "-",
+            *(["--dry-run"] if dry_run else [])]
+    code = subprocess.run(argv, input=f"{user.user_id}\n", text=True, check=False).returncode
+    if code:
+        error = TributaryError(f"tributary training forget_user: exit code {code}. Nothing was lost: run the same command again.")
+        error.exit_code = code
+        raise error
+
+
+def _table(title: str, work: Work, truth: dict[str, set[int]]) -> str:
+    logs = Counter[str]()
+    for name, count in work.landing.items():
+        logs["/".join(name.split("/")[:2])] += count
+    rows = [(name, f"{sum(name == '/'.join(file.split('/')[:2]) for file in work.landing)} files", count) for name, count in logs.items()]
+    rows += [("truth", f"{len(truth)} files", sum(map(len, truth.values())))] if truth else []
+    rows += [(name, f"{len(owners)} partitions", sum(owners.values())) for name, owners in work.partitions.items()]
+    return table_text((title, "of", "rows"), rows) if rows else "no landing file and no table holds a row of this user"
+
+
+def _say_traces(locations: Locations, work: Work) -> None:
+    """Which models that serve have learnt from the user's rows."""
+    keys = {f"{name}/{owner}" for name, owners in work.partitions.items() for owner in owners}
+    reader = LakeReader(locations)
+    active: dict[str, list[dict[str, Any]]] = {kind: list(reader.active_releases(kind).values()) for kind in KINDS}
+    learnt = [(kind, len(of_kind), str(max(row["period"] for row in of_kind)))
+              for kind, rows in active.items() if (of_kind := [row for row in rows if keys & set(row["inputs"])])]
+    if learnt:
+        print("\nModels that serve and were trained on the user's rows, among others. None knows the id any more; what their other "
+              "weights have learnt stays until they are trained again, or one that starts afresh replaces them (an ad model: with its next "
+              "CPM).")
+        print(table_text(("kind", "releases", "newest"), learnt))
+    print("Copies outside of the home folder (backups, exports, files delivered from) are yours to delete.")

@@ -1,0 +1,45 @@
+"""`tributary forget`: says what a user has left, asks, and deletes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from contracts.commands import add_user, given_user
+from contracts.errors import BadInput
+from contracts.settings import folder_python, home_folder
+
+WARNING = """
+This cannot be undone. It writes to the lake alone: jobs that run are waited for, others wait until it has ended; pause the DAGs first. Old
+versions of every table with users are deleted too: a reader who holds one open, or reads by version, gets an error and has to open the
+table again."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; 1 if the person said no."""
+    from tributary.commands import own_parser
+
+    parser = own_parser("forget")
+    add_user(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(argv)
+    user = given_user(options.user)
+    if not options.yes and not options.dry_run and (options.user == "-" or not sys.stdin.isatty()):
+        raise BadInput("tributary forget", "--yes", expected="--yes or --dry-run where nobody can be asked", found="neither")
+    code = 0 if options.yes and not options.dry_run else _run(user, "--dry-run")
+    if code or options.dry_run:
+        return code
+    if not options.yes:
+        print(WARNING)
+        if input("Forget this user? Type yes: ").strip().lower() != "yes":
+            print("nothing was changed")
+            return 1
+    return _run(user)
+
+
+def _run(user: str, *more: str) -> int:
+    """The folder's command; the id goes by its standard input."""
+    python = folder_python("spark_jobs") or sys.executable
+    argv = [python, "-m", "spark_jobs", "forget_user", "--home", str(home_folder()), "--user", "-", *more]
+    return subprocess.run(argv, input=f"{user}\n", text=True, check=False).returncode
