@@ -102,7 +102,8 @@ def browser(folder: Path) -> Iterator[Browser]:
     command = executable()
     assert command is not None
     options = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-first-run", "--no-proxy-server",
-               "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--hide-scrollbars"]
+               "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-breakpad",
+               "--hide-scrollbars"]
     options += ["--no-sandbox"] if os.geteuid() == 0 else []
     with subprocess.Popen([command, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

@@ -17,6 +17,7 @@ from landing_rows import csv_bytes, good_row, write
 
 from contracts.features import LOGS
 from contracts.locations import Locations
+from contracts.quality import read_stale
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.tables import owner_key
 from lake.reader import LakeReader
@@ -96,8 +97,17 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_p
         "tributary spark_jobs ingest_logs --from 2026-01-03 --to 2026-01-04",
         "tributary validation run --table natural_log --table ad_log --from 2026-01-03 --to 2026-01-04"]
 
+    assert mend.list_stale(locations) == 0
+    left = read_stale(locations.stale_found)  # for the UI
+    assert left is not None and left.commands == tuple(mending_commands(stale))
+    assert {(one.table, one.day, one.why) for one in left.days} == {
+        (item.table, item.day, item.changed[0] if len(item.changed) == 1 else f"{item.changed[0]} and {len(item.changed) - 1} more")
+        if item.changed else (item.table, item.day, "what it reads is stale") for item in stale}
+
     assert mend.mend(locations, DEPLOYMENT) == 0
     assert find_stale(locations) == []
+    left = read_stale(locations.stale_found)
+    assert left is not None and (left.days, left.commands) == ((), ())
     rewritten = {key for key, build in LakeReader(locations).all_builds().items() if build["built_ts"] != before[key]["built_ts"]}
     assert {name for name, _ in rewritten} >= {"natural_log", "behaviour_partials", "user_histories", "natural_samples"}
     for name, owner in rewritten:  # a job rewrites both logs of its days, never another day

@@ -16,6 +16,7 @@ from deltalake import write_deltalake
 from contracts.errors import EXIT_BAD_INPUT, EXIT_PARENT_MISSING, BadInput, QualityFailed, run_command
 from contracts.locations import Locations
 from contracts.masking import LONGEST_SHOWN, shown
+from contracts.quality import read_judged
 from contracts.tables import TABLES
 from pages import markup
 from pages.pictures import nice_ticks, sparkline, strip
@@ -176,6 +177,18 @@ def test_the_index_has_a_row_a_day_and_leads_to_each_report(tmp_path: Path) -> N
     marks = re.findall(r'<a class="mark (\w+)" href="([^"]+)"', text)
     assert marks.count(("pass", "natural_log/2026-01-09.html")) == 3  # each day that it covers
     assert marks.count(("fail", "ad_log/2026-01-09.html")) == 1
+
+
+def test_the_index_leaves_each_day_in_short_for_the_ui(tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    for verdict in (make_verdict(days=2), make_verdict(broken=("click_rate(click)", "rows"), run_ts=NOW + timedelta(hours=1))):
+        write_report(locations, verdict)
+    write_index(locations)
+    range_left, alone = read_judged(locations.judged_days)
+    assert (range_left.day, range_left.status, range_left.broken, range_left.rows) == (DAY - timedelta(days=1), "pass", (), 1000)
+    assert range_left.report == "natural_log/2026-01-08_2026-01-09.html" and (locations.reports / range_left.report).is_file()
+    assert (alone.day, alone.status, alone.broken) == (DAY, "fail", ("rows", "click_rate(click)"))
+    assert (alone.report, alone.judged_ts) == ("natural_log/2026-01-09.html", NOW + timedelta(hours=1))
 
 
 def test_a_day_of_a_range_has_its_own_colour() -> None:

@@ -249,7 +249,8 @@ def status_on(verdict: Verdict, day: date) -> Status:
 
 def broken_on(verdict: Verdict, day: date) -> list[str]:
     """Checks that one of a verdict's days broke, those that stop the day first."""
-    broken = [result for result in verdict.results if _state(verdict, result, day) != "pass"]
+    alone = len(verdict.days) == 1
+    broken = [result for result in verdict.results if not (result.success if alone else _state(verdict, result, day) == "pass")]
     return [result.id for result in sorted(broken, key=lambda result: result.severity)]
 
 
