@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -21,20 +21,13 @@ from statistics import median
 from benchmarks.recording import finish
 from contracts.commands import table_text
 from contracts.errors import BadInput
-from contracts.kinds import KINDS
+from contracts.kinds import CADENCES, KINDS
 from contracts.locations import Locations
-from contracts.periods import Parent
 from contracts.settings import DATA_VARIABLE, HOME_VARIABLE, Deployment, data_folder
-from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi
-from tributary.backfills import start_all, wait_for_all
-from tributary.demo import landing_days, plan_of
-
-LOGS = ("natural_log", "ad_log")
-FEATURES = ("user_histories", "natural_samples", "ad_samples")
-HISTORY_JOBS = ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
-DATA_DAGS = ("logs_daily", "features_daily")
+from tributary.backfills import DAY_DAGS, spans_of_days, start_all, wait_for_all
+from tributary.demo import feature_commands, landing_days, log_commands, plan_of, release_commands
 
 
 def main() -> None:
@@ -69,23 +62,22 @@ def measured(through: Path, by_hand: Path, *, with_models: bool, days: int) -> I
     """Day, seconds by hand, seconds through Airflow; of each day but the first."""
     deployment = Deployment.load(through)
     plan = plan_of(deployment, landing_days(Locations(through)))
-    make_history(through, *plan.history)
-    api, spans_of = AirflowApi.of(through), daily_dags(deployment, with_models=with_models)
-    if with_models:
-        for parent in plan.trained:
-            make_release(through, parent)
+    span = ("--from", str(plan.history[0]), "--to", str(plan.history[1]))
+    run_all(through, (*log_commands(*span), *feature_commands(*span)))
+    api, dags = AirflowApi.of(through), daily_dags(deployment, plan.backfilled[0], with_models=with_models)
+    for parent in plan.trained if with_models else ():
+        run_all(through, release_commands(parent.kind, parent.period))
     shutil.copytree(through, by_hand, ignore=shutil.ignore_patterns("stack", "locks"), symlinks=True)
     for place, day in enumerate(plan.backfilled[:days]):
         if with_models:
             for home in (through, by_hand):
                 for parent in plan.scheduled:  # weeks that closed since
                     if deployment.lineage.period(parent.kind, parent.period).end == day:
-                        make_release(home, parent)
+                        run_all(home, release_commands(parent.kind, parent.period))
         began = time.perf_counter()
-        for command in commands_of(day, spans_of):
-            run(by_hand, *command)
+        run_all(by_hand, commands_of(day, dags))
         hand = time.perf_counter() - began
-        spans = {dag: (day, day) for dag in spans_of}
+        spans = {dag: (day, day) for dag in dags}
         began = time.perf_counter()
         start_all(api, spans, reprocess="completed", say=say)
         wait_for_all(api, spans, say=say)
@@ -93,58 +85,27 @@ def measured(through: Path, by_hand: Path, *, with_models: bool, days: int) -> I
             yield day, hand, time.perf_counter() - began
 
 
-def daily_dags(deployment: Deployment, *, with_models: bool) -> list[str]:
+def daily_dags(deployment: Deployment, day: date, *, with_models: bool) -> list[str]:
     """The DAGs that make a day."""
-    kinds = [kind for kind in ("fg_bert_users", "bahe", "actr")
-             if kind == "actr" or reads("texts" if kind == "bahe" else "encoder", deployment.variants)]
-    return [*DATA_DAGS, *(KINDS[kind].dag for kind in kinds if with_models)]
+    return [dag for dag in spans_of_days(deployment, day, day) if CADENCES[dag] == "day" and (with_models or dag in DAY_DAGS)]
 
 
 def commands_of(day: date, dags: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """What the tasks of a day's DAGs run, in order."""
-    of_day = ("--ds", str(day))
-    yield ("spark_jobs", "ingest_logs", *of_day)
-    yield ("validation", "run", *tables(LOGS), *of_day)
-    for job in HISTORY_JOBS:
-        yield ("spark_jobs", job, *of_day)
-    yield ("validation", "run", *tables(FEATURES), *of_day)
+    yield from log_commands("--ds", str(day))
+    yield from feature_commands("--ds", str(day))
     for kind in KINDS.values():
         if kind.dag in dags:
-            yield from release_commands(Parent(role="", kind=kind.name, period=day))
-
-
-def make_history(home: Path, first: date, last: date) -> None:
-    span = ("--from", str(first), "--to", str(last))
-    run(home, "spark_jobs", "ingest_logs", *span)
-    run(home, "validation", "run", *tables(LOGS), *span)
-    for job in HISTORY_JOBS:
-        run(home, "spark_jobs", job, *span)
-    run(home, "validation", "run", *tables(FEATURES), *span)
-
-
-def make_release(home: Path, release: Parent) -> None:
-    for command in release_commands(release):
-        run(home, *command)
-
-
-def release_commands(release: Parent) -> Iterator[tuple[str, ...]]:
-    """What makes a period's models, from texts to the release."""
-    period = ("--kind", release.kind, "--period", str(release.period))
-    if release.kind == "bahe":
-        yield ("training", "encode_texts", "--ds", str(release.period))
-        yield ("spark_jobs", "add_text_vectors")
-    yield ("training", release.kind, KINDS[release.kind].period_option, str(release.period))
-    yield ("validation", "gate", *period)
-    yield ("publishing", "audit", *period)
-    yield ("spark_jobs", "publish_release", *period)
-
-
-def tables(names: Sequence[str]) -> list[str]:
-    return [word for name in names for word in ("--table", name)]
+            yield from release_commands(kind.name, day)
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def run_all(home: Path, commands: Iterable[tuple[str, ...]]) -> None:
+    for arguments in commands:
+        run(home, *arguments)
 
 
 def run(home: Path, *arguments: str) -> None:

@@ -94,15 +94,15 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     first, last = map(str, plan.history)
     span = ("--from", first, "--to", last)
     with stages.stage(f"history {first} .. {last}: logs"):
-        command("spark_jobs", "ingest_logs", *span)
-        command("validation", "run", "--table", "natural_log", "--table", "ad_log", *span)
+        for arguments in log_commands(*span):
+            command(*arguments)
     with stages.stage(f"history {first} .. {last}: features and samples"):
-        for job in ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples"):
-            command("spark_jobs", job, *span)
-        command("validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples", *span)
+        for arguments in feature_commands(*span):
+            command(*arguments)
     for parent in plan.trained:
         with stages.stage(f"{parent.kind} {parent.period}"):
-            train_and_publish(parent)
+            for arguments in release_commands(parent.kind, parent.period):
+                command(*arguments)
     with stages.stage(f"Airflow backfill {plan.backfilled[0]} .. {plan.backfilled[-1]}"):
         backfill(AirflowApi.of(home), plan)
     print()
@@ -134,15 +134,29 @@ def landing_days(locations: Locations) -> list[date]:
     return sorted(date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith("."))
 
 
-def train_and_publish(parent: Parent) -> None:
-    """Trains, judges, audits and publishes one period's model by hand commands."""
-    if parent.kind == "bahe":
-        command("training", "encode_texts", "--ds", str(parent.period))
-        command("spark_jobs", "add_text_vectors")
-    command("training", parent.kind, KINDS[parent.kind].period_option, str(parent.period))
-    command("validation", "gate", "--kind", parent.kind, "--period", str(parent.period))
-    command("publishing", "audit", "--kind", parent.kind, "--period", str(parent.period))
-    command("spark_jobs", "publish_release", "--kind", parent.kind, "--period", str(parent.period))
+def log_commands(*span: str) -> Iterator[tuple[str, ...]]:
+    """What makes and judges the logs of days, in order; `span` is `--ds` or `--from` and `--to`."""
+    yield ("spark_jobs", "ingest_logs", *span)
+    yield ("validation", "run", "--table", "natural_log", "--table", "ad_log", *span)
+
+
+def feature_commands(*span: str) -> Iterator[tuple[str, ...]]:
+    """What makes and judges the features and samples of days, in order."""
+    for job in ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples"):
+        yield ("spark_jobs", job, *span)
+    yield ("validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples", *span)
+
+
+def release_commands(kind: str, period: date) -> Iterator[tuple[str, ...]]:
+    """What trains, judges, audits and publishes one period's models, in order."""
+    named = ("--kind", kind, "--period", str(period))
+    if kind == "bahe":
+        yield ("training", "encode_texts", "--ds", str(period))
+        yield ("spark_jobs", "add_text_vectors")
+    yield ("training", kind, KINDS[kind].period_option, str(period))
+    yield ("validation", "gate", *named)
+    yield ("publishing", "audit", *named)
+    yield ("spark_jobs", "publish_release", *named)
 
 
 def backfill(api: AirflowApi, plan: Plan) -> None:
