@@ -53,7 +53,7 @@ def send(event: Literal["task_failed", "deadline_missed"], **values: object) -> 
     home = home_folder()
     command = Deployment.load(home).notify
     if command is None:
-        log.info("%s: no one is told, since deployment.toml has no `notify`", event)
+        log.debug("%s: deployment.toml has no `notify`", event)  # not in the log of a failed task, which ends with its report
         return
     message = json.dumps({"event": event, "deployment": str(home), **values})
     try:
