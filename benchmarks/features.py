@@ -1,4 +1,4 @@
-"""What a day of features costs: against the length of the history, against a full recompute, against DuckDB, and at 20 million rows.
+"""What a day of features costs: by its size, by the length of the history, against a full recompute, against DuckDB, at 20 million rows.
 
 `python -m benchmarks.features [--quick] [--work FOLDER]`. Everything runs in one session on this machine; every figure is a
 median of repeats, taken in turns. Rivals and we read the same rows and are held to the same results.
@@ -45,6 +45,7 @@ class Plan:
         histories: days of history before the measured day.
         repeats: runs that are counted; one more warms up.
         history, rival, large: impressions a day of each part.
+        sizes: days of growing size, beside nothing but themselves.
     """
 
     histories: tuple[int, ...]
@@ -52,29 +53,33 @@ class Plan:
     history: Size
     rival: Size
     large: Size
+    sizes: tuple[Size, ...]
 
 
 FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=1_000_000, users=50_000),
-            rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000))
+            rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000),
+            sizes=tuple(Size(rows=rows, users=rows // 10, items=max(5_000, rows // 200)) for rows in (100_000, 1_000_000, 10_000_000)))
 QUICK = Plan(histories=(7, 20), history=Size(rows=10_000, users=2_000), repeats=1, rival=Size(rows=50_000, users=10_000),
-             large=Size(rows=200_000, users=40_000))
+             large=Size(rows=200_000, users=40_000), sizes=(Size(rows=20_000, users=2_000), Size(rows=100_000, users=10_000)))
+PARTS = ("history", "duckdb", "large", "sizes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, under five minutes; nothing is recorded")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-features"), help="scratch folder, removed at the end")
-    parser.add_argument("--part", action="append", choices=("history", "duckdb", "large"), help="may be repeated; all by default")
+    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
     options = parser.parse_args()
     plan, work = QUICK if options.quick else FULL, options.work.resolve()
-    parts = options.part or ["history", "duckdb", "large"]
+    parts = options.part or list(PARTS)
     shutil.rmtree(work, ignore_errors=True)
     os.environ.setdefault("TRIBUTARY_SPARK_MEMORY", "4g")
     figures: dict[str, Any] = {}
     details: dict[str, Any] = {"plan": str(plan), "parts": parts}
     with spark_session(Locations(work / "session"), app="benchmark") as spark:
         for name in parts:
-            figures |= {"history": history_part, "duckdb": duckdb_part, "large": large_part}[name](spark, work / name, plan, details)
+            part = {"history": history_part, "duckdb": duckdb_part, "large": large_part, "sizes": sizes_part}[name]
+            figures |= part(spark, work / name, plan, details)
         pids = [os.getpid(), *_children(os.getpid())]
         figures["peak_memory_gib"] = round(peak_memory_gib(pids), 2)
     shutil.rmtree(work, ignore_errors=True)
@@ -161,26 +166,41 @@ def large_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> d
     """A day of 20 million impressions against one of a million, both with a day of a million before them."""
     per_second, growth = {}, {}
     for name, size in (("1m", replace(plan.large, rows=plan.rival.rows, users=plan.rival.users)), ("20m", plan.large)):
-        home = Locations(work / name)
-        deployment = make_home(home, DAY - timedelta(days=1), DAY)
-        before = replace(size, rows=plan.rival.rows)
-        said(f"a day of {size.rows:,} impressions")
-        write_landing(home, DAY - timedelta(days=1), before)
-        for job in (ingest_logs, build_partials):
-            job.run(spark, home, deployment, [DAY - timedelta(days=1)])
-        write_landing(home, DAY, size)
-        already = folder_bytes(home.lake)
-        seconds = run_day(spark, home, deployment)
-        grown = folder_bytes(home.lake) - already
-        if name == "1m":  # the median of repeats; twenty million are their own repeats
-            seconds = min((run_day(spark, home, deployment) for _ in range(plan.repeats)), key=lambda run: sum(run.values()))
-        per_second[name], growth[name] = size.rows / sum(seconds.values()), grown / size.rows
-        details[name] = {"seconds": seconds, "lake_bytes_per_impression": growth[name]}
-        rows = [(name, *(f"{value:.1f}" for value in seconds.values()), f"{sum(seconds.values()):.1f}", f"{per_second[name]:,.0f}",
-                 f"{growth[name]:.1f}")]
-        print(table_text(("a day, s", *seconds, "all", "rows/s", "lake bytes per impression"), rows), flush=True)
-        shutil.rmtree(home.home)
+        repeats = plan.repeats if name == "1m" else 0  # twenty million are their own repeats
+        details[name] = first_day(spark, Locations(work / name), size, replace(size, rows=plan.rival.rows), repeats=repeats)
+        per_second[name], growth[name] = details[name]["rows_per_s"], details[name]["lake_bytes_per_impression"]
     return {"rows_per_s_20m_over_1m": round(per_second["20m"] / per_second["1m"], 3), "lake_bytes_per_impression": round(growth["20m"], 1)}
+
+
+def sizes_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
+    """Days of growing size, each the second of its history."""
+    figures = {}
+    for size in plan.sizes:
+        repeats = plan.repeats if size.rows <= 10**6 else 0
+        made = details[f"{size.rows}"] = first_day(spark, Locations(work / f"{size.rows}"), size, size, repeats=repeats)
+        figures[f"seconds_{size.rows}"] = round(sum(made["seconds"].values()), 1)
+    return figures
+
+
+def first_day(spark: Any, home: Locations, size: Size, before: Size, *, repeats: int) -> dict[str, Any]:
+    """Seconds by job of a day after a day of `before`, of the median repeat, and what the lake grows by; the home is removed."""
+    deployment = make_home(home, DAY - timedelta(days=1), DAY)
+    said(f"a day of {size.rows:,} impressions")
+    write_landing(home, DAY - timedelta(days=1), before)
+    for job in (ingest_logs, build_partials):
+        job.run(spark, home, deployment, [DAY - timedelta(days=1)])
+    write_landing(home, DAY, size)
+    already = folder_bytes(home.lake)
+    seconds = run_day(spark, home, deployment)
+    growth = (folder_bytes(home.lake) - already) / size.rows
+    if repeats:
+        seconds = sorted((run_day(spark, home, deployment) for _ in range(repeats)), key=lambda run: sum(run.values()))[repeats // 2]
+    per_second = size.rows / sum(seconds.values())
+    times = [f"{value:.1f}" for value in (*seconds.values(), sum(seconds.values()))]
+    row = (f"{size.rows:,}", *times, f"{per_second:,.0f}", f"{growth:.1f}")
+    print(table_text(("a day of", *seconds, "all, s", "rows/s", "bytes per row"), [row]), flush=True)
+    shutil.rmtree(home.home)
+    return {"seconds": seconds, "rows_per_s": per_second, "lake_bytes_per_impression": growth}
 
 
 def run_day(spark: Any, locations: Locations, deployment: Deployment) -> dict[str, float]:

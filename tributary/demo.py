@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +35,7 @@ from tributary.stack import postgres, processes
 Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
 BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
+TRAINED_AT_ONCE = 2  # a training keeps one core busy
 DAILY_MODELS = tuple(kind.dag for kind in KINDS.values() if kind.cadence == "day")
 
 
@@ -89,8 +91,8 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
         command(*source_command)
     deployment = Deployment.load(home)
     plan = plan_of(deployment, landing_days(Locations(home)))
-    with stages.stage("start PostgreSQL, Spark Connect and Airflow"):
-        stack.up(home)
+    with stages.stage("start Spark Connect"):
+        stack.up_spark(home)  # an idle Airflow would take a seventh of two cores from what follows
     first, last = map(str, plan.history)
     span = ("--from", first, "--to", last)
     with stages.stage(f"history {first} .. {last}: logs"):
@@ -99,10 +101,10 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     with stages.stage(f"history {first} .. {last}: features and samples"):
         for arguments in feature_commands(*span):
             command(*arguments)
-    for parent in plan.trained:
-        with stages.stage(f"{parent.kind} {parent.period}"):
-            for arguments in release_commands(parent.kind, parent.period):
-                command(*arguments)
+    with stages.stage(f"{len(plan.trained)} models of the history, {TRAINED_AT_ONCE} at a time"):
+        train(deployment, plan.trained)
+    with stages.stage("start PostgreSQL and Airflow"):
+        stack.up(home)
     with stages.stage(f"Airflow backfill {plan.backfilled[0]} .. {plan.backfilled[-1]}"):
         backfill(AirflowApi.of(home), plan)
     print()
@@ -159,6 +161,33 @@ def release_commands(kind: str, period: date) -> Iterator[tuple[str, ...]]:
     yield ("spark_jobs", "publish_release", *named)
 
 
+def train(deployment: Deployment, releases: Sequence[Parent]) -> None:
+    """Trains, judges and publishes these releases, each as soon as its own parents are there.
+
+    Raises:
+        StageFailed: a command failed; none starts after it.
+    """
+    waiting, running = list(releases), dict[Future[None], Parent]()
+    with ThreadPoolExecutor(TRAINED_AT_ONCE) as pool:
+        while waiting or running:
+            unmade = {(one.kind, one.period) for one in (*waiting, *running.values())}
+            ready = [one for one in waiting
+                     if not unmade & {(parent.kind, parent.period) for parent in deployment.lineage.parents(one.kind, one.period)}]
+            for release in ready[:TRAINED_AT_ONCE - len(running)]:
+                waiting.remove(release)
+                running[pool.submit(_train, release)] = release
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[done]
+                done.result()
+
+
+def _train(release: Parent) -> None:
+    prefix, began = f"{release.kind} {release.period} | ", time.monotonic()
+    for arguments in release_commands(release.kind, release.period):
+        command(*arguments, prefix=prefix)
+    print(f"{prefix}{time.monotonic() - began:.0f} s", flush=True)
+
+
 def backfill(api: AirflowApi, plan: Plan) -> None:
     """Starts the backfills of all DAGs that the last days need, those of the data first.
 
@@ -179,17 +208,35 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
         wait_for_all(api, of_dags, timeout_seconds=3600)
 
 
-def command(*arguments: str) -> None:
-    """Runs `tributary <arguments>`, its output shown.
+def command(*arguments: str, prefix: str = "") -> None:
+    """Runs `tributary <arguments>`, its output shown as it comes.
+
+    Args:
+        arguments: of the command line.
+        prefix: of each line that is shown, where others run beside it.
 
     Raises:
         StageFailed: it failed.
     """
-    print(f"$ tributary {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+    line = f"tributary {' '.join(arguments)}"
+    print(f"{prefix}$ {line}", flush=True)
+    code = _run(arguments) if not prefix else _run_prefixed(arguments, prefix)
     if code != 0:
-        raise StageFailed(f"`tributary {' '.join(arguments)}` ended with exit code {code}; the stack is left up. "
+        raise StageFailed(f"`{line}` ended with exit code {code}; the stack is left up. "
                           "Mend what it names and run the demo again, or end the stack with `tributary down`.")
+
+
+def _run(arguments: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+
+
+def _run_prefixed(arguments: Sequence[str], prefix: str) -> int:
+    with subprocess.Popen([sys.executable, "-m", *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # a progress bar's returns end lines too
+            if line.strip():
+                print(f"{prefix}{line.rstrip()}", flush=True)
+    return process.returncode
 
 
 class Stages:
@@ -216,7 +263,7 @@ class Stages:
 
 
 class PeakMemory:
-    """Samples, every other second, the memory of all processes of a deployment: proportional set size."""
+    """Samples, every five seconds, the memory of all processes of a deployment: proportional set size."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -244,7 +291,7 @@ class PeakMemory:
         self._interval = 0
 
     def _sample(self) -> None:
-        while not self._stop.wait(2.0):
+        while not self._stop.wait(5.0):
             pids = {*processes.marked(self._home, HOME_VARIABLE), *processes.working_in(postgres.folder_of(self._home)), os.getpid()}
             used = processes.memory_bytes(sorted(pids))
             self._peak, self._interval = max(self._peak, used), max(self._interval, used)

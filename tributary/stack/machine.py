@@ -63,13 +63,8 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
         StackFailed: a component ended or did not answer in time.
     """
     home = home.resolve()
-    Deployment.load(home)
-    external = database_address()
-    if external is None:
-        postgres.check_folder(postgres.folder_of(home))
-    folder = Locations(home).stack
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _one_at_a_time(folder):
+    external = _checked(home)
+    with _one_at_a_time(Locations(home).stack):
         found = components.living(home)
         setup = Setup.read(home) if found.keys() - {SUPERVISOR} else None
         if setup is not None and {*setup.names, SUPERVISOR} <= found.keys():
@@ -77,13 +72,11 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
             for line in info(home).lines():
                 say(f"  {line}")
             return info(home)
-        space.require(home)
-        if external is not None:
-            database.check(external)
-        shown = database.shown(external)
+        shown = _usable(home, external)
         if setup is None:
             setup = Setup(ui_port=ui_port, spark_port=spark_port, database=shown)
-            is_new = _begin(home, setup, say)
+            _clear(home, setup, say)
+            is_new = _start(home, setup, setup.names, say)
         else:
             _refuse_other_database(setup, shown)
             is_new = _mend(home, setup, found, say)
@@ -96,6 +89,30 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
         say(f"The password of {answer.user} is {airflow.password(home)} (said this once).")
     say(f"end it with `tributary down --home {home}`")
     return answer
+
+
+def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> None:
+    """Starts the Spark Connect server alone, unsupervised: all that commands need. `up` starts the rest beside it later.
+
+    What would hinder that is refused here already. Where any part of a stack runs, this is `up`.
+
+    Raises:
+        BadInput, StackFailed: as `up` does.
+    """
+    home = home.resolve()
+    if components.living(home):
+        up(home, ui_port=ui_port, spark_port=spark_port, say=say)
+        return
+    external = _checked(home)
+    with _one_at_a_time(Locations(home).stack):
+        setup = Setup(ui_port=ui_port, spark_port=spark_port, database=_usable(home, external))
+        _clear(home, setup, say)
+        setup.write(home)
+        try:
+            starting.start_spark(home, setup, say=say)
+        except BaseException:
+            ending.end(home, SPARK)
+            raise
 
 
 def down(home: Path, *, say: Say = _print) -> None:
@@ -141,15 +158,32 @@ def info(home: Path) -> StackInfo:
                      token_file=locations.connect_token)
 
 
-def _begin(home: Path, setup: Setup, say: Say) -> bool:
-    """Starts all, after ending what is left of an earlier start. Returns whether the password is new."""
+def _checked(home: Path) -> str | None:
+    """Makes the stack's folder if the deployment can have one; returns the address of a database elsewhere."""
+    Deployment.load(home)
+    external = database_address()
+    if external is None:
+        postgres.check_folder(postgres.folder_of(home))
+    Locations(home).stack.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return external
+
+
+def _usable(home: Path, external: str | None) -> str:
+    """Asks for space, and for the database elsewhere; returns its address without the password, or ""."""
+    space.require(home)
+    if external is not None:
+        database.check(external)
+    return database.shown(external)
+
+
+def _clear(home: Path, setup: Setup, say: Say) -> None:
+    """Ends what is left of an earlier start, and raises BadInput if somebody else listens where this one would."""
     if setup.ui_port == setup.spark_port:
         raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=setup.spark_port)
     if ending.end_all(home):
         say("ended what was left of an earlier start")
     supervisor.forget(home)
     _require_ports(home, setup, setup.names)
-    return _start(home, setup, setup.names, say)
 
 
 def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:

@@ -45,7 +45,17 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
                 alive.append(components.start(home, setup, name))
         _wait_for_airflow(home, setup, alive, say)
     with _timed("Spark Connect", say):
-        wait(home, lambda: ports.answers(setup.spark_port), alive, timeout=SPARK_TIMEOUT_SECONDS, what=f"port {setup.spark_port}")
+        _wait_for_spark(home, setup, alive)
+
+
+def start_spark(home: Path, setup: Setup, *, say: Say) -> None:
+    """Starts Spark Connect alone, and returns when it can be used.
+
+    Raises:
+        StackFailed: it ended or did not answer in time.
+    """
+    with _timed("Spark Connect", say):
+        _wait_for_spark(home, setup, [components.start(home, setup, SPARK)])
 
 
 def wait(home: Path, is_ready: Callable[[], bool], needed: Collection[processes.Record], *, timeout: float, what: str) -> None:
@@ -80,6 +90,10 @@ def _migrate(home: Path) -> None:
                               stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise StackFailed(f"`airflow db migrate`: expected exit code 0, found {done.returncode}. {log_path}:\n{logs.tail(log_path)}")
+
+
+def _wait_for_spark(home: Path, setup: Setup, alive: Collection[processes.Record]) -> None:
+    wait(home, lambda: ports.answers(setup.spark_port), alive, timeout=SPARK_TIMEOUT_SECONDS, what=f"port {setup.spark_port}")
 
 
 def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Record], say: Say) -> None:
