@@ -78,7 +78,10 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
     simulate(SimulatorSettings(start=START, days=9, world=world, faults=FaultRates(duplicates=0.03, malformed=0.01, late=0.02)), first)
     second = tmp_path_factory.mktemp("b") / "home"
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks"))
-    info = stack.up(first, ui_port=free_port(), spark_port=free_port())
+    said: list[str] = []
+    stack.up_spark(first, ui_port=free_port(), spark_port=free_port())  # the rest comes beside it, as in the demo
+    info = stack.up(first, say=said.append)
+    assert said[0] == "still running: spark-connect"
     try:
         yield Commands(first, info), Commands(second, info), info
     finally:

@@ -152,6 +152,29 @@ class TestPorts:
             stack.up(home, ui_port=1234, spark_port=1234, say=lambda line: None)
 
 
+class TestSparkAlone:
+    def test_what_would_hinder_the_rest_is_refused_first(self, home: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(BadInput, match=f"found {taken.getsockname()[1]}, used by process {os.getpid()}"):
+                stack.up_spark(home, ui_port=taken.getsockname()[1], spark_port=free_port(), say=lambda line: None)
+        assert components.living(home) == {}
+
+    def test_beside_a_part_of_a_stack_all_is_started(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(components, "living", lambda home: {"triggerer": None})
+        monkeypatch.setattr(machine, "up", lambda home, **ports: asked.append(ports["spark_port"]))
+        asked: list[int] = []
+        stack.up_spark(home, spark_port=17)
+        assert asked == [17]
+
+    def test_one_that_does_not_come_up_is_ended(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(components, "start", lambda home, setup, name: run(home, name, "echo why; exit 1"))
+        with pytest.raises(stack.StackFailed, match=r"spark-connect: expected a running process(.|\n)*why"):
+            stack.up_spark(home, ui_port=free_port(), spark_port=free_port(), say=lambda line: None)
+        assert list(processes.marked(home)) == []
+
+
 class TestStart:
     def test_two_at_once(self, home: Path) -> None:
         with machine._one_at_a_time(home / "stack"), pytest.raises(stack.StackFailed, match="no other `tributary up` or `down`"):
@@ -344,3 +367,13 @@ class TestApi:
         api.ensure_pool("gpu", slots=1)
         with pytest.raises(ApiError, match="not reached"):
             AirflowApi(f"http://127.0.0.1:{free_port()}", "admin", "secret", deployment=CALENDAR).is_healthy()
+
+
+def test_a_slot_for_each_gpu_and_two_trainings_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert starting.training_slots(tmp_path) == 2
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert starting.training_slots(tmp_path) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert starting.training_slots(tmp_path / "none") == 1

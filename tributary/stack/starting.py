@@ -101,12 +101,17 @@ def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Reco
     address = f"http://127.0.0.1:{setup.ui_port}"
     api = AirflowApi(address, airflow.USER, airflow.password(home), deployment=Deployment.load(home))
     wait(home, api.is_healthy, alive, timeout=AIRFLOW_TIMEOUT_SECONDS, what="a healthy Airflow")
-    api.ensure_pool(airflow.GPU_POOL, slots=1, description="training: one at a time")
+    api.ensure_pool(airflow.GPU_POOL, slots=training_slots(), description="training: so many at a time")
     wanted = {path.stem for path in (airflow.PROJECT / "dags").glob("*.py") if not path.stem.startswith("_")}
     wait(home, lambda: wanted <= set(api.dag_ids()) or bool(api.import_errors()), alive, timeout=AIRFLOW_TIMEOUT_SECONDS,
          what=f"the DAGs {', '.join(sorted(wanted))}")
     for file, error in api.import_errors().items():
         say(f"warning: {file} could not be imported: {error.strip().splitlines()[-1]}")
+
+
+def training_slots(devices: Path = Path("/dev")) -> int:
+    """How many trainings at a time: one for each GPU; on a machine without, two if it has two cores, since a training keeps one busy."""
+    return len(list(devices.glob("nvidia[0-9]*"))) or min(2, os.cpu_count() or 1)
 
 
 @contextmanager
