@@ -25,7 +25,7 @@ def command(locations: Locations, release_id: str) -> int:
     before = Registry.read(LakeReader(locations))
     locks = {"releases": [owner_key(kind=served.kind)], "activations": [owner_key(kind=served.kind, period=served.period)]}
     with stage(f"activate_release {release_id}"), writing_session(locations, app="activate_release", partitions=locks) as spark:
-        activate(spark, locations, served, release_id)
+        activate(spark, locations, {served: release_id})
     after = Registry.read(LakeReader(locations))
     print(table_text(("period", "kind", "variant", "served before", "serves now", "current"),
                      [(served.period, served.kind, served.variant, before.serving(served), after.serving(served),

@@ -1,14 +1,16 @@
-"""Commits what gate and audit let through: vectors, predictions, metrics, then the release row, its activation last.
+"""Commits what gate and audit let through: vectors, metrics, predictions, then the release rows, their activations last.
 
-Until the release row is there no reader sees anything of it; the same release again changes nothing. A run that would put an
-older release in the place of a newer one is refused: that is `activate_release`, on purpose. Where the gate refused a run, its fallback is
-published in its place.
+The releases of a period, one for each variant, go together. Until its release row is there no reader sees anything of one; the same
+release again changes nothing. A run that would put an older release in the place of a newer one is refused: that is `activate_release`,
+on purpose. Where the gate refused a run, its fallback is published in its place.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +61,9 @@ def command(locations: Locations, deployment: Deployment, kind: str, period: dat
         before = Registry.read(LakeReader(locations))
         for release in releases:
             refuse_unfit(LakeReader(locations), before, deployment, release)
-        for folder, release in zip(folders, releases, strict=True):
-            if release.release_id not in before.releases:
-                publish(spark, locations, folder, release)
-            activate(spark, locations, release.served, release.release_id)
+        publish(spark, locations, {folder: release for folder, release in zip(folders, releases, strict=True)
+                                   if release.release_id not in before.releases})
+        activate(spark, locations, {release.served: release.release_id for release in releases})
     after = Registry.read(LakeReader(locations))
     print(table_text(("release", "variant", "", "vectors in", "current"),
                      [(r.release_id, r.variant, "was there already" if r.release_id in before.releases else "published",
@@ -113,43 +114,58 @@ def audited(locations: Locations, folder: Path) -> Release:
     return release
 
 
-def publish(spark: SparkSession, locations: Locations, folder: Path, release: Release) -> None:
-    """Commits a run's files to their tables, and the release row after them."""
-    builds = _publish_vectors(spark, locations, folder, release)
-    metrics = spark.read.parquet(str(folder / METRICS_FILE)).withColumns(
-        {"kind": F.lit(release.kind), "variant": F.lit(release.variant), "release_id": F.lit(release.release_id)})
-    builds += _publish_days(spark, locations, "model_metrics", metrics, release)
-    if (folder / PREDICTIONS_FILE).is_file():
-        predictions = spark.read.parquet(str(folder / PREDICTIONS_FILE)).withColumns(
-            {"variant": F.lit(release.variant), "release_id": F.lit(release.release_id)})
-        builds += _publish_days(spark, locations, "predictions", predictions, release)
-    record_builds(spark, locations, builds)
-    row = (release.release_id, release.kind, release.variant, release.period, json.dumps(dict(release.recipe), sort_keys=True),
-           dict(release.parents), list(release.absent_parents), dict(release.inputs), release.model_version,
-           str(folder.relative_to(locations.home)), sha256_of(folder / MANIFEST), list(release.feature_set), dict(release.metrics),
-           release.carries, _now())
-    df = spark.createDataFrame([row], schema=tables.TABLES["releases"].ddl)
-    write_partitions(spark, locations, "releases", df, owners=[{"kind": release.kind, "release_id": release.release_id}])
+def publish(spark: SparkSession, locations: Locations, releases: Mapping[Path, Release]) -> None:
+    """Commits the files of runs of one kind to their tables, and the rows of their releases after them.
 
+    One commit a table, however many releases: a commit takes a second, and a day of A-CTR has a release for each transfer setting.
 
-def activate(spark: SparkSession, locations: Locations, served: Served, release_id: str) -> None:
-    """Makes a release the one that serves its kind, variant and period, unless it is that already."""
-    if Registry.read(LakeReader(locations)).serving(served) == release_id:
+    Args:
+        spark: the session.
+        locations: the deployment's paths.
+        releases: by run folder; none of them is released yet.
+    """
+    if not releases:
         return
-    row = (served.kind, served.variant, served.period, release_id, _now())
-    df = spark.createDataFrame([row], schema=tables.TABLES["activations"].ddl)
+    kind = next(iter(releases.values())).kind
+    inputs = {owner_key(release_id=release.release_id): dict(release.inputs) for release in releases.values()}
+    builds = write_partitions(spark, locations, KINDS[kind].vectors, _files(spark, releases, VECTORS_FILE), inputs=inputs,
+                              owners=[{"release_id": release.release_id} for release in releases.values()])
+    builds += _publish_days(spark, locations, "model_metrics", _files(spark, releases, METRICS_FILE).withColumn("kind", F.lit(kind)))
+    scored = {folder: release for folder, release in releases.items() if (folder / PREDICTIONS_FILE).is_file()}
+    if scored:
+        builds += _publish_days(spark, locations, "predictions", _files(spark, scored, PREDICTIONS_FILE))
+    record_builds(spark, locations, builds)
+    rows = [(release.release_id, release.kind, release.variant, release.period, json.dumps(dict(release.recipe), sort_keys=True),
+             dict(release.parents), list(release.absent_parents), dict(release.inputs), release.model_version,
+             str(folder.relative_to(locations.home)), sha256_of(folder / MANIFEST), list(release.feature_set), dict(release.metrics),
+             release.carries, _now()) for folder, release in releases.items()]
+    df = spark.createDataFrame(rows, schema=tables.TABLES["releases"].ddl)
+    write_partitions(spark, locations, "releases", df,
+                     owners=[{"kind": release.kind, "release_id": release.release_id} for release in releases.values()])
+
+
+def activate(spark: SparkSession, locations: Locations, releases: Mapping[Served, str]) -> None:
+    """Makes each release the one that serves its kind, variant and period, in one commit; those that do already stay."""
+    registry = Registry.read(LakeReader(locations))
+    others = {served: release_id for served, release_id in releases.items() if registry.serving(served) != release_id}
+    if not others:
+        return
+    rows = [(served.kind, served.variant, served.period, release_id, _now()) for served, release_id in others.items()]
+    df = spark.createDataFrame(rows, schema=tables.TABLES["activations"].ddl)
     write_partitions(spark, locations, "activations", df,
-                     owners=[{"kind": served.kind, "variant": served.variant, "period": served.period}])
+                     owners=[{"kind": served.kind, "variant": served.variant, "period": served.period} for served in others])
 
 
-def _publish_vectors(spark: SparkSession, locations: Locations, folder: Path, release: Release) -> list[Build]:
-    vectors = spark.read.parquet(str(folder / VECTORS_FILE)).withColumn("release_id", F.lit(release.release_id))
-    return write_partitions(spark, locations, KINDS[release.kind].vectors, vectors, owners=[{"release_id": release.release_id}],
-                            inputs={owner_key(release_id=release.release_id): dict(release.inputs)})
+def _files(spark: SparkSession, releases: Mapping[Path, Release], name: str) -> DataFrame:
+    """The rows of one file of each run, with `variant` and `release_id`."""
+    parts = [spark.read.parquet(str(folder / name)).withColumns({
+        "variant": F.lit(release.variant), "release_id": F.lit(release.release_id)}) for folder, release in releases.items()]
+    return reduce(DataFrame.unionByName, parts)
 
 
-def _publish_days(spark: SparkSession, locations: Locations, name: str, rows: DataFrame, release: Release) -> list[Build]:
-    owners = [{"ds": row["ds"], "release_id": release.release_id} for row in rows.select("ds").distinct().orderBy("ds").collect()]
+def _publish_days(spark: SparkSession, locations: Locations, name: str, rows: DataFrame) -> list[Build]:
+    found = rows.select("ds", "release_id").distinct().orderBy("ds", "release_id").collect()
+    owners = [{"ds": row["ds"], "release_id": row["release_id"]} for row in found]
     return write_partitions(spark, locations, name, rows, owners=owners) if owners else []
 
 

@@ -19,7 +19,7 @@ from test_publishing import put_nan
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import METRICS_FILE, Release, Served
+from contracts.releases import METRICS_FILE, VECTORS_FILE, Release, Served
 from lake.reader import LakeReader
 from lake.registry import Registry
 from publishing.audit import audit
@@ -62,9 +62,9 @@ def test_a_release_is_what_others_read(spark: Any, tmp_path: Path) -> None:
         audited(locations, folder)
     audit(locations, DEPLOYMENT, folder)
     release = audited(locations, folder)
-    publish(spark, locations, folder, release)
+    publish(spark, locations, {folder: release})
     assert LakeReader(locations).active("tpm", "default", release.period) is None, "visible before its activation"
-    activate(spark, locations, release.served, release.release_id)
+    activate(spark, locations, {release.served: release.release_id})
 
     row = LakeReader(locations).active("tpm", "default", release.period)
     assert row is not None
@@ -77,8 +77,8 @@ def test_a_release_is_what_others_read(spark: Any, tmp_path: Path) -> None:
 
     tables = ("tpm_embeddings", "model_metrics", "releases", "activations")
     before = {name: reference.content(locations, name) for name in tables}
-    publish(spark, locations, folder, release)
-    activate(spark, locations, release.served, release.release_id)
+    publish(spark, locations, {folder: release})
+    activate(spark, locations, {release.served: release.release_id})
     assert {name: reference.content(locations, name) for name in tables} == before
 
 
@@ -157,3 +157,25 @@ def test_a_day_published_late_serves_its_own_and_a_stale_child_is_named(shared_s
     with pytest.raises(BadInput, match=r"parents: expected .* Train it again: tributary training actr --ds 2026-01-13"):
         publish_release.command(locations, DEPLOYMENT, "actr", DAYS[1])  # its parent was replaced after its audit
     assert serving(locations, day[1]) == second.name
+
+
+def test_the_variants_of_a_day_take_one_commit_a_table_together(shared_session: None, tmp_path: Path) -> None:
+    locations = Locations(tmp_path)
+    cpm = publish_run(locations, stage_cpm(locations))
+    variants = ("cpm", "tpm+cpm")
+    folders = [stage_day(locations, 0, None, cpm, variant=variant, seed=number) for number, variant in enumerate(variants)]
+    name_staged(locations, folders)
+    for folder in folders:
+        audit(locations, DEPLOYMENT, folder)
+    tables = ("model_metrics", "releases", "activations", "builds")
+    before = {name: DeltaTable(str(locations.table(name))).version() for name in tables}
+    publish_release.command(locations, DEPLOYMENT, "actr", DAYS[0])
+    assert {name: DeltaTable(str(locations.table(name))).version() - before[name] for name in tables} == dict.fromkeys(tables, 1)
+    for variant, folder in zip(variants, folders, strict=True):
+        assert serving(locations, Served(kind="actr", variant=variant, period=DAYS[0])) == folder.name
+        vectors = LakeReader(locations).read("actr_embeddings", where={"release_id": folder.name})
+        staged = pq.read_table(folder / VECTORS_FILE)
+        keys = [("entity", "ascending"), ("id", "ascending")]
+        assert vectors.select(staged.column_names).sort_by(keys).to_pylist() == staged.sort_by(keys).to_pylist()
+        metrics = LakeReader(locations).read("model_metrics", where={"release_id": folder.name})
+        assert (metrics["variant"].to_pylist(), metrics["kind"].to_pylist()) == ([variant], ["actr"])
