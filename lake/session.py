@@ -103,7 +103,9 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.driver.bindAddress": spark_host(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods -Dlog4j2.configurationFile={log4j}",
+        # The parallel collector: its pauses hinder nobody here, and a job of months takes a twelfth less than with Java's default.
+        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods "
+                                         f"-Dlog4j2.configurationFile={log4j}",
     } | _store_confs()
 
 
