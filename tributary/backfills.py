@@ -134,7 +134,7 @@ def wait_for_all(api: AirflowApi, spans: Spans, *, at_first_failure: bool = True
             return ended
         if time.monotonic() - began >= timeout_seconds:
             raise BackfillsLate(f"{said}: expected all runs to end within {timeout_seconds:.0f} s. They go on: see {api.address}")
-        time.sleep(1)
+        time.sleep(3)
 
 
 def table_of(ended: list[Ended]) -> str:

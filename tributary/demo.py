@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
     parser = own_parser("demo")
     parser.add_argument("--source", choices=SOURCES, default="simulator", help="where the logs come from (default simulator)")
     parser.add_argument("--data", type=Path, help=f"folder of the original files of kuairand or movielens (default: {DATA_VARIABLE})")
-    parser.add_argument("--days", type=int, default=120, help="days to simulate (default 120)")
+    parser.add_argument("--days", type=int, default=100, help="days to simulate (default 100)")
+    parser.add_argument("--users", type=int, default=1500, help="users to simulate (default 1500)")
     parser.add_argument("--unrelated-domains", action="store_true", help="simulate domains that share neither taste nor item quality")
     options = parser.parse_args(argv)
     home = home_folder(f"{DEFAULT_HOME}/demo-{options.source}")
@@ -317,7 +318,7 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
 def _source_command(options: argparse.Namespace, home: Path) -> list[str]:
     if options.source == "simulator":
         unrelated = ["--unrelated-domains"] if options.unrelated_domains else []
-        return ["sources", "simulate", "--home", str(home), "--days", str(options.days), *unrelated]
+        return ["sources", "simulate", "--home", str(home), "--days", str(options.days), "--users", str(options.users), *unrelated]
     folder = options.data or data_folder()
     if folder is None:
         raise BadInput("tributary demo", "--data", expected=f"the folder of the original files of {options.source}", found="none",

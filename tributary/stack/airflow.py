@@ -118,13 +118,13 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
         "api_auth": {"jwt_secret": kept["jwt_secret"]},
         "scheduler": {
             "catchup_by_default": "False",
-            "scheduler_idle_sleep_time": "0.2",  # by default a task waits a second for each step that the scheduler takes
+            "scheduler_idle_sleep_time": "0.5",  # by default a task waits a second for each step; .2 cost an eighth of a core
             "max_dagruns_per_loop_to_schedule": "100",  # backfill runs sort behind all others: 20 busy ones would starve them
             "task_instance_heartbeat_timeout": "120",
             "orphaned_tasks_check_interval": "20",  # by default tasks of a killed scheduler wait five minutes for their next try
         },
-        "dag_processor": {"refresh_interval": "10", "bundle_refresh_check_interval": "5", "min_file_process_interval": "30",
-                          "parsing_processes": "1", "print_stats_interval": "0"},
+        "dag_processor": {"refresh_interval": "10", "bundle_refresh_check_interval": "5", "parsing_processes": "1",
+                          "print_stats_interval": "0", "min_file_process_interval": "300"},  # a file that was changed is parsed at once
         "logging": {"colored_console_log": "False", "file_task_handler_new_folder_permissions": "0o700",
                     "file_task_handler_new_file_permissions": "0o600"},
         "workers": {"min_heartbeat_interval": "1"},  # else a worker notices only after five seconds that its task has ended
