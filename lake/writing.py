@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
@@ -283,25 +283,13 @@ def _retry_or_raise(error: Exception, attempt: int) -> None:
 
 
 def owner_predicate(owners: Sequence[Owner]) -> str:
-    """SQL that holds for exactly the owners' partitions: a conjunction where they form a grid.
-
-    Days are typed, and days in a row are a range: Delta judges each row that it writes by this without simplifying it, and would
-    read a hundred dates for every row.
-    """
+    """SQL that holds for exactly the owners' partitions: a conjunction of INs where they form a grid."""
     names = list(owners[0])
-    values = {name: sorted({owner[name] for owner in owners}, key=str) for name in names}
+    values = {name: sorted({str(owner[name]) for owner in owners}) for name in names}
     if reduce(lambda size, name: size * len(values[name]), names, 1) == len({tuple(map(str, o.values())) for o in owners}):
-        return " AND ".join(_one_of(name, values[name]) for name in names)
-    return " OR ".join("(" + " AND ".join(f"{name} = {_literal(value)}" for name, value in owner.items()) + ")" for owner in owners)
+        return " AND ".join(f"{name} IN ({_literals(values[name])})" for name in names)
+    return " OR ".join("(" + " AND ".join(f"{name} = {_literals([str(value)])}" for name, value in owner.items()) + ")" for owner in owners)
 
 
-def _one_of(name: str, values: Sequence[Any]) -> str:
-    first, last = values[0], values[-1]
-    if len(values) > 2 and all(isinstance(value, date) for value in values) and (last - first).days == len(values) - 1:
-        return f"{name} >= {_literal(first)} AND {name} <= {_literal(last)}"
-    return f"{name} IN ({', '.join(map(_literal, values))})"
-
-
-def _literal(value: object) -> str:
-    quoted = "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return f"DATE {quoted}" if isinstance(value, date) else quoted
+def _literals(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
