@@ -36,7 +36,6 @@ Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
 BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
 TRAINED_AT_ONCE = 2  # a training keeps one core busy
-DAILY_MODELS = tuple(kind.dag for kind in KINDS.values() if kind.cadence == "day")
 
 
 class StageFailed(TributaryError):
@@ -190,10 +189,7 @@ def _train(release: Parent) -> None:
 
 
 def backfill(api: AirflowApi, plan: Plan) -> None:
-    """Starts the backfills of all DAGs that the last days need, those of the data first.
-
-    Started together they would all come to the same end, since each run waits for its parents; but waiting costs CPU too.
-    """
+    """Starts the backfills of all DAGs that the last days need: those of the logs, then all others, whose runs wait for their parents."""
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     if plan.encoded:
         spans[KINDS["fg_bert_users"].dag] = (plan.backfilled[-1], plan.backfilled[-1])
@@ -202,8 +198,7 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])
     ordered = sorted(spans, key=ORDER.index)
-    together = [dag for dag in ordered if dag in DAILY_MODELS]  # a day of one is made while the other's is judged and released
-    for dags in [*([dag] for dag in ordered if dag not in together), together]:
+    for dags in (ordered[:1], ordered[1:]):
         of_dags = {dag: spans[dag] for dag in dags}
         start_all(api, of_dags, max_active_runs=dict.fromkeys(DAY_DAGS, 2), reprocess="completed")
         wait_for_all(api, of_dags, timeout_seconds=3600)
