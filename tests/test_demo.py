@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
+from contracts.periods import Parent
 from contracts.settings import Deployment
 from sources import deployments
+from tributary import demo
 from tributary.demo import BACKFILLED_DAYS, landing_days, plan_of
 
 
@@ -52,6 +55,52 @@ def test_parents_come_before_their_children(deployment: Deployment) -> None:
     for place, release in enumerate(made):
         before = {(p.kind, p.period) for p in made[:place]}
         assert {(p.kind, p.period) for p in deployment.lineage.parents(release.kind, release.period)} <= before
+
+
+def test_a_model_is_trained_when_its_parents_are_there_and_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    trained = plan_of(deployment, days_of(deployment)).trained
+    made: set[tuple[str, date]] = set()
+    at_work: set[tuple[str, date]] = set()
+    most = 0
+
+    def make(release: Parent) -> None:
+        nonlocal most
+        assert {(p.kind, p.period) for p in deployment.lineage.parents(release.kind, release.period)} <= made
+        at_work.add((release.kind, release.period))
+        most = max(most, len(at_work))
+        time.sleep(0.02)
+        at_work.discard((release.kind, release.period))
+        made.add((release.kind, release.period))
+
+    monkeypatch.setattr(demo, "_train", make)
+    demo.train(deployment, trained)
+    assert made == {(p.kind, p.period) for p in trained}
+    assert most == demo.TRAINED_AT_ONCE
+
+
+def test_after_a_failed_model_none_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    begun: list[str] = []
+
+    def fail(release: Parent) -> None:
+        begun.append(release.kind)
+        if release.kind == "tpm":
+            raise demo.StageFailed("why")
+        time.sleep(0.05)
+
+    monkeypatch.setattr(demo, "_train", fail)
+    with pytest.raises(demo.StageFailed, match="why"):
+        demo.train(deployment, plan_of(deployment, days_of(deployment)).trained)
+    assert "tpm" in begun and len(begun) <= demo.TRAINED_AT_ONCE
+
+
+def test_lines_of_what_runs_beside_others_say_whose_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(demo.StageFailed, match=r"`tributary contracts\.nothing x` ended with exit code 1"):
+        demo.command("contracts.nothing", "x", prefix="tpm | ")
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "tpm | $ tributary contracts.nothing x"
+    assert len(lines) > 1 and all(line.startswith("tpm | ") for line in lines)
 
 
 def test_what_a_killed_source_left_is_no_landing_day(tmp_path: Path) -> None:
