@@ -31,6 +31,7 @@ SETTLED = 2.0  # seconds until the UI has drawn what it has fetched
 def main() -> None:
     home = home_folder()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
     info, api = stack.info(home), AirflowApi.of(home)
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile) / "profile") as page:
         page.show_as(width=1280, height=760)
