@@ -149,8 +149,8 @@ ASKED: dict[str, tuple[str, Any]] = {
     "see reports": ("/api/v2/plugins", None),
 }
 READS = {"list DAGs", "read logs of tasks", "see reports"}
-RUNS = READS | {"trigger", "clear"}
-OPERATES = RUNS | {"backfill", "read connections", "read variables", "make pools"}
+RUNS = READS | {"trigger", "clear", "backfill"}
+OPERATES = RUNS | {"read connections", "read variables", "make pools"}
 MAY = {"viewer": READS, "user": RUNS, "op": OPERATES, "admin": set(ASKED)}
 
 
