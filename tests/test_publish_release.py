@@ -162,7 +162,7 @@ def test_a_day_published_late_serves_its_own_and_a_stale_child_is_named(shared_s
 def test_the_variants_of_a_day_take_one_commit_a_table_together(shared_session: None, tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     cpm = publish_run(locations, stage_cpm(locations))
-    variants = ("cpm", "tpm+cpm")
+    variants = ("tpm+cpm", "batch_norm_kept")
     folders = [stage_day(locations, 0, None, cpm, variant=variant, seed=number) for number, variant in enumerate(variants)]
     name_staged(locations, folders)
     for folder in folders:
