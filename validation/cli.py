@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,13 +79,12 @@ def _day(value: str) -> date:
 
 def _run(locations: Locations, arguments: argparse.Namespace) -> int:
     from lake.session import writing_session
-    from validation.runner import great_expectations, require_builds, run_range
+    from validation.runner import require_builds, run_range
 
     first, last = _days(arguments)
     tables = list(dict.fromkeys(arguments.table or VALIDATED_TABLES))
     for table in tables:  # before a session is opened: it takes seconds
         require_builds(locations, table, first, last)
-    threading.Thread(target=great_expectations, daemon=True).start()  # its import takes seconds, in which Spark measures
     verdicts: list[Verdict] = []
     partitions = {"quality_results": [owner_key(table_name=table, ds=last) for table in tables]}
     with writing_session(locations, app="validation", partitions=partitions) as spark:

@@ -192,7 +192,7 @@ def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any
     Raises:
         RuntimeError: an expectation could not be judged. Its columns exist, so it is the engine's failure, not the data's.
     """
-    gx, expectations = great_expectations()
+    gx, expectations = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = {"globally": False}
@@ -215,8 +215,8 @@ def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any
     return outcomes
 
 
-def great_expectations() -> tuple[Any, Any]:
-    """The library and its expectations; the import takes seconds, so it is done when first needed, or in a thread before."""
+def _great_expectations() -> tuple[Any, Any]:
+    """The library and its expectations; the import takes seconds, so it is done when first needed."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read by the library at import
     import great_expectations as gx
     import great_expectations.expectations as expectations
