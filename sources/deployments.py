@@ -15,13 +15,14 @@ KUAIRAND_DAYS = (date(2022, 4, 25), date(2022, 5, 4))  # first and last whole da
 TAOBAO_DAYS = (date(2017, 4, 22), date(2017, 5, 13))  # days of behaviours, in Asia/Shanghai
 TAOBAO_FIRST_AD_DAY = date(2017, 5, 6)
 CALENDAR_FROM_DAYS = 120  # three months for the snapshots, and one of ads
-SCORED_AND_FIRST = 4  # the A-CTR starts on the fourth-last day, and so scores the last three
+SCORED = 3  # days with an A-CTR of the day before
+SCORED_OF_SIMULATOR = 2  # a day costs the demo a minute and a half
 
 
 def simulator(*, start: date, days: int) -> Deployment:
     """Calendar months and ISO weeks, UTC."""
     return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
-                      actr_start=_fourth_last(start, days), feedback_delay_seconds=600, variants=SHOWN_WITH_TEXTS)
+                      actr_start=_before_last(SCORED_OF_SIMULATOR, start, days), feedback_delay_seconds=600, variants=SHOWN_WITH_TEXTS)
 
 
 def kuairand() -> Deployment:
@@ -46,7 +47,7 @@ def movielens(*, start: date, days: int) -> Deployment:
         source="movielens",
         history_start=start,
         history_end=_last(start, days),
-        actr_start=_fourth_last(start, days),
+        actr_start=_before_last(SCORED, start, days),
         periods=PeriodSettings() if days >= CALENDAR_FROM_DAYS else PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
         variants=SHOWN_WITH_TEXTS,
@@ -62,7 +63,7 @@ def taobao(*, first: date, last: date) -> Deployment:
         day_timezone="Asia/Shanghai",
         history_start=first,
         history_end=last,
-        actr_start=max(_fourth_last(first, days), ad_start),
+        actr_start=max(_before_last(SCORED, first, days), ad_start),
         periods=PeriodSettings(anchor=first, month_days=5 if days > 16 else 2, week_days=2),
         feedback_delay_seconds=600,
         ad_start=ad_start,
@@ -100,5 +101,6 @@ def _last(start: date, days: int) -> date:
     return start + timedelta(days=days - 1)
 
 
-def _fourth_last(start: date, days: int) -> date:
-    return start + timedelta(days=max(days - SCORED_AND_FIRST, 0))
+def _before_last(scored: int, start: date, days: int) -> date:
+    """The day before the last `scored` days."""
+    return start + timedelta(days=max(days - 1 - scored, 0))

@@ -22,7 +22,7 @@ from tributary import backfills, dags_command
 from tributary.airflow_api import Run, RunFailed
 from tributary.backfills import BackfillsLate, spans_of_days, start_all, table_of, wait_for_all
 
-CALENDAR = deployments.simulator(start=date(2026, 1, 1), days=120)  # A-CTR from 27 April on
+CALENDAR = deployments.simulator(start=date(2026, 1, 1), days=119)  # A-CTR from 27 April on
 APRIL_26, APRIL_30 = date(2026, 4, 26), date(2026, 4, 30)
 
 

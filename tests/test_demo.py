@@ -15,7 +15,7 @@ from contracts.periods import Parent
 from contracts.settings import Deployment
 from sources import deployments
 from tributary import demo
-from tributary.demo import BACKFILLED_DAYS, landing_days, plan_of
+from tributary.demo import landing_days, plan_of
 
 
 def days_of(deployment: Deployment) -> list[date]:
@@ -24,19 +24,18 @@ def days_of(deployment: Deployment) -> list[date]:
 
 
 def test_the_simulator_trains_three_months_and_a_week() -> None:
-    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=119)
     plan = plan_of(deployment, days_of(deployment))
     assert plan.history == (date(2026, 1, 1), date(2026, 4, 26))
-    assert plan.backfilled[0] == deployment.actr_start
-    assert len(plan.backfilled) == BACKFILLED_DAYS
+    assert plan.backfilled == tuple(date(2026, 4, day) for day in (27, 28, 29))
     assert [(p.kind, p.period) for p in plan.trained] == [
         ("tpm", date(2026, 1, 1)), ("tpm", date(2026, 2, 1)), ("tpm", date(2026, 3, 1)), ("cpm", date(2026, 4, 20)),
         ("fg_bert", date(2026, 4, 20)), ("bahe", date(2026, 4, 26))]
-    assert [(p.kind, p.period) for p in plan.scheduled] == [("bahe", date(2026, 4, day)) for day in (27, 28, 29)]
+    assert [(p.kind, p.period) for p in plan.scheduled] == [("bahe", date(2026, 4, day)) for day in (27, 28)]
 
 
 def test_an_encoder_that_no_setting_reads_is_not_trained() -> None:
-    deployment = replace(deployments.simulator(start=date(2026, 1, 1), days=120), variants=("none", "tpm+cpm"))
+    deployment = replace(deployments.simulator(start=date(2026, 1, 1), days=119), variants=("none", "tpm+cpm"))
     assert "fg_bert" not in [parent.kind for parent in plan_of(deployment, days_of(deployment)).trained]
 
 
@@ -58,7 +57,7 @@ def test_parents_come_before_their_children(deployment: Deployment) -> None:
 
 
 def test_a_model_is_trained_when_its_parents_are_there_and_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=119)
     trained = plan_of(deployment, days_of(deployment)).trained
     made: set[tuple[str, date]] = set()
     at_work: set[tuple[str, date]] = set()
@@ -80,7 +79,7 @@ def test_a_model_is_trained_when_its_parents_are_there_and_two_at_a_time(monkeyp
 
 
 def test_after_a_failed_model_none_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=119)
     begun: list[str] = []
 
     def fail(release: Parent) -> None:
@@ -109,7 +108,8 @@ def test_what_a_killed_source_left_is_no_landing_day(tmp_path: Path) -> None:
     assert landing_days(Locations(tmp_path)) == [date(2026, 1, 1), date(2026, 1, 2)]
 
 
-def test_too_few_days_are_refused() -> None:
-    deployment = deployments.simulator(start=date(2026, 1, 1), days=5)
-    with pytest.raises(BadInput, match="--days: expected more than 4 days, found 4"):
-        plan_of(deployment, days_of(deployment)[:4])
+@pytest.mark.parametrize(("days", "landed"), [(3, 3), (5, 3)], ids=["none_before", "one_to_backfill"])
+def test_too_few_days_are_refused(days: int, landed: int) -> None:
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=days)
+    with pytest.raises(BadInput, match=f"--days: expected days before {deployment.actr_start}, and two or more from it on, found {landed}"):
+        plan_of(deployment, days_of(deployment)[:landed])

@@ -132,7 +132,7 @@ def test_two_sources_do_not_write_at_once(tmp_path: Path) -> None:
 
 
 def test_settings_are_written_once_and_a_difference_is_named(tmp_path: Path) -> None:
-    deployment = deployments.simulator(start=date(2026, 1, 1), days=120)
+    deployment = deployments.simulator(start=date(2026, 1, 1), days=119)
     assert (deployment.actr_start, deployment.feedback_delay_seconds) == (date(2026, 4, 27), 600)
     path = deployments.write(tmp_path, deployment)
     path.write_text("# our own remark\n" + path.read_text())
@@ -140,7 +140,7 @@ def test_settings_are_written_once_and_a_difference_is_named(tmp_path: Path) -> 
     assert path.read_text().startswith("# our own remark")
     assert Deployment.load(tmp_path) == deployment
     with pytest.raises(BadInput, match=r"deployment\.toml: actr_start: expected 2026-04-28, found 2026-04-27"):
-        deployments.write(tmp_path, deployments.simulator(start=date(2026, 1, 1), days=121))
+        deployments.write(tmp_path, deployments.simulator(start=date(2026, 1, 1), days=120))
     with pytest.raises(BadInput, match="source: expected kuairand, found simulator"):
         deployments.write(tmp_path, deployments.kuairand())
 

@@ -34,7 +34,6 @@ from tributary.stack import postgres, processes
 
 Source = Literal["simulator", "kuairand", "movielens"]
 SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
-BACKFILLED_DAYS = 4  # the first is `actr_start`, the others are scored
 TRAINED_AT_ONCE = 2  # a training keeps one core busy
 
 
@@ -121,9 +120,9 @@ def plan_of(deployment: Deployment, days: Sequence[date]) -> Plan:
     Raises:
         BadInput: too few days.
     """
-    if len(days) <= BACKFILLED_DAYS:
-        raise BadInput("demo", "--days", expected=f"more than {BACKFILLED_DAYS} days", found=len(days))
-    backfilled = tuple(days[-BACKFILLED_DAYS:])
+    backfilled = tuple(day for day in days if day >= deployment.actr_start)  # the first has no predecessor, the others are scored
+    if len(backfilled) < 2 or backfilled[0] == days[0]:
+        raise BadInput("demo", "--days", expected=f"days before {deployment.actr_start}, and two or more from it on", found=len(days))
     needed = _ancestors(deployment, [Parent(role="predecessor", kind="actr", period=day) for day in backfilled])
     ended = [parent for parent in needed if deployment.lineage.period(parent.kind, parent.period).end <= backfilled[0]]
     later = [parent for parent in needed if parent not in ended and parent.kind != "actr"]
