@@ -1,6 +1,6 @@
 """How fast models train: Tributary beside FuxiCTR, DeepCTR-Torch, torch-rechub and RecBole on MovieLens-1M, and tables of many ids.
 
-`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth]`. FuxiCTR's wheel lacks DNN
+`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth] [--seeds N]`. FuxiCTR's wheel lacks DNN
 and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its repository (commit 0245987). Every library runs in an environment of its
 own, made at the first run, and every arm in a process of its own, arms by turns. An arm that has run is not run again (its figures
 are in `<work>/arms.jsonl`, by model, library and seed), so that the hours of a full run may be cut anywhere.
@@ -58,10 +58,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)")
     parser.add_argument("--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR is left out")
     parser.add_argument("--quick", action="store_true", help="one seed, few steps; nothing is recorded")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 .. N (default 3)")
     parser.add_argument("--part", action="append", choices=("dnn", "din", "ids", "growth"), help="may be repeated; all by default")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-training"),
                         help="environments, rows, and figures of the arms that have run")
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds: expected a number >= 1, found {options.seeds}")
     if options.data is None:
         parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
     work, parts = options.work.resolve(), options.part or ["dnn", "din", "ids", "growth"]
@@ -71,7 +74,7 @@ def main() -> None:
     libraries = {name for part in parts for name in RIVALS.get(part, ())} - (set() if options.fuxictr_zoo else {"fuxictr"})
     for name in sorted(libraries):
         make_environment(work, name)
-    seeds, split = ([1], "quick") if options.quick else ([1, 2, 3], "full")
+    seeds, split = ([1], "quick") if options.quick else (range(1, options.seeds + 1), "full")
     arms = [Arm(model=model, library=library, seed=seed, split=split) for model in parts if model != "growth" for seed in seeds
             for library in (OURS, *([LOOP] if model == "ids" else []), *(name for name in RIVALS[model] if name in libraries))]
     done = {} if options.quick else read_done(work)
@@ -84,7 +87,7 @@ def main() -> None:
     for model in parts:
         of_model = [(arm, done[tuple(arm.key)]) for arm in arms if arm.model == model]
         figures |= growth(options.quick) if model == "growth" else figures_of(model, of_model)
-    finish("training", figures, details={"parts": parts, "arms": [[*key, result] for key, result in done.items()]},
+    finish("training", figures, details={"parts": parts, "seeds": list(seeds), "arms": [[*key, result] for key, result in done.items()]},
            packages=("torch", "fbgemm-gpu-cpu"), quick=options.quick)
 
 
