@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--source", choices=SOURCES, default="simulator", help="where the logs come from (default simulator)")
     parser.add_argument("--data", type=Path, help=f"folder of the original files of kuairand or movielens (default: {DATA_VARIABLE})")
     parser.add_argument("--days", type=int, default=100, help="days to simulate (default 100)")
-    parser.add_argument("--users", type=int, default=1500, help="users to simulate (default 1500)")
+    parser.add_argument("--users", type=int, default=1000, help="users to simulate (default 1000)")
     parser.add_argument("--unrelated-domains", action="store_true", help="simulate domains that share neither taste nor item quality")
     options = parser.parse_args(argv)
     home = home_folder(f"{DEFAULT_HOME}/demo-{options.source}")
