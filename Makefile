@@ -1,8 +1,10 @@
 # `make help` lists the targets. Set-up needs Linux, Python 3.11 and Java 17.
-# Bytecode is compiled at once: where PYTHONDONTWRITEBYTECODE is set every command would compile what it imports again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-live lint up down status
+
+# What a command imports is compiled by the first that imports it, and kept: with this variable every command would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -26,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV) (about 7 GB on disk) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@echo "fetching the Delta jars, once per user ..."
 	@$(BIN)/python -m lake

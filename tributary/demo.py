@@ -28,7 +28,7 @@ from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deplo
 from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi
-from tributary.backfills import DAY_DAGS, ORDER, start_all, wait_for_all
+from tributary.backfills import DAY_DAGS, start_all, wait_for_all
 from tributary.commands import own_parser
 from tributary.stack import postgres, processes
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--source", choices=SOURCES, default="simulator", help="where the logs come from (default simulator)")
     parser.add_argument("--data", type=Path, help=f"folder of the original files of kuairand or movielens (default: {DATA_VARIABLE})")
     parser.add_argument("--days", type=int, default=100, help="days to simulate (default 100)")
-    parser.add_argument("--users", type=int, default=1000, help="users to simulate (default 1000)")
+    parser.add_argument("--users", type=int, default=1500, help="users to simulate (default 1500)")
     parser.add_argument("--unrelated-domains", action="store_true", help="simulate domains that share neither taste nor item quality")
     options = parser.parse_args(argv)
     home = home_folder(f"{DEFAULT_HOME}/demo-{options.source}")
@@ -188,7 +188,7 @@ def _train(release: Parent) -> None:
 
 
 def backfill(api: AirflowApi, plan: Plan) -> None:
-    """Starts the backfills of all DAGs that the last days need: those of the logs, then all others, whose runs wait for their parents."""
+    """Starts the backfills of all DAGs that the last days need, whose runs wait for their parents."""
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     if plan.encoded:
         spans[KINDS["fg_bert_users"].dag] = (plan.backfilled[-1], plan.backfilled[-1])
@@ -196,11 +196,8 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
         periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
         if periods:
             spans[KINDS[kind].dag] = (periods[0], periods[-1])
-    ordered = sorted(spans, key=ORDER.index)
-    for dags in (ordered[:1], ordered[1:]):
-        of_dags = {dag: spans[dag] for dag in dags}
-        start_all(api, of_dags, max_active_runs=dict.fromkeys(DAY_DAGS, 2), reprocess="completed")
-        wait_for_all(api, of_dags, timeout_seconds=3600)
+    start_all(api, spans, max_active_runs=dict.fromkeys(DAY_DAGS, 2), reprocess="completed")
+    wait_for_all(api, spans, timeout_seconds=3600)
 
 
 def command(*arguments: str, prefix: str = "") -> None:
