@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts.errors import BadInput
 from contracts.features import Log
+from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.periods import Lineage, Period, PeriodSettings
 from contracts.tables import LANDING_ID_COLUMNS
@@ -41,6 +42,7 @@ class Deployment:
         string_ids: landing columns that hold strings; they are hashed once, at ingest. Other ids are integers >= 0.
         variants: transfer settings that A-CTR trains side by side, on the same rows and days.
         replay_days: ad days that an A-CTR replays when it starts from a new CPM.
+        recipe: settings of the models where a command or a run names no others; a chain goes on with those that it began with.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
         ad_start: first day with advertisements: on a day before it, ad files without a row are right. None: history_start.
@@ -57,6 +59,7 @@ class Deployment:
     string_ids: tuple[str, ...] = ()
     variants: tuple[str, ...] = DEFAULT_VARIANTS
     replay_days: int = 30
+    recipe: str = RECIPES[0]
     source: str = "own"
     history_end: date | None = None
     ad_start: date | None = None
@@ -79,6 +82,7 @@ class Deployment:
         check("allowed_lateness_days", self.allowed_lateness_days >= 0, "a number >= 0")
         check("feedback_delay_seconds", self.feedback_delay_seconds >= 0, "a number >= 0")
         check("replay_days", self.replay_days >= 1, "a number >= 1")
+        check("recipe", self.recipe in RECIPES, f"one of {', '.join(RECIPES)}")
         check("string_ids", set(self.string_ids) <= set(LANDING_ID_COLUMNS), f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}")
         check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_SETTINGS)
               and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_SETTINGS)}")
@@ -123,6 +127,7 @@ class Deployment:
             f"allowed_lateness_days = {self.allowed_lateness_days}",
             f"feedback_delay_seconds = {self.feedback_delay_seconds}",
             f"replay_days = {self.replay_days}",
+            f"recipe = {_quoted(self.recipe)}",
             f"string_ids = [{', '.join(map(_quoted, self.string_ids))}]",
             f"variants = [{', '.join(map(_quoted, self.variants))}]",
         ]

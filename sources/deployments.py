@@ -20,9 +20,10 @@ SCORED_OF_SIMULATOR = 2  # a day costs the demo a minute and a half
 
 
 def simulator(*, start: date, days: int) -> Deployment:
-    """Calendar months and ISO weeks, UTC."""
+    """Calendar months and ISO weeks, UTC; the quick recipe, since a made world is looked at, not lived in."""
     return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
-                      actr_start=_before_last(SCORED_OF_SIMULATOR, start, days), feedback_delay_seconds=600, variants=SHOWN_WITH_TEXTS)
+                      actr_start=_before_last(SCORED_OF_SIMULATOR, start, days), feedback_delay_seconds=600, recipe="quick",
+                      variants=SHOWN_WITH_TEXTS)
 
 
 def kuairand() -> Deployment:

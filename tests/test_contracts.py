@@ -19,7 +19,7 @@ from contracts.tables import LANDING_COLUMNS, TABLES, owner_key, table
 
 FULL = Deployment(day_timezone="Asia/Shanghai", history_start=date(2022, 4, 25), history_end=date(2022, 5, 4), actr_start=date(2022, 5, 1),
                   periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2), string_ids=("event_id",), source="kuairand",
-                  ad_start=date(2022, 4, 26), notify="tell --channel 'on call' \"ads\"")
+                  ad_start=date(2022, 4, 26), notify="tell --channel 'on call' \"ads\"", recipe="quick")
 
 
 def release(**changes: object) -> Release:
@@ -41,6 +41,7 @@ def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None
     ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
     ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
     ("notify = \"tell 'them\"", "notify: expected a command line such as /opt/tell_on_call --channel ads, or none"),
+    ("recipe = 'quik'", "recipe: expected one of default, quick, found 'quik'"),
     ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),
     ("[periods]\nanchor = 2026-01-01", "month_days: expected a number of days >= 1"),
 ])

@@ -25,7 +25,7 @@ from tributary import cli
 from tributary.dags_command import DAG_IDS
 
 FOLDER = Path(dags.__file__).parent
-CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5), history_end=date(2026, 6, 1))
+CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5), history_end=date(2026, 6, 1), recipe="quick")
 SHANGHAI = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
                       periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -251,7 +251,7 @@ class TestDags:
             elif name not in CADENCES:
                 assert dag["params"] == {}
             elif trains:
-                assert dag["params"] == {"ds": None, "recipe": "default"} and dag["enum"]["recipe"] == list(RECIPES)
+                assert dag["params"] == {"ds": None, "recipe": "quick"} and dag["enum"]["recipe"] == list(RECIPES)
             else:
                 assert dag["params"] == {"ds": None}
             expected = {"bahe_daily": [["training", "encode_texts"], ["training", "bahe"]], "fg_bert_users_daily": []}

@@ -26,6 +26,7 @@ from contracts.errors import BadInput, ParentMissing
 from contracts.features import features_of
 from contracts.locations import Locations
 from contracts.releases import HELD_OUT_FILE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from contracts.settings import SETTINGS_FILE, Deployment
 from lake.reader import LakeReader
 from training.cli import main
 from training.data.vectors import read_vectors
@@ -410,6 +411,15 @@ def test_another_recipe_than_the_cpms_is_refused(chain):
     home, _ = chain
     with pytest.raises(BadInput, match="Train the chain of models with the same --recipe"):
         main(["actr", "--ds", str(DAYS[0]), "--home", str(home), "--recipe", "default"])
+
+
+def test_the_deployments_recipe_is_taken_where_none_is_named(chain, tmp_path, capsys):
+    home, _ = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    (other / SETTINGS_FILE).write_text(replace(Deployment.load(other), recipe="quick").to_toml())
+    main(["actr", "--ds", str(DAYS[2]), "--home", str(other)])
+    assert capsys.readouterr().out.count("is there already") == 2
 
 
 def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):

@@ -33,13 +33,13 @@ def _train(options: argparse.Namespace) -> int:
     from training.engine.loop import Compute, choose_device
     from training.tasks.session import Session
 
-    locations, _ = deployment_of(options)
+    locations, deployment = deployment_of(options)
     kind = choose_device(options.device)
     if kind.type == "cpu" and (options.bf16 or options.compile):
         raise BadInput("--bf16" if options.bf16 else "--compile", "device", expected="cuda", found="cpu",
                        hint="They are for GPUs: on a CPU the network is native code.")
     with held_device(kind, locations.locks) as free, processes.joined(free) as device:
-        session = Session.open(locations.home, recipe(options.recipe), device, threads=options.threads,
+        session = Session.open(locations.home, recipe(options.recipe or deployment.recipe), device, threads=options.threads,
                                checkpoint_seconds=options.checkpoint_seconds,
                                tensorboard=options.tensorboard,
                                compute=Compute(bf16=options.bf16, compiled=options.compile))
@@ -122,8 +122,8 @@ def _encode_texts(options: argparse.Namespace) -> int:
     from training.models.language import load
     from training.tasks.text_vectors import encode_new_texts
 
-    locations, _ = deployment_of(options)
-    texts = recipe(options.recipe).texts
+    locations, deployment = deployment_of(options)
+    texts = recipe(options.recipe or deployment.recipe).texts
     reader = LakeReader(locations)
     if options.ds:
         reader.require_builds("behaviour_texts", [owner_key(ds=options.ds)],
@@ -142,7 +142,7 @@ def _forget_user(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
-    common.add_argument("--recipe", default="default", choices=tuple(RECIPES), help="settings of the models (default: default)")
+    common.add_argument("--recipe", choices=tuple(RECIPES), help="settings of the models (default: the deployment's)")
     common.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                         help="where to train (default: cuda where there is one)")
     common.add_argument("--threads", default=1, type=_threads, help="CPU threads; results differ in the last digits (default: 1)")
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
     texts = commands.add_parser("encode_texts", help="behaviour texts without a vector -> staged vectors, by a language model's low layers")
     add_home(texts)
-    texts.add_argument("--recipe", default="default", choices=tuple(RECIPES), help="settings (default: default)")
+    texts.add_argument("--recipe", choices=tuple(RECIPES), help="settings (default: the deployment's)")
     texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
     texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
                                         "(default: the recipe's)")

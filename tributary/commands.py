@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from contracts.commands import day
 from contracts.errors import BadInput
+from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder, lake_address
@@ -57,6 +58,7 @@ def _init(argv: Sequence[str]) -> int:
     parser.add_argument("--allowed-lateness-days", type=int, default=1, help="how many days late an event may arrive (default 1)")
     parser.add_argument("--feedback-delay-seconds", type=int, default=600, help="age at which a behaviour may be used (default 600)")
     parser.add_argument("--replay-days", type=int, default=30, help="ad days replayed from a new CPM (default 30)")
+    parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="settings of the models (default %(default)s)")
     parser.add_argument("--string-ids", nargs="*", default=[], metavar="COLUMN", help="landing columns that hold strings")
     parser.add_argument("--variants", nargs="+", default=list(DEFAULT_VARIANTS), choices=tuple(TRANSFER_SETTINGS), metavar="SETTING",
                         help=f"transfer settings trained side by side, of {', '.join(TRANSFER_SETTINGS)} (default: %(default)s)")
@@ -69,7 +71,7 @@ def _init(argv: Sequence[str]) -> int:
     deployment = Deployment(
         day_timezone=options.day_timezone, history_start=options.history_start, history_end=options.history_end,
         actr_start=options.actr_start, allowed_lateness_days=options.allowed_lateness_days,
-        feedback_delay_seconds=options.feedback_delay_seconds, replay_days=options.replay_days,
+        feedback_delay_seconds=options.feedback_delay_seconds, replay_days=options.replay_days, recipe=options.recipe,
         string_ids=tuple(options.string_ids), variants=tuple(options.variants), source=options.source,
         periods=PeriodSettings(anchor=options.anchor, month_days=options.month_days, week_days=options.week_days))
     path = home / SETTINGS_FILE

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backfill.add_argument("--backwards", action="store_true", help="newest first; refused by DAGs whose days are chained")
     backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="failed",
                           help="what to do beside the missing runs: nothing, failed runs (default), or all runs")
-    backfill.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
+    backfill.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     commands.add_parser("mend", help="build stale days again, and then the models that rest on what changed")
     trigger = commands.add_parser("trigger", help="run one period by hand, or a DAG that has none")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     trigger.add_argument("--ds", type=day, help="first day of the period")
     trigger.add_argument("--from", dest="first", type=day, help=f"first day of a range, of {BOOTSTRAP}")
     trigger.add_argument("--to", dest="last", type=day, help="last day of the range, included")
-    trigger.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: default)")
+    trigger.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
     trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     runs = commands.add_parser("runs", help="runs of a DAG")
     runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")

@@ -68,5 +68,5 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
 
 
 def _recipe() -> Param:
-    return Param(RECIPES[0], type="string", enum=list(RECIPES), title="recipe: settings of the models",
+    return Param(deployment().recipe, type="string", enum=list(RECIPES), title="recipe: settings of the models",
                  description="The same for a whole chain: what goes on from a model of another recipe's shapes is refused by name.")
