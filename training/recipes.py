@@ -315,7 +315,6 @@ def quick() -> Recipe:
     body = replace(base.cpm.body, long_length=20, short_length=10, attention_hidden=(16,), hidden=(64, 32))
     return replace(
         base,
-        tpm=replace(base.tpm, train=replace(base.tpm.train, epochs=1)),
         cpm=replace(base.cpm, body=body),
         bahe=replace(base.bahe, length=20, natural_requests=128),
         fg_bert=replace(base.fg_bert, length=50, train=replace(base.fg_bert.train, epochs=3)),
