@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from contracts.commands import add_days, add_home, add_user, day, days_of, deployment_of, given_user
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
+from contracts.settings import Deployment
 from contracts.tables import owner_key
-from training.recipes import CHECKPOINT_SECONDS, RECIPES, recipe
+from training.recipes import CHECKPOINT_SECONDS, RECIPES, Recipe, recipe
 
 if TYPE_CHECKING:
     from training.tasks.session import Session
@@ -39,12 +40,17 @@ def _train(options: argparse.Namespace) -> int:
         raise BadInput("--bf16" if options.bf16 else "--compile", "device", expected="cuda", found="cpu",
                        hint="They are for GPUs: on a CPU the network is native code.")
     with held_device(kind, locations.locks) as free, processes.joined(free) as device:
-        session = Session.open(locations.home, recipe(options.recipe or deployment.recipe), device, threads=options.threads,
+        session = Session.open(locations.home, _recipe(options, deployment), device, threads=options.threads,
                                checkpoint_seconds=options.checkpoint_seconds,
                                tensorboard=options.tensorboard,
                                compute=Compute(bf16=options.bf16, compiled=options.compile))
         _train_model(options, session)
     return 0
+
+
+def _recipe(options: argparse.Namespace, deployment: Deployment) -> Recipe:
+    """The recipe that the command names, else the deployment's."""
+    return recipe(options.recipe or deployment.recipe)
 
 
 def _train_model(options: argparse.Namespace, session: Session) -> None:
@@ -123,7 +129,7 @@ def _encode_texts(options: argparse.Namespace) -> int:
     from training.tasks.text_vectors import encode_new_texts
 
     locations, deployment = deployment_of(options)
-    texts = recipe(options.recipe or deployment.recipe).texts
+    texts = _recipe(options, deployment).texts
     reader = LakeReader(locations)
     if options.ds:
         reader.require_builds("behaviour_texts", [owner_key(ds=options.ds)],
