@@ -71,6 +71,7 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     "tpm+cpm+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", texts=True),
     "tpm+cpm+srp4ctr+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned", texts=True),
 }
+ALL_SETTINGS = "all"  # in place of one: all that a deployment names
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
 SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # what the sources that come with this project are set up with
 SHOWN_WITH_TEXTS = (*SHOWN_VARIANTS, "tpm+cpm+bahe")  # those of them whose items have texts

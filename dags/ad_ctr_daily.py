@@ -16,8 +16,9 @@ The day is scored with the model of the day before, which has not seen it, and o
 - **`publish_actr`**: commits vectors, metrics and the release, the release last.
   *When it stops:* it is safe to run again: the same release is a no-op.
 
-The form takes no transfer settings: a day's models are compared on the same rows, and each goes on from its own of the day before. A day
-of some of them would stop the others on the day after. Which there are is `variants` in `deployment.toml`.
+`transfer` in the form: `all`, or one of the settings that `variants` in `deployment.toml` names, to make that one alone, of a run or of a
+backfill: one that was added there and whose past is still to be made, say. Each goes on from its own of the day before, so a day that has
+not all of them stops the day after, unless that one makes the same setting alone.
 
 A range: `tributary dags backfill ad_ctr_daily --from ... --to ...` (first days of the periods), oldest first.
 In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running backwards.
@@ -27,11 +28,11 @@ from airflow.sdk import DAG
 
 from dags.dagkit.defaults import defaults
 from dags.dagkit.deployment import deployment
-from dags.dagkit.models import model_tasks
+from dags.dagkit.models import TRANSFER_OPTION, model_tasks
 
 # More than one run at a time, though they train in a row: a run that waits for its predecessor must not keep it from being
 # made again.
 with DAG("ad_ctr_daily", description="ad samples of a day -> scored, A-CTR trained, released", doc_md=__doc__, max_active_runs=3,
-         **defaults("day", first_day=deployment().actr_start, trains=True)) as dag:
+         **defaults("day", first_day=deployment().actr_start, trains=True, transfers=True)) as dag:
     model_tasks("actr", reads=["ad_samples", "user_histories", "natural_samples"], parents=["cpm", "fg_bert", "bahe"],
-                publishes=["predictions"])
+                publishes=["predictions"], options=TRANSFER_OPTION)

@@ -99,12 +99,14 @@ def test_days_before_the_logs_have_nothing() -> None:
 
 def test_backfills_start_in_order_with_their_dags_let_run() -> None:
     api = FakeApi([])
-    spans = {"ad_ctr_daily": (APRIL_30, APRIL_30), "logs_daily": (APRIL_26, APRIL_30)}
-    start_all(api, spans, max_active_runs={"logs_daily": 2}, backwards=True, recipe="quick", say=lambda _: None)  # type: ignore[arg-type]
+    spans = {"ad_ctr_daily": (APRIL_30, APRIL_30), "logs_daily": (APRIL_26, APRIL_30), "bahe_daily": (APRIL_30, APRIL_30)}
+    start_all(api, spans, max_active_runs={"logs_daily": 2}, backwards=True, recipe="quick", transfer="tpm", say=lambda _: None)  # type: ignore[arg-type]
     of_logs = {"max_active_runs": 2, "reprocess": "failed", "conf": {}, "backwards": True}
     of_models = {"max_active_runs": 1, "reprocess": "failed", "conf": {"recipe": "quick"}, "backwards": False}  # Airflow refuses chains
+    of_ads = of_models | {"conf": {"recipe": "quick", "transfer": "tpm"}}
     assert api.calls == [("unpause", "logs_daily"), ("logs_daily", APRIL_26, APRIL_30, of_logs),
-                         ("unpause", "ad_ctr_daily"), ("ad_ctr_daily", APRIL_30, APRIL_30, of_models)]
+                         ("unpause", "bahe_daily"), ("bahe_daily", APRIL_30, APRIL_30, of_models),
+                         ("unpause", "ad_ctr_daily"), ("ad_ctr_daily", APRIL_30, APRIL_30, of_ads)]
     start_all(api, {"ad_ctr_daily": (APRIL_30, APRIL_30)}, backwards=True, say=lambda _: None)  # type: ignore[arg-type]
     assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow says why not"
 

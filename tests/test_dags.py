@@ -250,6 +250,10 @@ class TestDags:
                 assert all(command[-4:] == ["--from", "{{ params['from'] }}", "--to", "{{ params['to'] }}"] for command in commands)
             elif name not in CADENCES:
                 assert dag["params"] == {}
+            elif name == "ad_ctr_daily":
+                assert dag["params"] == {"ds": None, "recipe": "quick", "transfer": "all"}
+                assert dag["enum"]["transfer"] == ["all", *CALENDAR.variants]
+                assert commands[1] == ["training", "actr", "--recipe", "{{ params.recipe }}", "--transfer", "{{ params.transfer }}"]
             elif trains:
                 assert dag["params"] == {"ds": None, "recipe": "quick"} and dag["enum"]["recipe"] == list(RECIPES)
             else:
@@ -298,7 +302,8 @@ class TestDags:
                 folder, command, *_ = task["command"]
                 assert command in cli.FOLDERS[folder][1], (name, task["id"])
                 assert task["cadence"] == CADENCES.get(name)
-                values = {"{{ params.recipe }}": "quick", "{{ params['from'] }}": "2026-02-05", "{{ params['to'] }}": "2026-02-05"}
+                values = {"{{ params.recipe }}": "quick", "{{ params.transfer }}": "all",
+                          "{{ params['from'] }}": "2026-02-05", "{{ params['to'] }}": "2026-02-05"}
                 filled = [values.get(word, word) for word in task["command"]]
                 commands.append([*filled, *([task["option"], "2026-02-05"] if task["option"] and task["cadence"] else [])])
         assert _refused(commands, tmp_path / "nowhere") == []

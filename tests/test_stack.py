@@ -293,6 +293,7 @@ class TestApi:
 
     @pytest.mark.parametrize(("arguments", "conf"), [
         (["ad_ctr_daily", "--ds", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
+        (["ad_ctr_daily", "--ds", "2026-01-06", "--transfer", "tpm+cpm"], {"ds": "2026-01-06", "transfer": "tpm+cpm"}),
         (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
         (["lake_maintenance_weekly"], {})])
     def test_a_run_by_hand_gets_what_its_form_has(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch,
@@ -305,7 +306,8 @@ class TestApi:
 
     @pytest.mark.parametrize(("arguments", "message"), [
         (["ad_ctr_daily"], "expected --ds, found none"), (["bootstrap", "--ds", "2026-01-06"], "expected --from --to, found --ds"),
-        (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds")])
+        (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds"),
+        (["bahe_daily", "--ds", "2026-01-06", "--transfer", "tpm"], "--transfer: expected none, or ad_ctr_daily, found tpm")])
     def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
         monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
         with pytest.raises(BadInput, match=message):

@@ -423,6 +423,22 @@ def test_the_deployments_recipe_is_taken_where_none_is_named(chain, tmp_path, ca
     assert capsys.readouterr().out.count("is there already") == 2
 
 
+def test_one_transfer_setting_alone_is_what_it_is_among_all(chain, tmp_path):
+    home, runs = chain
+    other = tmp_path / "home"
+    shutil.copytree(home, other)
+    for folder in runs["actr", DAYS[2]]:
+        shutil.rmtree(other / folder.relative_to(home))
+    arguments = ["actr", "--ds", str(DAYS[2]), "--home", str(other), "--recipe", "quick", "--transfer"]
+    main([*arguments, "tpm+cpm"])
+    (kept,) = [folder for folder in runs["actr", DAYS[2]] if Release.read(folder).variant == "tpm+cpm"]
+    staged = json.loads(Locations(other).staged("actr", DAYS[2]).read_text())["runs"]
+    assert staged == [str(kept.relative_to(home))] and _content(other / staged[0]) == _content(kept)
+    assert not any((other / folder.relative_to(home)).exists() for folder in runs["actr", DAYS[2]] if folder != kept)
+    with pytest.raises(BadInput, match="variants: expected adapters among them, found none, tpm"):
+        main([*arguments, "adapters"])
+
+
 def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
     home, runs = chain
     other = tmp_path / "home"

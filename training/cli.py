@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from contracts.commands import add_days, add_home, add_user, day, days_of, deployment_of, given_user
 from contracts.errors import BadInput
+from contracts.features import ACTR
 from contracts.kinds import KINDS
 from contracts.settings import Deployment
 from contracts.tables import owner_key
+from contracts.transfer import ALL_SETTINGS, TRANSFER_SETTINGS
 from training.recipes import CHECKPOINT_SECONDS, RECIPES, Recipe, recipe
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def _train(options: argparse.Namespace) -> int:
                                checkpoint_seconds=options.checkpoint_seconds,
                                tensorboard=options.tensorboard,
                                compute=Compute(bf16=options.bf16, compiled=options.compile))
-        _train_model(options, session)
+        _train_model(options, session if options.transfer == ALL_SETTINGS else session.alone(options.transfer))
     return 0
 
 
@@ -168,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(kind.name, parents=[common], help=kind.meaning)
         what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
         command.add_argument(kind.period_option, required=True, type=day, dest="period", help=f"{what}, YYYY-MM-DD")
+        command.set_defaults(transfer=ALL_SETTINGS)
+    commands.choices[ACTR].add_argument("--transfer", choices=(ALL_SETTINGS, *TRANSFER_SETTINGS), metavar="SETTING",
+                                        help="make this one of the deployment's transfer settings alone (default: all)")
     score = commands.add_parser("score", help="a day's ad samples, scored by any release")
     score.add_argument("--ds", required=True, type=day, dest="period", help="the day, YYYY-MM-DD")
     export = commands.add_parser("export", help="a release as a folder that scores requests with torch alone")

@@ -19,6 +19,7 @@ Say = Callable[[str], None]
 Spans = Mapping[str, tuple[date, date]]  # by DAG, the first days of the first and the last period
 
 DAY_DAGS = ("logs_daily", "features_daily")
+AD_MODEL = KINDS["actr"].dag
 ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
 CHAINED = tuple(KINDS[kind].dag for kind in ("tpm", "fg_bert", "bahe", "actr"))  # a period goes on from the one before
 _ROLES = {"fg_bert": "encoder", "fg_bert_users": "encoder", "bahe": "texts"}  # kinds that not every transfer setting reads
@@ -59,7 +60,7 @@ def _is_made(deployment: Deployment, kind: str, start: date) -> bool:
 
 
 def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, int] | int = 1, reprocess: Reprocess = "failed",
-              backwards: bool = False, recipe: str | None = None, say: Say = print) -> None:
+              backwards: bool = False, recipe: str | None = None, transfer: str | None = None, say: Say = print) -> None:
     """Starts a backfill of each DAG, those that others wait for first.
 
     Args:
@@ -69,12 +70,14 @@ def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, in
         reprocess: what to do beside the missing runs.
         backwards: newest first; of several DAGs, those whose periods are chained go forwards all the same, since Airflow refuses it.
         recipe: of those that make models.
+        transfer: the one setting of the ad model to make, instead of all.
         say: takes the lines.
     """
     for dag in sorted(spans, key=ORDER.index):
         api.unpause(dag)  # the runs of a paused DAG stay queued
         runs = max_active_runs if isinstance(max_active_runs, int) else max_active_runs.get(dag, 1)
         conf = {} if recipe is None or dag in DAY_DAGS else {"recipe": recipe}
+        conf |= {"transfer": transfer} if transfer and dag == AD_MODEL else {}
         number = api.create_backfill(dag, *spans[dag], max_active_runs=runs, reprocess=reprocess, conf=conf,
                                      backwards=backwards and (len(spans) == 1 or dag not in CHAINED))
         say(f"backfill {number} of {dag}: {spans[dag][0]} .. {spans[dag][1]}, {api.address}/dags/{dag}")

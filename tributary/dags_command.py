@@ -13,8 +13,9 @@ from contracts.kinds import CADENCES, RECIPES
 from contracts.locations import Locations
 from contracts.quality import read_stale
 from contracts.settings import home_folder
+from contracts.transfer import TRANSFER_SETTINGS
 from tributary.airflow_api import AirflowApi
-from tributary.backfills import Spans, spans_of_days, start_all, table_of, wait_for_all
+from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table_of, wait_for_all
 from tributary.commands import own_parser
 
 BY_PERIOD = tuple(CADENCES)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backfill.add_argument("--backwards", action="store_true", help="newest first; refused by DAGs whose days are chained")
     backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="failed",
                           help="what to do beside the missing runs: nothing, failed runs (default), or all runs")
-    backfill.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
+    _add_form(backfill)
     backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     commands.add_parser("mend", help="build stale days again, and then the models that rest on what changed")
     trigger = commands.add_parser("trigger", help="run one period by hand, or a DAG that has none")
@@ -47,16 +48,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     trigger.add_argument("--ds", type=day, help="first day of the period")
     trigger.add_argument("--from", dest="first", type=day, help=f"first day of a range, of {BOOTSTRAP}")
     trigger.add_argument("--to", dest="last", type=day, help="last day of the range, included")
-    trigger.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
+    _add_form(trigger)
     trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
     runs = commands.add_parser("runs", help="runs of a DAG")
     runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
     runs.add_argument("--from", dest="first", type=day, help="first day")
     runs.add_argument("--to", dest="last", type=day, help="last day")
     options = parser.parse_args(argv)
+    if getattr(options, "transfer", None) and options.dag_id not in (None, AD_MODEL):
+        raise BadInput(f"tributary dags {options.command} {options.dag_id}", "--transfer", expected=f"none, or {AD_MODEL}",
+                       found=options.transfer)
     api = AirflowApi.of(home_folder())
     return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "mend": _mend, "trigger": _trigger, "runs": _runs}[
         options.command](api, options)
+
+
+def _add_form(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
+    parser.add_argument("--transfer", choices=TRANSFER_SETTINGS, metavar="SETTING",
+                        help=f"of {AD_MODEL}: this one of the deployment's transfer settings alone (default: all)")
 
 
 def _say(line: str) -> None:
@@ -86,7 +96,7 @@ def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
         raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
                        found=f"{first} .. {last}")
     start_all(api, spans, max_active_runs=options.max_active_runs, reprocess=options.reprocess,
-              backwards=options.backwards, recipe=options.recipe, say=_say)
+              backwards=options.backwards, recipe=options.recipe, transfer=options.transfer, say=_say)
     return 0 if options.no_wait else _wait_and_tell(api, spans)
 
 
@@ -124,7 +134,7 @@ def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
     if given != wanted:
         raise BadInput(f"tributary dags trigger {options.dag_id}", "days", expected=_options(wanted), found=_options(given))
     api.unpause(options.dag_id)
-    run_id = api.trigger(options.dag_id, _conf(**days, recipe=options.recipe))
+    run_id = api.trigger(options.dag_id, _conf(**days, recipe=options.recipe, transfer=options.transfer))
     print(f"{options.dag_id}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
     if not options.no_wait:
         api.wait_for_run(options.dag_id, run_id, say=_say)

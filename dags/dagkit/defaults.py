@@ -9,12 +9,13 @@ from airflow.sdk import CronDataIntervalTimetable, Param
 
 from contracts.kinds import RECIPES
 from contracts.periods import Cadence
+from contracts.transfer import ALL_SETTINGS
 from dags.dagkit.deployment import deployment
 from dags.dagkit.notify import late_after, task_failed
 
 OWNER = "tributary"
 GPU_POOL = "gpu"  # `tributary up` makes it; a pool that does not exist never runs anything
-RECIPE = "recipe"
+RECIPE, TRANSFER = "recipe", "transfer"
 LATE_AFTER: dict[Cadence, timedelta] = {"day": timedelta(hours=8), "week": timedelta(hours=24), "month": timedelta(hours=48)}
 CALENDAR_CRON: dict[Cadence, str] = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
 
@@ -41,13 +42,15 @@ def task_defaults() -> dict[str, Any]:
     }
 
 
-def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = False) -> dict[str, Any]:
+def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = False,
+             transfers: bool = False) -> dict[str, Any]:
     """Arguments that every DAG of this cadence shares.
 
     Args:
         cadence: of its periods.
         first_day: the first day that it has anything to do with; `history_start` by default.
         trains: whether its runs take a recipe.
+        transfers: whether its runs take a transfer setting.
     """
     settings = deployment()
     first = settings.periods.containing(cadence, first_day or settings.history_start).start  # history may begin inside a month
@@ -62,7 +65,7 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
         "params": {"ds": Param(None, type=["null", "string"], format="date",
                                title=f"ds: first day of the {cadence}",
                                description="For a manual run only. Leave it empty in a backfill: each run takes its own period."),
-                   **({RECIPE: _recipe()} if trains else {})},
+                   **({RECIPE: _recipe()} if trains else {}), **({TRANSFER: _transfer()} if transfers else {})},
         "tags": ["tributary", cadence, *(["model"] if trains else [])],
     }
 
@@ -70,3 +73,8 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
 def _recipe() -> Param:
     return Param(deployment().recipe, type="string", enum=list(RECIPES), title="recipe: settings of the models",
                  description="The same for a whole chain: what goes on from a model of another recipe's shapes is refused by name.")
+
+
+def _transfer() -> Param:
+    return Param(ALL_SETTINGS, type="string", enum=[ALL_SETTINGS, *deployment().variants], title="transfer: setting of the ad model",
+                 description="One alone goes on from its own of the day before; the day after needs it of every setting that it makes.")

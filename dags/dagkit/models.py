@@ -12,11 +12,12 @@ from airflow.task.trigger_rule import TriggerRule
 from contracts.kinds import KINDS
 from dags.dagkit.assets import releases, tables
 from dags.dagkit.commands import CommandOperator
-from dags.dagkit.defaults import GPU_POOL, RECIPE
+from dags.dagkit.defaults import GPU_POOL, RECIPE, TRANSFER
 from dags.dagkit.priority import ScheduledFirst
 from dags.dagkit.waiting import WaitOperator
 
 RECIPE_OPTION = ["--recipe", f"{{{{ params.{RECIPE} }}}}"]
+TRANSFER_OPTION = ["--transfer", f"{{{{ params.{TRANSFER} }}}}"]
 
 
 def gpu_operator(task_id: str, command: Sequence[str], **kwargs: Any) -> CommandOperator:
@@ -25,7 +26,7 @@ def gpu_operator(task_id: str, command: Sequence[str], **kwargs: Any) -> Command
 
 
 def model_tasks(kind: str, *, reads: Sequence[str], parents: Sequence[str] = (), first: Sequence[CommandOperator] = (),
-                publishes: Sequence[str] = (), trains: bool = True, oldest_first: bool = True) -> None:
+                publishes: Sequence[str] = (), options: Sequence[str] = (), trains: bool = True, oldest_first: bool = True) -> None:
     """The tasks of one kind of model, in a row: wait for its parents, what comes `first`, train, gate, audit, publish.
 
     Args:
@@ -34,6 +35,7 @@ def model_tasks(kind: str, *, reads: Sequence[str], parents: Sequence[str] = (),
         parents: kinds of model whose releases it reads, its own left out.
         first: tasks before the training.
         publishes: tables that it writes beside its vectors.
+        options: of its training, beside period and recipe.
         trains: whether it takes the run's recipe; what only encodes has that of its encoder.
         oldest_first: whether it goes on from the period before. A backfill that runs backwards is then refused by Airflow when it is
             made, since a task depends on the past. That task does nothing, and ends as soon as the wait has ended in whatever way: so a
@@ -42,7 +44,7 @@ def model_tasks(kind: str, *, reads: Sequence[str], parents: Sequence[str] = (),
     """
     period: dict[str, Any] = {"cadence": KINDS[kind].cadence, "period_option": "--period"}
     wait = WaitOperator(task_id="wait_for_parents", command=["publishing", "parents", "--kind", kind], **period)
-    train = gpu_operator(f"train_{kind}", ["training", kind, *(RECIPE_OPTION if trains else [])], cadence=KINDS[kind].cadence,
+    train = gpu_operator(f"train_{kind}", ["training", kind, *(RECIPE_OPTION if trains else []), *options], cadence=KINDS[kind].cadence,
                          period_option=KINDS[kind].period_option,
                          inlets=[*tables(*reads), *releases(*parents, *([kind] if oldest_first else []))])
     gate = CommandOperator(task_id=f"gate_{kind}", command=["validation", "gate", "--kind", kind], **period)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from contracts.features import FEATURES
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent, Period
 from contracts.releases import MANIFEST, Release, Served, sha256_of, training_command
-from contracts.settings import Deployment
+from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.tables import owner_key
 from lake.locks import hold
 from lake.reader import LakeReader
@@ -66,6 +66,17 @@ class Session:
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
                    threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard, compute=compute)
+
+    def alone(self, variant: str) -> Session:
+        """The same for one transfer setting of the deployment's.
+
+        Raises:
+            BadInput: the deployment does not name it.
+        """
+        if variant not in self.deployment.variants:
+            raise BadInput(self.locations.home / SETTINGS_FILE, "variants", expected=f"{variant} among them",
+                           found=", ".join(self.deployment.variants), hint="Add it there, and make it of every day from actr_start on.")
+        return replace(self, deployment=replace(self.deployment, variants=(variant,)))
 
     def period(self, kind: str, start: date) -> Period:
         """The period to train.
