@@ -1,140 +1,72 @@
-"""The services of docker-compose.yml as processes of this machine: their own commands, environment and health checks, on loopback.
+"""The services of docker-compose.yml together, as processes on hosts of their own (`natively`).
 
-What is not tried so: images, volumes, networks, restarts. The store's program is looked for on PATH; docker/store.Dockerfile builds it.
+What is not tried so: images, volumes, restarts, and the port that is published.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
-import compose_file
 import features_reference as reference
 import pytest
 from compose_file import PROJECT
-from test_cluster import DAYS, TABLES, free_port, run_jobs, started, wait_for
+from natively import STORE_PORT, UI_PORT, Natively, image_python, look_into_the_store, natively, needs, tables_by_hand
+from test_cluster import DAYS, TABLES
 
 from contracts.locations import Locations
-from contracts.settings import table_address
+from contracts.periods import PeriodSettings
+from contracts.settings import SETTINGS_FILE, Deployment, table_address
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from spark_jobs.days import DAY_JOBS
-from tributary import compose_env
-from tributary.stack import postgres
+from tributary.airflow_api import AirflowApi
+from tributary.backfills import spans_of_days, start_all, wait_for_all
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 SPAN = ("--from", str(DAYS[0]), "--to", str(DAYS[-1]))
-NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 
-class Natively:
-    """Starts services of the file as processes.
-
-    Args:
-        folder: for their logs.
-        bin_folder: whose `python`, `airflow`, `spark-class` are meant.
-        here: what stands for host names, ports and paths of containers, by how they are written in the file.
-        env: variables of all services, in addition.
-    """
-
-    def __init__(self, folder: Path, bin_folder: Path, here: Mapping[str, str], env: Mapping[str, str]) -> None:
-        compose_env.write(folder / ".env")
-        self.secrets = compose_file.read_env(folder / ".env")
-        self.folder, self.bin_folder, self.here, self.env = folder, bin_folder, here, dict(env)
-        self.services = self._here(compose_file.filled(compose_file.raw()["services"], self.secrets | self.env))
-
-    def env_of(self, name: str) -> dict[str, str]:
-        path = {"PATH": f"{self.bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
-        return {**os.environ, **NO_PROXY, **path, **self.env, **self.services[name].get("environment", {})}
-
-    @contextmanager
-    def running(self, name: str, *program: str) -> Iterator[None]:
-        """The service from its first healthy moment on; `program` is the entrypoint of its image."""
-        command, check = [*program, *self.services[name]["command"]], self.services[name]["healthcheck"]["test"][1:]
-        with (self.folder / f"{name}.log").open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, env=self.env_of(name), cwd=PROJECT, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 180
-            while subprocess.run(check, env=self.env_of(name), cwd=PROJECT, check=False, capture_output=True).returncode:
-                said = (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
-                assert process.poll() is None and time.monotonic() < deadline, f"{name}: {said}"
-                time.sleep(0.5)
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def run(self, name: str, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """A command with a service's environment."""
-        return subprocess.run(command, env=self.env_of(name) | env, cwd=PROJECT, check=False, capture_output=True, text=True, timeout=600)
-
-    def _here(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._here(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [self._here(inner) for inner in value]
-        if not isinstance(value, str):
-            return value
-        return re.sub("|".join(map(re.escape, sorted(self.here, key=len, reverse=True))), lambda match: self.here[match[0]], value)
-
-
-def test_a_day_on_the_cluster_with_its_lake_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("versitygw") is None:
-        pytest.skip("no versitygw on PATH: docker/store.Dockerfile says how it is built")
+@pytest.mark.parametrize("store", ["moto", "versitygw"])
+def test_a_day_on_the_cluster_with_its_lake_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    if store == "versitygw":
+        needs(store)
     homes = {name: tmp_path / name for name in ("here", "store")}
     for home in homes.values():
         simulate(SimulatorSettings(start=DAYS[0], days=len(DAYS), world=WorldSettings(users=60, items=60)), home)
-    port = free_port()
-    server = (sys.executable, "-m", "lake.server", "--home", str(homes["here"]), "--port", str(port))
-    with started(*server, log=tmp_path / "here.log", env={"SPARK_MASTER": "local[2]"}):
-        wait_for(port, "a server with its lake in a folder")
-        run_jobs(homes["here"], {})
-    store, data = f"127.0.0.1:{free_port()}", tmp_path / "data"
-    here = {"store:7070": store, ":7070": store, "127.0.0.1:7070": store, "/data": str(data), "spark-master": "127.0.0.1",
-            **{port: str(free_port()) for port in ("7077", "8080", "8081", "15002")},
-            "spark-connect": "127.0.0.2"}  # not called localhost: the client takes it for another machine
-    stack = Natively(tmp_path, Path(sys.executable).parent, here, {
-        "TRIBUTARY_HOME": str(homes["store"]), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(tmp_path / "work"),
-        "TRIBUTARY_WORKER_MEMORY": "2g", "TRIBUTARY_EXECUTOR_MEMORY": "1g", "TRIBUTARY_SPARK_MEMORY": "1g"})
+    kept = tables_by_hand(tmp_path, homes["here"])
     tributary = (sys.executable, "-m", "tributary")
-    (data / "lake").mkdir(parents=True)
-    with ExitStack() as services:
-        services.enter_context(stack.running("store", "versitygw"))
+    with natively(tmp_path, sys.executable, homes["store"]) as stack, ExitStack() as services:
+        services.enter_context(stack.store(store))
         for name in ("spark-master", "spark-worker", "spark-connect"):
             services.enter_context(stack.running(name))
         for command in (*(("spark_jobs", job, *SPAN) for job in DAY_JOBS), ("validation", "run", "--table", "natural_log", *SPAN),
                         ("spark_jobs", "maintain_lake"), ("spark_jobs", "list_stale")):
-            done = stack.run("airflow-scheduler", *tributary, *command)
+            done = stack.run("cli", *tributary, *command)
             assert done.returncode == 0, f"{command}: {done.stdout[-2000:]} {done.stderr[-4000:]}"
         assert "no partition is stale" in done.stdout, done.stdout
-        remote = stack.env_of("airflow-scheduler")["SPARK_REMOTE"]
-        refused = stack.run("airflow-scheduler", *tributary, "spark_jobs", "maintain_lake", SPARK_REMOTE=remote[:-1] + "!")
+        remote = stack.env_of("cli")["SPARK_REMOTE"]
+        refused = stack.run("cli", *tributary, "spark_jobs", "maintain_lake", SPARK_REMOTE=remote[:-1] + "!")
         assert refused.returncode != 0 and "UNAUTHENTICATED" in refused.stderr, refused.stderr[-2000:]
-        kept = {name: reference.content(Locations(homes["here"]), name) for name in TABLES}
-        for name, value in stack.services["spark-connect"]["environment"].items():
-            if name.startswith(("AWS_", "TRIBUTARY_LAKE")):
-                monkeypatch.setenv(name, value)
+        look_into_the_store(stack, monkeypatch)
         for name in TABLES:
             assert table_address(Locations(homes["store"]), name).startswith("s3a://")
             assert kept[name] and kept[name] == reference.content(Locations(homes["store"]), name), name
-    assert not (homes["store"] / "lake").exists() and (data / "lake" / "tributary" / "natural_log" / "_delta_log").is_dir()
+    assert not (homes["store"] / "lake").exists()
     assert "Asked to launch executor" in (tmp_path / "spark-worker.log").read_text()
 
 
-# What docs/roles.md says of each role, as requests. The last is guarded by the view that the reports in the UI ask for.
+# What docs/roles.md says of each role, as requests. The last of these is guarded by the view that the reports in the UI ask for.
 ASKED: dict[str, tuple[str, Any]] = {
     "list DAGs": ("/api/v2/dags", None),
     "read logs of tasks": ("/api/v2/dags/~/dagRuns/~/taskInstances", None),
@@ -146,68 +78,118 @@ ASKED: dict[str, tuple[str, Any]] = {
     "read variables": ("/api/v2/variables", None),
     "make pools": ("/api/v2/pools", {"name": "another", "slots": 1}),
     "see users": ("/auth/fab/v1/users", None),
-    "see reports": ("/api/v2/plugins", None),
+    "see plugins": ("/api/v2/plugins", None),
 }
-READS = {"list DAGs", "read logs of tasks", "see reports"}
+READS = {"list DAGs", "read logs of tasks", "see plugins"}
 RUNS = READS | {"trigger", "clear", "backfill"}
 OPERATES = RUNS | {"read connections", "read variables", "make pools"}
 MAY = {"viewer": READS, "user": RUNS, "op": OPERATES, "admin": set(ASKED)}
+PASSWORD = "p" * 20
 
 
-def test_users_and_roles_of_airflow(tmp_path: Path) -> None:
-    python = os.environ.get("TRIBUTARY_PYTHON_AIRFLOW_IMAGE")
-    if not python:
-        pytest.skip("TRIBUTARY_PYTHON_AIRFLOW_IMAGE names no interpreter with requirements.lock and docker/airflow.lock installed")
-    home, ui, database = tmp_path / "home", free_port(), tmp_path / "pg"
-    simulate(SimulatorSettings(start=DAYS[0], days=1, world=WorldSettings(users=60, items=60)), home)
-    postgres.start(database, records=tmp_path)
-    here = {"8080": str(ui), "8974": str(free_port()), "airflow-api-server": "127.0.0.1", "localhost": "127.0.0.1",
-            "/opt/tributary": str(PROJECT)}
-    stack = Natively(tmp_path, Path(python).parent, here, {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(tmp_path / "airflow"),
-                     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": here["8974"], "AIRFLOW__API__HOST": "127.0.0.1"})
-    for service in stack.services.values():
-        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" in service.get("environment", {}):
-            service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.connection(database)
-    try:
-        with ExitStack() as services:
+class TestAllServices:
+    """Airflow with its users, the cluster and the store together, as one brings them up."""
+
+    @pytest.fixture(scope="class")
+    def stack(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Natively]:
+        python = image_python()
+        needs("versitygw")
+        folder = tmp_path_factory.mktemp("compose")
+        home = folder / "home"
+        simulate(SimulatorSettings(start=DAYS[0], days=len(DAYS), world=WorldSettings(users=120, items=90, seed=5)), home)
+        settings = replace(Deployment.load(home), actr_start=DAYS[-1], variants=("none", "tpm+cpm"),
+                           periods=PeriodSettings(anchor=DAYS[0], month_days=2, week_days=2))
+        (home / SETTINGS_FILE).write_text(settings.to_toml())
+        with natively(folder, python, home) as stack, ExitStack() as services:
+            services.enter_context(stack.postgres())
+            services.enter_context(stack.store("versitygw"))
             for _ in range(2):  # every start of the stack runs it
                 done = stack.run("airflow-init", *stack.services["airflow-init"]["command"])
                 assert done.returncode == 0, done.stderr[-3000:]
-            for name in ("airflow-api-server", "airflow-dag-processor", "airflow-triggerer", "airflow-scheduler"):
+            for name in ("spark-master", "spark-worker", "spark-connect", "airflow-api-server", "airflow-dag-processor",
+                         "airflow-triggerer", "airflow-scheduler"):
                 services.enter_context(stack.running(name))
             for role in ("Viewer", "User", "Op"):
-                created = stack.run("airflow-init", "airflow", "users", "create", "--username", role.lower(), "--role", role,
-                                    "--password", "p" * 20, "--firstname", "A", "--lastname", "B", "--email", f"{role}@localhost")
+                created = stack.run("airflow-scheduler", "airflow", "users", "create", "--username", role.lower(), "--role", role,
+                                    "--password", PASSWORD, "--firstname", "A", "--lastname", "B", "--email", f"{role}@localhost")
                 assert created.returncode == 0, created.stderr[-2000:]
-            address = f"http://127.0.0.1:{ui}"
-            passwords = {"admin": stack.secrets["AIRFLOW_ADMIN_PASSWORD"]} | dict.fromkeys(("viewer", "user", "op"), "p" * 20)
-            tokens = {user: _ask(f"{address}/auth/token", {"username": user, "password": password})[1]["access_token"]
-                      for user, password in passwords.items()}
-            assert _ask(f"{address}/auth/token", {"username": "admin", "password": "admin"})[0] == 401
-            assert _ask(f"{address}/api/v2/importErrors", token=tokens["admin"])[1]["total_entries"] == 0
-            shown = _ask(f"{address}/api/v2/dags", token=tokens["viewer"])[1]
-            assert {dag["dag_id"] for dag in shown["dags"]} == {path.stem for path in (PROJECT / "dags").glob("[!_]*.py")}
-            assert _ask(f"{address}/api/v2/pools/gpu", token=tokens["viewer"])[1]["slots"] == 1
-            answers = {user: {what: _ask(f"{address}{path}", body, token)[0] for what, (path, body) in ASKED.items()}
-                       for user, token in {"": "", **tokens}.items()}
-            assert answers.pop("") == dict.fromkeys(ASKED, 401)
-            refused = {user: {what for what, status in of_user.items() if status == 403} for user, of_user in answers.items()}
-            assert refused == {user: set(ASKED) - MAY[user] for user in answers}
-            # 409: another of them has made that pool, or triggered at the same moment
-            failed = {user: {what: of_user[what] for what in MAY[user] if of_user[what] not in (200, 201, 409)}
-                      for user, of_user in answers.items()}
-            assert failed == {user: {} for user in answers}
-    finally:
-        postgres.stop(database)
+            yield stack
+
+    @pytest.fixture(scope="class")
+    def address(self, stack: Natively) -> str:
+        return f"http://{stack.at['airflow-api-server'].addresses['control']}:{UI_PORT}"
+
+    @pytest.fixture(scope="class")
+    def tokens(self, stack: Natively, address: str) -> dict[str, str]:
+        """By user; nobody's is empty."""
+        passwords = {"admin": stack.secrets["AIRFLOW_ADMIN_PASSWORD"]} | dict.fromkeys(("viewer", "user", "op"), PASSWORD)
+        return {"": ""} | {user: _ask(f"{address}/auth/token", {"username": user, "password": password})[1]["access_token"]
+                           for user, password in passwords.items()}
+
+    def test_who_reaches_whom(self, stack: Natively) -> None:
+        ports = {"postgres": 5432, "store": STORE_PORT, "spark-master": 7077, "spark-connect": 15002, "airflow-api-server": UI_PORT}
+        reached = {name: {other for other, port in ports.items()
+                          if stack.run(name, "timeout", "5", "bash", "-c", f"</dev/tcp/{other}/{port}").returncode == 0}
+                   for name in ("airflow-triggerer", "airflow-scheduler", "spark-worker", "cli")}
+        control, data = {"postgres", "airflow-api-server"}, {"store", "spark-master", "spark-connect"}
+        assert reached == {"airflow-triggerer": control, "airflow-scheduler": control | data, "spark-worker": data, "cli": data}
+
+    def test_an_operator_backfills_all_dags_and_the_store_holds_what_one_machine_makes(
+            self, stack: Natively, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        home = Path(stack.env["TRIBUTARY_HOME"])
+        deployment = Deployment.load(home)
+        by_hand = stack.folder / "by_hand"
+        shutil.copytree(home, by_hand, ignore=shutil.ignore_patterns("locks"))
+        api = AirflowApi(address, "op", PASSWORD, deployment=deployment)
+        assert api.import_errors() == {}
+        spans = spans_of_days(deployment, DAYS[0], DAYS[-1])
+        assert set(spans) == {"logs_daily", "features_daily", "tpm_monthly", "cpm_weekly", "ad_ctr_daily"}
+        start_all(api, spans, max_active_runs=3, recipe="quick")
+        wait_for_all(api, spans, timeout_seconds=1200)
+        kept = tables_by_hand(stack.folder, by_hand)
+        done = stack.run("cli", sys.executable, "-m", "tributary", "publishing", "releases")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert {tuple(line.split()[1:3]) for line in done.stdout.splitlines()} >= {
+            ("tpm", "default"), ("cpm", "default"), ("actr", "none"), ("actr", "tpm+cpm")}, done.stdout
+        look_into_the_store(stack, monkeypatch)
+        for name in TABLES:
+            assert kept[name] and kept[name] == reference.content(Locations(home), name), name
+        assert not (home / "lake").exists() and (stack.folder / "data" / "lake" / "tributary" / "actr_embeddings" / "_delta_log").is_dir()
+
+    def test_reports_are_for_users_alone(self, address: str, tokens: dict[str, str]) -> None:
+        runs = _ask(f"{address}/api/v2/dags/logs_daily/dagRuns", token=tokens["viewer"])[1]["dag_runs"]
+        run = next(one["dag_run_id"] for one in runs if one["run_type"] == "backfill")
+        day = str(DAYS[0])
+        pages = ("index.html", f"day.html?{urlencode({'ds': day, 'table': 'natural_log'})}", f"natural_log/{day}.html",
+                 f"gate.html?{urlencode({'kind': 'actr', 'period': str(DAYS[-1])})}",
+                 f"runs/logs_daily/{quote(run, safe='')}?table=natural_log")
+        answers = {user: [_ask(f"{address}/data-quality/{page}", token=token)[0] for page in pages] for user, token in tokens.items()}
+        assert answers == {user: [200 if user else 401] * len(pages) for user in tokens}
+
+    def test_what_each_role_may_do(self, address: str, tokens: dict[str, str]) -> None:
+        assert _ask(f"{address}/auth/token", {"username": "admin", "password": "admin"})[0] == 401
+        shown = _ask(f"{address}/api/v2/dags", token=tokens["viewer"])[1]
+        assert {dag["dag_id"] for dag in shown["dags"]} == {path.stem for path in (PROJECT / "dags").glob("[!_]*.py")}
+        assert _ask(f"{address}/api/v2/pools/gpu", token=tokens["viewer"])[1]["slots"] == 1
+        answers = {user: {what: _ask(f"{address}{path}", body, token)[0] for what, (path, body) in ASKED.items()}
+                   for user, token in tokens.items()}
+        assert answers.pop("") == dict.fromkeys(ASKED, 401)
+        refused = {user: {what for what, status in of_user.items() if status == 403} for user, of_user in answers.items()}
+        assert refused == {user: set(ASKED) - MAY[user] for user in answers}
+        # 409: another of them has made that pool, or triggered at the same moment
+        failed = {user: {what: of_user[what] for what in MAY[user] if of_user[what] not in (200, 201, 409)}
+                  for user, of_user in answers.items()}
+        assert failed == {user: {} for user in answers}
 
 
 def _ask(address: str, body: object = None, token: str = "") -> tuple[int, Any]:
-    """Status and answer of a request: POST where there is a body."""
+    """Status and answer of a request: POST where there is a body; JSON is read."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(address, data=None if body is None else json.dumps(body).encode(), headers=headers)
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return answer.status, json.loads(answer.read())
+            text = answer.read()
+            return answer.status, json.loads(text) if answer.headers.get_content_type() == "application/json" else text
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.loads(error.read())
+            return error.code, error.read()

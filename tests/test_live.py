@@ -1,4 +1,4 @@
-"""The stack for real: two days backfilled through Airflow and by hand, a failed day, clients and components killed."""
+"""The stack for real: days backfilled through Airflow and by hand, a failed day, clients and components killed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 
 import features_reference as reference
@@ -31,7 +32,8 @@ from tributary.stack import airflow, components, ports, processes
 pytestmark = pytest.mark.live
 
 START = date(2026, 1, 1)
-HISTORY, BACKFILLED, KILLED = range(6), (6, 7), 8
+HISTORY, KILLED = range(6), 12
+BACKFILLED = {"features_daily": (6, 7, 8), "logs_daily": (9, 10, 11)}  # by the DAG that makes them newest first, the other oldest first
 TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "user_histories", "entity_statistics",
           "natural_samples", "ad_samples")
 JOBS = ("ingest_logs", "build_partials", "build_user_histories", "build_statistics", "build_samples")
@@ -75,7 +77,8 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
     """Two homes with the same landing files; the stack of the first is up."""
     first = tmp_path_factory.mktemp("a") / "home"  # a short path: PostgreSQL's socket lies below it
     world = WorldSettings(users=80, items=90, seed=11)
-    simulate(SimulatorSettings(start=START, days=9, world=world, faults=FaultRates(duplicates=0.03, malformed=0.01, late=0.02)), first)
+    faults = FaultRates(duplicates=0.03, malformed=0.01, late=0.02)
+    simulate(SimulatorSettings(start=START, days=KILLED + 1, world=world, faults=faults), first)
     second = tmp_path_factory.mktemp("b") / "home"
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks"))
     said: list[str] = []
@@ -92,22 +95,23 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
     through_airflow, by_hand, _ = homes
     through_airflow.build("--from", str(day(HISTORY[0])), "--to", str(day(HISTORY[-1])))
     api = AirflowApi.of(through_airflow.locations.home)
-    first, last = day(BACKFILLED[0]), day(BACKFILLED[-1])
-    for dag, most, backwards in (("features_daily", 1, True), ("logs_daily", 2, False)):  # features first: they wait for the logs
-        api.unpause(dag)
-        api.create_backfill(dag, first, last, max_active_runs=most, backwards=backwards)
-    for dag in ("logs_daily", "features_daily"):
-        runs = api.wait_for_periods(dag, first, last, timeout_seconds=600)
-        assert [(run.period, run.state) for run in runs] == [(first, "success"), (last, "success")]
+    for backwards, numbers in BACKFILLED.items():
+        first, last = day(numbers[0]), day(numbers[-1])
+        for dag, most in (("features_daily", 1), ("logs_daily", 2)):  # features first: they wait for the logs
+            api.unpause(dag)
+            api.create_backfill(dag, first, last, max_active_runs=most, backwards=dag == backwards)
+        for dag in ("logs_daily", "features_daily"):
+            runs = api.wait_for_periods(dag, first, last, timeout_seconds=600)
+            assert [(run.period, run.state) for run in runs] == [(day(number), "success") for number in numbers]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
     runs = {dag: [run.run_type for run in api.runs(dag)] for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")}
-    assert runs == {"bootstrap": [], "ad_ctr_daily": [], "cpm_weekly": [], "logs_daily": ["backfill"] * 2}  # assets have started none
+    assert runs == {"bootstrap": [], "ad_ctr_daily": [], "cpm_weekly": [], "logs_daily": ["backfill"] * 6}  # assets have started none
     for name in TABLES:
         rows = reference.content(through_airflow.locations, name)
         assert rows, name
         assert rows == reference.content(by_hand.locations, name), name
-    for number in BACKFILLED:
+    for number in chain.from_iterable(BACKFILLED.values()):
         assert through_airflow.locations.report("natural_log", day(number)).is_file()
 
 
