@@ -37,10 +37,10 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
-test: setup  ## pure tests, Spark, DAG policies: under ten minutes on two cores
+test: setup  ## pure tests, Spark, DAG policies: some twelve minutes on two cores
 	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some five minutes
+test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
 	@$(BIN)/python -m pytest -q -m live
 
 test-fast: setup  ## pure tests: no JVM, no network, under a minute

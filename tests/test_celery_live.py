@@ -32,7 +32,7 @@ WORKERS = ("airflow-worker-1", "airflow-worker-2")
 CELERY = {  # docs/scaling.md
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
     "AIRFLOW__CELERY__BROKER_URL": "redis://redis:6379/0",
-    "AIRFLOW__CELERY__RESULT_BACKEND": "db+postgresql://airflow:${POSTGRES_PASSWORD:?run tributary compose-env}@postgres/airflow",
+    "AIRFLOW__CELERY__RESULT_BACKEND": "db+postgresql+psycopg2://airflow:${POSTGRES_PASSWORD:?run tributary compose-env}@postgres/airflow",
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
 }
 
