@@ -43,8 +43,8 @@ test: setup  ## pure tests, Spark, DAG policies: some twelve minutes on two core
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
 	@$(BIN)/python -m pytest -q -m live
 
-test-fast: setup  ## pure tests: no JVM, no network, under a minute
-	@$(BIN)/python -m pytest -q
+test-fast: setup  ## pure tests: no JVM, no network, about a minute on two cores
+	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff, mypy, import rules
 	@$(BIN)/ruff check .

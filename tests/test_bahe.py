@@ -320,6 +320,7 @@ class TestTask:
         assert all(torch.equal(again[name], value) for name, value in load_file(runs[0].folder / MODEL_FILE).items())
 
 
+@pytest.mark.slow
 def test_the_report_says_what_bahe_predicts_and_how_many_texts_it_read(chain):
     session, _, actrs = chain
     active = session.reader.active_releases("actr")
