@@ -15,6 +15,8 @@ SOURCE ?= simulator
 DATA ?= $(TRIBUTARY_DATA)
 # The deployment that up, down and status are about: TRIBUTARY_HOME, else that of the demo.
 HOME_FOLDER = $(or $(TRIBUTARY_HOME),tributary-home/demo-$(SOURCE))
+# Tests in two processes; those of a file stay together.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,13 +40,13 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: some twelve minutes on two cores
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" $(IN_TWO)
 
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
 	@$(BIN)/python -m pytest -q -m live
 
 test-fast: setup  ## pure tests: no JVM, no network, about a minute on two cores
-	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q $(IN_TWO)
 
 lint: setup  ## ruff, mypy, import rules
 	@$(BIN)/ruff check .
