@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from contracts.features import BEHAVIOUR_FIELDS, GAP_BUCKETS
+from training import native
 from training.data.codes import CODES, dwell_codes, gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, SequenceInput, sequence_batch
@@ -16,7 +17,7 @@ from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.dropout import Dropout
-from training.modules.segments import Segments, attend
+from training.modules.segments import Segments, attend, in_torch
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 
 SMALL = FgBertRecipe(length=12, width=16, heads=2, inner=32, train=DecayingPhase(epochs=2, batch_size=8, learning_rate=3e-3))
@@ -58,6 +59,45 @@ def test_attention_in_segments_is_attention_over_each_alone(causal):
         expected = torch.einsum("hqk,khd->qhd", scores.softmax(dim=2), v) if len(k) else torch.zeros_like(q)
         torch.testing.assert_close(found[queries[segment]:queries[segment + 1]], expected)
     assert torch.autograd.gradcheck(lambda *given: attend(*given, Segments(queries, keys, causal)), parts, fast_mode=True)
+
+
+@pytest.mark.skipif(native.library("segment_attention") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("size", [1.0, 30.0])
+@pytest.mark.parametrize(("causal", "heads", "width"), [(False, 1, 16), (True, 2, 16), (False, 2, 32), (True, 1, 80)])
+def test_native_attention_is_torchs(causal, heads, width, size):
+    """Segments without queries, without keys, of one token, and longer than what is looked at in one go; far scores do no harm."""
+    torch.manual_seed(width)
+    queries = torch.tensor([0, 3, 3, 10, 12, 13, 143, 150])
+    keys = queries if causal else torch.tensor([0, 5, 9, 9, 40, 41, 141, 341])
+    parts = [(torch.randn(int(offsets[-1]), heads, width) * scale).requires_grad_()
+             for offsets, scale in ((queries, size), (keys, 1.0), (keys, 1.0))]
+    upstream, results = torch.randn(heads, int(queries[-1]), width).transpose(0, 1), []  # not contiguous
+    for way in (attend, in_torch):
+        found = way(*parts, Segments(queries, keys, causal))
+        assert ("_Native" in type(found.grad_fn).__name__) == (way is attend)
+        results.append([found, *torch.autograd.grad(found, parts, upstream)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max()))
+
+
+@pytest.mark.parametrize("way", [attend, in_torch])
+def test_what_is_no_number_reaches_its_segment_and_no_other(way):
+    parts = [torch.randn(20, 1, 16) for _ in range(3)]
+    parts[1][7, 0, 3] = float("nan")
+    found = way(*parts, Segments.within(torch.tensor([0, 5, 12, 20])))
+    assert found[5:12].isnan().all() and found[:5].isfinite().all() and found[12:].isfinite().all()
+
+
+@pytest.mark.skipif(native.library("segment_attention") is None, reason="no C++ compiler")
+def test_native_attention_is_the_same_to_the_bit_for_any_number_of_threads():
+    offsets, results = torch.tensor([0, 7, 7, 107, *range(108, 140)]), []
+    parts = [torch.randn(139, 2, 16, requires_grad=True) for _ in range(3)]
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found = attend(*parts, Segments.within(offsets))
+        results.append([found, *torch.autograd.grad(found.sum(), parts)])
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_a_hidden_side_gives_nothing_away():
