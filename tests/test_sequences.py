@@ -302,8 +302,11 @@ def test_the_rate_rises_and_falls():
     assert rates[-1] < 0.001
 
 
+@pytest.mark.parametrize("is_native", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(share):
+def test_dropout_drops_its_share_and_keeps_the_mean(share, is_native, monkeypatch):
+    if not is_native:
+        monkeypatch.setattr(native, "library", lambda name: None)
     torch.manual_seed(5)
     layer, values = Dropout(share), torch.ones(401, 503, requires_grad=True)
     dropped = layer(values)
@@ -313,6 +316,11 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
     in_rows, in_columns = kept.float().mean(dim=1), kept.float().mean(dim=0)
     assert in_rows.std() < 2 * (share * (1 - share) / 503) ** 0.5 and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
     dropped.sum().backward()
-    assert torch.equal(values.grad != 0, kept)
+    assert torch.equal(values.grad, dropped)  # of ones: the same elements, scaled the same
     assert not torch.equal(layer(values) != 0, kept), "drawn anew each time"
+    torch.set_num_threads(3)
+    torch.manual_seed(5)
+    again = layer(values)
+    torch.set_num_threads(1)
+    assert torch.equal(again, dropped), "by any number of threads"
     assert layer.eval()(values) is values
