@@ -218,11 +218,12 @@ def test_weights_begin_by_the_width_that_they_read():
         assert 0.4 < float((fields @ project.weight.T).detach().std()) / position < 2.5, side
 
 
+@pytest.mark.parametrize("size", [0.5, 3.0, 1e3])  # of logits that may be exponentiated as they are, and of others
 @pytest.mark.parametrize("count", [1, 7, 300])
-def test_cross_entropy_over_a_table_is_torchs(count, monkeypatch):
+def test_cross_entropy_over_a_table_is_torchs(count, size, monkeypatch):
     monkeypatch.setattr("training.modules.cross_entropy._CACHED", 64 * 5)  # several chunks, the last one shorter
     torch.manual_seed(count)
-    parts = [torch.randn(count, 6, dtype=torch.float64), torch.randn(64, 6, dtype=torch.float64) * 3, torch.randn(64, dtype=torch.float64)]
+    parts = [torch.randn(*shape, dtype=torch.float64) * scale for shape, scale in (((count, 6), 1.0), ((64, 6), size), ((64,), 1.0))]
     target = torch.randint(0, 64, (count,))
     losses = {}
     for way in ("ours", "torch"):
