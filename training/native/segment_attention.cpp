@@ -50,10 +50,10 @@ struct Workspace {
     }
 };
 
-void transpose(const float* values, int64_t rows, int64_t step, int64_t width, float* target) {
+void transpose(const float* values, int64_t rows, int64_t step, int64_t width, float scale, float* target) {
     const int64_t padded = rounded(rows);
     for (int64_t d = 0; d < width; ++d) {
-        for (int64_t r = 0; r < rows; ++r) target[d * padded + r] = values[r * step + d];
+        for (int64_t r = 0; r < rows; ++r) target[d * padded + r] = values[r * step + d] * scale;
         for (int64_t r = rows; r < padded; ++r) target[d * padded + r] = 0.0f;
     }
 }
@@ -64,7 +64,6 @@ void score(const Shape& s, const float* query, int64_t first, int64_t rows, int6
     product(rows, s.width, padded, {query, s.step(), 1}, work.key_t.data(), padded, {work.weights.data(), padded}, false);
     for (int64_t r = 0; r < rows; ++r) {
         float* row = &work.weights[r * padded];
-        for (int64_t k = 0; k < padded; k += kLane) store(row + k, load(row + k) * s.scale);
         const int64_t seen = s.causal ? std::min(keys, first + r + 1) : keys;
         std::fill(row + seen, row + padded, -std::numeric_limits<float>::infinity());
     }
@@ -73,7 +72,7 @@ void score(const Shape& s, const float* query, int64_t first, int64_t rows, int6
 void attend_head(const Shape& s, const float* query, const float* key, const float* value, int64_t queries, int64_t keys, float* out,
                  float* log_sums, Workspace& work) {
     const int64_t padded = rounded(keys);
-    transpose(key, keys, s.step(), s.width, work.key_t.data());
+    transpose(key, keys, s.step(), s.width, s.scale, work.key_t.data());
     for (int64_t first = 0; first < queries; first += kTile) {
         const int64_t rows = std::min(kTile, queries - first);
         float* target = out + first * s.step();
@@ -107,8 +106,8 @@ struct Gradients {
 void back_head(const Shape& s, const float* query, const float* key, const float* value, int64_t queries, int64_t keys, const float* out,
                const float* log_sums, const float* d_out, Gradients d, Workspace& work) {
     const int64_t padded = rounded(keys);
-    transpose(key, keys, s.step(), s.width, work.key_t.data());
-    transpose(value, keys, s.step(), s.width, work.value_t.data());
+    transpose(key, keys, s.step(), s.width, s.scale, work.key_t.data());
+    transpose(value, keys, s.step(), s.width, 1.0f, work.value_t.data());
     for (int64_t first = 0; first < queries; first += kTile) {
         const int64_t rows = std::min(kTile, queries - first), at = first * s.step();
         score(s, query + at, first, rows, keys, work);
