@@ -46,15 +46,15 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind(name="cpm", meaning="complete pre-training model of one closed week", cadence="week", model_version=3, vectors="merged_embeddings",
          vectors_meaning="one user's or item's three snapshots, merged by a CPM's aggregator", dag="cpm_weekly"),
     Kind(name="fg_bert", meaning="sequence encoder, pre-trained on the behaviours up to the end of one closed week", cadence="week",
-         model_version=3, vectors="fg_bert_embeddings", vectors_meaning="one item's vector in an FG-BERT", dag="fg_bert_weekly"),
+         model_version=4, vectors="fg_bert_embeddings", vectors_meaning="one item's vector in an FG-BERT", dag="fg_bert_weekly"),
     # Inference alone: nothing is trained.
     Kind(name="fg_bert_users", meaning="vectors of a day's active users, by the FG-BERT of the last closed week", cadence="day",
-         model_version=1, vectors="fg_bert_user_vectors", vectors_meaning="the mean of FG-BERT's output over a user's behaviours",
+         model_version=2, vectors="fg_bert_user_vectors", vectors_meaning="the mean of FG-BERT's output over a user's behaviours",
          dag="fg_bert_users_daily"),
     Kind(name="bahe", meaning="model over a day's behaviour texts, read through a language model's high layers", cadence="day",
          model_version=1, vectors="bahe_vectors", vectors_meaning="Q_u of a user who was active on a day, or Q_i of an item shown on it",
          dag="bahe_daily"),
-    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=5,
+    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=6,
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),
 )}
 

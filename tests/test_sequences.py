@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from contracts.features import BEHAVIOUR_FIELDS, GAP_BUCKETS
+from training import native
 from training.data.codes import CODES, dwell_codes, gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, SequenceInput, sequence_batch
@@ -16,7 +17,7 @@ from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.dropout import Dropout
-from training.modules.segments import Segments, attend
+from training.modules.segments import Segments, attend, in_torch
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 
 SMALL = FgBertRecipe(length=12, width=16, heads=2, inner=32, train=DecayingPhase(epochs=2, batch_size=8, learning_rate=3e-3))
@@ -58,6 +59,45 @@ def test_attention_in_segments_is_attention_over_each_alone(causal):
         expected = torch.einsum("hqk,khd->qhd", scores.softmax(dim=2), v) if len(k) else torch.zeros_like(q)
         torch.testing.assert_close(found[queries[segment]:queries[segment + 1]], expected)
     assert torch.autograd.gradcheck(lambda *given: attend(*given, Segments(queries, keys, causal)), parts, fast_mode=True)
+
+
+@pytest.mark.skipif(native.library("segment_attention") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("size", [1.0, 30.0])
+@pytest.mark.parametrize(("causal", "heads", "width"), [(False, 1, 16), (True, 2, 16), (False, 2, 32), (True, 1, 80)])
+def test_native_attention_is_torchs(causal, heads, width, size):
+    """Segments without queries, without keys, of one token, and longer than what is looked at in one go; far scores do no harm."""
+    torch.manual_seed(width)
+    queries = torch.tensor([0, 3, 3, 10, 12, 13, 143, 150])
+    keys = queries if causal else torch.tensor([0, 5, 9, 9, 40, 41, 141, 341])
+    parts = [torch.randn(int(offsets[-1]), heads, width) * scale for offsets, scale in ((queries, size), (keys, 1.0), (keys, 1.0))]
+    upstream, results = torch.randn(heads, int(queries[-1]), width).transpose(0, 1), []  # not contiguous
+    for way, dtype in ((attend, torch.float32), (in_torch, torch.float64)):
+        given = [part.detach().to(dtype).requires_grad_() for part in parts]
+        found = way(*given, Segments(queries, keys, causal))
+        assert ("_Native" in type(found.grad_fn).__name__) == (way is attend)
+        results.append([found.detach(), *torch.autograd.grad(found, given, upstream.to(dtype))])
+    for ours, expected in zip(*results, strict=True):
+        assert float((ours - expected).abs().max()) < 1e-6 * size * float(expected.abs().max())  # logits are rounded
+
+
+@pytest.mark.parametrize("way", [attend, in_torch])
+def test_what_is_no_number_reaches_its_segment_and_no_other(way):
+    parts = [torch.randn(20, 1, 16) for _ in range(3)]
+    parts[1][7, 0, 3] = float("nan")
+    found = way(*parts, Segments.within(torch.tensor([0, 5, 12, 20])))
+    assert found[5:12].isnan().all() and found[:5].isfinite().all() and found[12:].isfinite().all()
+
+
+@pytest.mark.skipif(native.library("segment_attention") is None, reason="no C++ compiler")
+def test_native_attention_is_the_same_to_the_bit_for_any_number_of_threads():
+    offsets, results = torch.tensor([0, 7, 7, 107, *range(108, 140)]), []
+    parts = [torch.randn(139, 2, 16, requires_grad=True) for _ in range(3)]
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found = attend(*parts, Segments.within(offsets))
+        results.append([found, *torch.autograd.grad(found.sum(), parts)])
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_a_hidden_side_gives_nothing_away():
@@ -178,11 +218,12 @@ def test_weights_begin_by_the_width_that_they_read():
         assert 0.4 < float((fields @ project.weight.T).detach().std()) / position < 2.5, side
 
 
+@pytest.mark.parametrize("size", [0.5, 3.0, 1e3])  # of logits that may be exponentiated as they are, and of others
 @pytest.mark.parametrize("count", [1, 7, 300])
-def test_cross_entropy_over_a_table_is_torchs(count, monkeypatch):
+def test_cross_entropy_over_a_table_is_torchs(count, size, monkeypatch):
     monkeypatch.setattr("training.modules.cross_entropy._CACHED", 64 * 5)  # several chunks, the last one shorter
     torch.manual_seed(count)
-    parts = [torch.randn(count, 6, dtype=torch.float64), torch.randn(64, 6, dtype=torch.float64) * 3, torch.randn(64, dtype=torch.float64)]
+    parts = [torch.randn(*shape, dtype=torch.float64) * scale for shape, scale in (((count, 6), 1.0), ((64, 6), size), ((64,), 1.0))]
     target = torch.randint(0, 64, (count,))
     losses = {}
     for way in ("ours", "torch"):
@@ -262,8 +303,11 @@ def test_the_rate_rises_and_falls():
     assert rates[-1] < 0.001
 
 
+@pytest.mark.parametrize("is_native", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(share):
+def test_dropout_drops_its_share_and_keeps_the_mean(share, is_native, monkeypatch):
+    if not is_native:
+        monkeypatch.setattr(native, "library", lambda name: None)
     torch.manual_seed(5)
     layer, values = Dropout(share), torch.ones(401, 503, requires_grad=True)
     dropped = layer(values)
@@ -273,6 +317,11 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
     in_rows, in_columns = kept.float().mean(dim=1), kept.float().mean(dim=0)
     assert in_rows.std() < 2 * (share * (1 - share) / 503) ** 0.5 and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
     dropped.sum().backward()
-    assert torch.equal(values.grad != 0, kept)
+    assert torch.equal(values.grad, dropped)  # of ones: the same elements, scaled the same
     assert not torch.equal(layer(values) != 0, kept), "drawn anew each time"
+    torch.set_num_threads(3)
+    torch.manual_seed(5)
+    again = layer(values)
+    torch.set_num_threads(1)
+    assert torch.equal(again, dropped), "by any number of threads"
     assert layer.eval()(values) is values

@@ -1,15 +1,52 @@
 """Dropout whose draw does not cost more than what it drops: on a CPU torch draws one number after the other, for each element.
 
-Here 64 random bits serve four elements, 16 each, so that a share is met to one in 65,536.
+On a CPU this is one native operation (`training/native/dropout.cpp`). Where that cannot be compiled 64 random bits serve four
+elements, 16 each, so that a share is met to one in 65,536; which elements these are differs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import native
+
 _BITS, _OF_A_DRAW = 16, 4
+_HASHES, _BLOCKS = 1 << 32, 16  # values of a native draw; into how many blocks the elements are cut
+_OF_A_THREAD = 1 << 15  # elements that are worth a thread of their own
+
+
+class _Native(torch.autograd.Function):
+    """Whether an element is dropped is a function of the seed and its place: backward drops the same."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, share: float, seed: int) -> Tensor:
+        ctx.drawn = share, seed
+        return _dropped(values, share, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _dropped(gradients[0], *ctx.drawn), None, None
+
+
+def _dropped(values: Tensor, share: float, seed: int) -> Tensor:
+    values = values.contiguous()
+    target = torch.empty_like(values)
+    threads = min(torch.get_num_threads(), 1 + values.numel() // _OF_A_THREAD)
+    sizes = native.integers(values.numel(), min(round(share * _HASHES), _HASHES - 1), seed, threads, _BLOCKS)
+    _library().drop(sizes, native.address(values), native.address(target))
+    return target
+
+
+def _library() -> Any:
+    return native.library("dropout")
+
+
+def _draws(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
 
 
 class Dropout(nn.Module):
@@ -29,8 +66,10 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu":
             return functional.dropout(values, self.share)
-        draws = torch.empty(-(-values.numel() // _OF_A_DRAW), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        bits = draws.view(torch.int16)[:values.numel()].view(values.shape)
+        if values.dtype == torch.float32 and _library() is not None:
+            dropped: Tensor = _Native.apply(values, self.share, int(_draws(1)))
+            return dropped
+        bits = _draws(-(-values.numel() // _OF_A_DRAW)).view(torch.int16)[:values.numel()].view(values.shape)
         limit = round(self.share * (1 << _BITS))
         kept = bits >= limit - (1 << (_BITS - 1))  # of -32,768 .. 32,767 the lowest `limit` are dropped
         return values * (kept.to(values.dtype) * (1.0 / (1.0 - limit / (1 << _BITS))))

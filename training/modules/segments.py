@@ -1,7 +1,8 @@
 """Attention inside segments of packed tokens: sequences lie end to end, and nothing is padded outside of the products.
 
-On a GPU in half precision this is flash attention over segments of different lengths (`torch.nn.attention.varlen`); elsewhere
-segments of about the same length are laid side by side for torch's fused attention.
+On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`); on a GPU in half precision flash
+attention over segments of different lengths (`torch.nn.attention.varlen`). Elsewhere, and where the one cannot be compiled, segments
+of about the same length are laid side by side for torch's fused attention.
 
 Shapes: Q query tokens, K key tokens, S segments, H heads, D width of a head, L tokens of the longest segment of a chunk.
 """
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training import native
 from training.data.ranges import ranges
 
 _STEPS_PER_OCTAVE = 4  # lengths are rounded up to this many steps between powers of two: at most a quarter of padding
 _SHORTEST = 4
+_LANE, _BLOCKS = 16, 16  # widths of a head that the native operation takes are multiples; into how many blocks it cuts the segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +207,51 @@ def take(tokens: Tensor, at: Tensor) -> Tensor:
     return found
 
 
+class _Native(torch.autograd.Function):
+    """All of the attention in one operation: see `training/native/segment_attention.cpp`."""
+
+    @staticmethod
+    def forward(ctx: Any, query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
+        given = [segments.query_offsets, segments.key_offsets, *(tokens.contiguous() for tokens in (query_QHD, key_KHD, value_KHD))]
+        out_QHD, log_sums_QH = torch.empty_like(given[2]), query_QHD.new_empty(query_QHD.shape[:2])
+        ctx.causal = segments.causal
+        _library().attend_segments(*_arguments(given, segments.causal), *map(native.address, (out_QHD, log_sums_QH)))
+        ctx.save_for_backward(*given, out_QHD, log_sums_QH)
+        return out_QHD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *given, out_QHD, log_sums_QH = ctx.saved_tensors
+        upstream_QHD = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
+        of_tokens = [torch.empty_like(tokens) for tokens in given[2:]]
+        _library().attend_segments_back(*_arguments(given, ctx.causal),
+                                        *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens)))
+        return *of_tokens, None
+
+
+def _library() -> Any:
+    return native.library("segment_attention")
+
+
+def _arguments(given: Sequence[Tensor], causal: bool) -> list[Any]:
+    _, heads, width = given[2].shape
+    sizes = native.integers(len(given[0]) - 1, heads, width, int(causal), torch.get_num_threads(), _BLOCKS)
+    return [sizes, *map(native.address, given)]
+
+
 def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
     """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
+    if (query_QHD.device.type == "cpu" and query_QHD.dtype == torch.float32 and query_QHD.shape[2] % _LANE == 0
+            and _library() is not None):
+        found: Tensor = _Native.apply(query_QHD, key_KHD, value_KHD, segments)
+        return found
+    return in_torch(query_QHD, key_KHD, value_KHD, segments)
+
+
+def in_torch(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
+    """The same by torch's attention, segments of about the same length at a time."""
     layout = segments.layout
     if not layout.chunks:
         return torch.zeros_like(query_QHD)
