@@ -40,7 +40,10 @@ class UniCrossAttention(nn.Module):
 
 
 class QueryingTransformer(nn.Module):
-    """K learned queries, one block: self-attention among them, cross-attention to the encoder's output, FFN."""
+    """K learned queries, one block: self-attention among them, cross-attention to the encoder's output, FFN.
+
+    Its output is divided by the square root of K (ours): flattened, it is as long as one query's, however many there are.
+    """
 
     def __init__(self, size: Width, queries: int) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class QueryingTransformer(nn.Module):
         segments = Segments(torch.arange(count + 1, device=encoded.offsets.device) * len(self.queries), encoded.offsets)
         keys_and_values = split_heads(self.key(encoded.output_PE), heads), split_heads(self.value(encoded.output_PE), heads)
         found_QE = self.cross(queries_KE.repeat(count, 1), keys_and_values, segments)
-        return found_QE.view(count, len(self.queries), -1)
+        return found_QE.view(count, len(self.queries), -1) / len(self.queries)**0.5
 
 
 def mean_by_sequence(encoded: Encoded) -> Tensor:

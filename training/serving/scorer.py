@@ -238,7 +238,7 @@ class Scorer:
         query, key, value = (self._heads(part) for part in self._linear(f"{name}.project", queries_KE).chunk(3, dim=1))
         queries_KE = self._normal(f"{name}.norm", queries_KE + self._linear(f"{name}.out", _attend(query, key, value)))
         key, value = (self._heads(self._linear(f"{name}.{part}", output_PE)) for part in ("key", "value"))
-        return self._cross_layer(f"{name}.cross", queries_KE, key, value).reshape(1, -1)
+        return self._cross_layer(f"{name}.cross", queries_KE, key, value).reshape(1, -1) / len(queries_KE)**0.5
 
     def _cross_layer(self, name: str, x_CE: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
         """Attention, then the FFN; without keys the FFN alone (`training/modules/transformer.py`)."""
