@@ -280,6 +280,18 @@ def test_what_a_bridge_trains():
                    if not name.startswith("encoder.") and parameter.requires_grad)
 
 
+@pytest.mark.parametrize("queries", [1, 2, 8])
+def test_what_is_queried_is_as_long_for_any_number_of_queries_and_begins_with_what_the_sequence_says(queries):
+    encoded, mapping = _sequences(np.random.default_rng(8), [9, 5, 7])
+    torch.manual_seed(3)
+    bridge = Bridge(_model(mapping), learned=True, queries=queries).eval()
+    _, of_user = bridge.encode(encoded.batch(torch.arange(3)))
+    width = bridge.of_user // queries
+    torch.testing.assert_close(of_user.norm(dim=1), torch.full((3,), width**0.5), rtol=1e-3, atol=0)
+    by_query = of_user.view(3, queries, width)
+    assert by_query.var(dim=0, correction=0).mean() > 10 * by_query.var(dim=1, correction=0).mean()  # users differ, queries hardly yet
+
+
 def test_codes_of_times():
     assert dwell_codes(np.array([0.0, 0.5, 1.0, 1e6, np.nan])).tolist() == [1, 1, 2, 9, 1]
     event_us = np.array([0, 5, 5 + 3600, 10**9, 7]) * 1_000_000

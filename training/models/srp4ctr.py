@@ -20,6 +20,8 @@ from training.models.fg_bert import Encoded, FgBert
 from training.modules.segments import Segments, attend
 from training.modules.transformer import CrossLayer, Width, split_heads
 
+_BEGIN = 0.1  # standard deviation of the queries that have not read a sequence yet
+
 
 class UniCrossAttention(nn.Module):
     """Candidates through as many layers as the encoder has: `c_n = Layer_n(c_(n-1), K_n, V_n)`."""
@@ -42,7 +44,8 @@ class UniCrossAttention(nn.Module):
 class QueryingTransformer(nn.Module):
     """K learned queries, one block: self-attention among them, cross-attention to the encoder's output, FFN.
 
-    Its output is divided by the square root of K (ours): flattened, it is as long as one query's, however many there are.
+    Ours: the queries begin small beside what they read of a sequence. The output is divided by the square root of K: flattened, it is
+    as long as one query's, however many there are.
     """
 
     def __init__(self, size: Width, queries: int) -> None:
@@ -50,6 +53,7 @@ class QueryingTransformer(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, size.width) * 0.02)
         self.project = nn.Linear(size.width, 3 * size.width)
         self.out, self.norm = nn.Linear(size.width, size.width), nn.LayerNorm(size.width)
+        nn.init.constant_(self.norm.weight, _BEGIN)
         self.key, self.value = nn.Linear(size.width, size.width), nn.Linear(size.width, size.width)
         self.cross = CrossLayer(size)
 
