@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from benchmarks.recording import finish
 from benchmarks.rivals.prepare import prepare
 from benchmarks.srp4ctr_arm import SETTINGS
-from benchmarks.training import Arm, make_environment, read_done, run_arm
+from benchmarks.training import Arm, make_environment, run_arms
 from benchmarks.transfer import Draws, Scores, bootstrap, drawn
 from contracts.commands import table_text
 from contracts.settings import data_folder
@@ -77,10 +77,9 @@ def run(arm: str, seed: int, work: Path, split: str, epochs: int, threads: int) 
 def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str, epochs: int) -> float:
     """Mean AUC of FuxiCTR's DIN on the same rows after as many epochs."""
     make_environment(work, "fuxictr")
-    done = read_done(work)
     arms = [Arm(model="din", library="fuxictr", seed=seed, split=split) for seed in seeds]
-    results = [done.get(tuple(arm.key)) or run_arm(arm, work, zoo, keep=split == "full") for arm in arms]
-    return float(np.mean([result["auc"][epochs - 1] for result in results]))
+    done = run_arms(arms, work, zoo, keep=split == "full")
+    return float(np.mean([done[tuple(arm.key)]["auc"][epochs - 1] for arm in arms]))
 
 
 def judge(of: Mapping[str, list[Any]], fuxictr: float | None, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:

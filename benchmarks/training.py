@@ -77,12 +77,7 @@ def main() -> None:
     seeds, split = ([1], "quick") if options.quick else (range(1, options.seeds + 1), "full")
     arms = [Arm(model=model, library=library, seed=seed, split=split) for model in parts if model != "growth" for seed in seeds
             for library in (OURS, *([LOOP] if model == "ids" else []), *(name for name in RIVALS[model] if name in libraries))]
-    done = {} if options.quick else read_done(work)
-    for number, arm in enumerate(arms, 1):
-        if tuple(arm.key) in done:
-            continue
-        print(f"== {number} of {len(arms)}: {arm.model} by {arm.library}, seed {arm.seed}", flush=True)
-        done[tuple(arm.key)] = run_arm(arm, work, options.fuxictr_zoo, keep=not options.quick)
+    done = run_arms(arms, work, options.fuxictr_zoo, keep=not options.quick)
     figures: dict[str, Any] = {}
     for model in parts:
         of_model = [(arm, done[tuple(arm.key)]) for arm in arms if arm.model == model]
@@ -113,6 +108,17 @@ def figures_of(model: str, results: Sequence[tuple[Arm, dict[str, Any]]]) -> dic
             f"{model}_auc_margin": round(min(auc[OURS][epoch] - max(auc[name][epoch] for name in rivals) for epoch in judged), 4),
             f"{model}_memory_over_smallest_rival": round(memory[OURS] / min(memory[name] for name in rivals), 2),
             f"{model}_samples_per_second": round(speed[OURS])}
+
+
+def run_arms(arms: Sequence[Arm], work: Path, zoo: Path | None, *, keep: bool) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Figures by an arm's key, of these and, where figures are kept, of all that have run: none of those runs again."""
+    done = read_done(work) if keep else {}
+    for number, arm in enumerate(arms, 1):
+        if tuple(arm.key) in done:
+            continue
+        print(f"== {number} of {len(arms)}: {arm.model} by {arm.library}, seed {arm.seed}", flush=True)
+        done[tuple(arm.key)] = run_arm(arm, work, zoo, keep=keep)
+    return done
 
 
 def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, Any]:
