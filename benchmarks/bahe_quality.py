@@ -31,7 +31,7 @@ from contracts.commands import table_text
 from contracts.settings import data_folder
 from training.metrics import auc
 
-SEEDS, REQUESTS, QUICK_REQUESTS, TEST_REQUESTS, QUICK_TEST = 3, 2_000, 48, 2_000, 48
+SEEDS, REQUESTS, QUICK_REQUESTS, TEST_REQUESTS, QUICK_TEST = 3, 2_000, 48, 4_000, 48
 PARTS = ("rival", "splits", "smollm2", "downstream")
 ALL = 10**9
 
