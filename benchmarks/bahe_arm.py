@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.our_arm import EMBEDDING_RATE, Din, read
-from benchmarks.rivals.common import BATCH, DIM, LEARNING_RATE, MARK
+from benchmarks.rivals.common import BATCH, DIM, HISTORY, LEARNING_RATE, MARK
 from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
 from lake.progress import progress
 from training.data.batches import Batch, EncodedSamples, Encoding
+from training.data.histories import HistorySlices
 from training.data.mapping import IdMapping
 from training.data.vectors import DatedVectors, Entity
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import prepare_process, score, train
+from training.engine.loop import Compute, prepare_process, score, train
 from training.metrics import auc
 from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
 from training.models.language import LanguageModel, encode_texts, load, padded, with_lora
@@ -37,6 +38,7 @@ from training.recipes import Admission, CosinePhase, Phase, Pooling
 
 TOKENS, LONGEST, REQUESTS_OF_A_BATCH = 512, 24, 16
 LORA_RANK, RATE = 64, 5e-4
+CLICKS_OF_A_USER_VECTOR = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +74,13 @@ class World:
         texts: distinct behaviour texts.
         tokens: of each text, without the model's marks.
         behaviour: P, which text each click is.
+        lengths: of each text in a row of them: its tokens and a mark behind it.
         candidate: by item, which text it is as a candidate.
     """
 
     texts: Sequence[str]
     tokens: Sequence[Sequence[int]]
+    lengths: np.ndarray
     behaviour: np.ndarray
     candidate: np.ndarray
 
@@ -88,14 +92,14 @@ class World:
         texts = [template.format(text=title) for template in templates.values() for title in titles]
         tokens = [model.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
         liked = clicks["rating"].to_numpy() == 5
-        return cls(texts=texts, tokens=tokens, behaviour=clicks["item_id"].to_numpy().astype(np.int64) + liked * len(titles),
+        behaviour = clicks["item_id"].to_numpy().astype(np.int64) + liked * len(titles)
+        return cls(texts=texts, tokens=tokens, lengths=np.array([len(of) + 1 for of in tokens]), behaviour=behaviour,
                    candidate=np.arange(len(titles)))
 
     def newest(self, start: int, end: int) -> np.ndarray:
         """Texts of the newest behaviours of a range that fit into the tokens, oldest first."""
-        of = self.behaviour[start:end]
-        lengths = np.array([len(self.tokens[one]) + 1 for one in of])
-        return of[np.cumsum(lengths[::-1])[::-1] <= TOKENS - 1] if len(of) else of
+        of = self.behaviour[max(start, end - TOKENS // 2):end]  # a text has a token at least, and its mark
+        return of[np.cumsum(self.lengths[of][::-1])[::-1] <= TOKENS - 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,16 +206,18 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
     with_lora(language, language.high, rank=LORA_RANK)
     torch.manual_seed(arm.seed)
     model: Any = FullTextCtr(language, pooling=arm.pooling) if vectors is None else Bahe(language.high, language.width, pooling=arm.pooling)
+    if vectors is not None:
+        model.standardise(vectors)
     everything = Requests.of(folder, "full", world, vectors, language)
     rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
     phase = CosinePhase(batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
     began = time.perf_counter()
-    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key)
+    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, compute=Compute(bf16=True))
     seconds = time.perf_counter() - began
     scores = score_requests(model, held)
     write(work, arm, held.row_users(), held.label, scores)
     if arm.name == "bahe":
-        save_weights({name: value.detach() for name, value in model.named_parameters() if value.requires_grad}, weights_of(work, arm))
+        save_weights(model.trained_weights(), weights_of(work, arm))
     return {"seconds": seconds, "encoding_seconds": encoding, "rows": len(rows.label), "requests": len(rows),
             "loss": fitted.losses["logloss"], "auc": auc(scores, held.label.astype(np.int64)), "test_rows": len(held.label)}
 
@@ -264,33 +270,52 @@ def with_texts(arm: Arm, folder: Path, work: Path, encoded: Sequence[EncodedSamp
     model = Bahe(language.high, language.width, pooling=arm.pooling)
     model.load_state_dict(read_weights(weights_of(work, source)), strict=False)
     model.eval()
-    users, found, before = [], [], 0
-    for split, rows in zip(("full", "test"), encoded, strict=True):
-        requests = Requests.of(folder, split, world, vectors, language)
-        q_u, place = user_vectors(model, requests, split), np.empty(len(rows), np.int64)
-        samples = read(folder, split, with_histories=True)
-        assert samples.histories is not None
-        order = np.lexsort((samples.histories.end, samples.features["user_id"]))
-        place[order] = np.repeat(np.arange(len(requests)), np.diff(requests.first))
-        item = torch.from_numpy(samples.features["item_id"] + 1)
-        found.append(replace(rows, texts={"user": torch.from_numpy(place + before + 1), "item": item}))
-        users.append(q_u)
-        before += len(requests)
+    samples = [read(folder, split, with_histories=True) for split in ("full", "test")]
+    states = States.of([one.features["user_id"] for one in samples], [one.histories for one in samples if one.histories is not None])
+    found = [replace(rows, texts={"user": torch.from_numpy(place), "item": torch.from_numpy(one.features["item_id"] + 1)})
+             for rows, one, place in zip(encoded, samples, states.place, strict=True)]
     with torch.no_grad():
         items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
     tables: dict[Entity, DatedVectors] = {entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
-              for entity, of in (("user", np.concatenate(users)), ("item", items))}
+              for entity, of in (("user", user_vectors(model, world, vectors, states)), ("item", items))}
     return found, TextVectors(tables)
 
 
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """Users as they were after some of their clicks.
+
+    Attributes:
+        start, end: of their histories.
+        place: for the rows of each split, one more than the state that they see; 0 of a user who had none.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    place: Sequence[np.ndarray]
+
+    @classmethod
+    def of(cls, users: Sequence[np.ndarray], histories: Sequence[HistorySlices]) -> States:
+        """A user's vector is made again after every so many clicks, as a daily one is not made again for each request either."""
+        user, start, end = (np.concatenate(of) for of in (users, [one.long_start for one in histories], [one.end for one in histories]))
+        first_click = np.full(user.max() + 1, end.max())
+        np.minimum.at(first_click, user, start)
+        seen = end // CLICKS_OF_A_USER_VECTOR * CLICKS_OF_A_USER_VECTOR
+        there = seen > first_click[user]
+        distinct, of_row = np.unique(np.stack([user, seen])[:, there], axis=1, return_inverse=True)
+        place = np.zeros(len(user), np.int64)
+        place[there] = of_row.reshape(-1) + 1
+        return cls(start=np.maximum(first_click[distinct[0]], distinct[1] - HISTORY), end=distinct[1],
+                   place=np.split(place, np.cumsum([len(one) for one in users])[:-1]))
+
+
 @torch.no_grad()
-def user_vectors(model: Bahe, requests: Requests, description: str) -> np.ndarray:
+def user_vectors(model: Bahe, world: World, vectors: Tensor, states: States) -> np.ndarray:
     parts = []
-    with progress(total=len(requests), description=f"Q_u of {description}", unit="request") as bar:
-        for index in torch.arange(len(requests)).split(64):
-            batch = requests.batch(index)
-            assert isinstance(batch, VectorBatch)
-            parts.append(model.user(batch.behaviours, batch.masks))
+    with progress(total=len(states.end), description="Q_u", unit="user") as bar, torch.autocast("cpu", torch.bfloat16):
+        for index in np.array_split(np.arange(len(states.end)), len(states.end) // 64 + 1):
+            at, mask = padded([list(world.newest(states.start[one], states.end[one])) for one in index], 0)
+            parts.append(model.user([vectors[at]], [mask]).float())
             bar.update(len(index))
     return torch.cat(parts).numpy()
 
@@ -298,7 +323,12 @@ def user_vectors(model: Bahe, requests: Requests, description: str) -> np.ndarra
 @torch.no_grad()
 def score_requests(model: Any, requests: Requests) -> np.ndarray:
     model.eval()
-    return torch.cat([torch.sigmoid(model(requests.batch(index))) for index in torch.arange(len(requests)).split(32)]).double().numpy()
+    scores = []
+    with progress(total=len(requests), description="scores", unit="request") as bar, torch.autocast("cpu", torch.bfloat16):
+        for index in torch.arange(len(requests)).split(32):
+            scores.append(torch.sigmoid(model(requests.batch(index)).float()))
+            bar.update(len(index))
+    return torch.cat(scores).double().numpy()
 
 
 def weights_of(work: Path, arm: Arm) -> Path:
@@ -316,9 +346,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--arm", type=json.loads, required=True, help="JSON: an Arm")
     parser.add_argument("--test-requests", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
-    prepare_process(asked.threads)
+    prepare_process()
     arm, rows = Arm(**asked.arm), asked.work / "rows"
     found = run_downstream(arm, rows, asked.work) if arm.name == "downstream" else run(arm, rows, asked.work,
                                                                                        test_requests=asked.test_requests)

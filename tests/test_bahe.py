@@ -256,7 +256,11 @@ class TestTask:
         first, second = runs[2:]
         assert list(second.release.parents.values()) == [first.release.release_id]
         weights = [load_file(run.folder / MODEL_FILE) for run in (first, second)]
-        assert weights[0].keys() == weights[1].keys() and all("lora" in name or name.startswith("head.") for name in weights[0])
+        scale = {"mean_E", "deviation_E"}
+        assert weights[0].keys() == weights[1].keys() and scale < weights[0].keys()
+        assert all("lora" in name or name.startswith("head.") for name in weights[0].keys() - scale)
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in scale), "the scale is that of the first days' texts"
+        assert weights[0]["mean_E"].abs().min() > 0
         moved = [float((weights[1][name] - weights[0][name]).abs().max()) for name in weights[0]]
         assert max(moved) > 1e-4 and max(moved) < 0.2, "near the day before, and not equal to it"
         assert {"next_day_logloss", "held_out_logloss", "texts_with_vector"} <= set(second.release.metrics)

@@ -1,6 +1,7 @@
 """Language models in halves, and BAHE on them; the small encoder that a package carries, and tiny decoders of random weights."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,6 +136,30 @@ def test_the_order_of_behaviours_matters_and_that_of_rows_does_not(minilm):
         straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours, [of.flip(1) for of in batch.behaviours]))
         assert not torch.allclose(turned_back, straight, atol=1e-4)
     torch.testing.assert_close(turned, logits[index])
+
+
+def test_vectors_are_read_as_standard_scores_and_none_as_none(minilm):
+    model = Bahe(split(_tiny_decoder(), minilm.tokenizer).high, 32).eval()
+    texts = 5 + torch.randn(200, 32) * torch.linspace(0.1, 3, 32)
+    texts[:, 7] = 4.0  # tells nothing, and must not become infinite
+    batch = _batch(32, sequences=1)
+    batch = replace(batch, behaviours=[texts[:20].view(4, 5, 32)], candidate_BE=torch.stack([*texts[20:23], torch.zeros(32)]))
+    with torch.no_grad():
+        as_given = model(batch)
+        model.standardise(texts[:1])
+        assert torch.equal(model(batch), as_given), "one text has no spread"
+        model.standardise(texts)
+        scores = model(batch)
+    scaled = (texts - texts.mean(dim=0)) / texts.std(dim=0, correction=0).masked_fill(torch.arange(32) == 7, 1.0)
+    by_hand = Bahe(model.high, 32).eval()
+    by_hand.load_state_dict({name: value for name, value in model.state_dict().items() if not name.endswith("_E")}, strict=False)
+    with torch.no_grad():
+        expected = by_hand(replace(batch, behaviours=[scaled[:20].view(4, 5, 32)],
+                                   candidate_BE=torch.stack([*scaled[20:23], torch.zeros(32)])))
+    torch.testing.assert_close(scores, expected)
+    assert not torch.allclose(scores, as_given, atol=1e-3)
+    kept = model.trained_weights()
+    assert torch.equal(kept["mean_E"], texts.mean(dim=0)) and kept["deviation_E"].isfinite().all()
 
 
 def test_adapters_alone_train_in_the_high_layers(minilm):

@@ -25,6 +25,7 @@ from training.modules.interaction import relu_mlp
 from training.recipes import Pooling
 
 DIMS, HIDDEN = 64, (64,)
+_LEAST_DEVIATION = 1e-3  # of the mean one; a number that varies less is left as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +118,33 @@ class Bahe(_WithoutDropout):
         super().__init__()
         self.high, self.pooling = high, pooling
         self.head = Head(sequences * width, width, dims, hidden)
+        self.register_buffer("mean_E", torch.zeros(width))
+        self.register_buffer("deviation_E", torch.ones(width))
+
+    def standardise(self, texts_NE: Tensor) -> None:
+        """Has vectors read as standard scores over these texts from now on; fewer than two change nothing.
+
+        To be called once, before the first training: what was trained on one scale does not fit another.
+        """
+        if len(texts_NE) < 2:
+            return
+        deviation_E = texts_NE.std(dim=0, correction=0)
+        self.get_buffer("mean_E").copy_(texts_NE.mean(dim=0))
+        self.get_buffer("deviation_E").copy_(torch.where(deviation_E > _LEAST_DEVIATION * deviation_E.mean(), deviation_E, 1.0))
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """What is not the language model's own: adapters, head, and the scale of vectors."""
+        parameters = {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return parameters | {name: self.get_buffer(name) for name in ("mean_E", "deviation_E")}
+
+    def _read(self, vectors_xE: Tensor) -> Tensor:
+        """Standard scores; a vector of zeros, which stands for none, stays one."""
+        scores_xE = (vectors_xE - self.get_buffer("mean_E")) / self.get_buffer("deviation_E")
+        return torch.where((vectors_xE != 0).any(dim=-1, keepdim=True), scores_xE, 0.0)
 
     def aggregate(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """What the high layers make of each sequence, side by side: G x (N x E); zeros where a user has no behaviour."""
-        return torch.cat([pool(self.high(of_sequence, mask), mask, self.pooling)
+        return torch.cat([pool(self.high(self._read(of_sequence), mask), mask, self.pooling)
                           for of_sequence, mask in zip(behaviours, masks, strict=True)], dim=1)
 
     def user(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
@@ -131,7 +155,7 @@ class Bahe(_WithoutDropout):
     def item(self, candidate_BE: Tensor) -> Tensor:
         """Q_i, B x D."""
         alone = torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device)
-        found_BD: Tensor = self.head.of_item(self.high(candidate_BE[:, None], alone)[:, 0])
+        found_BD: Tensor = self.head.of_item(self.high(self._read(candidate_BE)[:, None], alone)[:, 0])
         return found_BD
 
     def forward(self, batch: VectorBatch) -> Tensor:

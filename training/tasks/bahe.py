@@ -2,7 +2,8 @@
 
 Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are read as vectors of the
 offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe, and counted. A release keeps what is
-trained, adapters and head; the language model is read from where the recipe says, and a changed one is refused.
+trained, adapters and head, and the scale that vectors are read on, that of the first days' texts; the language model is read from where
+the recipe says, and a changed one is refused.
 
 Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
 """
@@ -47,6 +48,7 @@ from training.tasks.session import Session, train_metrics
 BAHE = "bahe"
 READS = ("item_text", "behaviours")
 _SCORING_BATCH = 64  # requests, users or items at a time
+_TEXTS_OF_A_SCALE = 1 << 16
 
 
 def run_bahe(session: Session, day: date) -> Run:
@@ -114,7 +116,7 @@ def make_bahe(language: Language, recipe: BaheRecipe, source: Run | None = None)
     if source.release.recipe["language"] != language.describe():
         raise BadInput(source.folder, "language", expected=language.describe(), found=source.release.recipe["language"],
                        hint="A chain has one language model, split and pooling: train with those that it began with.")
-    weights, own = read_weights(source.folder / MODEL_FILE), trained_weights(model)
+    weights, own = read_weights(source.folder / MODEL_FILE), model.trained_weights()
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
         raise BadInput(source.folder, "recipe", expected=f"that of this BAHE, {recipe}", found="weights of other shapes",
@@ -130,11 +132,6 @@ def begin_at_click_rates(model: Bahe, rows: TextSamples) -> None:
         clicks = rows.click[rows.is_ad == (log == "ad")]
         rate = (clicks.sum() + 1) / (len(clicks) + 2)
         model.head.of_log[number] = float(np.log(rate / (1 - rate)))
-
-
-def trained_weights(model: Bahe) -> dict[str, Tensor]:
-    """What is trained: adapters and head."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +221,12 @@ def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheR
                    Metric(metric="unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted))]
 
 
+def some_vectors(store: TextStore, hashes: Ints) -> Tensor:
+    """Vectors of the distinct texts among some that have one, N x E; of many, those of the least hashes, which are as good as drawn."""
+    rows = store.rows_of(np.unique(hashes))
+    return store.vectors(torch.from_numpy(rows[rows != UNKNOWN][:_TEXTS_OF_A_SCALE]))
+
+
 def _train(session: Session, release: Release, language: Language, days: Sequence[date], predecessor: Run | None) -> Run:
     recipe = session.recipe.bahe
     parts = []
@@ -240,6 +243,7 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     model = make_bahe(language, recipe, predecessor).to(session.device)
     if predecessor is None:
         begin_at_click_rates(model, trainable)
+        model.standardise(some_vectors(store, hashes))
     judged = RequestRows.of(held_out, store, session.device)
     rows = RequestRows.of(trainable, store, session.device)
     before, metrics = None, counted
@@ -255,7 +259,7 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
         "user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
         "item": item_vectors(model, items, store, session.device)}
     metrics = train_metrics(fitted) + _figures("held_out", (held_out, scores)) + metrics
-    weights = trained_weights(model)
+    weights = model.trained_weights()
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights(weights, folder / MODEL_FILE)
