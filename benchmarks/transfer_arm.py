@@ -29,11 +29,13 @@ from lake.reader import LakeReader
 from training.engine.runs import Run
 from training.recipes import Phase, Recipe, default, quick
 from training.tasks.actr import run_actr
+from training.tasks.bahe import BAHE, run_bahe
 from training.tasks.cpm import run_cpm
-from training.tasks.fg_bert import run_fg_bert
+from training.tasks.fg_bert import FG_BERT, run_fg_bert
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
+ALONE: dict[str, Callable[[Session, date], Run]] = {TPM: run_tpm, FG_BERT: run_fg_bert, BAHE: run_bahe}  # kinds of one release a period
 OF_ABLATION = "-for-all"  # follows the seed in the name of a chain's home
 
 
@@ -67,7 +69,8 @@ def base_recipe() -> Recipe:
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, tpm=replace(recipe.tpm, seed=10 * seed + 1), cpm=replace(recipe.cpm, seed=10 * seed + 2),
-                   actr=replace(recipe.actr, seed=10 * seed + 3), fg_bert=replace(recipe.fg_bert, seed=10 * seed + 4))
+                   actr=replace(recipe.actr, seed=10 * seed + 3), fg_bert=replace(recipe.fg_bert, seed=10 * seed + 4),
+                   bahe=replace(recipe.bahe, seed=10 * seed + 5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +110,7 @@ def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa
             return
         for grandparent in lineage.parents(parent.kind, parent.period):
             ensure(grandparent)
-        if parent.kind == CPM:
-            chain.serve(run_cpm(chain, parent.period))
-        else:
-            chain.serve([(run_tpm if parent.kind == TPM else run_fg_bert)(chain, parent.period)])
+        chain.serve(run_cpm(chain, parent.period) if parent.kind == CPM else [ALONE[parent.kind](chain, parent.period)])
 
     needed = {"pretrained", *(role for role in ("encoder", "texts") if reads(role, settings))}
     for day in days:

@@ -14,7 +14,7 @@ from contracts.periods import ONE_DAY
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.transfer import TRANSFER_SETTINGS
 
-JOBS = ("ingest_logs", "build_partials", "build_user_histories", "build_statistics", "build_samples")
+JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 HALVES = ("none", "tpm", "cpm", "tpm+cpm")
 _COMPLETE = "complete"
 
@@ -71,6 +71,8 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
     first, last = deployment.history_start, last_day(folder)
     for job in JOBS:
         _command("spark_jobs", job, "--home", str(folder), "--from", str(first), "--to", str(last))
+    _command("training", "encode_texts", "--home", str(folder))
+    _command("spark_jobs", "add_text_vectors", "--home", str(folder))
     (folder / _COMPLETE).touch()
 
 
