@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from contracts.settings import data_folder
 from training.metrics import auc
 
 SEEDS, REQUESTS, QUICK_REQUESTS, TEST_REQUESTS, QUICK_TEST = 3, 4_000, 48, 6_000, 48
+EQUAL_TIME = "bahe, equal time"
 PARTS = ("rival", "splits", "smollm2", "downstream")
 
 
@@ -77,19 +78,23 @@ class Bench:
 
     def rival(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """BAHE beside LLM-CTR, at equal epochs and at equal time."""
-        arms = {name: [Arm(name=name, seed=seed, requests=self.requests) for seed in self.seeds] for name in ("llm_ctr", "bahe")}
-        found = self.results(arms)
-        arms["bahe, equal time"] = [Arm(name="bahe", seed=seed, requests=self.in_the_same_time(ours, rival))
-                                    for seed, ours, rival in zip(self.seeds, found["bahe"], found["llm_ctr"], strict=True)]
-        found = self.results(arms)
+        arms, found = self.rivals()
         gains = self.gains(arms, "llm_ctr")
         print_arms(found, gains)
         gain, low, high = gains["bahe"]
         ratios = [rival["seconds"] / ours["seconds"] for ours, rival in zip(found["bahe"], found["llm_ctr"], strict=True)]
         figures = {"bahe_minus_llm_ctr_auc": round(gain, 4), "interval": [round(low, 4), round(high, 4)],
-                   "bahe_minus_llm_ctr_auc_equal_time": round(gains["bahe, equal time"][0], 4),
+                   "bahe_minus_llm_ctr_auc_equal_time": round(gains[EQUAL_TIME][0], 4),
                    "time_ratio": round(float(np.median(ratios)), 2)}
         return figures, {"arms": found, "gains": gains}
+
+    def rivals(self) -> tuple[dict[str, list[Arm]], dict[str, list[dict[str, Any]]]]:
+        """LLM-CTR, BAHE on the same rows, and BAHE in the same time, with their figures."""
+        arms = {name: [Arm(name=name, seed=seed, requests=self.requests) for seed in self.seeds] for name in ("llm_ctr", "bahe")}
+        found = self.results(arms)
+        arms[EQUAL_TIME] = [Arm(name="bahe", seed=seed, requests=self.in_the_same_time(ours, rival))
+                            for seed, ours, rival in zip(self.seeds, found["bahe"], found["llm_ctr"], strict=True)]
+        return arms, self.results(arms)
 
     def splits(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """BAHE by the layer that it is split after, and with the last token."""
@@ -110,13 +115,16 @@ class Bench:
 
     def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """DIN on all rows with Q_u and Q_i beside it, and without; the vectors are those of the first part's BAHE."""
-        arms = {name: [Arm(name="downstream", seed=seed, requests=self.requests, texts=texts) for seed in self.seeds]
-                for name, texts in (("DIN", False), ("DIN with Q_u and Q_i", True))}
-        self.results({"bahe": [Arm(name="bahe", seed=seed, requests=self.requests) for seed in self.seeds]})
+        trained, _ = self.rivals()
+        arms = {"DIN": [Arm(name="downstream", seed=seed, requests=self.requests) for seed in self.seeds]}
+        arms |= {f"DIN with Q_u and Q_i of {name}": [replace(arm, name="downstream", texts=True) for arm in trained[name]]
+                 for name in ("bahe", EQUAL_TIME)}
         found = self.results(arms)
         gains = self.gains(arms, "DIN")
         print_arms(found, gains)
-        return {"downstream_auc_gain": round(gains["DIN with Q_u and Q_i"][0], 4)}, {"arms": found, "gains": gains}
+        same_rows, same_time = (gains[f"DIN with Q_u and Q_i of {name}"] for name in ("bahe", EQUAL_TIME))
+        return {"downstream_auc_gain": round(same_rows[0], 4), "downstream_auc_gain_equal_time": round(same_time[0], 4),
+                "downstream_interval_equal_time": [round(end, 4) for end in same_time[1:]]}, {"arms": found, "gains": gains}
 
     def in_the_same_time(self, ours: Mapping[str, Any], rival: Mapping[str, Any]) -> int:
         """Requests, in hundreds, that BAHE trains on while LLM-CTR trains on its own; the table is made in that time too."""
