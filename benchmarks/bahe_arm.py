@@ -24,11 +24,11 @@ from benchmarks.rivals.common import BATCH, DIM, HISTORY, LEARNING_RATE, MARK
 from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
 from lake.progress import progress
 from training.data.batches import Batch, EncodedSamples, Encoding
-from training.data.histories import HistorySlices
 from training.data.mapping import IdMapping
+from training.data.samples import Samples
 from training.data.vectors import DatedVectors, Entity
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import Compute, prepare_process, score, train
+from training.engine.loop import Compute, forward_in_bf16, prepare_process, score, train
 from training.metrics import auc
 from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
 from training.models.language import LanguageModel, encode_texts, load, padded, with_lora
@@ -238,19 +238,18 @@ class DinWithTexts(Din):
 
 
 def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
-    """DIN on all rows; with Q_u of each row's request and Q_i of its item, or without."""
+    """DIN on all rows; with Q_u of each row's user, as of clicks before it, and Q_i of its item, or without."""
     rows, held = (read(folder, split, with_histories=True) for split in ("full", "test"))
     names = tuple(rows.features)
     mapping, _ = IdMapping.empty(names).grown(rows.seen(names), names, Admission(sightings=1))
     encoding = Encoding(mapping=mapping, transfer={}, histories=("long",))
     encoded, encoded_held = encoding.encode(rows), encoding.encode(held)
+    texts = None
+    if arm.texts:
+        (encoded, encoded_held), texts = with_texts(arm, folder, work, (rows, held), (encoded, encoded_held))
     torch.manual_seed(arm.seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed)
-    model = Din(embeddings)
-    if arm.texts:
-        (encoded, encoded_held), texts = with_texts(arm, folder, work, (encoded, encoded_held))
-        torch.manual_seed(arm.seed)
-        model = DinWithTexts(IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed), texts)
+    model = DinWithTexts(embeddings, texts) if texts else Din(embeddings)
     areas: list[float] = []
     phase = Phase(epochs=2, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=EMBEDDING_RATE["din"])
     began = time.perf_counter()
@@ -260,7 +259,8 @@ def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "auc": areas[-1], "auc_by_epoch": areas, "rows": len(rows)}
 
 
-def with_texts(arm: Arm, folder: Path, work: Path, encoded: Sequence[EncodedSamples]) -> tuple[list[EncodedSamples], TextVectors]:
+def with_texts(arm: Arm, folder: Path, work: Path, samples: Sequence[Samples],
+               encoded: Sequence[EncodedSamples]) -> tuple[list[EncodedSamples], TextVectors]:
     """Both splits with the places of their rows' vectors, and the vectors by the arm's BAHE."""
     source = replace(arm, name="bahe", texts=False)
     language = load(arm.source, low_layers=arm.low_layers)
@@ -270,8 +270,7 @@ def with_texts(arm: Arm, folder: Path, work: Path, encoded: Sequence[EncodedSamp
     model = Bahe(language.high, language.width, pooling=arm.pooling)
     model.load_state_dict(read_weights(weights_of(work, source)), strict=False)
     model.eval()
-    samples = [read(folder, split, with_histories=True) for split in ("full", "test")]
-    states = States.of([one.features["user_id"] for one in samples], [one.histories for one in samples if one.histories is not None])
+    states = States.of(samples)
     found = [replace(rows, texts={"user": torch.from_numpy(place), "item": torch.from_numpy(one.features["item_id"] + 1)})
              for rows, one, place in zip(encoded, samples, states.place, strict=True)]
     with torch.no_grad():
@@ -295,9 +294,11 @@ class States:
     place: Sequence[np.ndarray]
 
     @classmethod
-    def of(cls, users: Sequence[np.ndarray], histories: Sequence[HistorySlices]) -> States:
+    def of(cls, samples: Sequence[Samples]) -> States:
         """A user's vector is made again after every so many clicks, as a daily one is not made again for each request either."""
-        user, start, end = (np.concatenate(of) for of in (users, [one.long_start for one in histories], [one.end for one in histories]))
+        histories = [one.histories for one in samples if one.histories]
+        user = np.concatenate([one.features["user_id"] for one in samples])
+        start, end = np.concatenate([of.long_start for of in histories]), np.concatenate([of.end for of in histories])
         first_click = np.full(user.max() + 1, end.max())
         np.minimum.at(first_click, user, start)
         seen = end // CLICKS_OF_A_USER_VECTOR * CLICKS_OF_A_USER_VECTOR
@@ -306,7 +307,7 @@ class States:
         place = np.zeros(len(user), np.int64)
         place[there] = of_row.reshape(-1) + 1
         return cls(start=np.maximum(first_click[distinct[0]], distinct[1] - HISTORY), end=distinct[1],
-                   place=np.split(place, np.cumsum([len(one) for one in users])[:-1]))
+                   place=np.split(place, np.cumsum([len(one) for one in samples])[:-1]))
 
 
 @torch.no_grad()
@@ -324,9 +325,9 @@ def user_vectors(model: Bahe, world: World, vectors: Tensor, states: States) -> 
 def score_requests(model: Any, requests: Requests) -> np.ndarray:
     model.eval()
     scores = []
-    with progress(total=len(requests), description="scores", unit="request") as bar, torch.autocast("cpu", torch.bfloat16):
+    with progress(total=len(requests), description="scores", unit="request") as bar:
         for index in torch.arange(len(requests)).split(32):
-            scores.append(torch.sigmoid(model(requests.batch(index)).float()))
+            scores.append(torch.sigmoid(forward_in_bf16(model, requests.batch(index))))
             bar.update(len(index))
     return torch.cat(scores).double().numpy()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.transfer import TRANSFER_SETTINGS
+from contracts.transfer import TRANSFER_SETTINGS, reads
 
 JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 HALVES = ("none", "tpm", "cpm", "tpm+cpm")
@@ -71,8 +71,9 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
     first, last = deployment.history_start, last_day(folder)
     for job in JOBS:
         _command("spark_jobs", job, "--home", str(folder), "--from", str(first), "--to", str(last))
-    _command("training", "encode_texts", "--home", str(folder))
-    _command("spark_jobs", "add_text_vectors", "--home", str(folder))
+    if reads("texts", lake.settings):
+        _command("training", "encode_texts", "--home", str(folder))
+        _command("spark_jobs", "add_text_vectors", "--home", str(folder))
     (folder / _COMPLETE).touch()
 
 

@@ -175,7 +175,7 @@ def _train_epoch(model: Any, samples: Rows, order: list[Tensor], optimizer: Adam
 
 
 def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = model.loss(_forward_in_bf16(model, batch) if bf16 else model(batch), batch)
+    losses: dict[str, Tensor] = model.loss(forward_in_bf16(model, batch) if bf16 else model(batch), batch)
     optimizer.zero_grad()
     total = torch.stack(list(losses.values())).sum()
     (total if weight == 1.0 else total * weight).backward()
@@ -183,7 +183,8 @@ def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bo
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _forward_in_bf16(model: Any, batch: Any) -> Tensor:
+def forward_in_bf16(model: Any, batch: Any) -> Tensor:
+    """What a model gives for a batch, its products in bfloat16; as float32."""
     with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
         outputs: Tensor = model(batch)
     return outputs.float()

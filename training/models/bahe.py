@@ -137,14 +137,12 @@ class Bahe(_WithoutDropout):
         parameters = {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
         return parameters | {name: self.get_buffer(name) for name in ("mean_E", "deviation_E")}
 
-    def _read(self, vectors_xE: Tensor) -> Tensor:
-        """Standard scores; a vector of zeros, which stands for none, stays one."""
-        scores_xE = (vectors_xE - self.get_buffer("mean_E")) / self.get_buffer("deviation_E")
-        return torch.where((vectors_xE != 0).any(dim=-1, keepdim=True), scores_xE, 0.0)
+    def _scores(self, vectors_xE: Tensor) -> Tensor:
+        return (vectors_xE - self.get_buffer("mean_E")) / self.get_buffer("deviation_E")
 
     def aggregate(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """What the high layers make of each sequence, side by side: G x (N x E); zeros where a user has no behaviour."""
-        return torch.cat([pool(self.high(self._read(of_sequence), mask), mask, self.pooling)
+        return torch.cat([pool(self.high(self._scores(of_sequence), mask), mask, self.pooling)
                           for of_sequence, mask in zip(behaviours, masks, strict=True)], dim=1)
 
     def user(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
@@ -153,9 +151,10 @@ class Bahe(_WithoutDropout):
         return found_GD
 
     def item(self, candidate_BE: Tensor) -> Tensor:
-        """Q_i, B x D."""
+        """Q_i, B x D. A vector of zeros stands for no text, and stays one of zeros."""
         alone = torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device)
-        found_BD: Tensor = self.head.of_item(self.high(self._read(candidate_BE)[:, None], alone)[:, 0])
+        scores_BE = torch.where((candidate_BE != 0).any(dim=1, keepdim=True), self._scores(candidate_BE), 0.0)
+        found_BD: Tensor = self.head.of_item(self.high(scores_BE[:, None], alone)[:, 0])
         return found_BD
 
     def forward(self, batch: VectorBatch) -> Tensor:
