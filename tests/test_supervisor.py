@@ -47,7 +47,7 @@ class TestSupervisor:
         watcher.look()
         assert self.starts == 0
         os.kill(first.pid, signal.SIGKILL)
-        wait_for(lambda: not first.is_alive)
+        wait_for(lambda: not first.is_there)
         assert processes.orphans(home, [other.pid]) == [left_behind]
         watcher.look()
         assert processes.start_ticks(left_behind) is None and other.is_alive
