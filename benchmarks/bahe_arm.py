@@ -49,6 +49,7 @@ class Arm:
         name: `bahe`, `llm_ctr` or `downstream`.
         seed: of fresh weights and of the order of requests.
         requests: of training.
+        epochs: passes over them.
         source, low_layers, pooling: of the language model.
         texts: of `downstream`: whether it reads Q_u and Q_i.
     """
@@ -56,6 +57,7 @@ class Arm:
     name: str
     seed: int
     requests: int
+    epochs: int
     source: str = "minilm"
     low_layers: int = 3
     pooling: Pooling = "mean"
@@ -63,7 +65,8 @@ class Arm:
 
     @property
     def key(self) -> str:
-        return "-".join(map(str, (self.name, self.source, self.low_layers, self.pooling, self.requests, self.seed, int(self.texts))))
+        parts = (self.name, self.source, self.low_layers, self.pooling, self.requests, self.epochs, self.seed, int(self.texts))
+        return "-".join(map(str, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +213,7 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
         model.standardise(vectors)
     everything = Requests.of(folder, "full", world, vectors, language)
     rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
-    phase = CosinePhase(batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
+    phase = CosinePhase(epochs=arm.epochs, batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
     began = time.perf_counter()
     fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, compute=Compute(bf16=True))
     seconds = time.perf_counter() - began

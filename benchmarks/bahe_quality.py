@@ -1,10 +1,10 @@
 """Does BAHE predict as well as a language model that reads the whole text: MovieLens-1M with its titles, time split, MiniLM.
 
-`python -m benchmarks.bahe_quality --data FOLDER [--quick] [--seeds N] [--requests N] [--part rival|splits|smollm2|downstream]`. A rating
-of 4 or 5 is a click; a user's behaviour text is the newest clicks strictly before the request, 512 tokens at most, the same behaviours for
-both. LLM-CTR and BAHE train once over the same requests of the training rows, and BAHE once more on as many as it gets through in the
-time that LLM-CTR took. Differences are paired on a sample of the test rows, intervals of 1,000 draws over users and seeds. Products are in
-bfloat16 for both, which on processors that know it gives LLM-CTR twice the rows. Two arms run at a time, a thread each.
+`python -m benchmarks.bahe_quality --data FOLDER [--quick] [--seeds N] [--requests N] [--epochs N] [--part NAME]`. A rating of 4 or 5 is a
+click; a user's behaviour text is the newest clicks strictly before the request, 512 tokens at most, the same behaviours for both.
+`rival`: LLM-CTR and BAHE train over the same requests of the training rows, equally often, and BAHE once more on as many as it gets through
+in the time that LLM-CTR took. Differences are paired on a sample of the test rows, intervals of 1,000 draws over users and seeds. Products
+are in bfloat16 for both, which on processors that know it gives LLM-CTR twice the rows. Two arms run at a time, a thread each.
 
 `splits`: BAHE with 1 .. 5 of MiniLM's six layers in its low half, and with the last token instead of the mean. `smollm2`: a decoder, in a
 smaller run. `downstream`: DIN on all rows with Q_u and Q_i beside it, and without. An arm that has run is not run again.
@@ -33,7 +33,9 @@ from contracts.commands import table_text
 from contracts.settings import data_folder
 from training.metrics import auc
 
-SEEDS, REQUESTS, QUICK_REQUESTS, TEST_REQUESTS, QUICK_TEST = 3, 4_000, 48, 6_000, 48
+SEEDS, REQUESTS, EPOCHS, TEST_REQUESTS = 3, 4_000, 1, 6_000
+QUICK_REQUESTS = 48  # trained on and tested on
+SMOLLM2_REQUESTS, SMOLLM2_TEST_REQUESTS = 600, 1_000
 EQUAL_TIME = "bahe, equal time"
 PARTS = ("rival", "splits", "smollm2", "downstream")
 
@@ -44,21 +46,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="48 requests, one seed, both models; nothing is recorded")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--requests", type=int, default=REQUESTS, help="that both train on; about three rows each (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over them (default: %(default)s)")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
     parser.add_argument("--at-once", type=int, default=2, help="arms side by side, a thread each (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-bahe"), help="rows, scores and figures of the arms")
     options = parser.parse_args()
-    work, test_requests = options.work.resolve(), QUICK_TEST if options.quick else TEST_REQUESTS
+    work = options.work.resolve()
     if options.data is None:
         parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
     if not (work / "rows" / "items.parquet").is_file():
         prepare(options.data, work / "rows")
     seeds = range(1, (1 if options.quick else options.seeds) + 1)
     parts = ("rival",) if options.quick else tuple(options.part or PARTS)
-    bench = Bench(work=work, requests=QUICK_REQUESTS if options.quick else options.requests, test_requests=test_requests, seeds=seeds,
-                  at_once=options.at_once)
+    requests, test_requests = (QUICK_REQUESTS, QUICK_REQUESTS) if options.quick else (options.requests, TEST_REQUESTS)
+    bench = Bench(work=work, requests=requests, epochs=options.epochs, test_requests=test_requests, seeds=seeds, at_once=options.at_once)
     figures: dict[str, Any] = {}
-    details: dict[str, Any] = {"requests": bench.requests, "seeds": len(seeds), "test_requests": test_requests}
+    details: dict[str, Any] = {"requests": requests, "epochs": options.epochs, "seeds": len(seeds), "test_requests": test_requests}
     for part in parts:
         of_part, of_details = getattr(bench, part)()
         figures |= of_part
@@ -72,6 +75,7 @@ class Bench:
 
     work: Path
     requests: int
+    epochs: int
     test_requests: int
     seeds: Sequence[int]
     at_once: int
@@ -90,17 +94,16 @@ class Bench:
 
     def rivals(self) -> tuple[dict[str, list[Arm]], dict[str, list[dict[str, Any]]]]:
         """LLM-CTR, BAHE on the same rows, and BAHE in the same time, with their figures."""
-        arms = {name: [Arm(name=name, seed=seed, requests=self.requests) for seed in self.seeds] for name in ("llm_ctr", "bahe")}
+        arms = {name: self.of_seeds(name) for name in ("llm_ctr", "bahe")}
         found = self.results(arms)
-        arms[EQUAL_TIME] = [Arm(name="bahe", seed=seed, requests=self.in_the_same_time(ours, rival))
-                            for seed, ours, rival in zip(self.seeds, found["bahe"], found["llm_ctr"], strict=True)]
+        arms[EQUAL_TIME] = [replace(arm, requests=self.in_the_same_time(ours, rival))
+                            for arm, ours, rival in zip(arms["bahe"], found["bahe"], found["llm_ctr"], strict=True)]
         return arms, self.results(arms)
 
     def splits(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """BAHE by the layer that it is split after, and with the last token."""
-        arms = {f"low half of {low}": [Arm(name="bahe", seed=seed, requests=self.requests, low_layers=low) for seed in self.seeds]
-                for low in range(1, 6)}
-        arms["low half of 3, last token"] = [Arm(name="bahe", seed=seed, requests=self.requests, pooling="last") for seed in self.seeds]
+        arms = {f"low half of {low}": self.of_seeds("bahe", low_layers=low) for low in range(1, 6)}
+        arms["low half of 3, last token"] = self.of_seeds("bahe", pooling="last")
         found = self.results(arms)
         gains = self.gains(arms, "low half of 3")
         print_arms(found, gains)
@@ -108,15 +111,15 @@ class Bench:
 
     def smollm2(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """A decoder learns, in a smaller run of one seed."""
-        arm = Arm(name="bahe", seed=1, requests=min(self.requests, 600), source="smollm2", low_layers=15)
-        found = self.result(arm)
+        arm = Arm(name="bahe", seed=1, requests=SMOLLM2_REQUESTS, epochs=self.epochs, source="smollm2", low_layers=15)
+        found = replace(self, test_requests=SMOLLM2_TEST_REQUESTS).result(arm)
         print_arms({"bahe, SmolLM2": [found]}, {})
         return {"smollm2_auc": round(found["auc"], 4)}, {"arms": {"bahe, SmolLM2": [found]}}
 
     def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """DIN on all rows with Q_u and Q_i beside it, and without; the vectors are those of the first part's BAHE."""
         trained, _ = self.rivals()
-        arms = {"DIN": [Arm(name="downstream", seed=seed, requests=self.requests) for seed in self.seeds]}
+        arms = {"DIN": self.of_seeds("downstream")}
         arms |= {f"DIN with Q_u and Q_i of {name}": [replace(arm, name="downstream", texts=True) for arm in trained[name]]
                  for name in ("bahe", EQUAL_TIME)}
         found = self.results(arms)
@@ -125,6 +128,9 @@ class Bench:
         same_rows, same_time = (gains[f"DIN with Q_u and Q_i of {name}"] for name in ("bahe", EQUAL_TIME))
         return {"downstream_auc_gain": round(same_rows[0], 4), "downstream_auc_gain_equal_time": round(same_time[0], 4),
                 "downstream_interval_equal_time": [round(end, 4) for end in same_time[1:]]}, {"arms": found, "gains": gains}
+
+    def of_seeds(self, name: str, **settings: Any) -> list[Arm]:
+        return [Arm(name=name, seed=seed, requests=self.requests, epochs=self.epochs, **settings) for seed in self.seeds]
 
     def in_the_same_time(self, ours: Mapping[str, Any], rival: Mapping[str, Any]) -> int:
         """Requests, in hundreds, that BAHE trains on while LLM-CTR trains on its own; the table is made in that time too."""

@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
          model_version=2, vectors="fg_bert_user_vectors", vectors_meaning="the mean of FG-BERT's output over a user's behaviours",
          dag="fg_bert_users_daily"),
     Kind(name="bahe", meaning="model over a day's behaviour texts, read through a language model's high layers", cadence="day",
-         model_version=2, vectors="bahe_vectors", vectors_meaning="Q_u of a user who was active on a day, or Q_i of an item shown on it",
+         model_version=3, vectors="bahe_vectors", vectors_meaning="Q_u of a user who was active on a day, or Q_i of an item shown on it",
          dag="bahe_daily"),
     Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=6,
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),

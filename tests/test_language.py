@@ -43,6 +43,14 @@ def halves(request, minilm):
     return minilm, AutoModel.from_pretrained(_location("minilm")[0], attn_implementation="sdpa").eval()
 
 
+def _without_marks(tokenizer):
+    """It puts no marks around texts, as those of many decoders."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+    return tokenizer
+
+
 def test_both_halves_are_the_whole_model(halves):
     model, whole = halves
     ids, mask = padded([model.tokenizer(text)["input_ids"] for text in TEXTS], model.tokenizer.pad_token_id)
@@ -136,6 +144,29 @@ def test_the_order_of_behaviours_matters_and_that_of_rows_does_not(minilm):
         straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours, [of.flip(1) for of in batch.behaviours]))
         assert not torch.allclose(turned_back, straight, atol=1e-4)
     torch.testing.assert_close(turned, logits[index])
+
+
+def test_behaviours_stand_behind_the_mark_that_begins_a_text(halves):
+    """They are read as tokens are: the first mark at the first place, where layers look that find nothing to look at."""
+    model, whole = halves
+    hidden, mask = torch.randn(3, 4, model.width), torch.arange(4) < torch.tensor([[4], [2], [1]])
+    if model.family == "encoder":
+        marks, places = [101, 102], whole.embeddings.position_embeddings.weight[1:5]
+    else:
+        model.tokenizer.bos_token = "[unused7]"  # its encoder's marks would be put before every text
+        model = split(whole, _without_marks(model.tokenizer), low_layers=1)
+        marks, places = [8], torch.zeros(4, model.width)
+    with torch.no_grad():
+        first = model.low(torch.tensor([marks]), torch.ones(1, len(marks), dtype=torch.bool))[:, :1]
+        behind = torch.cat([first.expand(3, -1, -1), hidden + places], dim=1)
+        expected = model.high(behind, torch.cat([mask[:, :1], mask], dim=1), place=False)[:, 1:]
+        found = model.high.eval()(hidden, mask)
+    torch.testing.assert_close(found[mask], expected[mask])
+
+
+def test_more_behaviours_than_positions_are_refused(minilm):
+    with pytest.raises(BadInput, match="behaviours: expected at most the 511 positions of the model, found 512"):
+        minilm.high(torch.zeros(1, 512, minilm.width), torch.ones(1, 512, dtype=torch.bool))
 
 
 def test_vectors_are_read_as_standard_scores_and_none_as_none(minilm):

@@ -3,7 +3,7 @@
 BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding) and sequences of the
 results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and what else has `layers`,
 `embed_tokens` and rotary positions) and encoders (BERT, MiniLM and what else has `encoder.layer` and learned positions) can be split.
-Positions over behaviours are the model's own, rotary or learned (ours).
+Behaviours stand where tokens would: behind the mark that begins a text, at the model's own positions, rotary or learned (ours).
 
 Shapes: B sequences, T tokens or behaviours of the longest, E width of the model, N texts.
 """
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from contracts.errors import BadInput
 from training.recipes import Pooling
@@ -44,25 +45,41 @@ class LowLayers(nn.Module):
 
 
 class HighLayers(nn.Module):
-    """The other layers, and the decoder's last norm: B x T x E -> B x T x E."""
+    """The other layers, and the decoder's last norm: B x T x E -> B x T x E.
 
-    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, positions: Tensor | None) -> None:
+    Args:
+        layers, rotary, norm: of the model.
+        positions: of an encoder, learned, from the first on.
+        sink_E: what the low layers make of the mark that begins a text.
+    """
+
+    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, positions: Tensor | None,
+                 sink_E: Tensor) -> None:
         super().__init__()
         self.layers, self.rotary, self.norm = layers, rotary, norm
-        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("positions", None if positions is None else positions[1:], persistent=False)
+        self.register_buffer("sink_E", sink_E, persistent=False)
 
     def forward(self, hidden_BTE: Tensor, mask_BT: Tensor, *, place: bool = True) -> Tensor:
-        """`place` adds an encoder's learned positions, which hidden states of its own low layers already bear; rotary ones always turn.
+        """`place` is for behaviours: it puts the first mark before them and adds an encoder's learned positions. Hidden states of the
+        model's own low layers have both. Layers look at that mark where they find nothing to look at (`attention sinks`, arXiv
+        2309.17453): without it each would have to look at some behaviour.
 
         Raises:
-            BadInput: more behaviours than the model has learned positions.
+            BadInput: more behaviours than the model has learned positions behind the first mark.
         """
-        if place and self.positions is not None:
+        if not place:
+            return self._layers(hidden_BTE, mask_BT)
+        if self.positions is not None:
             learned: Tensor = self.get_buffer("positions")
             if hidden_BTE.shape[1] > len(learned):
                 raise BadInput("a sequence", "behaviours", expected=f"at most the {len(learned)} positions of the model",
                                found=hidden_BTE.shape[1])
             hidden_BTE = hidden_BTE + learned[:hidden_BTE.shape[1]]
+        sink_B1E = self.get_buffer("sink_E").to(hidden_BTE.dtype).expand(len(hidden_BTE), 1, -1)
+        return self._layers(torch.cat([sink_B1E, hidden_BTE], dim=1), functional.pad(mask_BT, (1, 0), value=True))[:, 1:]
+
+    def _layers(self, hidden_BTE: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTE = _through(self.layers, hidden_BTE, mask_BT, self.rotary)
         return hidden_BTE if self.norm is None else self.norm(hidden_BTE)
 
@@ -116,6 +133,7 @@ def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> Langu
         BadInput: it is of no family that can be split, or has too few layers.
     """
     kind = type(model).__name__
+    family: Literal["decoder", "encoder"]
     if all(hasattr(model, name) for name in ("layers", "embed_tokens", "rotary_emb", "norm")):
         family, layers = "decoder", model.layers
     elif hasattr(getattr(model, "encoder", None), "layer") and hasattr(getattr(model, "embeddings", None), "position_embeddings"):
@@ -130,14 +148,26 @@ def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> Langu
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     first, second = nn.ModuleList(layers[:low]), nn.ModuleList(layers[low:])
-    if family == "decoder":
-        halves = LowLayers(model.embed_tokens, first, model.rotary_emb), HighLayers(second, model.rotary_emb, model.norm, None)
-        return LanguageModel(low=halves[0], high=halves[1], tokenizer=tokenizer, width=model.config.hidden_size, family="decoder")
+    rotary, norm, positions = (model.rotary_emb, model.norm, None) if family == "decoder" else (None, None, _learned_positions(model))
+    low_half = LowLayers(model.embed_tokens if family == "decoder" else model.embeddings, first, rotary)
+    high_half = HighLayers(second, rotary, norm, positions, _first_mark(low_half, tokenizer))
+    return LanguageModel(low=low_half, high=high_half, tokenizer=tokenizer, width=model.config.hidden_size, family=family)
+
+
+def _learned_positions(model: Any) -> Tensor:
     table = model.embeddings.position_embeddings
     begin = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's first positions are padding
-    high = HighLayers(second, None, None, table.weight.detach()[begin:].clone())
-    return LanguageModel(low=LowLayers(model.embeddings, first, None), high=high, tokenizer=tokenizer, width=model.config.hidden_size,
-                         family="encoder")
+    learned: Tensor = table.weight.detach()[begin:].clone()
+    return learned
+
+
+@torch.no_grad()
+def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
+    """E: the first hidden state of a text of marks alone. A tokenizer that puts none before texts may still name one that begins them."""
+    ids = tokenizer("")["input_ids"] or [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
+    token_ids = torch.tensor([ids], device=next(low.parameters()).device)
+    first_E: Tensor = low.eval()(token_ids, torch.ones_like(token_ids, dtype=torch.bool))[0, 0]
+    return first_E.clone()
 
 
 def with_lora(model: LanguageModel, layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
