@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind(name="bahe", meaning="model over a day's behaviour texts, read through a language model's high layers", cadence="day",
          model_version=3, vectors="bahe_vectors", vectors_meaning="Q_u of a user who was active on a day, or Q_i of an item shown on it",
          dag="bahe_daily"),
-    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=6,
+    Kind(name="actr", meaning="the ad model: scores a day with that of the day before, then trains on it", cadence="day", model_version=7,
          vectors="actr_embeddings", vectors_meaning="one user's or item's vector in an A-CTR", dag="ad_ctr_daily"),
 )}
 

@@ -12,13 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.data.batches import Batch
 from training.data.vectors import VECTOR_ENTITIES, DatedVectors, Entity, EntityIndex, EntityVectors, Snapshots
 
 _MERGE_ROWS = 65_536  # entities merged at a time
+_TEXT_SCALE = 0.1  # from numbers of about 1, many times those of ids' vectors, sparse ads are learned by heart
 
 
 class Aggregator(nn.Module):
@@ -87,7 +91,7 @@ class MergedTable(TransferSource):
 
 
 class TextVectors(nn.Module):
-    """BAHE's Q_u and Q_i, frozen: the vectors of both, their product, and a flag for each that is missing.
+    """BAHE's Q_u and Q_i, frozen and made small: the vectors of both, their product, and a flag for each that is missing.
 
     No part of the model's own weights, since they belong to BAHE's releases.
     """
@@ -97,13 +101,17 @@ class TextVectors(nn.Module):
         self.vectors = vectors
         self.dim = vectors["user"].vectors.shape[1]
         for entity in VECTOR_ENTITIES:
-            table = torch.from_numpy(vectors[entity].vectors)
-            self.register_buffer(entity, torch.cat([torch.zeros(1, self.dim), table]), persistent=False)
+            self.register_buffer(entity, self.read(vectors[entity].vectors), persistent=False)
 
     @property
     def width(self) -> int:
         """Columns of `forward`."""
         return 3 * self.dim + len(VECTOR_ENTITIES)
+
+    @staticmethod
+    def read(vectors: NDArray[np.float32]) -> Tensor:
+        """Published vectors as a model reads them, made small, behind one of zeros for what has none."""
+        return functional.pad(torch.from_numpy(vectors) * _TEXT_SCALE, (0, 0, 1, 0))
 
     def forward(self, batch: Batch) -> Tensor:
         """B x `width`."""

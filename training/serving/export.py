@@ -89,7 +89,7 @@ def _describe(session: Session, run: Run, opened: Scorer) -> tuple[dict[str, Any
     if model.texts is not None:
         for entity, dated in model.texts.vectors.items():
             newest = dated.newest()
-            weights[f"texts.{entity}"] = torch.cat([torch.zeros(1, model.texts.dim), torch.from_numpy(newest.vectors)])
+            weights[f"texts.{entity}"] = model.texts.read(newest.vectors)
             weights[f"ids.texts.{entity}"] = torch.from_numpy(newest.ids)
     norms = {module.eps for module in model.mlp if isinstance(module, BatchNorm)}
     assert len(norms) == 1, "one epsilon"
