@@ -38,7 +38,6 @@ from training.recipes import Admission, CosinePhase, Phase, Pooling
 
 TOKENS, LONGEST, REQUESTS_OF_A_BATCH = 512, 24, 16
 LORA_RANK, RATE = 64, 5e-4
-LEFT_OUT = 0.5  # of a request's behaviours, in each pass of BAHE: it learns its rows by heart sooner than LLM-CTR (docs/experiments.md)
 CLICKS_OF_A_USER_VECTOR = 8
 
 
@@ -119,8 +118,6 @@ class Requests:
         vectors: of the texts, for BAHE; None for LLM-CTR.
         marks: the tokens that begin and end a text of the model.
         filler: token of padding.
-        left_out: share of a request's behaviours that is not read, others in each pass.
-        epoch: which pass this is.
     """
 
     world: World
@@ -133,8 +130,6 @@ class Requests:
     vectors: Tensor | None
     marks: tuple[Sequence[int], Sequence[int]]
     filler: int
-    left_out: float = 0.0
-    epoch: int = 0
 
     @classmethod
     def of(cls, folder: Path, split: str, world: World, vectors: Tensor | None, model: LanguageModel) -> Requests:
@@ -169,24 +164,17 @@ class Requests:
         return torch.device("cpu")
 
     def at_epoch(self, epoch: int) -> Requests:
-        return replace(self, epoch=epoch)
+        return self
 
     def row_users(self) -> np.ndarray:
         return np.repeat(self.user, np.diff(self.first))
-
-    def behaviours(self, place: int) -> np.ndarray:
-        """Texts of a request's behaviours that are read."""
-        newest = self.world.newest(self.start[place], self.end[place])
-        if not self.left_out:
-            return newest
-        return newest[np.random.default_rng([self.epoch, place]).random(len(newest)) >= self.left_out]
 
     def batch(self, index: Tensor) -> VectorBatch | TextBatch:
         """The requests of an index."""
         places = index.tolist()
         rows = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in places])
         of_B = torch.repeat_interleave(torch.arange(len(places)), torch.tensor([self.first[one + 1] - self.first[one] for one in places]))
-        histories = [self.behaviours(one) for one in places]
+        histories = [self.world.newest(self.start[one], self.end[one]) for one in places]
         candidates = self.world.candidate[self.item[rows]]
         common = {"of_B": of_B, "log_B": torch.zeros(len(rows), dtype=torch.int64), "label_B": torch.from_numpy(self.label[rows])}
         if self.vectors is not None:
@@ -225,8 +213,6 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
         model.standardise(vectors)
     everything = Requests.of(folder, "full", world, vectors, language)
     rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
-    if vectors is not None:
-        rows = replace(rows, left_out=LEFT_OUT)
     phase = CosinePhase(epochs=arm.epochs, batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
     began = time.perf_counter()
     fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, compute=Compute(bf16=True))
