@@ -19,26 +19,28 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from benchmarks.our_arm import EMBEDDING_RATE, Din, read
+from benchmarks.our_arm import EMBEDDING_RATE, read
 from benchmarks.rivals.common import BATCH, DIM, HISTORY, LEARNING_RATE, MARK
 from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
 from lake.progress import progress
-from training.data.batches import Batch, EncodedSamples, Encoding
+from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Samples
 from training.data.vectors import DatedVectors, Entity
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import Compute, forward_in_bf16, prepare_process, score, train
+from training.engine.loop import Compute, fill_batch_norm, forward_in_bf16, prepare_process, score, train
 from training.metrics import auc
 from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
+from training.models.ctr import CtrModel
 from training.models.language import LanguageModel, encode_texts, load, padded, with_lora
 from training.modules.embedding import IdEmbeddings
-from training.modules.transfer import TextVectors
-from training.recipes import Admission, CosinePhase, Phase, Pooling
+from training.modules.transfer import TextVectors, TransferSource
+from training.recipes import Admission, Body, CosinePhase, Phase, Pooling
 
 TOKENS, LONGEST, REQUESTS_OF_A_BATCH = 512, 24, 16
 LORA_RANK, RATE = 64, 5e-4
 CLICKS_OF_A_USER_VECTOR = 8
+BODY = Body()  # A-CTR's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,41 +227,38 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
             "loss": fitted.losses["logloss"], "auc": auc(scores, held.label.astype(np.int64)), "test_rows": len(held.label)}
 
 
-class DinWithTexts(Din):
-    """DIN, and vectors of texts as further columns of its first layer, with weights that begin at zero."""
-
-    def __init__(self, embeddings: IdEmbeddings, texts: TextVectors) -> None:
-        super().__init__(embeddings)
-        self.texts = texts
-        self.texts_in = torch.nn.Linear(texts.width, self.mlp[0].out_features, bias=False)
-        torch.nn.init.zeros_(self.texts_in.weight)
-        self.mlp[0].register_forward_hook(lambda _, __, found: found + self._more)
-
-    def forward(self, batch: Batch) -> Tensor:
-        self._more = self.texts_in(self.texts(batch))
-        return super().forward(batch)
-
-
 def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
-    """DIN on all rows; with Q_u of each row's user, as of clicks before it, and Q_i of its item, or without."""
-    rows, held = (read(folder, split, with_histories=True) for split in ("full", "test"))
+    """A-CTR on all rows; with Q_u of each row's user, as of clicks before it, and Q_i of its item, or without.
+
+    Its rates and batch are those that DIN was given on these rows.
+    """
+    rows, held = (with_short(read(folder, split, with_histories=True)) for split in ("full", "test"))
     names = tuple(rows.features)
     mapping, _ = IdMapping.empty(names).grown(rows.seen(names), names, Admission(sightings=1))
-    encoding = Encoding(mapping=mapping, transfer={}, histories=("long",))
+    encoding = Encoding(mapping=mapping, transfer={})
     encoded, encoded_held = encoding.encode(rows), encoding.encode(held)
     texts = None
     if arm.texts:
         (encoded, encoded_held), texts = with_texts(arm, folder, work, (rows, held), (encoded, encoded_held))
     torch.manual_seed(arm.seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed)
-    model = DinWithTexts(embeddings, texts) if texts else Din(embeddings)
-    areas: list[float] = []
+    model = CtrModel(BODY, embeddings, 0, TransferSource({}), texts=texts)
     phase = Phase(epochs=2, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=EMBEDDING_RATE["din"])
     began = time.perf_counter()
-    train(model, encoded, phase, seed=arm.seed, description=arm.key,
-          after_epoch=lambda: areas.append(auc(score(model, encoded_held), held.click) or 0.0))
-    write(work, arm, held.features["user_id"], held.click, score(model, encoded_held))
-    return {"seconds": time.perf_counter() - began, "auc": areas[-1], "auc_by_epoch": areas, "rows": len(rows)}
+    train(model, encoded, phase, seed=arm.seed, description=arm.key)
+    fill_batch_norm(model, encoded)
+    seconds = time.perf_counter() - began
+    scores = score(model, encoded_held)
+    write(work, arm, held.features["user_id"], held.click, scores)
+    return {"seconds": seconds, "auc": auc(scores, held.click), "rows": len(rows)}
+
+
+def with_short(samples: Samples) -> Samples:
+    """The short history: the newest of the long one."""
+    histories = samples.histories
+    assert histories is not None
+    short_start = np.maximum(histories.long_start, histories.end - BODY.short_length)
+    return replace(samples, histories=replace(histories, short_start=short_start))
 
 
 def with_texts(arm: Arm, folder: Path, work: Path, samples: Sequence[Samples],

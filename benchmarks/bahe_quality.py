@@ -7,7 +7,7 @@ in the time that LLM-CTR took. Differences are paired on a sample of the test ro
 are in bfloat16 for both, which on processors that know it gives LLM-CTR twice the rows. Two arms run at a time, a thread each.
 
 `splits`: BAHE with 1 .. 5 of MiniLM's six layers in its low half, and with the last token instead of the mean. `smollm2`: a decoder, in a
-smaller run. `downstream`: DIN on all rows with Q_u and Q_i beside it, and without. An arm that has run is not run again.
+smaller run. `downstream`: A-CTR on all rows with Q_u and Q_i, and without. An arm that has run is not run again.
 """
 
 from __future__ import annotations
@@ -117,15 +117,15 @@ class Bench:
         return {"smollm2_auc": round(found["auc"], 4)}, {"arms": {"bahe, SmolLM2": [found]}}
 
     def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """DIN on all rows with Q_u and Q_i beside it, and without; the vectors are those of the first part's BAHE."""
+        """A-CTR on all rows with Q_u and Q_i, and without; the vectors are those of the first part's BAHE."""
         trained, _ = self.rivals()
-        arms = {"DIN": [Arm(name="downstream", seed=seed, requests=0, epochs=0) for seed in self.seeds]}  # it reads no vectors
-        arms |= {f"DIN with Q_u and Q_i of {name}": [replace(arm, name="downstream", texts=True) for arm in trained[name]]
+        arms = {"A-CTR": [Arm(name="downstream", seed=seed, requests=0, epochs=0) for seed in self.seeds]}  # it reads no vectors
+        arms |= {f"A-CTR with Q_u and Q_i of {name}": [replace(arm, name="downstream", texts=True) for arm in trained[name]]
                  for name in ("bahe", EQUAL_TIME)}
         found = self.results(arms)
-        gains = self.gains(arms, "DIN")
+        gains = self.gains(arms, "A-CTR")
         print_arms(found, gains)
-        same_rows, same_time = (gains[f"DIN with Q_u and Q_i of {name}"] for name in ("bahe", EQUAL_TIME))
+        same_rows, same_time = (gains[f"A-CTR with Q_u and Q_i of {name}"] for name in ("bahe", EQUAL_TIME))
         return {"downstream_auc_gain": round(same_rows[0], 4), "downstream_auc_gain_equal_time": round(same_time[0], 4),
                 "downstream_interval_equal_time": [round(end, 4) for end in same_time[1:]]}, {"arms": found, "gains": gains}
 
