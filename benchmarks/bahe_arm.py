@@ -197,22 +197,35 @@ def _marks(model: LanguageModel) -> tuple[Sequence[int], Sequence[int]]:
     return whole[:before], whole[before + len(bare):] or model.tokenizer("\n", add_special_tokens=False)["input_ids"][:1]
 
 
-def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, Any]:
-    """Trains an arm's model on a sample of requests; writes its test scores; its seconds of training."""
+def adapted(arm: Arm, folder: Path) -> tuple[LanguageModel, World]:
+    """An arm's language model, its high half with adapters, and the requests' texts in its tokens."""
     torch.manual_seed(arm.seed)
     language = load(arm.source, low_layers=arm.low_layers)
-    world = World.read(folder, language)
-    vectors = None
-    encoding = 0.0
-    if arm.name != "llm_ctr":
-        began = time.perf_counter()
-        vectors = encode_texts(language, world.texts, pooling=arm.pooling, longest=LONGEST + 2).vectors
-        encoding = time.perf_counter() - began
     with_lora(language, language.high, rank=LORA_RANK)
+    return language, World.read(folder, language)
+
+
+def fresh_bahe(arm: Arm, language: LanguageModel, world: World) -> tuple[Bahe, Tensor]:
+    """BAHE before any training, and the vectors of the texts."""
+    vectors = encode_texts(language, world.texts, pooling=arm.pooling, longest=LONGEST + 2).vectors
     torch.manual_seed(arm.seed)
-    model: Any = FullTextCtr(language, pooling=arm.pooling) if vectors is None else Bahe(language.high, language.width, pooling=arm.pooling)
-    if vectors is not None:
-        model.standardise(vectors)
+    model = Bahe(language.high, language.width, pooling=arm.pooling)
+    model.standardise(vectors)
+    return model, vectors
+
+
+def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, Any]:
+    """Trains an arm's model on a sample of requests; writes its test scores; its seconds of training."""
+    language, world = adapted(arm, folder)
+    vectors, encoding = None, 0.0
+    model: Any
+    if arm.name == "llm_ctr":
+        torch.manual_seed(arm.seed)
+        model = FullTextCtr(language, pooling=arm.pooling)
+    else:
+        began = time.perf_counter()
+        model, vectors = fresh_bahe(arm, language, world)
+        encoding = time.perf_counter() - began
     everything = Requests.of(folder, "full", world, vectors, language)
     rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
     phase = CosinePhase(epochs=arm.epochs, batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
@@ -265,11 +278,8 @@ def with_texts(arm: Arm, folder: Path, work: Path, samples: Sequence[Samples],
                encoded: Sequence[EncodedSamples]) -> tuple[list[EncodedSamples], TextVectors]:
     """Both splits with the places of their rows' vectors, and the vectors by the arm's BAHE."""
     source = replace(arm, name="bahe", texts=False)
-    language = load(arm.source, low_layers=arm.low_layers)
-    world = World.read(folder, language)
-    vectors = encode_texts(language, world.texts, pooling=arm.pooling, longest=LONGEST + 2).vectors
-    with_lora(language, language.high, rank=LORA_RANK)
-    model = Bahe(language.high, language.width, pooling=arm.pooling)
+    language, world = adapted(arm, folder)
+    model, vectors = fresh_bahe(arm, language, world)
     model.load_state_dict(read_weights(weights_of(work, source)), strict=False)
     model.eval()
     states = States.of(samples)
