@@ -107,14 +107,21 @@ class Bench:
         found = self.results(arms)
         gains = self.gains(arms, "low half of 3")
         print_arms(found, gains)
-        return {}, {"arms": found, "gains": gains}
+        areas = {name: round(float(np.mean([one["auc"] for one in of])), 4) for name, of in found.items()}
+        return {"auc_by_split": areas}, {"arms": found, "gains": gains}
 
     def smollm2(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A decoder learns, in a smaller run of one seed."""
-        arm = Arm(name="bahe", seed=1, requests=SMOLLM2_REQUESTS, epochs=self.epochs, source="smollm2", low_layers=15)
-        found = replace(self, test_requests=SMOLLM2_TEST_REQUESTS).result(arm)
-        print_arms({"bahe, SmolLM2": [found]}, {})
-        return {"smollm2_auc": round(found["auc"], 4)}, {"arms": {"bahe, SmolLM2": [found]}}
+        """A decoder learns, in a smaller run of one seed: its AUC with the interval over users, beside MiniLM's on the same rows."""
+        smaller = replace(self, requests=SMOLLM2_REQUESTS, test_requests=SMOLLM2_TEST_REQUESTS, seeds=(1,))
+        arms = {"MiniLM": smaller.of_seeds("bahe"), "SmolLM2": smaller.of_seeds("bahe", source="smollm2", low_layers=15)}
+        found = smaller.results(arms)
+        gains = smaller.gains(arms, "MiniLM")
+        print_arms(found, gains)
+        scores = smaller.scores(arms)
+        areas = bootstrap(scores.of["SmolLM2"][0], scores.clicks, scores.users, drawn(scores, 1).users)["auc"]
+        figures = {"smollm2_auc": round(found["SmolLM2"][0]["auc"], 4),
+                   "smollm2_interval": [round(float(end), 4) for end in np.quantile(areas, (0.025, 0.975))]}
+        return figures, {"arms": found, "gains": gains}
 
     def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """A-CTR on all rows with Q_u and Q_i, and without; the vectors are those of the first part's BAHE."""
@@ -126,7 +133,8 @@ class Bench:
         gains = self.gains(arms, "A-CTR")
         print_arms(found, gains)
         same_rows, same_time = (gains[f"A-CTR with Q_u and Q_i of {name}"] for name in ("bahe", EQUAL_TIME))
-        return {"downstream_auc_gain": round(same_rows[0], 4), "downstream_auc_gain_equal_time": round(same_time[0], 4),
+        return {"downstream_auc_gain": round(same_rows[0], 4), "downstream_interval": [round(end, 4) for end in same_rows[1:]],
+                "downstream_auc_gain_equal_time": round(same_time[0], 4),
                 "downstream_interval_equal_time": [round(end, 4) for end in same_time[1:]]}, {"arms": found, "gains": gains}
 
     def of_seeds(self, name: str, **settings: Any) -> list[Arm]:
@@ -156,16 +164,19 @@ class Bench:
 
     def gains(self, arms: Mapping[str, Sequence[Arm]], base: str) -> dict[str, tuple[float, float, float]]:
         """AUC of each minus that of the base, with the interval's ends."""
-        tables = {name: [pq.read_table(self.work / "scores" / f"{arm.key}.parquet") for arm in of] for name, of in arms.items()}
-        first = tables[base][0]
-        users, clicks = np.unique(first["user"].to_numpy(), return_inverse=True)[1], first["click"].to_numpy()
-        scores = Scores(users=users, clicks=clicks, truth=None,
-                        of={name: np.stack([one["score"].to_numpy() for one in of]) for name, of in tables.items()})
+        scores = self.scores(arms)
         draws = drawn(scores, len(self.seeds))
-        areas = {name: np.stack([bootstrap(one, clicks, users, draws.users)["auc"] for one in of], axis=1)
+        areas = {name: np.stack([bootstrap(one, scores.clicks, scores.users, draws.users)["auc"] for one in of], axis=1)
                  for name, of in scores.of.items()}
-        means = {name: float(np.mean([auc(one, clicks) or np.nan for one in of])) for name, of in scores.of.items()}
+        means = {name: float(np.mean([auc(one, scores.clicks) or np.nan for one in of])) for name, of in scores.of.items()}
         return {name: difference(areas[name], areas[base], draws, means[name] - means[base]) for name in arms if name != base}
+
+    def scores(self, arms: Mapping[str, Sequence[Arm]]) -> Scores:
+        """What the arms predict of the test rows, the same for all."""
+        tables = {name: [pq.read_table(self.work / "scores" / f"{arm.key}.parquet") for arm in of] for name, of in arms.items()}
+        first = next(iter(tables.values()))[0]
+        return Scores(users=np.unique(first["user"].to_numpy(), return_inverse=True)[1], clicks=first["click"].to_numpy(), truth=None,
+                      of={name: np.stack([one["score"].to_numpy() for one in of]) for name, of in tables.items()})
 
 
 def print_arms(found: Mapping[str, Sequence[Mapping[str, Any]]], gains: Mapping[str, tuple[float, float, float]]) -> None:
