@@ -118,9 +118,10 @@ class Bench:
         gains = smaller.gains(arms, "MiniLM")
         print_arms(found, gains)
         scores = smaller.scores(arms)
-        areas = bootstrap(scores.of["SmolLM2"][0], scores.clicks, scores.users, drawn(scores, 1).users)["auc"]
-        figures = {"smollm2_auc": round(found["SmolLM2"][0]["auc"], 4),
-                   "smollm2_interval": [round(float(end), 4) for end in np.quantile(areas, (0.025, 0.975))]}
+        draws = drawn(scores, 1)
+        areas = bootstrap(scores.of["SmolLM2"][0], scores.clicks, scores.users, draws.users)["auc"]
+        area, low, high = difference(areas[:, None], 0.0, draws, found["SmolLM2"][0]["auc"])
+        figures = {"smollm2_auc": round(area, 4), "smollm2_interval": [round(low, 4), round(high, 4)]}
         return figures, {"arms": found, "gains": gains}
 
     def downstream(self) -> tuple[dict[str, Any], dict[str, Any]]:
