@@ -16,8 +16,8 @@ from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
 from contracts.releases import GATE, HELD_OUT_FILE, MANIFEST, Release, sha256_of, staged_runs
 from pages.files import write_atomically
-from validation.fallback import make_fallback
-from validation.gate import GateCheck, HeldOutRows, judge
+from validation.fallback import NEXT_DAY, make_fallback
+from validation.gate import GateCheck, HeldOutRows, check_figures, judge
 
 
 def gate(locations: Locations, kind: str, period: date) -> None:
@@ -30,7 +30,8 @@ def gate(locations: Locations, kind: str, period: date) -> None:
     stuck = []
     for folder in staged_runs(locations, kind, period):
         release = Release.read(folder)
-        checks = judge(read_held_out(folder, release), refuse_figures=kind == "actr")
+        checks = [*judge(read_held_out(folder, release), refuse_figures=kind == "actr"),
+                  *check_figures(release.metrics, of_the_model_before=f"{NEXT_DAY}_")]
         refused = [check for check in checks if not check.passed and check.severity == "fail"]
         fallback = make_fallback(locations, folder) if refused else None
         _write_verdict(locations, folder, release, checks, fallback)

@@ -11,7 +11,7 @@ from contracts.errors import BadInput
 from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
 from training.engine.runs import Run, write_predictions
-from training.metrics import evaluate
+from training.metrics import evaluate, figure_text
 from training.tasks.actr import columns_of, open_released, predictions_of, texts_of
 from training.tasks.session import Session
 
@@ -38,6 +38,6 @@ def score_day(session: Session, run: Run, day: date) -> Path:
     write_predictions(temporary, predictions_of(samples, scores, scored_by=run.release.release_id, day=day))
     temporary.replace(path)
     found = evaluate(scores, samples.click, samples.user_id)
-    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, f"{value:.5f}") for name, value in sorted(found.items())
-                                                                         if value is not None)]))
+    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, figure_text(value, ".5f"))
+                                                                         for name, value in sorted(found.items()) if value is not None)]))
     return path

@@ -29,7 +29,7 @@ from training.engine.board import Board, Observer, require_tensorboard, write_fi
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import Compute, Fitted, prepare_process
 from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage, write_held_out
-from training.metrics import evaluate
+from training.metrics import evaluate, figure_text
 from training.recipes import CHECKPOINT_SECONDS, Recipe
 from training.slices import slices
 
@@ -219,5 +219,5 @@ def say_finished(run: Run) -> None:
 
 
 def _print_metrics(runs: Sequence[Run]) -> None:
-    rows = [(run.release.variant, name, f"{value:.5f}") for run in runs for name, value in sorted(run.release.metrics.items())]
+    rows = [(run.release.variant, name, figure_text(value, ".5f")) for run in runs for name, value in sorted(run.release.metrics.items())]
     print(table_text(("variant", "figure", "value"), rows))
