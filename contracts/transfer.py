@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from contracts.kinds import KINDS
 from contracts.periods import Lineage, Parent
 from contracts.releases import DEFAULT_VARIANT, Served, parent_key
 
@@ -93,6 +94,16 @@ def reads(role: str, variants: Iterable[str]) -> bool:
     if role == "encoder":
         return reads_encoder(variants)
     return role != "texts" or any(TRANSFER_SETTINGS[variant].texts for variant in variants)
+
+
+def is_read(kind: str, variants: Iterable[str]) -> bool:
+    """Whether a deployment with these transfer settings makes models of this kind."""
+    variants = tuple(variants)
+    roles = [rule.role for other in KINDS.values() for rule in other.parents if rule.kind == kind and other.name != kind]
+    if roles:
+        return any(reads(role, variants) for role in roles)
+    # What nothing reads is there for people: the ad model itself, and whatever can be made of the models that there are.
+    return kind == "actr" or all(is_read(rule.kind, variants) for rule in KINDS[kind].parents if rule.kind != kind)
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
