@@ -107,7 +107,7 @@ def is_read(kind: str, variants: Iterable[str]) -> bool:
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
-    """What a period's parents have to serve, by the key under which `Release.parents` names them (invariant I10)."""
+    """What a period's parents have to serve, by the key under which `Release.parents` names them."""
     parents = [(parent, variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
     return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
             for parent, variant in parents if variant is not None}
