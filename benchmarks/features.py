@@ -26,10 +26,10 @@ from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.periods import CHECKPOINT_DAYS
 from contracts.settings import Deployment
+from contracts.steps import DAY_JOBS
 from lake.reader import LakeReader
 from lake.session import spark_session
 from spark_jobs import build_checkpoints, build_partials, ingest_logs
-from spark_jobs.days import DAY_JOBS
 
 DAY = date(2026, 7, 10)
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]

@@ -21,13 +21,14 @@ from statistics import median
 from benchmarks.recording import finish
 from contracts.commands import table_text
 from contracts.errors import BadInput
-from contracts.kinds import CADENCES, KINDS
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import DATA_VARIABLE, HOME_VARIABLE, Deployment, data_folder
+from contracts.steps import CADENCES, DAY_DAGS, commands_over, release_commands
 from tributary import stack
 from tributary.airflow_api import AirflowApi
-from tributary.backfills import DAY_DAGS, spans_of_days, start_all, wait_for_all
-from tributary.demo import feature_commands, landing_days, log_commands, plan_of, release_commands
+from tributary.backfills import spans_of_days, start_all, wait_for_all
+from tributary.demo import landing_days, plan_of
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def measured(through: Path, by_hand: Path, *, with_models: bool, days: int) -> I
     deployment = Deployment.load(through)
     plan = plan_of(deployment, landing_days(Locations(through)))
     span = ("--from", str(plan.history[0]), "--to", str(plan.history[1]))
-    run_all(through, (*log_commands(*span), *feature_commands(*span)))
+    run_all(through, commands_over(span))
     api, dags = AirflowApi.of(through), daily_dags(deployment, plan.backfilled[0], with_models=with_models)
     for parent in plan.trained if with_models else ():
         run_all(through, release_commands(parent.kind, parent.period))
@@ -92,8 +93,7 @@ def daily_dags(deployment: Deployment, day: date, *, with_models: bool) -> list[
 
 def commands_of(day: date, dags: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """What the tasks of a day's DAGs run, in order."""
-    yield from log_commands("--ds", str(day))
-    yield from feature_commands("--ds", str(day))
+    yield from commands_over(("--ds", str(day)))
     for kind in KINDS.values():
         if kind.dag in dags:
             yield from release_commands(kind.name, day)

@@ -24,9 +24,9 @@ from benchmarks.seeding import forget_day
 from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
+from contracts.steps import DAY_JOBS
 from lake.session import spark_session
 from sources.kuairand import KuaiRandSettings, convert
-from spark_jobs.days import DAY_JOBS
 
 DAYS = [date(2022, 4, 25) + timedelta(days=n) for n in range(10)]
 ALLOWED_SECONDS = 20

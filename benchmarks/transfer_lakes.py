@@ -12,9 +12,9 @@ from pathlib import Path
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.steps import DAY_JOBS
 from contracts.transfer import TRANSFER_SETTINGS, reads
 
-JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 HALVES = ("none", "tpm", "cpm", "tpm+cpm")
 _COMPLETE = "complete"
 
@@ -69,7 +69,7 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
     deployment = replace(Deployment.load(folder), actr_start=lake.actr_start, replay_days=lake.replay_days, variants=lake.settings)
     (folder / SETTINGS_FILE).write_text(deployment.to_toml())
     first, last = deployment.history_start, last_day(folder)
-    for job in JOBS:
+    for job in DAY_JOBS:
         _command("spark_jobs", job, "--home", str(folder), "--from", str(first), "--to", str(last))
     if reads("texts", lake.settings):
         _command("training", "encode_texts", "--home", str(folder))

@@ -9,10 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment, home_folder
+from contracts.steps import commands_of
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], folder: str, name: str,
+                **options: Any) -> argparse.ArgumentParser:
+    """A command of a working folder, with the help that `contracts.steps` declares; `options` as argparse takes them."""
+    what = commands_of(folder)[name]
+    return commands.add_parser(name, help=what, **{"description": what, **options})
 
 
 def add_home(parser: argparse.ArgumentParser) -> None:

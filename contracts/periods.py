@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
 
 from contracts.errors import BadInput
-from contracts.kinds import KINDS, Cadence
+from contracts.kinds import KINDS, Cadence, ParentRule, Role
 
 ONE_DAY = timedelta(days=1)
 TPM_SNAPSHOTS = 3  # E-CDCTR: the snapshots of the last three months, T, T-1, T-2
@@ -123,7 +122,7 @@ def days_between(start: date, end: date) -> Iterator[date]:
 class Parent:
     """A release that another release is made from: `role` says what for."""
 
-    role: Literal["predecessor", "snapshot", "pretrained", "encoder", "texts"]
+    role: Role
     kind: str
     period: date
 
@@ -165,7 +164,11 @@ class Lineage:
     @property
     def first_periods(self) -> dict[str, date]:
         """First day of the first period of each kind that begins after the logs do."""
-        return {"actr": self.actr_start, "fg_bert": self.encoder_start, "fg_bert_users": self.encoded_start, "bahe": self.texts_start}
+        return {kind.name: getattr(self, kind.first) for kind in KINDS.values() if kind.first != "history_start"}
+
+    def is_made(self, kind: str, period: Period) -> bool:
+        """Whether the deployment has a model of this kind for the period."""
+        return self.exists(period) and period.start >= self.first_periods.get(kind, period.start)
 
     def period(self, kind: str, start: date) -> Period:
         """The period of a model of this kind.
@@ -176,34 +179,33 @@ class Lineage:
         if kind not in KINDS:
             raise BadInput("--kind", "kind", expected=f"one of {', '.join(KINDS)}", found=kind)
         period = self.settings.named(KINDS[kind].cadence, start)
-        later = self.first_periods
-        first = later.get(kind, self.history_start)
-        if (kind in later and start < first) or not self.exists(period):
-            setting = "actr_start" if kind in later else "history_start"
-            raise BadInput("deployment", setting, expected=f"a {kind} period not before {first}", found=start)
+        if not self.is_made(kind, period):
+            later = self.first_periods
+            raise BadInput("deployment", "actr_start" if kind in later else "history_start",
+                           expected=f"a {kind} period not before {later.get(kind, self.history_start)}", found=start)
         return period
 
     def parents(self, kind: str, start: date) -> list[Parent]:
         """Releases that the `kind` model of the period `start` is made from: mandatory, as far as its variant reads them."""
         period = self.period(kind, start)
-        if kind in ("tpm", "fg_bert"):
-            previous = self.settings.previous(period)
-            is_first = start == self.encoder_start if kind == "fg_bert" else not self.exists(previous)
-            return [] if is_first else [Parent(role="predecessor", kind=kind, period=previous.start)]
-        if kind == "cpm":
-            return [Parent(role="snapshot", kind="tpm", period=month) for month in self._cpm_snapshots(period)]
-        if kind == "bahe":
-            return [] if start == self.texts_start else [Parent(role="predecessor", kind=kind, period=start - ONE_DAY)]
-        week = self.settings.closed_before("week", period.start)
-        encoder = Parent(role="encoder", kind="fg_bert", period=week.start)
-        if kind == "fg_bert_users":
-            return [encoder]
-        parents = [Parent(role="pretrained", kind="cpm", period=week.start), encoder] if self.exists(week) else []
-        if start > self.texts_start:
-            parents.append(Parent(role="texts", kind="bahe", period=start - ONE_DAY))
-        if start != self.actr_start:
-            parents.append(Parent(role="predecessor", kind="actr", period=start - ONE_DAY))
-        return parents
+        return [Parent(role=rule.role, kind=rule.kind, period=first)
+                for rule in KINDS[kind].parents for first in self._first_days_by(rule, period)]
+
+    def certain_days(self, kind: str, start: date, *, replay_days: int) -> list[date]:
+        """Days of the tables that the training of a period reads whatever its chain has been.
+
+        Args:
+            kind: of model.
+            start: first day of the period.
+            replay_days: days that an ad model replays when it starts again.
+        """
+        period = self.period(kind, start)
+        reads_days = KINDS[kind].reads_days
+        if reads_days == "last_month":
+            return self.natural_training_days(period.end)
+        if reads_days == "replay" and start == self.first_periods.get(kind):
+            return self.actr_training_days(start, replay_days=replay_days)
+        return [day for day in period.days() if day >= self.history_start]
 
     def cpm_training_days(self, week: Period) -> list[date]:
         """Days that the CPM of this week trains on: the last month up to its end."""
@@ -233,6 +235,13 @@ class Lineage:
         """`until_ds` of the newest feature checkpoint with `until_ds <= day`; None where there is none yet."""
         blocks = (day - self.history_start).days // CHECKPOINT_DAYS
         return self.history_start + timedelta(days=blocks * CHECKPOINT_DAYS) if blocks > 0 else None
+
+    def _first_days_by(self, rule: ParentRule, period: Period) -> list[date]:
+        if rule.which == "snapshots":
+            return self._cpm_snapshots(period)
+        parent = self.settings.previous(period) if rule.which == "previous" else self.settings.closed_before(
+            KINDS[rule.kind].cadence, period.start)
+        return [parent.start] if self.is_made(rule.kind, parent) else []
 
     def _cpm_snapshots(self, week: Period) -> list[date]:
         """Months for the training rows (closed before each row's own day) and for the merged table (before the week)."""

@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts.errors import BadInput
@@ -119,45 +121,27 @@ class Deployment:
             raise BadInput("--ds", "ds", expected=f"a day that has ended in {self.day_timezone} (before {today})", found=day)
 
     def to_toml(self) -> str:
-        lines = [
-            f'source = "{self.source}"',
-            f'day_timezone = "{self.day_timezone}"',
-            f"history_start = {self.history_start}",
-            f"actr_start = {self.actr_start}",
-            f"allowed_lateness_days = {self.allowed_lateness_days}",
-            f"feedback_delay_seconds = {self.feedback_delay_seconds}",
-            f"replay_days = {self.replay_days}",
-            f"recipe = {_quoted(self.recipe)}",
-            f"string_ids = [{', '.join(map(_quoted, self.string_ids))}]",
-            f"variants = [{', '.join(map(_quoted, self.variants))}]",
-        ]
-        if self.history_end is not None:
-            lines.append(f"history_end = {self.history_end}")
-        if self.ad_start is not None:
-            lines.append(f"ad_start = {self.ad_start}")
-        if self.notify is not None:
-            lines.append(f"notify = {_quoted(self.notify)}")
-        if not self.periods.is_calendar:
-            lines += ["", "[periods]", f"anchor = {self.periods.anchor}",
-                      f"month_days = {self.periods.month_days}", f"week_days = {self.periods.week_days}"]
-        return "\n".join(lines) + "\n"
+        """The settings as `from_toml` reads them; one that is not set, and a calendar's periods, are left out."""
+        import tomli_w
+
+        return tomli_w.dumps(_set_values(self))
 
     @classmethod
     def from_toml(cls, text: str) -> Deployment:
+        """Reads what `to_toml` or a person wrote.
+
+        Raises:
+            BadInput: no TOML, an unknown or missing setting, one of a wrong type or value.
+        """
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise BadInput(SETTINGS_FILE, "syntax", expected="TOML", found=str(error)) from None
-        _check_keys(values, set(cls.__dataclass_fields__), required={"history_start", "actr_start"}, where=SETTINGS_FILE)
         periods = values.pop("periods", {})
-        _check_keys(periods, set(PeriodSettings.__dataclass_fields__), required=set(), where=f"{SETTINGS_FILE} [periods]")
-        for name in ("history_start", "actr_start", "history_end", "ad_start"):
-            if name in values and type(values[name]) is not date:
-                raise BadInput(SETTINGS_FILE, name, expected="a date such as 2026-01-31, unquoted", found=repr(values[name]))
-        for name in ("string_ids", "variants"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values, periods=PeriodSettings(**periods))
+        if not isinstance(periods, dict):
+            raise BadInput(SETTINGS_FILE, "periods", expected="a section [periods]", found=repr(periods))
+        return cls(**_checked(cls, values, where=SETTINGS_FILE),
+                   periods=PeriodSettings(**_checked(PeriodSettings, periods, where=f"{SETTINGS_FILE} [periods]")))
 
     @classmethod
     def load(cls, home: Path) -> Deployment:
@@ -168,10 +152,6 @@ class Deployment:
         return cls.from_toml(path.read_text())
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _is_command(text: str) -> bool:
     try:
         return bool(shlex.split(text))
@@ -179,11 +159,51 @@ def _is_command(text: str) -> bool:
         return False
 
 
-def _check_keys(values: dict[str, object], known: set[str], *, required: set[str], where: str) -> None:
-    for name in sorted(set(values) - known):
+# What a person writes for a value of a type, in words.
+_AS_WRITTEN: dict[type, str] = {
+    str: "a text in quotation marks", int: "a whole number, unquoted", date: "a date such as 2026-01-31, unquoted",
+    tuple: 'a list of texts such as ["user_id"]',
+}
+
+
+def _set_values(settings: object) -> dict[str, Any]:
+    """The settings of a dataclass that are set, sections last, as TOML takes them."""
+    assert is_dataclass(settings)
+    values = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+             if value is not None and not is_dataclass(value)}
+    sections = {name: _set_values(value) for name, value in values.items() if is_dataclass(value)}
+    return plain | {name: section for name, section in sections.items() if section}
+
+
+def _checked(settings: type, values: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """Values of the fields of a dataclass, which says their types; lists become tuples.
+
+    Raises:
+        BadInput: one is unknown, missing, or of another type.
+    """
+    types = {name: _plain_type(hint) for name, hint in get_type_hints(settings).items()}
+    known = {one.name: one for one in fields(settings) if types[one.name] in _AS_WRITTEN}
+    for name in sorted(set(values) - set(known)):
         raise BadInput(where, name, expected=f"one of {', '.join(sorted(known))}", found="an unknown setting")
-    for name in sorted(required - set(values)):
-        raise BadInput(where, name, expected="a value", found="nothing")
+    for name, value in values.items():
+        if not _is_written_as(value, types[name]):
+            raise BadInput(where, name, expected=_AS_WRITTEN[types[name]], found=repr(value))
+    for name, one in known.items():
+        if one.default is MISSING and one.default_factory is MISSING and name not in values:
+            raise BadInput(where, name, expected=_AS_WRITTEN[types[name]], found="nothing")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _is_written_as(value: Any, kind: type) -> bool:
+    """Whether a value that TOML holds is of this type: no boolean for a number, no time for a date."""
+    return type(value) is kind if kind is not tuple else type(value) is list and all(type(item) is str for item in value)
+
+
+def _plain_type(hint: Any) -> type:
+    """The type that a value of a field has where it is set: `int` of `int | None`, `tuple` of `tuple[str, ...]`."""
+    hint = next((one for one in get_args(hint) if one is not NoneType), hint) if isinstance(hint, UnionType) else hint
+    return get_origin(hint) or hint
 
 
 def home_folder(default: str = DEFAULT_HOME) -> Path:

@@ -1,4 +1,4 @@
-"""Tables of the lake: columns, meanings, legal values, and which partition a producer owns.
+"""Tables of the lake: columns, meanings, legal values, and which partition a producer owns. Who writes and reads them: `contracts.steps`.
 
 Column types are Spark DDL. Names are the same in Spark, Parquet and the batch. The rules that send a row to quarantine
 and the expectations that judge a day both derive from the columns' legal values.
@@ -74,8 +74,6 @@ class Table:
         columns: in order.
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
-        producer: the one command that writes it.
-        readers: folders, and commands of ours, that read it.
         unique: columns that no two rows of a partition share.
         content_addressed: written by insert-only MERGE on the unique columns instead.
         journal: rows are only ever added; of the rows of one owner the newest counts.
@@ -85,8 +83,6 @@ class Table:
     grain: str
     columns: tuple[Column, ...]
     owner: tuple[str, ...]
-    producer: str
-    readers: tuple[str, ...]
     partition: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
     content_addressed: bool = False
@@ -161,8 +157,6 @@ def _log_table(log: Log) -> Table:
             _DS,
         ),
         owner=("ds",),
-        producer="spark_jobs ingest_logs",
-        readers=("spark_jobs build_partials", "spark_jobs build_samples", "spark_jobs collect_behaviour_texts", "validation", "publishing"),
         unique=("event_id",),
     )
 
@@ -187,8 +181,6 @@ def _samples_table(log: Log) -> Table:
             _DS,
         ),
         owner=("ds",),
-        producer="spark_jobs build_samples",
-        readers=("training", "validation"),
         unique=("event_id",),
     )
 
@@ -226,8 +218,6 @@ def _embedding_table(name: str, grain: str) -> Table:
             _RELEASE,
         ),
         owner=("release_id",),
-        producer="spark_jobs publish_release",
-        readers=("training", "publishing"),
         unique=("entity", "id"),
     )
 
@@ -250,16 +240,12 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "log"),
-        producer="spark_jobs ingest_logs",
-        readers=("validation",),
     ),
     Table(
         name="behaviour_partials",
         grain="one user of a day and log",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _DS),
         owner=("ds", "log"),
-        producer="spark_jobs build_partials",
-        readers=("spark_jobs build_checkpoints", "spark_jobs build_user_histories"),
         unique=("user_id",),
     ),
     Table(
@@ -267,8 +253,6 @@ _ALL = (
         grain="one user, item or category of a day and log",
         columns=(*_ENTITY_KEY, *_COUNTS, _LOG, _DS),
         owner=("ds", "log"),
-        producer="spark_jobs build_partials",
-        readers=("spark_jobs build_checkpoints", "spark_jobs build_statistics", "spark_jobs build_user_histories", "validation"),
         unique=("entity", "entity_id"),
     ),
     Table(
@@ -276,8 +260,6 @@ _ALL = (
         grain="one user, merged up to a day: the last 200 positives",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _UNTIL),
         owner=("until_ds", "log"),
-        producer="spark_jobs build_checkpoints",
-        readers=("spark_jobs build_checkpoints", "spark_jobs build_user_histories"),
         unique=("user_id",),
     ),
     Table(
@@ -285,8 +267,6 @@ _ALL = (
         grain="one user, item or category, merged up to a day: totals since history_start",
         columns=(*_ENTITY_KEY, *_COUNTS, _LOG, _UNTIL),
         owner=("until_ds", "log"),
-        producer="spark_jobs build_checkpoints",
-        readers=("spark_jobs build_checkpoints", "spark_jobs build_statistics"),
         unique=("entity", "entity_id"),
     ),
     Table(
@@ -294,8 +274,6 @@ _ALL = (
         grain="one user of the day: the last 200 positives before it and those of the day",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _DS),
         owner=("ds",),
-        producer="spark_jobs build_user_histories",
-        readers=("spark_jobs build_samples", "validation", "training"),
         unique=("user_id",),
     ),
     Table(
@@ -312,8 +290,6 @@ _ALL = (
             _DS,
         ),
         owner=("ds",),
-        producer="spark_jobs build_statistics",
-        readers=("spark_jobs build_samples",),
         unique=("entity", "entity_id"),
     ),
     _samples_table("natural"),
@@ -327,8 +303,6 @@ _ALL = (
                    meaning="the action in words, and the item's text; what was shown reads as clicked"),
         ),
         owner=(),
-        producer="spark_jobs collect_behaviour_texts",
-        readers=("training",),
         unique=("text_hash",),
         content_addressed=True,
     ),
@@ -342,8 +316,6 @@ _ALL = (
             Column(name="dim", type="int", meaning="its width", minimum=1),
         ),
         owner=(),
-        producer="spark_jobs add_text_vectors",
-        readers=("training",),
         unique=("encoder_id", "text_hash"),
         content_addressed=True,
     ),
@@ -362,8 +334,6 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "release_id"),
-        producer="spark_jobs publish_release",
-        readers=("training",),
         unique=("event_id",),
     ),
     Table(
@@ -380,8 +350,6 @@ _ALL = (
             _DS,
         ),
         owner=("ds", "release_id"),
-        producer="spark_jobs publish_release",
-        readers=("training",),
         unique=("metric", "split"),
     ),
     Table(
@@ -399,8 +367,6 @@ _ALL = (
             _DS,
         ),
         owner=("table_name", "ds"),
-        producer="validation run",
-        readers=(),
     ),
     Table(
         name="builds",
@@ -416,8 +382,6 @@ _ALL = (
             Column(name="built_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("table_name", "owner"),
-        producer="spark_jobs, with every partition that it writes",
-        readers=("spark_jobs", "training", "validation", "publishing"),
         partition=("table_name",),
         journal=True,
     ),
@@ -429,8 +393,6 @@ _ALL = (
             Column(name="forgotten_on", type="date", meaning="the day, in day_timezone: events up to it do not come in again"),
         ),
         owner=(),
-        producer="spark_jobs forget_user",
-        readers=("spark_jobs ingest_logs",),
         unique=("user_hash", "forgotten_on"),
         content_addressed=True,
     ),
@@ -455,8 +417,6 @@ _ALL = (
             Column(name="created_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("release_id",),
-        producer="spark_jobs publish_release",
-        readers=("training", "publishing", "spark_jobs"),
         partition=("kind",),
         unique=("release_id",),
     ),
@@ -471,15 +431,12 @@ _ALL = (
             Column(name="activated_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("kind", "variant", "period"),
-        producer="spark_jobs publish_release, activate_release",
-        readers=("training", "publishing", "spark_jobs"),
         partition=("kind",),
         unique=("kind", "variant", "period"),
     ),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
-VALIDATED_TABLES = ("natural_log", "ad_log", "user_histories", "natural_samples", "ad_samples")
 
 
 def table(name: str) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, run_command
 from contracts.features import FEATURES, LOGS, Feature
+from contracts.steps import REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS, TABLES, Column, Table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tables.md"
@@ -36,7 +37,8 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# Tables of the lake",
-        f"Made from `contracts/tables.py` and `contracts/features.py` by `{COMMAND}`; a change by hand is overwritten.",
+        f"Made from `contracts/tables.py`, `contracts/steps.py` and `contracts/features.py` by `{COMMAND}`; a change by hand is "
+        "overwritten.",
         "Each table is a Delta table under `<home>/lake/<name>/`. A producer replaces whole partitions, those of the owner columns, "
         "and no two producers share one. Column types are Spark's; names are the same in Spark, in Parquet and in the batches. "
         "*Nullable* columns may be null, *volatile* ones (clocks, run ids) differ between equal runs and are left out of comparisons.",
@@ -65,14 +67,14 @@ def landing_columns() -> str:
 
 
 def _summary(table: Table) -> tuple[str, ...]:
-    return f"[{table.name}](#{table.name})", table.grain, _names(table.owner) or "none", f"`{table.producer}`"
+    return f"[{table.name}](#{table.name})", table.grain, _names(table.owner) or "none", _producer(table)
 
 
 def _table(table: Table) -> str:
     facts = [
         f"- one row: {table.grain}",
-        f"- producer: `{table.producer}`",
-        f"- readers: {', '.join(f'`{reader}`' for reader in table.readers) or 'people'}",
+        f"- producer: {_producer(table)}",
+        f"- readers: {_readers(table)}",
         f"- owner columns, the partition that its producer replaces: {_names(table.owner) or 'none'}"
         + (f"; partitioned by {_names(table.partition)}" if table.partition else ""),
         f"- no two rows of a partition share: {_names(table.unique) or 'nothing is promised'}",
@@ -81,6 +83,16 @@ def _table(table: Table) -> str:
         facts.append("- content-addressed: rows are only ever inserted, each once, whatever the order of the days")
     columns = [(f"`{column.name}`", f"`{column.type}`", column.meaning, _legal(column)) for column in table.columns]
     return f"## {table.name}\n\n" + "\n".join(facts) + "\n\n" + _grid(("column", "type", "meaning", "legal values"), columns)
+
+
+def _producer(table: Table) -> str:
+    return "every command that writes a partition" if table.name == "builds" else ", ".join(f"`{one}`" for one in producers(table.name))
+
+
+def _readers(table: Table) -> str:
+    if table.name in REGISTRY:
+        return "every command"
+    return ", ".join(f"`{one}`" for one in readers(table.name)) or "people"
 
 
 def _legal(column: Column) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from contracts.kinds import KINDS
 from contracts.periods import Lineage, Parent
 from contracts.releases import DEFAULT_VARIANT, Served, parent_key
 
@@ -95,8 +96,18 @@ def reads(role: str, variants: Iterable[str]) -> bool:
     return role != "texts" or any(TRANSFER_SETTINGS[variant].texts for variant in variants)
 
 
+def is_read(kind: str, variants: Iterable[str]) -> bool:
+    """Whether a deployment with these transfer settings makes models of this kind."""
+    variants = tuple(variants)
+    roles = [rule.role for other in KINDS.values() for rule in other.parents if rule.kind == kind and other.name != kind]
+    if roles:
+        return any(reads(role, variants) for role in roles)
+    # What nothing reads is there for people: the ad model itself, and whatever can be made of the models that there are.
+    return kind == "actr" or all(is_read(rule.kind, variants) for rule in KINDS[kind].parents if rule.kind != kind)
+
+
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
-    """What a period's parents have to serve, by the key under which `Release.parents` names them (invariant I10)."""
+    """What a period's parents have to serve, by the key under which `Release.parents` names them."""
     parents = [(parent, variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
     return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
             for parent, variant in parents if variant is not None}

@@ -26,6 +26,8 @@ class LakeReader:
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
         self._opened: dict[str, DeltaTable | None] = {}
+        self._releases: dict[str | None, dict[str, dict[str, Any]]] = {}  # by kind; None: of all kinds
+        self._activations: list[dict[str, Any]] | None = None
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Values] | None = None) -> pa.Table:
         """Rows of a table, in no particular order; an absent table reads as empty.
@@ -87,32 +89,39 @@ class LakeReader:
             raise ParentMissing(f"{name}: expected a build of {missing[0]}{more}, found none. {hint}")
         return {f"{name}/{owner}": built[owner]["digest"] for owner in owners}
 
-    def releases(self) -> dict[str, dict[str, Any]]:
-        """Rows of `releases` by release id, their maps as dicts; whatever this reader's `activations` name is among them."""
-        self._open("activations")  # pinned first: a release's row is committed before its activation
-        rows = self.read("releases").to_pylist()
-        for row in rows:
-            for name in ("parents", "inputs", "metrics"):
-                row[name] = dict(row[name] or ())
-        return {row["release_id"]: row for row in rows}
+    def releases(self, kind: str | None = None) -> dict[str, dict[str, Any]]:
+        """Rows of `releases` by release id, their maps as dicts, read once; whatever this reader's `activations` name is among them.
+
+        Args:
+            kind: of model; all kinds by default. Releases of a kind lie together, so that those of others are not read.
+        """
+        if kind not in self._releases and None in self._releases:
+            self._releases[kind] = {name: row for name, row in self._releases[None].items() if row["kind"] == kind}
+        if kind not in self._releases:
+            self._open("activations")  # pinned first: a release's row is committed before its activation
+            rows = self.read("releases", where={} if kind is None else {"kind": kind}).to_pylist()
+            for row in rows:
+                for name in ("parents", "inputs", "metrics"):
+                    row[name] = dict(row[name] or ())
+            self._releases[kind] = {row["release_id"]: row for row in rows}
+        return self._releases[kind]
 
     def active(self, kind: str, variant: str, period: date) -> dict[str, Any] | None:
         """The release that serves a kind, variant and period, or None."""
-        rows = self.read("activations", where={"kind": kind, "variant": variant, "period": period}).to_pylist()
-        return self.releases().get(rows[0]["release_id"]) if rows else None
+        return self.active_releases(kind).get((variant, period))
 
     def active_releases(self, kind: str) -> dict[tuple[str, date], dict[str, Any]]:
         """The releases of a kind that serve, by variant and period."""
-        releases = self.releases()
-        rows = self.read("activations", where={"kind": kind}).to_pylist()
+        if self._activations is None:
+            self._activations = self.read("activations").to_pylist()
+        rows = [row for row in self._activations if row["kind"] == kind]
+        releases = self.releases(kind) if rows else {}
         return {(row["variant"], row["period"]): releases[row["release_id"]] for row in rows if row["release_id"] in releases}
 
     def current(self, kind: str, variant: str) -> dict[str, Any] | None:
         """The release of the newest active period, or None."""
-        rows = self.read("activations", where={"kind": kind, "variant": variant}).to_pylist()
-        if not rows:
-            return None
-        return self.releases().get(max(rows, key=lambda row: row["period"])["release_id"])
+        periods = {period: row for (of, period), row in self.active_releases(kind).items() if of == variant}
+        return periods[max(periods)] if periods else None
 
     def _newest_builds(self, where: Mapping[str, Values]) -> list[dict[str, Any]]:
         """Build records that count: of each partition the newest."""

@@ -109,7 +109,7 @@ def check_immutable(folder: Path, release: Release, registry: Registry) -> Check
 
 
 def check_parents(deployment: Deployment, release: Release, registry: Registry) -> Check:
-    """The run was made from the releases that its period computes, and these serve (invariant I10)."""
+    """The run was made from the releases that its period computes, and these serve."""
     wrong = registry.wrong_parents(deployment.lineage, release)
     return Check(name="parents", passed=not wrong, expected="the releases that serve what its period computes",
                  found="; ".join(wrong) if wrong else f"{len(release.parents)} of them")

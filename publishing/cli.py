@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from contracts.commands import add_home, day, deployment_of, stage, table_text
+from contracts.commands import add_command, add_home, day, deployment_of, stage, table_text
 from contracts.errors import NotYet
 from contracts.kinds import KINDS
 from contracts.releases import DEFAULT_VARIANT, Served, gated_runs
@@ -20,17 +20,16 @@ TABLES = tuple(kind.vectors for kind in KINDS.values())
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tributary publishing", description="From staged runs to releases that others read.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, what in (("audit", "judge the staged runs of a period and build their indexes"),
-                       ("parents", "are the releases and samples there that a period needs? exit 75: not yet")):
-        command = commands.add_parser(name, help=what, description=what)
+    for name in ("audit", "parents"):
+        command = add_command(commands, "publishing", name)
         add_home(command)
         command.add_argument("--kind", required=True, choices=tuple(KINDS))
         command.add_argument("--period", required=True, type=day, help="first day of the period")
         if name == "parents":
             command.add_argument("--json", action="store_true", help="also print what is missing as JSON, a line each")
-    releases = commands.add_parser("releases", help="the releases that serve, newest first; which are current, which stale")
+    releases = add_command(commands, "publishing", "releases")
     add_home(releases)
-    near = commands.add_parser("neighbours", help="the entities nearest to one, with their titles, from a release")
+    near = add_command(commands, "publishing", "neighbours")
     add_home(near)
     near.add_argument("--table", default="actr_embeddings", choices=TABLES, help="whose vectors (default: actr_embeddings)")
     near.add_argument("--id", required=True, type=int, help="raw id")

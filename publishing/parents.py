@@ -10,12 +10,10 @@ from contracts.kinds import KINDS
 from contracts.periods import Parent
 from contracts.releases import DEFAULT_VARIANT
 from contracts.settings import Deployment
+from contracts.steps import awaited_table, maker
 from contracts.tables import owner_key
 from contracts.transfer import cpm_variants, reads
 from lake.reader import LakeReader
-
-# Of the kinds that do not read natural samples, or not them alone.
-_READ_BY = {"actr": "ad_samples", "bahe": "ad_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories"}
 
 
 def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[Awaited]:
@@ -23,26 +21,15 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
     lineage = deployment.lineage
     missing = [_awaited(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]
-    table = _READ_BY.get(kind, "natural_samples")
-    days = sample_days(deployment, kind, period)
+    table = awaited_table(KINDS[kind])
+    days = lineage.certain_days(kind, period, replay_days=deployment.replay_days)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
     absent = [day for day in days if owner_key(ds=day) not in built]
     if absent:
-        missing.append(Awaited(what=f"{table} of {len(absent)} days, the first {absent[0]}", dag="features_daily", periods=tuple(absent)))
+        dag = maker(table).dag
+        assert dag, table
+        missing.append(Awaited(what=f"{table} of {len(absent)} days, the first {absent[0]}", dag=dag, periods=tuple(absent)))
     return missing
-
-
-def sample_days(deployment: Deployment, kind: str, period: date) -> Sequence[date]:
-    """Days whose samples, or histories, the training of a period reads for certain."""
-    lineage = deployment.lineage
-    whole = lineage.period(kind, period)
-    if kind == "cpm":
-        return lineage.cpm_training_days(whole)
-    if kind == "actr":
-        return lineage.actr_training_days(period, replay_days=deployment.replay_days) if period == deployment.actr_start else [period]
-    if kind == "bahe":
-        return lineage.bahe_training_days(period, first_days=1)
-    return [day for day in whole.days() if day >= deployment.history_start]
 
 
 def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str]:

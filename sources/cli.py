@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.commands import day
+from contracts.commands import add_command, day
 from contracts.settings import home_folder
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tributary sources", description="Makes landing files, by log and day of arrival.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_simulate(commands.add_parser("simulate", help="a made world: tastes shared by a rich natural and a sparse ad domain"))
-    kuairand = _add_real(commands.add_parser("kuairand", help="from the original files of KuaiRand-Pure"), "KuaiRand-Pure")
+    _add_simulate(add_command(commands, "sources", "simulate"))
+    kuairand = _add_real(add_command(commands, "sources", "kuairand"), "KuaiRand-Pure")
     kuairand.add_argument("--natural-tab", type=int, default=1, metavar="N", help="scenario of the natural log (default 1)")
     kuairand.add_argument("--ad-tab", type=int, default=6, metavar="N", help="scenario taken as the ad log (default 6)")
-    movielens = _add_real(commands.add_parser("movielens", help="from the original files of MovieLens-1M"), "MovieLens-1M")
+    movielens = _add_real(add_command(commands, "sources", "movielens"), "MovieLens-1M")
     movielens.add_argument("--ad-share", type=float, default=0.12, metavar="X",
                            help="share of the advertised items' ratings that make the ad log (default 0.12)")
     movielens.add_argument("--equal-days", type=int, default=30, metavar="N", help="days of equal count (default 30)")
     movielens.add_argument("--start", type=day, default=date(2001, 1, 1), metavar="DAY",
                            help="the first of these days (default 2001-01-01)")
-    taobao = _add_real(commands.add_parser("taobao", help="from the original files of Ali_Display_Ad_Click"), "Ali_Display_Ad_Click")
+    taobao = _add_real(add_command(commands, "sources", "taobao"), "Ali_Display_Ad_Click")
     taobao.add_argument("--from", dest="first", type=day, metavar="DAY", help="first day (default 2017-04-22)")
     taobao.add_argument("--to", dest="last", type=day, metavar="DAY", help="last day, included (default 2017-05-13)")
-    _add_check(commands.add_parser("check", help="what is wrong with landing files, before anything runs; starts no Spark"))
+    _add_check(add_command(commands, "sources", "check"))
     return parser
 
 

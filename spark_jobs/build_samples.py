@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 from contracts.features import CANDIDATE_ACTION, ENTITIES, HELD_OUT_ONE_IN, LOGS, STATISTICS, Entity, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from contracts.tables import TABLES, owner_key
+from contracts.steps import maker
+from contracts.tables import owner_key
 from lake.partitions import read_partitions
 from lake.reader import LakeReader
 from lake.writing import Build, record_builds, write_partitions
@@ -30,7 +31,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     span = f"--from {days[0]} --to {days[-1]}"
     read: dict[str, str] = {}
     for name in (*(f"{log}_log" for log in LOGS), "user_histories", "entity_statistics"):
-        read |= reader.require_builds(name, owners, hint=f"Make it: tributary {TABLES[name].producer} {span}")
+        read |= reader.require_builds(name, owners, hint=f"Make it: tributary {maker(name)} {span}")
 
     rows = {log: on_time(read_partitions(spark, locations, f"{log}_log", days)) for log in LOGS}
     histories, statistics = (read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics"))

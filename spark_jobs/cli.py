@@ -9,60 +9,52 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.commands import add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
+from contracts.commands import add_command, add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
 from contracts.commands import day as day_argument
 from contracts.errors import NotYet
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import Deployment
+from contracts.steps import DAY_JOBS, next_command
 from contracts.tables import TABLES
-from spark_jobs.days import DAY_JOBS, VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
-
-NEXT = {
-    "build_partials": "tributary spark_jobs build_user_histories {span}",
-    "collect_behaviour_texts": "tributary spark_jobs build_user_histories {span}",
-    "build_user_histories": "tributary spark_jobs build_statistics {span}",
-    "build_statistics": "tributary spark_jobs build_samples {span}",
-} | {job: f"tributary validation run {' '.join(validated_tables(job))} {{span}}" for job in VALIDATED_AFTER}
+from spark_jobs.days import run_checkpoint, run_days, span_option
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tributary spark_jobs", description="Spark jobs; every write to a Delta table.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="JOB")
-    for name, what in DAY_JOBS.items():
-        job = commands.add_parser(name, help=what, description=what)
-        add_home(job)
+
+    def add(name: str) -> argparse.ArgumentParser:
+        command = add_command(commands, "spark_jobs", name)
+        add_home(command)
+        return command
+
+    for name in DAY_JOBS:
+        job = add(name)
         add_days(job)
         if name == "ingest_logs":
             job.add_argument("--allow-empty", action="store_true", help="a landing day without a row is right")
-    checkpoint = commands.add_parser("build_checkpoints", help="partials -> running merges (made when first needed; rarely by hand)")
-    add_home(checkpoint)
+    checkpoint = add("build_checkpoints")
     checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
-    check = commands.add_parser("check_partials", help="are the partials there that a day's features need? exit 75: not yet")
-    add_home(check)
+    check = add("check_partials")
     check.add_argument("--ds", type=day_argument, required=True)
     check.add_argument("--json", action="store_true", help="also print what is missing as JSON")
-    add_home(commands.add_parser("list_stale", help="partitions whose inputs have changed since, and the commands that mend them"))
-    compare = commands.add_parser("compare_tables", help="are a deployment's tables equal to another's, row by row? exit 1: no")
-    add_home(compare)
+    add("list_stale")
+    compare = add("compare_tables")
     compare.add_argument("--with", dest="other", type=Path, required=True, metavar="FOLDER", help="the other deployment's folder")
     compare.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
                          help="may be repeated; logs and features by default")
-    add_home(commands.add_parser("mend", help="build again whatever is stale"))
-    maintain = commands.add_parser("maintain_lake", help="few large files: OPTIMIZE and VACUUM; no row changes")
-    add_home(maintain)
+    add("mend")
+    maintain = add("maintain_lake")
     maintain.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
                           help="may be repeated; all by default")
-    publish = commands.add_parser("publish_release", help="audited runs -> vectors, predictions, metrics, release, activation")
-    add_home(publish)
+    publish = add("publish_release")
     publish.add_argument("--kind", required=True, choices=tuple(KINDS))
     publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
-    add_home(commands.add_parser("add_text_vectors", help="vectors of texts that training staged -> behaviour_text_vectors"))
-    back = commands.add_parser("activate_release", help="let a release that was published before serve its period again")
-    add_home(back)
+    add("add_text_vectors")
+    back = add("activate_release")
     back.add_argument("--release", required=True, help="its id")
-    forget = commands.add_parser("forget_user", help="delete every trace of a user (`tributary forget` asks before it does)")
-    add_home(forget)
+    forget = add("forget_user")
     add_user(forget)
     options = parser.parse_args(argv)
     locations, deployment = deployment_of(options)
@@ -74,7 +66,7 @@ def _run_days(options: argparse.Namespace, locations: Locations, deployment: Dep
     deployment.refuse_unfinished(days[-1], datetime.now(UTC))
     extra = {"allow_empty": options.allow_empty} if options.command == "ingest_logs" else {}
     _say(locations, run_days(locations, deployment, options.command, days, **extra), days)
-    print(f"next: {NEXT[options.command].format(span=span_option(days[0], days[-1]))}")
+    print(f"next: tributary {next_command(options.command)} {span_option(days[0], days[-1])}")
     return 0
 
 

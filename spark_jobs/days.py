@@ -1,4 +1,4 @@
-"""The jobs of a day, in order, and how one is run: by the command line, and by what mends stale days."""
+"""How one of the jobs that make days is run: by the command line, and by what mends stale days."""
 
 from __future__ import annotations
 
@@ -14,19 +14,9 @@ from contracts.settings import Deployment
 if TYPE_CHECKING:
     from lake.writing import Build
 
-DAY_JOBS = {
-    "ingest_logs": "landing files -> natural_log, ad_log, quarantine",
-    "build_partials": "logs -> behaviour_partials, statistic_partials",
-    "collect_behaviour_texts": "logs -> behaviour_texts, each text once",
-    "build_user_histories": "partials and the newest checkpoint -> user_histories",
-    "build_statistics": "partials -> entity_statistics",
-    "build_samples": "logs, histories, statistics -> natural_samples, ad_samples",
-}
-VALIDATED_AFTER = {"ingest_logs": ("natural_log", "ad_log"), "build_samples": ("user_histories", "natural_samples", "ad_samples")}
-
 
 def run_days(locations: Locations, deployment: Deployment, job: str, days: Sequence[date], **options: Any) -> list[Build]:
-    """Runs one of `DAY_JOBS` over consecutive days, in a session of its own that holds their locks."""
+    """Runs one of the steps that make days over consecutive days, in a session of its own that holds their locks."""
     module = import_module(f"spark_jobs.{job}")
     return _run(locations, f"{job} {_days(days)}", job, module.partitions(days, deployment),
                 lambda spark: module.run(spark, locations, deployment, days, **options))
@@ -54,8 +44,3 @@ def _run(locations: Locations, title: str, app: str, partitions: dict[str, list[
 
     with stage(title), writing_session(locations, app=app, partitions=partitions) as spark:
         return run(spark)
-
-
-def validated_tables(job: str) -> list[str]:
-    """Options of `tributary validation run` that name what is judged after a job."""
-    return [option for table in VALIDATED_AFTER[job] for option in ("--table", table)]

@@ -14,10 +14,11 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.quality import StaleDay, StaleFound
 from contracts.settings import Deployment
+from contracts.steps import step
 from lake.reader import LakeReader
 from lake.registry import Registry
 from pages.files import write_atomically
-from spark_jobs.days import VALIDATED_AFTER, run_checkpoint, run_days, span_option, validated_tables
+from spark_jobs.days import run_checkpoint, run_days, span_option
 from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, mending_commands, spans, stale_releases
 
 SHOWN = 12  # of the stale partitions that a command lists one by one
@@ -50,7 +51,7 @@ def mend(locations: Locations, deployment: Deployment) -> int:
         for span in spans(days) if job != "build_checkpoints" else [(day, day) for day in days]:
             count = _run(locations, deployment, job, span)
             done.append((job, f"{span[0]} .. {span[1]}" if span[0] != span[1] else str(span[0]), count))
-            if job in VALIDATED_AFTER:
+            if step("spark_jobs", job).judged:
                 _validate(locations, job, span)
     print(table_text(("mended by", "days", "partitions"), done) if done else "nothing to mend: no partition is stale")
     _say_releases(_leave_found(locations, find_stale(locations)))
@@ -64,7 +65,7 @@ def _run(locations: Locations, deployment: Deployment, job: str, span: tuple[dat
 
 
 def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
-    command = ["validation", "run", "--home", str(locations.home), *validated_tables(job), *span_option(*span).split()]
+    command = [*step("spark_jobs", job).check_command, "--home", str(locations.home), *span_option(*span).split()]
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
         error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Mend the day or accept it, then run `tributary "

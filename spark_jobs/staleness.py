@@ -14,16 +14,14 @@ from typing import Any
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
-from contracts.tables import TABLES
+from contracts.steps import rebuilt_steps, step
 from lake.landing_files import digest_of_files, landing_files
 from lake.progress import each
 from lake.reader import LakeReader
-from spark_jobs.days import VALIDATED_AFTER, span_option, validated_tables
+from spark_jobs.days import span_option
 
 # Jobs in the order in which a change flows through them, each with the tables that it writes.
-_ORDER = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_checkpoints", "build_user_histories", "build_statistics",
-          "build_samples")
-JOBS = {job: tuple(table.name for table in TABLES.values() if table.producer == f"spark_jobs {job}") for job in _ORDER}
+JOBS = {step.name: step.writes for step in rebuilt_steps()}
 JOB_OF = {table: job for job, tables in JOBS.items() for table in tables}
 
 
@@ -91,13 +89,13 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
     commands = []
     for job in JOBS:
         days = sorted({item.day for item in stale if JOB_OF[item.table] == job})
-        if job == "build_checkpoints":
-            commands += [f"tributary spark_jobs build_checkpoints --until {day}" for day in days]
+        if step("spark_jobs", job).span == "until":
+            commands += [f"tributary spark_jobs {job} --until {day}" for day in days]
             continue
         for span in spans(days):
             commands.append(f"tributary spark_jobs {job} {span_option(*span)}")
-            if job in VALIDATED_AFTER:
-                commands.append(f"tributary validation run {' '.join(validated_tables(job))} {span_option(*span)}")
+            if (made := step("spark_jobs", job)).judged:
+                commands.append(f"tributary {' '.join(made.check_command)} {span_option(*span)}")
     return commands
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from lake_fixture import World, make_lake, publish_staged
+from opened_tables import assert_as_declared, opened_tables
 
 from contracts.periods import ONE_DAY
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from contracts.settings import SETTINGS_FILE
+from contracts.steps import step
 from contracts.transfer import TRANSFER_SETTINGS
 from training.data.mapping import IdMapping
 from training.data.vectors import EntityVectors, write_vectors
@@ -68,10 +70,14 @@ def make_chain(home: Path) -> tuple[Session, dict[date, dict[str, Any]], dict[da
         return Session.open(home, RECIPE, torch.device("cpu"))  # a session reads the lake as it was when it began
 
     def made(kind: str, train: Callable[[Session, date], Any], periods: Sequence[date]) -> dict[date, Any]:
-        found = {}
+        found, read = {}, set[str]()
         for period in periods:
-            found[period] = train(session(), period)
+            with opened_tables() as opened:
+                found[period] = train(session(), period)
+            read |= opened
             publish_staged(home, kind, period)
+        if train is not write_bahe:
+            assert_as_declared(step("training", kind), read)
         return found
 
     made("tpm", run_tpm, MONTHS)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from contracts.kinds import CADENCES
 from contracts.locations import Locations
 from contracts.periods import days_between
 from contracts.quality import StaleFound
 from contracts.settings import HOME_VARIABLE, Deployment
+from contracts.steps import CADENCES
 from contracts.transfer import reads
 from sources import deployments
 from tributary import backfills, dags_command

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lake_fixture import World, make_lake, publish_staged, text_hash, write_table, write_texts
+from opened_tables import assert_as_declared, opened_tables
 from safetensors.torch import load_file
 
 from contracts.errors import BadInput
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.releases import HELD_OUT_FILE, MODEL_FILE, VECTORS_FILE
+from contracts.steps import step
 from lake.reader import LakeReader
 from training.data.text_store import TextStore
 from training.data.texts import TextHistories, TextSamples, read_text_samples
@@ -230,10 +232,13 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(home):
     """Four days, texts encoded on demand."""
-    found = []
+    found, read = [], set()
     for day in DAYS:
-        found.append(run_bahe(_session(home), day))
+        with opened_tables() as opened:
+            found.append(run_bahe(_session(home), day))
+        read |= opened
         publish_staged(home, "bahe", day)
+    assert_as_declared(step("training", "bahe"), read)
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from contracts.settings import Deployment
+from contracts.steps import commands_of
 from tributary import cli
 
 PROJECT = Path(cli.__file__).parent.parent
@@ -36,7 +37,7 @@ def test_help_imports_almost_nothing() -> None:
     code = "import sys; from tributary.cli import main; main(['--help']); print(chr(10) + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     loaded = set(done.stdout.splitlines()[-1].split())
-    heavy = {"argparse", "subprocess", "json", "dataclasses", "tomllib", "lake", "numpy", "pandas", "pyspark", "torch", "airflow",
+    heavy = {"argparse", "subprocess", "json", "tomllib", "lake", "numpy", "pandas", "pyspark", "torch", "airflow",
              "great_expectations", "faiss", "contracts.settings", *cli.FOLDERS}
     assert "tributary.cli" in loaded
     assert loaded & heavy == set()
@@ -44,14 +45,14 @@ def test_help_imports_almost_nothing() -> None:
 
 def test_help_lists_every_command() -> None:
     text = cli.help_text()
-    for name in [*cli.OWN, *cli.FOLDERS, *(command for _, commands in cli.FOLDERS.values() for command in commands)]:
+    for name in [*cli.OWN, *cli.FOLDERS, *(command for folder in cli.FOLDERS for command in commands_of(folder))]:
         assert f" {name} " in text, name
 
 
 @pytest.mark.parametrize("folder", cli.FOLDERS)
 def test_help_names_the_commands_that_the_folder_has(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     main = importlib.import_module(f"{folder}.cli").main
-    for command in cli.FOLDERS[folder][1]:
+    for command in commands_of(folder):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0, capsys.readouterr().err

@@ -17,10 +17,10 @@ import features_reference as reference
 import pytest
 
 from contracts.locations import Locations
+from contracts.steps import DAY_JOBS
 from lake.session import _spark_home
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
-from spark_jobs.days import DAY_JOBS
 
 pytestmark = pytest.mark.cluster
 

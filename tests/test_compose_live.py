@@ -26,9 +26,9 @@ from test_cluster import DAYS, TABLES
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, table_address
+from contracts.steps import DAY_JOBS
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
-from spark_jobs.days import DAY_JOBS
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import spans_of_days, start_all, wait_for_all
 

@@ -28,7 +28,9 @@ def release(**changes: object) -> Release:
     return Release(**(values | changes))
 
 
-@pytest.mark.parametrize("deployment", [FULL, Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27))])
+@pytest.mark.parametrize("deployment", [
+    FULL, Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)),
+    Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27), source='the "new" shop\\', notify="tell 'on \"call\"' \\x")])
 def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None:
     (tmp_path / "deployment.toml").write_text(deployment.to_toml())
     assert Deployment.load(tmp_path) == deployment
@@ -43,6 +45,15 @@ def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None
     ("notify = \"tell 'them\"", "notify: expected a command line such as /opt/tell_on_call --channel ads, or none"),
     ("recipe = 'quik'", "recipe: expected one of default, quick, found 'quik'"),
     ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),
+    ('replay_days = "30"', "replay_days: expected a whole number, unquoted, found '30'"),
+    ("replay_days = 30.0", "replay_days: expected a whole number, unquoted, found 30.0"),
+    ("notify = 3", "notify: expected a text in quotation marks, found 3"),
+    ("allowed_lateness_days = true", "allowed_lateness_days: expected a whole number, unquoted, found True"),
+    ("history_end = 2026-05-01T00:00:00", "history_end: expected a date such as 2026-01-31, unquoted, found datetime"),
+    ("string_ids = 'user_id'", r'string_ids: expected a list of texts such as \["user_id"\], found \'user_id\''),
+    ("variants = [1]", r"variants: expected a list of texts such as .*, found \[1\]"),
+    ("periods = 2", r"periods: expected a section \[periods\], found 2"),
+    ("[periods]\nanchor = 2026-01-01\nmonth_days = '2'", "month_days: expected a whole number, unquoted, found '2'"),
     ("[periods]\nanchor = 2026-01-01", "month_days: expected a number of days >= 1"),
 ])
 def test_a_wrong_setting_is_named(line: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -194,3 +195,25 @@ def test_a_release_can_be_asked_by_its_id(indexed: tuple[Locations, Path], capsy
     assert f"--release: expected a release of merged_embeddings, found {folder.name}" in capsys.readouterr().err
     assert ask(locations, "--table", "actr_embeddings", "--id", "1") == 2
     assert "expected a current release of actr (tpm+cpm), found none" in capsys.readouterr().err
+
+
+def test_a_command_reads_what_serves_once_and_of_the_kinds_that_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locations = write_settings(tmp_path)
+    cpm = released(locations, stage_cpm(locations))
+    days = [released(locations, stage_day(locations, 0, None, cpm))]
+    days.append(released(locations, stage_day(locations, 1, days[0], cpm)))
+    read: list[tuple[str, object]] = []
+    original = LakeReader.read
+
+    def noting(self: LakeReader, name: str, **options: Any) -> pa.Table:
+        read.append((name, options.get("where")))
+        return original(self, name, **options)
+
+    monkeypatch.setattr(LakeReader, "read", noting)
+    reader = LakeReader(locations)
+    for place, folder in enumerate(days):
+        row = reader.active("actr", "tpm+cpm", DAYS[place])
+        assert row is not None and row["release_id"] == folder.name
+    assert reader.active("tpm", "default", MONTH) is None and reader.current("actr", "tpm+cpm") == row
+    assert read == [("activations", None), ("releases", {"kind": "actr"})]
+    assert set(reader.releases()) == {cpm.name, *(folder.name for folder in days)}

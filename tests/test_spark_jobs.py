@@ -10,11 +10,13 @@ from typing import Any
 
 import features_reference as reference
 import pytest
+from opened_tables import assert_as_declared, opened_tables
 
 from contracts.errors import BadInput, ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment, table_address
+from contracts.steps import DAY_JOBS, day_steps
 from contracts.tables import TABLES, owner_key
 from lake.reader import LakeReader, column_types
 from lake.writing import prepare
@@ -22,7 +24,6 @@ from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from spark_jobs import build_partials, build_samples, ingest_logs, inputs, maintain_lake
-from spark_jobs.days import DAY_JOBS
 
 pytestmark = pytest.mark.spark
 
@@ -40,10 +41,13 @@ def make_logs(home: Path, *, num_days: int = NUM_DAYS) -> tuple[Locations, Deplo
     return Locations(home), Deployment.load(home)
 
 
-def build(spark: Any, locations: Locations, deployment: Deployment, days: list[date]) -> None:
-    """Every job over these days, as range jobs."""
-    for job in JOBS:
-        job.run(spark, locations, deployment, days)
+def build(spark: Any, locations: Locations, deployment: Deployment, days: list[date]) -> dict[str, set[str]]:
+    """Every job over these days, as range jobs; the tables that each opened, by its name."""
+    opened = {}
+    for name, job in zip(DAY_JOBS, JOBS, strict=True):
+        with opened_tables() as opened[name]:
+            job.run(spark, locations, deployment, days)
+    return opened
 
 
 def built_as(locations: Locations) -> dict[Any, Any]:
@@ -60,8 +64,9 @@ def day(number: int) -> date:
 def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Locations, Deployment]:
     """All days built: by one range job each, and the last day alone, from a checkpoint."""
     locations, deployment = make_logs(tmp_path_factory.mktemp("built"))
-    build(spark, locations, deployment, [day(n) for n in range(NUM_DAYS - 1)])
-    build(spark, locations, deployment, [day(NUM_DAYS - 1)])
+    opened = [build(spark, locations, deployment, days) for days in ([day(n) for n in range(NUM_DAYS - 1)], [day(NUM_DAYS - 1)])]
+    for step in day_steps():
+        assert_as_declared(step, {table for one in opened for table in one[step.name]})
     return locations, deployment
 
 

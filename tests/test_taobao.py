@@ -200,7 +200,7 @@ def test_hashes_are_ids_and_stay_what_they_are() -> None:
 @pytest.mark.spark
 def test_all_jobs_take_it(spark: Any, data: Path, tmp_path: Path) -> None:
     """Days before the first advertisement included: nobody has to say that they are empty."""
-    from spark_jobs.days import DAY_JOBS
+    from contracts.steps import DAY_JOBS
 
     with (data / "Ali_Display_Ad_Click" / "behavior_log.csv").open("a") as file:
         file.writelines(f"3,{MIDNIGHT + day * DAY},pv,10,100\n" for day in range(22))

@@ -123,7 +123,7 @@ def _batch(count, user_at, item_at, day):
 
 @pytest.mark.parametrize("day", [0, 1])
 def test_merged_table_equals_attention_on_the_fly(day):
-    """I8, for ids of all months, some, and none; on the second day a month is absent."""
+    """For ids of all months, some, and none; on the second day a month is absent."""
     torch.manual_seed(0)
     months_of_day = [(3, 2, 1), (1, 0, -1)]
     source = AggregatedSnapshots({"user": _snapshots(1), "item": _snapshots(2)}, months_of_day, DIMS)
@@ -155,7 +155,7 @@ def _model(rows, seed, transfer=None):
 
 
 def test_transfer_loads_everything_but_batch_norm_and_ad_only_tables():
-    """I9: every other tensor equals its source; batch-norm is a fresh one's, whatever the source holds."""
+    """Every other tensor equals its source; batch-norm is a fresh one's, whatever the source holds."""
     source = _model((6, 5, 4, 1), seed=1, transfer=AggregatedSnapshots({"user": _snapshots(1), "item": _snapshots(2)}, [(0, 1, 2)], DIMS))
     with torch.no_grad():
         for tensor in source.state_dict().values():

@@ -106,7 +106,7 @@ def test_a_run_leaves_its_files_and_is_staged(chain):
 
 
 def test_parents_are_those_that_the_period_computes(chain):
-    """I10; the variant `none` has no CPM, and an absent snapshot is named."""
+    """Parents: the variant `none` has no CPM, and an absent snapshot is named."""
     home, runs = chain
     lineage, active = World().deployment().lineage, LakeReader(Locations(home)).active
     for (kind, period), folders in runs.items():
@@ -243,7 +243,7 @@ def test_an_ad_model_reads_the_merged_table_of_its_own_cpm(chain):
 
 
 def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
-    """I9 through the task: before the first step, all but batch-norm and ad-only tables are the CPM's."""
+    """Before the first step, all but batch-norm and ad-only tables are the CPM's."""
     home, runs = chain
     session = _session(home)
     plan = training.tasks.actr.plan_variant(session, DAYS[2], "tpm+cpm")
@@ -325,7 +325,7 @@ def small_batches():
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 9])  # in the first epoch and in the second
 def test_a_training_that_was_killed_goes_on_in_the_middle_to_the_same_bytes(chain, tmp_path, monkeypatch, steps):
-    """I5: kill -9 in a step, then the same command: the steps that were done are not done again, and the files are the same."""
+    """kill -9 in a step, then the same command: the steps that were done are not done again, and the files are the same."""
     home, _ = chain
     other = tmp_path / "home"
     shutil.copytree(home, other)

@@ -82,7 +82,7 @@ def test_settings_bound_to_a_weekly_model_start_again_with_a_new_one_and_the_oth
 
 
 def test_what_each_setting_takes_from_its_cpm(chain):
-    """I9 for every setting: tensors of the source, fresh ones, and batch norm."""
+    """Weights taken over, for every setting: tensors of the source, fresh ones, and batch norm."""
     session, _, _ = chain
     for name in BOUND:
         setting = TRANSFER_SETTINGS[name]

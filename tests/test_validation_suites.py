@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import BadInput
-from contracts.tables import TABLES, VALIDATED_TABLES, Column, Table
+from contracts.steps import VALIDATED_TABLES
+from contracts.tables import TABLES, Column, Table
 from validation.figures import DayBuilds, DayFigures, Measured, day_figures
 from validation.found import figure_text, found_of
 from validation.suites import Check, derive_suite, judged_table
@@ -52,7 +53,7 @@ def test_no_check_was_lost() -> None:
 
 
 def test_a_nullable_column_may_be_null_and_is_still_bounded() -> None:
-    table = Table(name="made", grain="a row", owner=("ds",), producer="", readers=(), columns=(
+    table = Table(name="made", grain="a row", owner=("ds",), columns=(
         Column(name="a", type="bigint", meaning="", nullable=True, maximum=9), Column(name="ds", type="date", meaning="")))
     assert {"range(a)", "missing(a)"} == {check.id for check in derive_suite(table) if check.field == "a"}
 

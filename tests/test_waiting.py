@@ -12,9 +12,9 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from contracts.awaited import Awaited
-from contracts.kinds import CADENCES
 from contracts.periods import PeriodSettings
 from contracts.settings import Deployment
+from contracts.steps import CADENCES
 from dags.dagkit.coming import State, Watch, state_of
 
 CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5))

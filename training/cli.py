@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.commands import add_days, add_home, add_user, day, days_of, deployment_of, given_user
+from contracts.commands import add_command, add_days, add_home, add_user, day, days_of, deployment_of, given_user
 from contracts.errors import BadInput
 from contracts.features import ACTR
 from contracts.kinds import KINDS
@@ -167,30 +167,30 @@ def _parser() -> argparse.ArgumentParser:
                "-m training cpm --period ...")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for kind in KINDS.values():
-        command = commands.add_parser(kind.name, parents=[common], help=kind.meaning)
+        command = add_command(commands, "training", kind.name, parents=[common])
         what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
         command.add_argument(kind.period_option, required=True, type=day, dest="period", help=f"{what}, YYYY-MM-DD")
         command.set_defaults(transfer=ALL_SETTINGS)
     commands.choices[ACTR].add_argument("--transfer", choices=(ALL_SETTINGS, *TRANSFER_SETTINGS), metavar="SETTING",
                                         help="make this one of the deployment's transfer settings alone (default: all)")
-    score = commands.add_parser("score", help="a day's ad samples, scored by any release")
+    score = add_command(commands, "training", "score")
     score.add_argument("--ds", required=True, type=day, dest="period", help="the day, YYYY-MM-DD")
-    export = commands.add_parser("export", help="a release as a folder that scores requests with torch alone")
+    export = add_command(commands, "training", "export")
     export.add_argument("--out", type=Path, help="the folder, not there yet (default: exported/RELEASE in the deployment's folder)")
     for command in (score, export):
         add_home(command)
         command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
-    texts = commands.add_parser("encode_texts", help="behaviour texts without a vector -> staged vectors, by a language model's low layers")
+    texts = add_command(commands, "training", "encode_texts")
     add_home(texts)
     texts.add_argument("--recipe", choices=tuple(RECIPES), help="settings (default: the deployment's)")
     texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
     texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
                                         "(default: the recipe's)")
-    user = commands.add_parser("forget_user", help="take a user out of run folders, scores and exports: a part of `tributary forget`")
+    user = add_command(commands, "training", "forget_user")
     add_home(user)
     add_user(user)
-    compare = commands.add_parser("compare", help="published scores of some days: transfer beside no transfer")
-    report = commands.add_parser("report", help="the same as a page: by day, by slice, calibration, forgetting, drift, with intervals")
+    compare = add_command(commands, "training", "compare")
+    report = add_command(commands, "training", "report")
     for command in (compare, report):
         add_home(command)
         add_days(command)

@@ -19,7 +19,8 @@ from contracts.commands import table_text
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from contracts.tables import VALIDATED_TABLES, owner_key
+from contracts.steps import VALIDATED_TABLES
+from contracts.tables import owner_key
 from contracts.transfer import NO_TRANSFER
 from lake.reader import LakeReader
 from training.intervals import Estimate, ratios

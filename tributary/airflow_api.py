@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.errors import TributaryError
-from contracts.kinds import CADENCES
 from contracts.settings import Deployment
+from contracts.steps import CADENCES
 
 Reprocess = Literal["none", "failed", "completed"]
 UNFINISHED = ("queued", "running", "restarting", "scheduled")

@@ -9,20 +9,19 @@ from datetime import date
 
 from contracts.commands import table_text
 from contracts.errors import TributaryError
-from contracts.kinds import CADENCES, KINDS
+from contracts.kinds import KINDS
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from contracts.transfer import reads
+from contracts.steps import CADENCES, DAY_DAGS
+from contracts.transfer import is_read
 from tributary.airflow_api import UNFINISHED, AirflowApi, Reprocess, Run, RunFailed
 
 Say = Callable[[str], None]
 Spans = Mapping[str, tuple[date, date]]  # by DAG, the first days of the first and the last period
 
-DAY_DAGS = ("logs_daily", "features_daily")
 AD_MODEL = KINDS["actr"].dag
 ORDER = (*DAY_DAGS, *(kind.dag for kind in KINDS.values()))
-CHAINED = tuple(KINDS[kind].dag for kind in ("tpm", "fg_bert", "bahe", "actr"))  # a period goes on from the one before
-_ROLES = {"fg_bert": "encoder", "fg_bert_users": "encoder", "bahe": "texts"}  # kinds that not every transfer setting reads
+CHAINED = tuple(kind.dag for kind in KINDS.values() if kind.goes_on)
 
 
 class BackfillsLate(TributaryError):
@@ -53,10 +52,7 @@ def _ending(deployment: Deployment, dag: str, first: date, last: date) -> list[d
 
 def _is_made(deployment: Deployment, kind: str, start: date) -> bool:
     """Whether the deployment has such a period at all."""
-    lineage = deployment.lineage
-    if kind in _ROLES and not reads(_ROLES[kind], deployment.variants):
-        return False
-    return start >= lineage.first_periods.get(kind, start)
+    return is_read(kind, deployment.variants) and start >= deployment.lineage.first_periods.get(kind, start)
 
 
 def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, int] | int = 1, reprocess: Reprocess = "failed",

@@ -1,6 +1,6 @@
 """The one command: `tributary <folder> <command>` hands on to a folder's own command line, and imports none of them.
 
-`tributary --help` must come at once, so this module needs little of the standard library and nothing else.
+`tributary --help` must come at once, so this module imports the contracts of the pipeline and little of the standard library.
 """
 
 from __future__ import annotations
@@ -10,62 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from contracts.errors import BadInput, run_command
-
-# What each folder does, and its commands; a test compares the names with the folders' own parsers.
-FOLDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "sources": ("make landing files", {
-        "simulate": "write the landing files of a simulated platform, and the true click probabilities beside",
-        "kuairand": "cut the original files of KuaiRand into landing days",
-        "movielens": "cut the original files of MovieLens-1M into landing days",
-        "taobao": "cut the original files of Ali_Display_Ad_Click into landing days",
-        "check": "say what is wrong with landing files before anything runs",
-    }),
-    "spark_jobs": ("landing files -> logs -> features -> samples, and every write to a table", {
-        "ingest_logs": "landing files of a day -> natural_log, ad_log, quarantine",
-        "build_partials": "what a day adds to histories and statistics",
-        "collect_behaviour_texts": "the distinct texts of a day's behaviours",
-        "check_partials": "say whether every day before has its partials (exit 75: not yet)",
-        "build_checkpoints": "running merges of the partials, every ten days",
-        "build_user_histories": "each active user's behaviours up to a day",
-        "build_statistics": "impressions, clicks and smoothed rates of users, items and categories up to a day",
-        "build_samples": "natural_samples and ad_samples of a day, point in time",
-        "list_stale": "partitions whose inputs have changed since, and the commands that mend them",
-        "mend": "build again whatever is stale, and what lies behind it",
-        "compare_tables": "say whether two deployments hold equal logs and features, row by row",
-        "maintain_lake": "few large files: OPTIMIZE and VACUUM",
-        "add_text_vectors": "add staged vectors of behaviour texts to their table",
-        "publish_release": "commit an audited release to the tables",
-        "activate_release": "let a release that was published before serve its period again",
-        "forget_user": "what `tributary forget` runs when it was told to go on",
-    }),
-    "training": ("samples -> models -> staged vectors; PyTorch, no Spark", {
-        "tpm": "the model of long histories, month by month",
-        "cpm": "the model of the last month, with the snapshots of three",
-        "fg_bert": "the encoder of behaviour sequences, week by week",
-        "fg_bert_users": "vectors of a day's active users, by that encoder",
-        "bahe": "the model over behaviour texts: learns a day, leaves vectors of its users and items",
-        "actr": "the ad model: score a day with the model of the day before, then train on it",
-        "encode_texts": "vectors of the behaviour texts that have none yet, by a language model's low layers",
-        "compare": "scored days side by side: rows, quality, GAUC with and without transfer",
-        "report": "the same as a page: days, slices, calibration, forgetting, drift, with intervals",
-        "score": "a day's ad samples by any release",
-        "export": "a release as a folder that scores requests with torch alone",
-        "forget_user": "take a user out of run folders, scores and exports: a part of `tributary forget`",
-    }),
-    "validation": ("quality checks and their reports", {
-        "run": "judge tables of a day; exit 3 if a check that stops the day failed",
-        "show": "print what was found on a day",
-        "accept": "let a failed day pass as it is, with a reason that is kept",
-        "gate": "judge staged models by held-out rows; a refused A-CTR gets a fallback",
-        "index": "make the index of all reports again",
-    }),
-    "publishing": ("audit staged vectors, release them, search in them", {
-        "parents": "say whether the parents of a period exist (exit 75: not yet)",
-        "audit": "check what a training run staged, and build its index",
-        "releases": "the releases that serve, newest first; which are current, which stale",
-        "neighbours": "entities nearest to one, with their titles, from a release",
-    }),
-}
+from contracts.steps import FOLDERS, commands_of
 
 OWN: dict[str, str] = {
     "init": "write a deployment's settings",
@@ -121,9 +66,9 @@ def help_text() -> str:
     lines = [USAGE, "", "Carries knowledge from rich natural traffic to sparse ad traffic, every day.", "", "commands:"]
     lines += [f"  {name:<27}{meaning}" for name, meaning in OWN.items()]
     lines += ["", "folders (`tributary <folder> <command> --help` explains each; `python -m <folder> ...` is the same):"]
-    for folder, (meaning, commands) in FOLDERS.items():
+    for folder, meaning in FOLDERS.items():
         lines.append(f"  {folder:<27}{meaning}")
-        lines += [f"    {name:<25}{line}" for name, line in commands.items()]
+        lines += [f"    {name:<25}{line}" for name, line in commands_of(folder).items()]
     lines += ["", "--home FOLDER is the deployment's folder: TRIBUTARY_HOME by default, else ./tributary-home."]
     return "\n".join(lines)
 
@@ -157,7 +102,7 @@ def set_home(folder: str) -> None:
 def _unknown(name: str) -> BadInput:
     import difflib
 
-    inside = [f"{folder} {command}" for folder, (_, commands) in FOLDERS.items() for command in commands if command == name]
+    inside = [f"{folder} {command}" for folder in FOLDERS for command in commands_of(folder) if command == name]
     close = inside or difflib.get_close_matches(name, [*OWN, *FOLDERS], n=1)
     hint = f"Did you mean `tributary {close[0]}`?" if close else "`tributary --help` lists them all."
     return BadInput("tributary", "command", expected=f"one of {', '.join([*OWN, *FOLDERS])}", found=name, hint=hint)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from contracts.commands import day
 from contracts.errors import BadInput
-from contracts.kinds import CADENCES, RECIPES
+from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.quality import read_stale
 from contracts.settings import home_folder
+from contracts.steps import CADENCES
 from contracts.transfer import TRANSFER_SETTINGS
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table_of, wait_for_all

@@ -25,10 +25,11 @@ from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent
 from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
+from contracts.steps import DAY_DAGS, commands_over, release_commands
 from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi
-from tributary.backfills import DAY_DAGS, start_all, wait_for_all
+from tributary.backfills import start_all, wait_for_all
 from tributary.commands import own_parser
 from tributary.stack import postgres, processes
 
@@ -94,12 +95,10 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
         stack.up_spark(home)  # an idle Airflow would take a seventh of two cores from what follows
     first, last = map(str, plan.history)
     span = ("--from", first, "--to", last)
-    with stages.stage(f"history {first} .. {last}: logs"):
-        for arguments in log_commands(*span):
-            command(*arguments)
-    with stages.stage(f"history {first} .. {last}: features and samples"):
-        for arguments in feature_commands(*span):
-            command(*arguments)
+    for dag, makes in DAY_DAGS.items():
+        with stages.stage(f"history {first} .. {last}: {makes.partition(' -> ')[2]}"):
+            for arguments in commands_over(span, dag=dag):
+                command(*arguments)
     with stages.stage(f"{len(plan.trained)} models of the history, {TRAINED_AT_ONCE} at a time"):
         train(deployment, plan.trained)
     with stages.stage("start PostgreSQL and Airflow"):
@@ -135,31 +134,6 @@ def landing_days(locations: Locations) -> list[date]:
     return sorted(date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith("."))
 
 
-def log_commands(*span: str) -> Iterator[tuple[str, ...]]:
-    """What makes and judges the logs of days, in order; `span` is `--ds` or `--from` and `--to`."""
-    yield ("spark_jobs", "ingest_logs", *span)
-    yield ("validation", "run", "--table", "natural_log", "--table", "ad_log", *span)
-
-
-def feature_commands(*span: str) -> Iterator[tuple[str, ...]]:
-    """What makes and judges the features and samples of days, in order."""
-    for job in ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples"):
-        yield ("spark_jobs", job, *span)
-    yield ("validation", "run", "--table", "user_histories", "--table", "natural_samples", "--table", "ad_samples", *span)
-
-
-def release_commands(kind: str, period: date) -> Iterator[tuple[str, ...]]:
-    """What trains, judges, audits and publishes one period's models, in order."""
-    named = ("--kind", kind, "--period", str(period))
-    if kind == "bahe":
-        yield ("training", "encode_texts", "--ds", str(period))
-        yield ("spark_jobs", "add_text_vectors")
-    yield ("training", kind, KINDS[kind].period_option, str(period))
-    yield ("validation", "gate", *named)
-    yield ("publishing", "audit", *named)
-    yield ("spark_jobs", "publish_release", *named)
-
-
 def train(deployment: Deployment, releases: Sequence[Parent]) -> None:
     """Trains, judges and publishes these releases, each as soon as its own parents are there.
 
@@ -192,10 +166,10 @@ def backfill(api: AirflowApi, plan: Plan) -> None:
     spans = {dag: (plan.backfilled[0], plan.backfilled[-1]) for dag in (*DAY_DAGS, KINDS["actr"].dag)}
     if plan.encoded:
         spans[KINDS["fg_bert_users"].dag] = (plan.backfilled[-1], plan.backfilled[-1])
-    for kind in ("tpm", "cpm", "fg_bert", "bahe"):
-        periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind)
+    for kind in KINDS.values():
+        periods = sorted(parent.period for parent in plan.scheduled if parent.kind == kind.name)
         if periods:
-            spans[KINDS[kind].dag] = (periods[0], periods[-1])
+            spans[kind.dag] = (periods[0], periods[-1])
     start_all(api, spans, max_active_runs=dict.fromkeys(DAY_DAGS, 2), reprocess="completed")
     wait_for_all(api, spans, timeout_seconds=3600)
 

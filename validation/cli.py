@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from contracts.commands import add_command
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.settings import Deployment, home_folder
-from contracts.tables import VALIDATED_TABLES, owner_key
+from contracts.steps import VALIDATED_TABLES
+from contracts.tables import owner_key
 from validation.index import write_index
 from validation.report import write_report
 from validation.results import address_of, owner_of, record, refuse_failed
@@ -36,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--home", type=Path, help="the deployment's folder (default: TRIBUTARY_HOME, else ./tributary-home)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", parents=[common], help="judge tables; exit code 3 if a check that stops the day failed",
+    run = add_command(commands, "validation", "run", parents=[common],
                               description="Judges tables of one day, or of a range of days together, and writes a report of each.")
     run.add_argument("--table", action="append", metavar="TABLE", help=f"may be repeated (default: {', '.join(VALIDATED_TABLES)})")
     run.add_argument("--ds", type=_day, metavar="DAY", help="the day, such as 2026-01-31")
@@ -44,19 +46,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--to", dest="last", type=_day, metavar="DAY", help="last day of the range, inclusive; it names the report")
     run.set_defaults(command=_run)
 
-    index = commands.add_parser("index", parents=[common], help="make the index of all reports again")
+    index = add_command(commands, "validation", "index", parents=[common])
     index.set_defaults(command=_index)
 
-    show = commands.add_parser("show", parents=[common], help="print what was found")
+    show = add_command(commands, "validation", "show", parents=[common])
     _add_one_day(show)
     show.set_defaults(command=_show)
 
-    accept = commands.add_parser("accept", parents=[common], help="let a failed day pass as it is, with a reason that is kept")
+    accept = add_command(commands, "validation", "accept", parents=[common])
     _add_one_day(accept)
     accept.add_argument("--reason", required=True, help="why; shown in the report and kept in quality_results")
     accept.set_defaults(command=_accept)
 
-    gate = commands.add_parser("gate", parents=[common], help="judge staged models by held-out rows; a refused A-CTR gets a fallback",
+    gate = add_command(commands, "validation", "gate", parents=[common],
                                description="Judges the staged models of a period. A refused A-CTR does not stop the chain: its fallback, "
                                            "the model of the day before under an id of its own, is released instead.")
     gate.add_argument("--kind", required=True, choices=tuple(KINDS))

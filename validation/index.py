@@ -12,7 +12,8 @@ from pathlib import Path
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.quality import JudgedDay, Status, judged_to_json
-from contracts.tables import TABLES, VALIDATED_TABLES
+from contracts.steps import VALIDATED_TABLES
+from contracts.tables import TABLES
 from lake import locks
 from pages import markup
 from pages.files import write_atomically

@@ -16,6 +16,7 @@ from contracts.errors import BadInput, ParentMissing
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
+from contracts.steps import maker
 from contracts.tables import TABLES, Table, owner_key
 from lake.reader import LakeReader
 from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
@@ -151,7 +152,7 @@ def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Se
     if missing:
         more = f" and of {len(missing) - 1} more days" if len(missing) > 1 else ""
         raise ParentMissing(f"{table}: expected a build of {missing[0]}{more}, found none. "
-                            f"Make it with: tributary {TABLES[table].producer} --ds {missing[0]}")
+                            f"Make it with: tributary {maker(table)} --ds {missing[0]}")
     return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
 
 

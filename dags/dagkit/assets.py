@@ -17,9 +17,9 @@ def tables(*names: str) -> list[Asset]:
     return [Asset(name=TABLES[name].name, group="table") for name in names]
 
 
-def landing(*logs: str) -> list[Asset]:
-    """Landing files of these logs: what a team delivers."""
-    return [Asset(name=f"landing_{log}", group="landing") for log in logs]
+def landing(*names: str) -> list[Asset]:
+    """Landing files, by the names of `contracts.steps.LANDING`: what a team delivers."""
+    return [Asset(name=name, group="landing") for name in names]
 
 
 def releases(*kinds: str) -> list[Asset]:

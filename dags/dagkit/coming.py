@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Literal
 
-from contracts.kinds import CADENCES
 from contracts.periods import Period
 from contracts.settings import Deployment
+from contracts.steps import CADENCES
 
 State = Literal["coming", "made", "failed", "absent", "behind"]
 Count = Callable[[str, Sequence[datetime] | None, Sequence[str]], Awaitable[int]]

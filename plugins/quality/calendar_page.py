@@ -8,7 +8,7 @@ from datetime import date, datetime
 
 from contracts.periods import ONE_DAY, days_between
 from contracts.quality import JudgedDay, StaleDay, StaleFound, Status
-from contracts.tables import VALIDATED_TABLES
+from contracts.steps import VALIDATED_TABLES
 from pages import markup
 
 SIGNS: dict[Status, str] = {"pass": "✓", "warn": "!", "fail": "✕", "accepted": "≈"}

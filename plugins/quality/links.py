@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from airflow.configuration import conf
 from airflow.sdk import BaseOperatorLink
 
-from contracts.tables import VALIDATED_TABLES
+from contracts.steps import VALIDATED_TABLES
 
 PREFIX = "/data-quality"
 JUDGES_TABLES, JUDGES_MODELS = ["validation", "run"], ["validation", "gate"]

@@ -20,6 +20,7 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent, Period
 from contracts.releases import MANIFEST, Release, Served, sha256_of, training_command
 from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.steps import maker
 from contracts.tables import owner_key
 from lake.locks import hold
 from lake.reader import LakeReader
@@ -36,7 +37,6 @@ from training.slices import slices
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 _AS_WRITTEN = Compute()
 JUDGED_ROWS = 2_000
-_MAKES = {"natural_samples": "build_samples", "ad_samples": "build_samples", "user_histories": "build_user_histories"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class Session:
             owners = {owner_key(ds=day): day for day in days}
             built = self.reader.builds(name, list(owners))
             missing = [day for owner, day in owners.items() if owner not in built]
-            hint = f"Build it: tributary spark_jobs {_MAKES[name]} --ds {missing[0]}" if missing else ""
+            hint = f"Build it: tributary {maker(name)} --ds {missing[0]}" if missing else ""
             digests |= self.reader.require_builds(name, list(owners), hint=hint)
         return digests
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from contracts.errors import TributaryError
+from contracts.steps import DAY_DAGS
 from tributary.airflow_api import UNFINISHED, AirflowApi, ApiError, Run
 
-DAGS = ("logs_daily", "features_daily")
 RUNS_AT_A_TIME = 2
 TRIES = 3  # how often a person would have failed runs made again before asking why
 
@@ -41,7 +41,7 @@ class Backfill:
     def keep_going(self) -> None:
         """Starts what has ended, or was never started; does nothing while the API cannot be reached."""
         try:
-            for dag in DAGS:
+            for dag in DAY_DAGS:
                 runs = self.api.runs(dag, self.first, self.last)
                 if not any(run.state in UNFINISHED for run in runs):
                     self._start(dag)
@@ -56,7 +56,7 @@ class Backfill:
             NotReached: the time is over, or runs failed again and again.
         """
         deadline = time.monotonic() + timeout_seconds
-        for dag in DAGS:
+        for dag in DAY_DAGS:
             if not self.api.runs(dag, self.first, self.last):
                 self._start(dag)
         for _ in range(TRIES):
@@ -72,7 +72,7 @@ class Backfill:
                              f"{self._why(failed[0])}")
 
     def runs(self) -> list[Run]:
-        return [run for dag in DAGS for run in self.api.runs(dag, self.first, self.last)]
+        return [run for dag in DAY_DAGS for run in self.api.runs(dag, self.first, self.last)]
 
     def _start(self, dag: str) -> None:
         self.api.unpause(dag)

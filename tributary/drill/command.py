@@ -20,6 +20,7 @@ from contracts.commands import table_text
 from contracts.errors import BadInput, TributaryError
 from contracts.locations import Locations
 from contracts.settings import DEFAULT_HOME, SETTINGS_FILE, home_folder
+from contracts.steps import DAY_JOBS
 from tributary import stack
 from tributary.airflow_api import AirflowApi, ApiError
 from tributary.commands import own_parser
@@ -29,7 +30,6 @@ from tributary.drill.victims import NEED_UP, Victim
 from tributary.stack import components, ports, processes
 
 MARK = "drill.txt"  # makes a folder the drill's own
-JOBS = ("ingest_logs", "build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
 START = date(2026, 1, 1)
 PAUSE_SECONDS = (2.0, 20.0)  # between a recovery and the next kill
 STEADY_SECONDS = 5.0  # so long all must be healthy: one part's death shows in another only after a while
@@ -135,7 +135,7 @@ def build_undisturbed(home: Path, last: date) -> None:
     say("the same days, undisturbed, by hand commands")
     info = stack.info(home)
     env = os.environ | {"SPARK_REMOTE": info.spark, "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
-    for job in JOBS:
+    for job in DAY_JOBS:
         if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
             raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, said above")
 

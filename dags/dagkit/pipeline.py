@@ -1,0 +1,45 @@
+"""The tasks of the steps that make days, as `contracts.steps` declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from contracts.steps import LANDING, STEPS, Step, day_steps
+from dags.dagkit.assets import landing, tables
+from dags.dagkit.commands import CommandOperator
+from dags.dagkit.page import Task, check_task, step_task, wait_task
+from dags.dagkit.waiting import WaitOperator
+
+
+def step_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
+    """A step over the run's days."""
+    inlets = [asset for name in step.reads for asset in (landing(name) if name in LANDING else tables(name))]
+    return CommandOperator(task_id=step.task_id, command=[*step.command, *options], inlets=inlets, outlets=tables(*step.writes), **kwargs)
+
+
+def check_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
+    """The checks of a step's tables, in one process: most of its time goes into starting."""
+    return CommandOperator(task_id=step.check_task, command=[*step.check_command, *options], inlets=tables(*step.judged),
+                           outlets=tables("quality_results"), **kwargs)
+
+
+def day_tasks(dag: str) -> None:
+    """The tasks of a daily DAG: each step after the checks, or else the steps, that make what it reads."""
+    made: dict[str, CommandOperator] = {}
+    begins = [WaitOperator(task_id=wait_task(one).task, command=list(one.command), cadence="day") for one in STEPS if one.begins == dag]
+    for one in day_steps(dag):
+        task = step_operator(one, cadence="day")
+        before = {id(made[name]): made[name] for name in one.reads if name in made}
+        for earlier in before.values() or begins:
+            earlier >> task
+        made |= dict.fromkeys(one.writes, task)
+        if one.judged:
+            check = check_operator(one, cadence="day")
+            task >> check
+            made |= dict.fromkeys((name for name in one.judged if name in one.writes), check)
+
+
+def day_page_tasks(steps: Sequence[Step]) -> list[Task]:
+    """These steps and their checks, in order, for a DAG's page."""
+    return [task for one in steps for task in (step_task(one), *([check_task(one)] if one.judged else []))]
