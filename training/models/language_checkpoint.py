@@ -41,7 +41,8 @@ def read_checkpoint(source: str) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **extra)
     except Exception as error:  # whatever a broken file makes of it
-        raise _unreadable(source, "source" if isinstance(error, OSError) else "config.json", error) from error
+        there = bool(extra) or (Path(where) / "config.json").is_file()
+        raise _unreadable(source, "config.json" if there else "source", error) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **extra)
     except Exception as error:
