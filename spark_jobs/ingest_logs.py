@@ -175,10 +175,10 @@ def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool
     return rows.withColumn("is_forgotten", by_user | in_line).drop("user_hash", "forgotten_on")
 
 
-def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
+def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep: Sequence[str] = ()) -> DataFrame:
     """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
 
-    All of them are null where it keeps every rule; the columns as they were delivered are dropped.
+    All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of `keep`.
     """
     rules = rules_for(log, deployment)
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
@@ -189,7 +189,7 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
-    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds"]
+    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds", *keep]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 

@@ -30,6 +30,7 @@ from spark_jobs.rules import CORRUPT, RAW
 
 BY_FOLDER = "by folder"  # the landing day is the name of the file's folder
 ROW_INDEX = "row_index"
+FRAMES_JUDGED_APART = 2
 _EXACT_BELOW = float(2**53)  # a double tells all whole numbers below it apart
 _GLOB_MARKS = re.compile(r"([\\\[\]{}*?])")
 _PLAIN_NAME = re.compile(r"[\w.=-]*", re.ASCII)
@@ -59,6 +60,9 @@ def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *,
     frames = [*_csv_frames(spark, log, files), *_json_frames(spark, log, files), *_parquet_frames(spark, log, files, string_ids)]
     types = {tuple(frame.dtypes) for frame in frames}
     rows = reduce(DataFrame.unionByName, frames if len(types) == 1 else map(_as_text, frames))
+    if len(frames) > FRAMES_JUDGED_APART:
+        # What is done to each row would be planned and compiled once for every frame: Spark moves it below a union, but not below this.
+        rows = rows.where(F.rand() >= 0)
     rows = rows.withColumn("file", _file_name(files))
     by_folder = F.substring_index(F.substring_index("file", "/", 2), "/", -1).try_cast("date")
     ds = by_folder if day == BY_FOLDER else F.lit(day).cast("date")
@@ -201,14 +205,18 @@ def _paths(files: Iterable[LandingFile]) -> list[str]:
     return [_GLOB_MARKS.sub(r"\\\1", str(file.opened)) for file in files]
 
 
+def shown_name(file: LandingFile) -> str:
+    """`<log>/<day>/<name>` as the column `file` has it; bytes that are no UTF-8 are replaced."""
+    return os.fsencode("/".join(file.path.parts[-3:])).decode(errors="replace")
+
+
 def _file_name(files: Sequence[LandingFile]) -> Column:
     """`<log>/<day>/<name>` of the file that a row is from, of its column `path`; what most names do not need is left out."""
     # Cut by slashes, not by a regular expression: this is done for every row.
     name = F.substring_index("path", "/", -3)
     if not all(_PLAIN_NAME.fullmatch(part) for file in files for part in file.opened.parts[-3:]):
         name = F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B")))
-    linked = {"/".join(file.opened.parts[-3:]): "/".join(file.path.parts[-3:]) for file in files if file.opened != file.path}
+    linked = {"/".join(file.opened.parts[-3:]): shown_name(file) for file in files if file.opened != file.path}
     if linked:
-        shown = (F.lit(os.fsencode(text).decode(errors="replace")) for pair in linked.items() for text in pair)
-        name = F.coalesce(F.create_map(*shown)[name], name)
+        name = F.coalesce(F.create_map(*(F.lit(text) for pair in linked.items() for text in pair))[name], name)
     return name
