@@ -59,7 +59,7 @@ def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *,
     files = list(files)
     frames = [*_csv_frames(spark, log, files), *_json_frames(spark, log, files), *_parquet_frames(spark, log, files, string_ids)]
     types = {tuple(frame.dtypes) for frame in frames}
-    rows = reduce(DataFrame.unionByName, frames if len(types) == 1 else map(_as_text, frames))
+    rows = reduce(DataFrame.unionAll, frames if len(types) == 1 else map(_as_text, frames))  # all have the same columns in order
     if len(frames) > FRAMES_JUDGED_APART:
         # What is done to each row would be planned and compiled once for every frame: Spark moves it below a union, but not below this.
         rows = rows.where(F.rand() >= 0)

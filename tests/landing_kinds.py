@@ -243,75 +243,74 @@ def file_names(make: Maker) -> None:
     make.parquet("co:lon [1].parquet")
 
 
+# Files with the same types of columns are read together; each group costs a plan of its own, so kinds share few groups.
+INTEGERS = {"item_id": pa.int8(), "category_id": pa.int16(), "user_segment_id": pa.int32(), "position": pa.uint8(), "click": pa.uint16(),
+            "action": pa.uint32(), "request_id": pa.uint64(), "user_id": pa.decimal128(20, 0)}
+LOOSE = {"event_id": pa.float64(), "item_id": pa.float64(), "category_id": pa.float32(), "user_segment_id": pa.decimal128(22, 2),
+         "position": pa.string(), "click": pa.bool_(), "dwell_seconds": pa.decimal128(9, 3)}
+TEXTS = {"user_id": pa.binary(), "item_text": pa.binary(), "event_ts": pa.string(), "click": pa.string(), "dwell_seconds": pa.float32()}
+
+
 def parquet_numbers(make: Maker) -> None:
-    ints = ("item_id", "category_id", "position", "click", "action")
-    for name, kind in {"int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "uint8": pa.uint8(), "uint16": pa.uint16(),
-                       "uint32": pa.uint32(), "uint64": pa.uint64(), "decimal-0": pa.decimal128(20, 0), "decimal-2": pa.decimal128(22, 2),
-                       "double": pa.float64(), "float": pa.float32(), "text": pa.string()}.items():
-        make.parquet(f"{name}.parquet", dict.fromkeys(ints, kind))
-    rows = make.rows(4)
+    make.parquet("integers.parquet", INTEGERS)
+    make.parquet("decimals.parquet", INTEGERS | {"request_id": pa.decimal128(20, 0)})
+    rows = make.rows(3)
+    make.parquet("too-large.parquet", INTEGERS | {"request_id": pa.array([2**64 - 1, 5, 6], pa.uint64())}, rows=rows, kept=rows[1:],
+                 broken={"request_id_type": 1})
+    loose = LOOSE | {"user_id": pa.array([12345678.0] * ROWS)}
+    make.parquet("doubles.parquet", loose, rows=make.rows(user_id="12345678"))
+    rows = make.rows(4, user_id="10")
     gaps = pa.array([float(rows[0]["event_id"]), None, math.nan, 2.0**60], pa.float64())
-    make.parquet("gap-in-ids.parquet", {"event_id": gaps}, rows=rows, kept=rows[:1], broken={"event_id_type": 3})
-    rows = make.rows(3)
-    make.parquet("fractions.parquet", {"item_id": pa.array([1.5, 2.0, -3.0])}, rows=rows, kept=[rows[1] | {"item_id": "2"}],
-                 broken={"item_id_type": 1, "item_id_range": 1})
-    rows = make.rows(3)
-    large = pa.array([2**64 - 1, 5, 6], pa.uint64())
-    make.parquet("too-large.parquet", {"item_id": large}, rows=rows, kept=[rows[1] | {"item_id": "5"}, rows[2] | {"item_id": "6"}],
-                 broken={"item_id_type": 1})
-    make.parquet("flags.parquet", {"click": pa.array([True] * ROWS)})
-    make.parquet("dwell-decimal.parquet", {"dwell_seconds": pa.decimal128(9, 3)})
-    make.parquet("dwell-float.parquet", {"dwell_seconds": pa.float32()})
-    rows = make.rows(3, dwell_seconds="2")
-    make.parquet("dwell-int.parquet", {"dwell_seconds": pa.array([2, 2, 2], pa.int32())}, rows=rows)
+    loose["user_id"] = pa.array([10.0] * 4)
+    make.parquet("gap-in-ids.parquet", loose | {"event_id": gaps}, rows=rows, kept=rows[:1], broken={"event_id_type": 3})
+    rows = make.rows(4, user_id="10")
+    make.parquet("fractions.parquet", loose | {"item_id": pa.array([1.5, 2.0, -3.0, 1e300])}, rows=rows,
+                 kept=[rows[1] | {"item_id": "2"}], broken={"item_id_type": 2, "item_id_range": 1})
+    rows = make.rows(4, user_id="10")
+    values = pa.array([10.0, 10.5, math.nan, 2.0**53], pa.float64())
+    make.parquet("user-no-integers.parquet", loose | {"user_id": values}, rows=rows, kept=rows[:1], broken={"user_id_type": 3})
+    rows = make.rows(2, user_id="10", click="0", action="0")
+    make.parquet("flags.parquet", loose | {"user_id": pa.array([10.0] * 2), "click": pa.array([False, True])}, rows=rows, kept=rows[:1],
+                 broken={"action_of_click": 1})
 
 
 def parquet_texts(make: Maker) -> None:
-    for name, kind in {"large": pa.large_string(), "view": pa.string_view(), "binary": pa.binary(), "large-binary": pa.large_binary(),
-                       "dictionary": pa.dictionary(pa.int32(), pa.string())}.items():
+    for name, kind in {"large": pa.large_string(), "view": pa.string_view(), "dictionary": pa.dictionary(pa.int32(), pa.string())}.items():
         make.parquet(f"texts-{name}.parquet", {"item_text": kind, "user_id": kind})
-    rows = make.rows(user_id="K1")
-    make.parquet("texts-fixed.parquet", {"user_id": pa.array([b"K1"] * ROWS, pa.binary(2))}, rows=rows)
-    ids = [uuid.UUID(int=2**100 + number) for number in range(ROWS)]
-    rows = [row | {"user_id": str(of_row)} for row, of_row in zip(make.rows(), ids, strict=True)]
-    make.parquet("uuid.parquet", {"user_id": pa.array([of_row.bytes for of_row in ids], pa.uuid())}, rows=rows)
-    for name, kind in {"int": pa.int64(), "double": pa.float64(), "decimal": pa.decimal128(20, 0)}.items():
-        rows = make.rows(user_id="12345678")
-        make.parquet(f"user-{name}.parquet", {"user_id": pa.array([12345678] * ROWS).cast(kind)}, rows=rows)
-    rows = make.rows(4)
-    values = pa.array([10.0, 10.5, math.nan, 2.0**53], pa.float64())
-    make.parquet("user-no-integers.parquet", {"user_id": values}, rows=rows, kept=[rows[0] | {"user_id": "10"}], broken={"user_id_type": 3})
+    make.parquet("texts-binary.parquet", TEXTS)
+    make.parquet("texts-large-binary.parquet", TEXTS | {"user_id": pa.large_binary()})
     rows = make.rows(2)
-    make.parquet("no-utf8.parquet", {"user_id": pa.array([b"K\xff", b"K1"], pa.binary())}, rows=rows, kept=[rows[1] | {"user_id": "K1"}],
-                 broken={"user_id_type": 1})
-    rows = make.rows(item_text="7")
-    make.parquet("text-of-int.parquet", {"item_text": pa.array([7] * ROWS)}, rows=rows)
+    make.parquet("no-utf8.parquet", TEXTS | {"user_id": pa.array([b"K\xff", b"K1"], pa.binary())}, rows=rows,
+                 kept=[rows[1] | {"user_id": "K1"}], broken={"user_id_type": 1})
+    ids = [uuid.UUID(int=2**100 + number) for number in range(ROWS)]
+    rows = [row | {"user_id": str(of_row), "event_ts": f"{DAY}T00:00:00Z", "item_text": "7", "dwell_seconds": "2"}
+            for row, of_row in zip(make.rows(), ids, strict=True)]
+    make.parquet("uuid-date-int.parquet", {
+        "user_id": pa.array([of_row.bytes for of_row in ids], pa.uuid()), "event_ts": pa.array([DAY] * ROWS, pa.date32()),
+        "item_text": pa.array([7] * ROWS), "dwell_seconds": pa.array([2] * ROWS, pa.int32())}, rows=rows)
 
 
 def parquet_times(make: Maker) -> None:
+    fixed = {"user_id": pa.array([b"K1"] * ROWS, pa.binary(2))}
+    local = {"user_id": pa.array([10] * ROWS), "arrival_ts": pa.nulls(ROWS)}
     for unit in ("s", "ms", "us", "ns"):
-        rows = make.rows(event_ts=f"{DAY}T10:00:01Z")
-        make.parquet(f"time-{unit}-utc.parquet", {"event_ts": pa.timestamp(unit, "UTC")}, rows=rows)
-        rows = make.rows(event_ts=f"{DAY}T10:00:01Z")
-        local = usual_column("event_ts", rows).cast(pa.timestamp("us"))
-        make.parquet(f"time-{unit}.parquet", {"event_ts": local.cast(pa.timestamp(unit))}, rows=rows)
-    rows = make.rows()
+        with_zone: dict[str, Any] = {"event_ts": pa.timestamp(unit, "UTC")} | (fixed if unit == "ns" else {})
+        rows = make.rows(event_ts=f"{DAY}T10:00:01Z", **({"user_id": "K1"} if unit == "ns" else {}))
+        make.parquet(f"time-{unit}-utc.parquet", with_zone, rows=rows)
+        rows = make.rows(event_ts=f"{DAY}T10:00:01Z", user_id="K1" if unit == "ns" else "10")
+        times = usual_column("event_ts", rows).cast(pa.timestamp("us")).cast(pa.timestamp(unit))
+        make.parquet(f"time-{unit}.parquet", {"event_ts": times} | (fixed if unit == "ns" else local), rows=rows)
+    rows = make.rows(user_id="K1")
     micros = [int(datetime.fromisoformat(row["event_ts"]).timestamp() * 1_000_000) for row in rows]
     nanos = pa.array([value * 1000 + 999 for value in micros], pa.timestamp("ns", "UTC"))
-    make.parquet("time-below-a-microsecond.parquet", {"event_ts": nanos}, rows=rows)
+    make.parquet("time-below-a-microsecond.parquet", {"event_ts": nanos} | fixed, rows=rows)
     make.parquet("time-96.parquet", use_deprecated_int96_timestamps=True)
-    rows = make.rows(event_ts=f"{DAY}T00:00:00Z")
-    make.parquet("date.parquet", {"event_ts": pa.array([DAY] * ROWS, pa.date32())}, rows=rows)
-    rows = make.rows()
-    make.parquet("time-text.parquet", {"event_ts": pa.array([row["event_ts"] for row in rows])}, rows=rows)
     rows = make.rows(2)
     times = pa.array([datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)], pa.timestamp("us", "UTC"))
     make.parquet("time-far.parquet", {"event_ts": times}, rows=rows, kept=[], broken={"event_day": 2})
 
 
 def parquet_layouts(make: Maker) -> None:
-    none = pa.nulls(ROWS)
-    make.parquet("null-type.parquet", {"arrival_ts": none})
     rows = make.rows(item_text="")
     make.parquet("optional-missing.parquet", without=["item_text", "arrival_ts"], rows=rows)
     half = pa.array([1.0] * ROWS).cast(pa.float16())
