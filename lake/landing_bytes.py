@@ -20,6 +20,8 @@ Quotes = Literal["regular", "spanning", "irregular"]
 CHUNK = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _QUOTE, _COMMA, _LINE_FEED, _RETURN = b'",\n\r'
+_BOUNDS = np.zeros(256, dtype=bool)  # bytes that may stand outside of a quote that opens or closes a field
+_BOUNDS[[_QUOTE, _COMMA, _LINE_FEED, _RETURN]] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def scan(path: Path) -> Scanned:
 def not_whole(path: Path, error: object) -> BadInput:
     """What is raised for a file that ends in the middle, or cannot be read."""
     return BadInput(path, "file", expected=f"a whole {path.suffix.removeprefix('.')} file", found=f"one that cannot be read: {error}",
-                    hint="It may have been cut off on its way: deliver it again.")
+                    hint="It may have been cut off or damaged on its way: deliver it again.")
 
 
 class QuoteScanner:
@@ -101,8 +103,11 @@ class QuoteScanner:
         opens_Q = (np.arange(len(place_Q)) + self._is_inside) % 2 == 0
         earlier_Q, later_Q = bytes_N[place_Q], bytes_N[place_Q + 2]
         beside_Q = np.where(opens_Q, earlier_Q, later_Q)
-        self._is_irregular = not np.isin(beside_Q, (_QUOTE, _COMMA, _LINE_FEED, _RETURN)).all()
-        end_L = np.flatnonzero((bytes_N[1:-1] == _LINE_FEED) | (bytes_N[1:-1] == _RETURN))
+        self._is_irregular = not _BOUNDS[beside_Q].all()
+        is_end_N = bytes_N[1:-1] == _LINE_FEED
+        if b"\r" in data:
+            is_end_N |= bytes_N[1:-1] == _RETURN
+        end_L = np.flatnonzero(is_end_N)
         self._spans |= bool(((np.searchsorted(place_Q, end_L) + self._is_inside) % 2 == 1).any())
         self._is_inside = bool((len(place_Q) + self._is_inside) % 2)
 

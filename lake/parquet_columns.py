@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.tables import LANDING_COLUMNS, table
+from lake.landing_bytes import not_whole
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -65,6 +66,17 @@ def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict
     Raises:
         BadInput: a landing column has a type, codec or encoding from which no value can be read, or another one's name but for the case.
     """
+    import pyarrow as pa
+
+    try:
+        return _columns_of(path, log, string_ids)
+    except BadInput:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # metadata that is damaged, but not so much that it cannot be opened
+        raise not_whole(path, _first_line(error)) from None
+
+
+def _columns_of(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
@@ -92,8 +104,7 @@ def refuse_damaged(path: Path, columns: Mapping[str, Delivered]) -> None:
     try:
         rows = sum(len(batch) for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=list(columns)))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise BadInput(path, "file", expected="a whole Parquet file", found=f"one that cannot be read: {_first_line(error)}",
-                       hint="It may have been damaged on its way: deliver it again.") from None
+        raise not_whole(path, _first_line(error)) from None
     assert rows == pq.ParquetFile(path).metadata.num_rows or not columns, path
 
 

@@ -139,8 +139,8 @@ def check_files(spark: SparkSession, locations: Locations, deployment: Deploymen
         if files:
             rows = read_landing(spark, log, files, string_ids=deployment.string_ids, day=day_of_all)
             _judge(rows, files, log, deployment, forgotten, done)
-    for group, checked in done.items():
-        _conclude(checked, given[group], may_be_empty=group[1] is not None and deployment.may_be_empty(*group))
+    for (log, day), checked in done.items():
+        _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
     return list(done.values())
 
 

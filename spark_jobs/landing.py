@@ -100,7 +100,7 @@ def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> 
             reader = spark.read.schema(_texts(names)).options(**_CSV_OPTIONS, header=True, enforceSchema=True)
             rows = reader.option("multiLine", quotes == "spanning").csv(_paths(of_kind))
             if quotes == "spanning" and columns[-1]:  # where the first line ends in LF and another in CR LF
-                fields[columns[-1]] = F.regexp_replace(fields[columns[-1]], "\r$", "")
+                fields[columns[-1]] = F.regexp_replace(fields[columns[-1]], "\r\\z", "")
         yield _raw_columns(rows, log, fields)
 
 

@@ -6,8 +6,7 @@ import csv
 import json
 import sys
 import zlib
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
 
 from lake.landing_files import LandingFile, open_text
 
@@ -35,9 +34,8 @@ def lines_of(file: LandingFile, raws: set[str]) -> dict[str, int]:
     try:
         for number, line, row in _rows(file):
             for key in (_bare(line), _key(row)):
-                raw = wanted.pop(key, None)
-                if raw is not None:
-                    found[raw] = number
+                if key in wanted:
+                    found[wanted.pop(key)] = number
             if not wanted:
                 break
     except (csv.Error, OSError, EOFError, zlib.error):
@@ -66,10 +64,16 @@ def _rows(file: LandingFile) -> Iterator[tuple[int, str, Row]]:
                 yield number, line, dict(zip(file.columns, next(csv.reader([line]), []), strict=False))
             return
         read: list[str] = []
-        reader = csv.reader(read.append(line) or line for line in chain(lines))  # type: ignore[func-returns-value]
+        reader = csv.reader(_kept(lines, read))
         for fields in reader:
             yield reader.line_num - len(read) + 1, "".join(read), dict(zip(file.columns, fields, strict=False))
             read.clear()
+
+
+def _kept(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    for line in lines:
+        read.append(line)
+        yield line
 
 
 def _json_row(line: str) -> Row:
