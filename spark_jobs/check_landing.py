@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -135,13 +136,26 @@ def check_files(spark: SparkSession, locations: Locations, deployment: Deploymen
     passes: dict[tuple[Log, date | str | None], list[LandingFile]] = defaultdict(list)
     for (log, day), files in readable.items():
         passes[log, BY_FOLDER if day is not None and by_folder else day] += files
-    for (log, day_of_all), files in passes.items():
-        if files:
-            rows = read_landing(spark, log, files, string_ids=deployment.string_ids, day=day_of_all)
-            _judge(rows, files, log, deployment, forgotten, done)
+    with _without_constraints(spark):
+        for (log, day_of_all), files in passes.items():
+            if files:
+                rows = read_landing(spark, log, files, string_ids=deployment.string_ids, day=day_of_all)
+                _judge(rows, files, log, deployment, forgotten, done)
     for (log, day), checked in done.items():
         _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
     return list(done.values())
+
+
+@contextmanager
+def _without_constraints(spark: SparkSession) -> Iterator[None]:
+    """Planning a filter by all rules together takes Spark minutes while it derives further filters from it."""
+    name = "spark.sql.constraintPropagation.enabled"
+    before = spark.conf.get(name)
+    spark.conf.set(name, "false")
+    try:
+        yield
+    finally:
+        spark.conf.set(name, str(before))
 
 
 def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Group, list[Path]]:

@@ -127,21 +127,20 @@ def csv_layouts(make: Maker) -> None:
 
 
 def csv_columns(make: Maker) -> None:
-    rows = make.rows()
-    make.add("another-order.csv", csv_bytes(rows, list(rows[0])[::-1]), rows)
     make.csv("quoted-header.csv", lambda content: content.replace(b"event_id", b'"event_id"', 1).replace(b"click", b'"click"', 1))
     make.csv("spaced-header.csv", lambda content: content.replace(b",click", b", click ", 1))
     own = ("_corrupt", "_metadata", "raw_user_id", "file", "ds", "c1", "path")
     for name, extra in {"own-names": dict.fromkeys(own, "1"),
-                        "marks-in-names": {"a`b": "1", "a.b": "2", "a,b": "3", 'a"b': "4", "\u00fc": "5"},
-                        "other-case": {"USER_ID": "1", "Click": "7"}}.items():
+                        "marks-in-names": {"a`b": "1", "a.b": "2", "a,b": "3", 'a"b': "4", "\u00fc": "5", "'": "6", "\t": "7"},
+                        "other-case": dict.fromkeys(("USER_ID", "Click", "ITEM_ID", "a", "A", "b", "B"), "7")}.items():
         rows = make.rows()
         make.add(f"{name}.csv", csv_bytes([row | extra for row in rows]), rows)
     rows = make.rows()
-    make.add("unknown-twice.csv", csv_bytes([row | {"x": "1", "y": "2"} for row in rows]).replace(b",x,y", b",x,x", 1), rows)
+    make.add("unknown-twice.csv", csv_bytes([row | dict.fromkeys("abcdefg", "1") for row in rows]).replace(b",a,b", b",a,a", 1), rows)
     rows = make.rows(item_text="", arrival_ts="")
-    make.add("optional-missing.csv", csv_bytes(rows, [name for name in rows[0] if name not in ("item_text", "arrival_ts")]), rows)
-    make.csv("delimiter-at-the-end.csv", lambda content: content.replace(b"\n", b",\n"))
+    order = [name for name in rows[0] if name not in ("item_text", "arrival_ts")][::-1]
+    make.add("another-order-optional-missing.csv", csv_bytes(rows, order), rows)
+    make.csv("delimiters-at-the-end.csv", lambda content: content.replace(b"\n", b",,,,,,,\n"))
     rows = make.rows()
     lines = csv_bytes(rows).splitlines(keepends=True)
     make.add("header-again.csv", b"".join([*lines, lines[0]]), rows, event_id_type=1)
