@@ -120,7 +120,7 @@ def test_days_that_are_given_together_are_judged_together(spark: Any, tmp_path: 
     assert +done["natural", BEFORE].counts == Counter(read=4, kept=4)
     found = done["natural", DAY]
     assert +found.counts == Counter(read=4, kept=1, duplicates=2, conflicting_duplicates=1, quarantined=1)
-    assert +found.broken == Counter(click_range=1, user_id_range=1)
+    assert +found.broken == Counter(click_range=1, user_id_range=1, action_of_click=1)
     assert found.examples["user_id_range"] == [Example(file="a.csv", line=4, found="-9")]
     assert +done["ad", None].counts == Counter(read=1, kept=1)  # its day is not known
     alone = check_files(spark, locations, DEPLOYMENT, by_day([folder(tmp_path)], None, None))

@@ -42,7 +42,7 @@ def kinds() -> dict[str, Kind]:
 @pytest.fixture(scope="module")
 def ingested(spark: Any, kinds: dict[str, Kind], tmp_path_factory: pytest.TempPathFactory) -> tuple[Locations, Checked, str]:
     """A day with a file of every kind, checked and ingested, and what ingestion wrote to stderr."""
-    locations = Locations(tmp_path_factory.mktemp("home [1] {a} *"))
+    locations = Locations(tmp_path_factory.mktemp("home"))
     for kind in kinds.values():
         folder = locations.landing_day("natural", DAY)
         folder.mkdir(parents=True, exist_ok=True)
