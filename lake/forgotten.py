@@ -14,14 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
-import pyarrow as pa
-
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from lake import xxhash
 from lake.reader import LakeReader
+from lake.xxhash import xxhash64
 
 WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what parts the words of a line that cannot be read; a regular expression of Python and of Java
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
@@ -51,8 +48,7 @@ class User:
         """
         text = text.strip(" ")
         if "user_id" in deployment.string_ids and text:
-            hashed = xxhash.add_texts(xxhash.start(1), pa.array([text]))[0] & np.uint64(_LARGEST_ID)
-            return cls(text=text, user_id=int(hashed), hashed=True)
+            return cls(text=text, user_id=xxhash64(text) & _LARGEST_ID, hashed=True)
         if not re.fullmatch("[0-9]+", text) or int(text) > _LARGEST_ID:
             raise BadInput("command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing")
         return cls(text=str(int(text)), user_id=int(text), hashed=False)

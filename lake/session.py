@@ -182,6 +182,21 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
 
 
 @contextmanager
+def reading_session(locations: Locations, *, app: str) -> Iterator[SparkSession]:
+    """A session for what writes nothing to the lake: of the server, where there is one, else one of our own, which takes no lock."""
+    if server_address(locations) is not None:
+        with spark_session(locations, app=app) as spark:
+            yield spark
+        return
+    require_java()
+    spark = _start(locations, app)
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+@contextmanager
 def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]],
                     alone: bool = False) -> Iterator[SparkSession]:
     """A session that holds the locks of the partitions it is about to write.

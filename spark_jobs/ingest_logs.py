@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial, reduce
-from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -24,13 +23,14 @@ from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
 from lake.forgotten import WORD_ENDS, Forgotten
-from lake.landing_files import check_columns, digest_of_files, landing_files
+from lake.landing_files import SUFFIXES, LandingFile, digest_of, landing_files, look_at, unread_names
 from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
-from spark_jobs.landing import read_landing
+from spark_jobs.landing import read_landing, reading
 from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
 from spark_jobs.side_by_side import side_by_side
 
+NOT_READ = f"not read, since only files that end in {', '.join(SUFFIXES)} and lie in the day's folder itself are"
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "forgotten", "late")
 
 
@@ -67,14 +67,16 @@ class LandingDay:
     """One log's files of a landing day.
 
     Attributes:
-        files: their paths, and the columns that each names.
+        files: as they are read.
         digest: of their content.
         undeclared: columns that no contract knows, over all files.
+        unread: names of what lies beside the files and is not read.
     """
 
-    files: dict[Path, tuple[str, ...]]
+    files: tuple[LandingFile, ...]
     digest: str
     undeclared: frozenset[str]
+    unread: tuple[str, ...]
 
 
 def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
@@ -85,26 +87,38 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
     found = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
         files = landing_files(locations, log, day, allow_empty=allow_empty or deployment.may_be_empty(log, day))
-        checked = {path: check_columns(path, log) for path in files}
-        undeclared = frozenset(name for _, unknown in checked.values() for name in unknown)
-        columns = {path: names for path, (names, _) in checked.items()}
-        found[day] = LandingDay(files=columns, digest=digest_of_files(files), undeclared=undeclared)
-        if undeclared and day >= days[0]:
-            print(f"warning: {files[0].parent}: columns that no contract knows are left out: {', '.join(sorted(undeclared))}",
-                  file=sys.stderr, flush=True)
+        looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
+        undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
+        found[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
+                                unread=tuple(unread_names(files[0].parent)))
+        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, found[day].unread)):
+            if names and day >= days[0]:
+                warn(f"{files[0].parent}: {what}: {', '.join(names)}")
     return found
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def of_no_use(counts: Mapping[str, int]) -> bool:
+    """Whether all rows of a file go to quarantine: it is hopeless, whatever its format."""
+    return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
 def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
             delivered: Mapping[date, LandingDay], forgotten: Forgotten | None) -> list[Build]:
-    rows = read_landing(spark, log, {path: columns for day in delivered.values() for path, columns in day.files.items()})
-    rows = with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
-    rows = with_broken_rule(rows, log, deployment)
+    files = [file for of_day in delivered.values() for file in of_day.files]
+    rows = read_landing(spark, log, files, string_ids=deployment.string_ids)
+    rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
     try:
-        figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
-        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS}
+        with reading(files):
+            of_files = [row.asDict() for row in rows.groupBy("ds", "file").agg(*status_counts()).collect()]
+        for row in filter(of_no_use, of_files):
+            warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
+        counts = {owner_key(ds=day): {name: sum(row[name] for row in of_files if row["ds"] == day) for name in STATUS_COUNTS}
                   | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
         inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
         kept = rows.where(F.col("status") == "kept")
@@ -121,6 +135,11 @@ def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], de
     """Digests of the landing days that a day reads, as its build records them."""
     first = day - timedelta(days=deployment.allowed_lateness_days)
     return {landing_key(log, d): delivered[d].digest for d in delivered if first <= d <= day}
+
+
+def with_judged(rows: DataFrame, log: Log, deployment: Deployment, forgotten: Forgotten | None) -> DataFrame:
+    """Delivered rows as rules judge them: typed, and with `is_forgotten`."""
+    return with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
 
 
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
@@ -156,10 +175,10 @@ def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool
     return rows.withColumn("is_forgotten", by_user | in_line).drop("user_hash", "forgotten_on")
 
 
-def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
+def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep: Sequence[str] = ()) -> DataFrame:
     """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
 
-    All of them are null where it keeps every rule; the columns as they were delivered are dropped.
+    All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of `keep`.
     """
     rules = rules_for(log, deployment)
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
@@ -170,7 +189,7 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
-    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds"]
+    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds", *keep]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
@@ -199,7 +218,8 @@ def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
         "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
 
 
-def _counts() -> list[Column]:
+def status_counts() -> list[Column]:
+    """Aggregates: how many rows there are of each of STATUS_COUNTS."""
     def count(condition: Column) -> Column:
         return F.sum(F.when(condition, 1).otherwise(0))
 

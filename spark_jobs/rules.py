@@ -57,15 +57,25 @@ def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> Column:
         return raw.try_cast(column.type)
     text = raw.cast("string") if column.type == "string" else F.trim(raw.cast("string"))
     if hashed:
-        return F.when(text != "", F.xxhash64(text).bitwiseAND(F.lit(POSITIVE_BITS)))
-    return F.when(text != "", text) if column.type == "string" else text.try_cast(column.type)
+        return F.when((text != "") & is_utf8(text), F.xxhash64(text).bitwiseAND(F.lit(POSITIVE_BITS)))
+    if column.type == "string":
+        return F.when(text != "", text)
+    if column.type in ("bigint", "int"):  # tools write the integers of a column with a gap as 10.0
+        whole = F.when(F.endswith(text, F.lit(".0")), F.left(text, F.length(text) - F.lit(2)))
+        return F.coalesce(text.try_cast(column.type), whole.try_cast(column.type))
+    return text.try_cast(column.type)
+
+
+def is_utf8(text: Column) -> Column:
+    """Whether a text was UTF-8 before a reader took it: of ids that were not, many would be one."""
+    return F.is_valid_utf8(text) & ~F.contains(text, F.lit(REPLACED))
 
 
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's landing rows, in the order in which they are tried."""
     contract = tables.table(f"{log}_log")
-    rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names", broken=F.col(CORRUPT).isNotNull(),
-                  found=F.col(CORRUPT))]
+    rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names, or one JSON object",
+                  broken=F.col(CORRUPT).isNotNull(), found=F.col(CORRUPT))]
     for name in LANDING_COLUMNS[log]:
         rules += _column_rules(contract.column(name), hashed=name in deployment.string_ids)
     rules.append(Rule(name="action_of_click", field="action", expected="0 without a click, 1 or more with one",
@@ -83,7 +93,7 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     text = raw.cast("string")
     is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
-    rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string" if hashed else column.legal_values,
+    rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
                   broken=unreadable, found=F.coalesce(text, F.lit("nothing")))]
     within = column.legal_values
     outside = F.lit(False)
@@ -100,6 +110,6 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     outside = F.coalesce(outside, F.lit(False))
     if column.type != "string":
         return [*rules, Rule(name=f"{column.name}_range", field=column.name, expected=within, broken=outside, found=text)]
-    no_utf8 = F.coalesce(F.contains(value, F.lit(REPLACED)) | ~F.is_valid_utf8(value), F.lit(False))
+    no_utf8 = F.coalesce(~is_utf8(value), F.lit(False))
     return [Rule(name=f"{column.name}_length", field=column.name, expected=within, broken=outside, found=text),
             Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", broken=no_utf8, found=text)]
