@@ -25,6 +25,7 @@ from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
 from lake.forgotten import WORD_ENDS, Forgotten
 from lake.landing_files import check_columns, digest_of_files, landing_files
+from lake.persisted import persisted
 from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing
@@ -101,20 +102,17 @@ def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, l
     rows = with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
     rows = with_broken_rule(rows, log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
-    rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
-    try:
-        figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
+    with persisted(rows.where(F.col("ds") >= F.lit(days[0]))) as judged:
+        figures = {row["ds"]: row.asDict() for row in judged.groupBy("ds").agg(*_counts()).collect()}
         counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS}
                   | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
         inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-        kept = rows.where(F.col("status") == "kept")
+        kept = judged.where(F.col("status") == "kept")
         logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
                                 inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
-        bad = write_partitions(spark, locations, "quarantine", to_quarantine(rows, log), owners=[{"ds": day, "log": log} for day in days],
+        bad = write_partitions(spark, locations, "quarantine", to_quarantine(judged, log), owners=[{"ds": day, "log": log} for day in days],
                                inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
         return logs + bad
-    finally:
-        rows.unpersist()
 
 
 def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:

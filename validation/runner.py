@@ -17,6 +17,7 @@ from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.tables import TABLES, Table, owner_key
+from lake.persisted import persisted
 from lake.reader import LakeReader
 from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
 from validation.found import found_of
@@ -68,12 +69,9 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     checks = derive_suite(contract, thresholds)
     wanted = list(days_between(first, last + ONE_DAY))
     before = _days_before(spark, locations, contract, builds, first, settings, thresholds)
-    rows = _rows_of(spark, locations, contract, wanted).persist()  # Great Expectations reads them several times
-    try:
+    with persisted(_rows_of(spark, locations, contract, wanted)) as rows:  # Great Expectations reads them several times
         days = _figures(spark, locations, rows, contract, wanted, builds, before, settings, thresholds)
         results = _judge(checks, rows, days, may_be_empty=_may_be_empty(contract, wanted, settings))
-    finally:
-        rows.unpersist()
     digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
     earlier = read_verdict(locations, table, last)
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
