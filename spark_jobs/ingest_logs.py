@@ -21,17 +21,19 @@ from contracts import tables
 from contracts.features import LOGS, Log
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
+from contracts.quality import UNKNOWN
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
 from lake.forgotten import WORD_ENDS, Forgotten
-from lake.landing_files import check_columns, digest_of_files, landing_files
+from lake.landing_files import check_columns, digest_of_files, is_bare, landing_files
 from lake.persisted import persisted
 from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing
-from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
+from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, Rule, rules_for, typed, value_rules_for
 from spark_jobs.side_by_side import side_by_side
 
+UNKNOWN_RULES = "unknown"
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "forgotten", "late")
 
 
@@ -80,12 +82,19 @@ class LandingDay:
 
 def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
                allow_empty: bool) -> dict[date, LandingDay]:
-    """The landing days that `days` are made from: themselves, and those of the allowed lateness before."""
+    """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
+
+    Before the deployment's `ad_start` a day needs no ad folder: its rows are none, as declared. What lies there is read nevertheless.
+    """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
     found = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
-        files = landing_files(locations, log, day, allow_empty=allow_empty or deployment.may_be_empty(log, day))
+        is_early = deployment.may_be_empty(log, day)
+        if is_early and is_bare(locations.landing_day(log, day)):
+            found[day] = LandingDay(files={}, digest=digest_of_files(()), undeclared=frozenset())
+            continue
+        files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
         checked = {path: check_columns(path, log) for path in files}
         undeclared = frozenset(name for _, unknown in checked.values() for name in unknown)
         columns = {path: names for path, (names, _) in checked.items()}
@@ -98,21 +107,35 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
 
 def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
             delivered: Mapping[date, LandingDay], forgotten: Forgotten | None) -> list[Build]:
-    rows = read_landing(spark, log, {path: columns for day in delivered.values() for path, columns in day.files.items()})
+    files = {path: columns for day in delivered.values() for path, columns in day.files.items()}
+    if not files:
+        return _write(spark, locations, deployment, log, days, delivered, None)
+    rows = read_landing(spark, log, files)
     rows = with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
     rows = with_broken_rule(rows, log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     with persisted(rows.where(F.col("ds") >= F.lit(days[0]))) as judged:
-        figures = {row["ds"]: row.asDict() for row in judged.groupBy("ds").agg(*_counts()).collect()}
-        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS}
-                  | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
-        inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-        kept = judged.where(F.col("status") == "kept")
-        logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
-                                inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
-        bad = write_partitions(spark, locations, "quarantine", to_quarantine(judged, log), owners=[{"ds": day, "log": log} for day in days],
-                               inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
-        return logs + bad
+        return _write(spark, locations, deployment, log, days, delivered, judged)
+
+
+def _write(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
+           delivered: Mapping[date, LandingDay], judged: DataFrame | None) -> list[Build]:
+    """Writes a log and its quarantine; `judged` are the rows with their status, None where no file was needed."""
+    figures: dict[date, dict[str, int]] = {}
+    of_values = {UNKNOWN + rule.name: rule.name for rule in value_rules_for(log, deployment)}
+    if judged is None:
+        kept, bad = (spark.createDataFrame([], tables.table(name).ddl) for name in (f"{log}_log", "quarantine"))
+    else:
+        figures = {row["ds"]: row.asDict() for row in judged.groupBy("ds").agg(*_counts(), *_unknown_counts(of_values)).collect()}
+        kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
+    counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in (*STATUS_COUNTS, *of_values)}
+              | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
+    inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
+    logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
+                            inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
+    quarantined = write_partitions(spark, locations, "quarantine", bad, owners=[{"ds": day, "log": log} for day in days],
+                                   inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
+    return logs + quarantined
 
 
 def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:
@@ -122,11 +145,21 @@ def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], de
 
 
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
-    """Adds each landing column as its contract's type (null where unreadable), `event_day` and `late`."""
+    """Adds each landing column as its contract's type (null where unreadable), `unknown`, `event_day` and `late`."""
     contract, types = tables.table(f"{log}_log"), dict(rows.dtypes)
     values = {name: typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
-    return rows.withColumns(values).withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
+    rows = with_unknown(rows.withColumns(values), value_rules_for(log, deployment))
+    return rows.withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
+
+
+def with_unknown(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+    """Makes values that break a rule null, and adds `unknown`, the names of the rules that a row's values have broken."""
+    broken = [F.when(rule.broken, F.lit(rule.name)) for rule in rules]
+    rows = rows.withColumn(UNKNOWN_RULES, F.array_compact(F.array(*broken)) if broken else F.lit(None).cast("array<string>"))
+    names = {rule.field: [one.name for one in rules if one.field == rule.field] for rule in rules}
+    return rows.withColumns({field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
+                             for field, of_field in names.items()})
 
 
 def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool) -> DataFrame:
@@ -168,7 +201,7 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
-    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds"]
+    names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds"]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
@@ -195,6 +228,12 @@ def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
     """The bad rows, in the quarantine's columns."""
     return rows.where(F.col("status") == "quarantined").select(
         "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
+
+
+def _unknown_counts(rules: Mapping[str, str]) -> list[Column]:
+    """Aggregates: rows kept in which a rule made a value unknown; `rules` holds their names by those of the counts."""
+    return [F.sum(F.when((F.col("status") == "kept") & F.array_contains(UNKNOWN_RULES, rule), 1).otherwise(0)).alias(name)
+            for name, rule in rules.items()]
 
 
 def _counts() -> list[Column]:
