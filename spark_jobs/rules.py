@@ -89,8 +89,8 @@ def value_rules_for(log: Log, deployment: Deployment) -> list[Rule]:
 def _costs_the_value(column: tables.Column) -> bool:
     """Whether an illegal value costs itself alone: of a feature that may be unknown.
 
-    An unreadable `arrival_ts` costs the row, though it is optional: it bounds what a sample may see, and without it the row would be
-    taken to have arrived when it was shown. So does a garbled `item_text`: it tells of a damaged file.
+    An unreadable `arrival_ts` costs the row, though it is optional: it bounds what a sample may see, and read as unknown it would bound
+    nothing. So does a garbled `item_text`: it tells of a damaged file.
     """
     return column.nullable and any(feature.name == column.name for feature in FEATURES)
 
