@@ -155,8 +155,10 @@ def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
 
 def with_unknown(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     """Makes values that break a rule null, and adds `unknown`, the names of the rules that a row's values have broken."""
+    if not rules:
+        return rows.withColumn(UNKNOWN_RULES, F.lit(None).cast("array<string>"))
     broken = [F.when(rule.broken, F.lit(rule.name)) for rule in rules]
-    rows = rows.withColumn(UNKNOWN_RULES, F.array_compact(F.array(*broken)) if broken else F.lit(None).cast("array<string>"))
+    rows = rows.withColumn(UNKNOWN_RULES, F.array_compact(F.array(*broken)))
     names = {rule.field: [one.name for one in rules if one.field == rule.field] for rule in rules}
     return rows.withColumns({field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
                              for field, of_field in names.items()})
