@@ -37,7 +37,8 @@ _BATCH_ROWS = 100_000
 
 def content_of_landing(locations: Locations) -> tuple[list[Path], list[Path]]:
     """All files with content below the landing folder: those in which users can be looked for, and the others."""
-    searched, others = [], []
+    searched: list[Path] = []
+    others: list[Path] = []
     for path in sorted(locations.landing.rglob("*")):
         if not path.is_file() or not path.stat().st_size or _is_checksum(path):
             continue
