@@ -61,7 +61,7 @@ def test_the_pages_of_such_a_day_say_why_it_is_empty(spark: Any, tmp_path: Path)
     write(locations.landing_day("ad", FIRST) / "a.csv", csv_bytes([good_row(n, day=FIRST, log="ad") for n in range(30)]))
     ingest_logs.run(spark, locations, DEPLOYMENT, [BEFORE, FIRST])
     verdict = run_range(spark, locations, "ad_log", BEFORE, FIRST, deployment=DEPLOYMENT)
-    assert verdict.failed("fail") == [] and [day.ads_from for day in verdict.days] == [FIRST, None]
+    assert not verdict.failed("fail") and [day.ads_from for day in verdict.days] == [FIRST, None]
     assert "2026-01-01 .. 2026-01-01: no ads yet, as declared: ad_start is 2026-01-02." in write_report(locations, verdict).read_text()
     index = write_index(locations).read_text()
     assert "ad_log, 2026-01-01: pass, no ads yet, as declared: ad_start is 2026-01-02" in index
