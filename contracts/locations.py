@@ -112,6 +112,11 @@ class Locations:
         return self.home / "locks"
 
     @property
+    def writing_sessions(self) -> Path:
+        """A file for each Spark Connect session that writes, locked while its client lives."""
+        return self.locks / "sessions"
+
+    @property
     def lake_lock(self) -> Path:
         """Held by the one JVM that writes to a local lake."""
         return self.home / "locks" / "lake.lock"

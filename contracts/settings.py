@@ -47,7 +47,8 @@ class Deployment:
         recipe: settings of the models where a command or a run names no others; a chain goes on with those that it began with.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
-        ad_start: first day with advertisements: on a day before it, ad files without a row are right. None: history_start.
+        ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a row.
+            None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard input. None: no one
             is told.
     """

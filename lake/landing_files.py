@@ -92,6 +92,11 @@ def unread_names(folder: Path) -> list[str]:
                   if not path.name.startswith((".", "_")) and (path.is_dir() or not is_delivered(path)))
 
 
+def is_bare(folder: Path) -> bool:
+    """Whether a landing day has no folder, or none of its files has been delivered."""
+    return not folder.is_dir() or not any(map(is_delivered, folder.iterdir()))
+
+
 def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: bool = False) -> list[Path]:
     """A landing day's files that were delivered, by name.
 

@@ -32,6 +32,7 @@ from contracts.settings import (
 )
 from contracts.tables import TABLES
 from lake import locks
+from lake.persisted import drop_persisted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -208,13 +209,33 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
         alone: no other writing session at the same time: waits until they have ended.
     """
     session_id = str(uuid.uuid4())
+    ended: list[str] = []
+
+    def end(old: str) -> None:
+        if old not in ended:
+            end_session(locations, old)
+            ended.append(old)
+
     with ExitStack() as stack:
         stack.enter_context(locks.share(locations.writers_lock, alone=alone))
         paths = {locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners}
         if alone:  # whoever left one behind, killed, may have a query running in the server
             paths |= {path for table in TABLES for path in (locations.locks / table).glob("*.lock")}
-        stack.enter_context(locks.hold(paths, session_id=session_id, end_session=lambda old: end_session(locations, old)))
-        yield stack.enter_context(spark_session(locations, app=app, session_id=session_id))
+        stack.enter_context(locks.hold(paths, session_id=session_id, end_session=end))
+        stack.enter_context(locks.hold_session(locations.writing_sessions, session_id))
+        for old in locks.sessions_left_behind(locations.writing_sessions):
+            end(old)
+        spark = stack.enter_context(spark_session(locations, app=app, session_id=session_id))
+        _clear_away(spark, ended)
+        yield spark
+        _clear_away(spark, ended)  # the server may have answered a last request of the dead after the first time
+        for old in ended:
+            locks.release_session(locations.writing_sessions, old)
+
+
+def _clear_away(spark: SparkSession, ended: Iterable[str]) -> None:
+    for old in ended:
+        drop_persisted(spark, old)
 
 
 def server_address(locations: Locations) -> str | None:

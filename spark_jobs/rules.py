@@ -8,7 +8,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from contracts import tables
-from contracts.features import Log
+from contracts.features import FEATURES, Log
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
 
@@ -72,12 +72,13 @@ def is_utf8(text: Column) -> Column:
 
 
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
-    """The rules of a log's landing rows, in the order in which they are tried."""
+    """The rules of a log's landing rows, in the order in which they are tried; a row that breaks one goes to quarantine."""
     contract = tables.table(f"{log}_log")
     rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names, or one JSON object",
                   broken=F.col(CORRUPT).isNotNull(), found=F.col(CORRUPT))]
-    for name in LANDING_COLUMNS[log]:
-        rules += _column_rules(contract.column(name), hashed=name in deployment.string_ids)
+    for column in map(contract.column, LANDING_COLUMNS[log]):
+        if not _costs_the_value(column):
+            rules += _column_rules(column, hashed=column.name in deployment.string_ids)
     rules.append(Rule(name="action_of_click", field="action", expected="0 without a click, 1 or more with one",
                       broken=F.coalesce((F.col("action") >= 1) != (F.col("click") == 1), F.lit(False)),
                       found=F.concat_ws(" ", F.lit("action"), F.col("action"), F.lit("click"), F.col("click"))))
@@ -86,6 +87,22 @@ def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     rules.append(Rule(name="event_day", field="event_ts", expected=f"the file's day or up to {lateness} day(s) before",
                       broken=F.coalesce((days_behind < 0) | (days_behind > lateness), F.lit(False)), found=F.col(RAW + "event_ts")))
     return rules
+
+
+def value_rules_for(log: Log, deployment: Deployment) -> list[Rule]:
+    """The rules of a log's optional features: a value that breaks one reads as unknown, and its row is kept."""
+    columns = map(tables.table(f"{log}_log").column, LANDING_COLUMNS[log])
+    return [rule for column in columns if _costs_the_value(column)
+            for rule in _column_rules(column, hashed=column.name in deployment.string_ids)]
+
+
+def _costs_the_value(column: tables.Column) -> bool:
+    """Whether an illegal value costs itself alone: of a feature that may be unknown.
+
+    An unreadable `arrival_ts` costs the row, though it is optional: it bounds what a sample may see, and read as unknown it would bound
+    nothing. So does a garbled `item_text`: it tells of a damaged file.
+    """
+    return column.nullable and any(feature.name == column.name for feature in FEATURES)
 
 
 def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:

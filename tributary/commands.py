@@ -53,6 +53,7 @@ def _init(argv: Sequence[str]) -> int:
     parser.add_argument("--history-start", type=day, required=True, help="first day with logs")
     parser.add_argument("--history-end", type=day, help="last day of a closed data set; none if days keep coming")
     parser.add_argument("--actr-start", type=day, required=True, help="the one ad-model day without a predecessor")
+    parser.add_argument("--ad-start", type=day, help="first day with advertisements if they began later: before it no ad folder is needed")
     parser.add_argument("--day-timezone", default="UTC", help="IANA name; a day begins at its midnight (default UTC)")
     parser.add_argument("--source", default="own", help="where the landing files come from, for people")
     parser.add_argument("--allowed-lateness-days", type=int, default=1, help="how many days late an event may arrive (default 1)")
@@ -70,7 +71,7 @@ def _init(argv: Sequence[str]) -> int:
     home = home_folder()
     deployment = Deployment(
         day_timezone=options.day_timezone, history_start=options.history_start, history_end=options.history_end,
-        actr_start=options.actr_start, allowed_lateness_days=options.allowed_lateness_days,
+        actr_start=options.actr_start, ad_start=options.ad_start, allowed_lateness_days=options.allowed_lateness_days,
         feedback_delay_seconds=options.feedback_delay_seconds, replay_days=options.replay_days, recipe=options.recipe,
         string_ids=tuple(options.string_ids), variants=tuple(options.variants), source=options.source,
         periods=PeriodSettings(anchor=options.anchor, month_days=options.month_days, week_days=options.week_days))
