@@ -70,63 +70,92 @@ struct Block {
     int64_t row_step;
 };
 
+// The same to be read; with a step of 0 one row for all; null: nothing.
+struct Given {
+    const float* values;
+    int64_t row_step;
+    Given at(int64_t rows, int64_t columns) const { return values ? Given{values + rows * row_step + columns, row_step} : *this; }
+};
+
+// What a product begins with, and what is done to it before it is stored: values become 0 where they, or those of `where`, are not positive.
+struct Ends {
+    Given from;
+    bool rectified;
+    Given where;
+    Ends at(int64_t rows, int64_t columns) const { return {from.at(rows, columns), rectified, where.at(rows, columns)}; }
+};
+
+// One tile. Loops of known length are unrolled early: the sums would otherwise pass through memory on their way in and out.
+#define UNROLLED _Pragma("GCC unroll 16")
 template <int N, int R>
-inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     Lanes sums[R][N];
-    for (int m = 0; m < R; ++m)
-        for (int n = 0; n < N; ++n) sums[m][n] = add ? load(c.values + m * c.row_step + n * kLane) : Lanes{};
+    if (ends.from.values) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = load(ends.from.values + m * ends.from.row_step + n * kLane);
+    } else {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = Lanes{};
+    }
     for (int64_t k = 0; k < depth; ++k) {
         Lanes row[N];
-        for (int n = 0; n < N; ++n) row[n] = load(b + k * b_step + n * kLane);
-        for (int m = 0; m < R; ++m) {
+        UNROLLED for (int n = 0; n < N; ++n) row[n] = load(b + k * b_step + n * kLane);
+        UNROLLED for (int m = 0; m < R; ++m) {
             const float value = a.values[m * a.row_step + k * a.step];
-            for (int n = 0; n < N; ++n) sums[m][n] += value * row[n];
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] += value * row[n];
         }
     }
-    for (int m = 0; m < R; ++m)
-        for (int n = 0; n < N; ++n) store(c.values + m * c.row_step + n * kLane, sums[m][n]);
+    if (ends.rectified) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = positive(sums[m][n], sums[m][n]);
+    }
+    if (ends.where.values) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = positive(sums[m][n], load(ends.where.values + m * ends.where.row_step + n * kLane));
+    }
+    UNROLLED for (int m = 0; m < R; ++m)
+        UNROLLED for (int n = 0; n < N; ++n) store(c.values + m * c.row_step + n * kLane, sums[m][n]);
 }
 
 // The last rows or columns at once too: one by one each would take as long as a whole tile.
 template <int N, int R>
-void last_rows(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+void last_rows(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     if constexpr (R > 0) {
-        if (rows == R) return product_block<N, R>(depth, a, b, b_step, c, add);
-        last_rows<N, R - 1>(rows, depth, a, b, b_step, c, add);
+        if (rows == R) return product_block<N, R>(depth, a, b, b_step, c, ends);
+        last_rows<N, R - 1>(rows, depth, a, b, b_step, c, ends);
     }
 }
 
 template <int N>
-void product_of(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+void product_of(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     for (; rows >= kRows; rows -= kRows) {
-        product_block<N, kRows>(depth, a, b, b_step, c, add);
+        product_block<N, kRows>(depth, a, b, b_step, c, ends);
         a.values += kRows * a.row_step;
         c.values += kRows * c.row_step;
+        ends = ends.at(kRows, 0);
     }
-    last_rows<N, kRows - 1>(rows, depth, a, b, b_step, c, add);
+    last_rows<N, kRows - 1>(rows, depth, a, b, b_step, c, ends);
 }
 
 template <int N>
-void last_columns(int64_t columns, int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+void last_columns(int64_t columns, int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     if constexpr (N > 0) {
-        if (columns == N) return product_of<N>(rows, depth, a, b, b_step, c, add);
-        last_columns<N - 1>(columns, rows, depth, a, b, b_step, c, add);
+        if (columns == N) return product_of<N>(rows, depth, a, b, b_step, c, ends);
+        last_columns<N - 1>(columns, rows, depth, a, b, b_step, c, ends);
     }
 }
 
-// C[rows x width] (+)= A B, with B[depth x width] at a step of `b_step` between its rows.
-inline void product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c, bool add) {
+// C[rows x width] = A B, with B[depth x width] at a step of `b_step` between its rows.
+inline void product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c, Ends ends = {}) {
     constexpr int64_t tile = kColumns * kLane;
-    for (; width >= tile; width -= tile, b += tile, c.values += tile) product_of<kColumns>(rows, depth, a, b, b_step, c, add);
-    last_columns<kColumns - 1>(width / kLane, rows, depth, a, b, b_step, c, add);
+    for (; width >= tile; width -= tile, b += tile, c.values += tile, ends = ends.at(0, tile))
+        product_of<kColumns>(rows, depth, a, b, b_step, c, ends);
+    last_columns<kColumns - 1>(width / kLane, rows, depth, a, b, b_step, c, ends);
 }
 
-inline void rectify(float* values, int64_t count) {
-    for (int64_t i = 0; i < count; i += kLane) store(values + i, positive(load(values + i), load(values + i)));
-}
-
-inline void repeat(const float* row, int64_t width, int64_t count, float* target) {
-    for (int64_t l = 0; l < count; ++l) std::memcpy(target + l * width, row, sizeof(float) * width);
+// C += A B.
+inline void add_product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c) {
+    product(rows, depth, width, a, b, b_step, c, {{c.values, c.row_step}, false, {}});
 }
 
 inline void add_columns(const float* values, int64_t rows, int64_t width, float* target) {
