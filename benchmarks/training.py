@@ -1,9 +1,13 @@
 """How fast models train: Tributary beside FuxiCTR, DeepCTR-Torch, torch-rechub and RecBole on MovieLens-1M, and tables of many ids.
 
-`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth] [--seeds N]`. FuxiCTR's wheel
-lacks DNN and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its repository (commit 0245987). Every library runs in an environment of its
-own, made at the first run, and every arm in a process of its own, arms by turns. An arm that has run is not run again (its figures
-are in `<work>/arms.jsonl`, by model, library and seed), so that the hours of a full run may be cut anywhere.
+`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth|native] [--seeds N] [--epochs N]
+[--library NAME]`. FuxiCTR's wheel lacks DNN and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its repository (commit 0245987). Every
+library runs in an environment of its own, made at the first run, and every arm in a process of its own, arms by turns. An arm that has run
+is not run again (its figures are in `<work>/arms.jsonl`, by model, library, seed and vectors), so that the hours of a full run may be cut
+anywhere.
+
+A ratio holds for a kind of processor: its vectors are printed beside it. On one with AVX-512 everything runs a second time without, by all
+libraries (`--vectors`); those figures end in `_avx2`. `--part native` runs our models with and without native code, and each operation.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import logging
@@ -66,14 +65,13 @@ def serving(name: str, problem: Callable[[], Ways]) -> Any:
     library = native.library(name)
     if library is None or native_mode() == "native":
         return library
-    return library if _followed(name, library, problem).serves == "native" else None
+    return library if _followed(name, Path(library._name), native.vectors_of(library), problem).serves == "native" else None
 
 
 @cache
-def _followed(name: str, library: ctypes.CDLL, problem: Callable[[], Ways]) -> Choice:
-    choice = _kept_or_made(name, Path(library._name), problem)
-    _log.info("%s: native %.2f ms (%s), torch %.2f ms: %s serves", name, choice.native_ms, native.vectors_of(library), choice.torch_ms,
-              choice.serves)
+def _followed(name: str, library: Path, vectors: str, problem: Callable[[], Ways]) -> Choice:
+    choice = _kept_or_made(name, library, problem)
+    _log.info("%s: native %.2f ms (%s), torch %.2f ms: %s serves", name, choice.native_ms, vectors, choice.torch_ms, choice.serves)
     return choice
 
 
