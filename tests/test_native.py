@@ -10,13 +10,10 @@ import pytest
 import torch
 from foreign import TARGETS
 
+from benchmarks.native_arm import PROBLEMS
 from contracts.errors import BadInput
 from training import native
-from training.modules import attention, dropout, embedding, field_mlp, segments
 from training.native import choice
-
-PROBLEMS = {"target_attention": attention._problem, "field_mlp": field_mlp._problem, "segment_attention": segments._problem,
-            "row_wise_adagrad": embedding._problem, "dropout": dropout._problem}
 
 
 @pytest.mark.slow
@@ -89,7 +86,7 @@ def test_the_faster_way_serves_and_is_tried_once_on_a_machine(native_ms, torch_m
 
 
 def test_a_choice_that_cannot_be_read_is_made_again(tried, tmp_path):
-    clock, library = tried
+    clock, _ = tried
     choice.serving("dropout", clock.problem(3.0, 9.0))
     (kept,) = tmp_path.glob("*.json")
     assert json.loads(kept.read_text())["serves"] == "native"
@@ -100,7 +97,7 @@ def test_a_choice_that_cannot_be_read_is_made_again(tried, tmp_path):
 
 
 def test_another_torch_is_tried_anew(tried, monkeypatch):
-    clock, library = tried
+    clock, _ = tried
     choice.serving("dropout", clock.problem(3.0, 9.0))
     monkeypatch.setattr(torch, "__version__", "99.0")
     choice._followed.cache_clear()
@@ -108,7 +105,7 @@ def test_another_torch_is_tried_anew(tried, monkeypatch):
 
 
 def test_of_two_processes_one_tries_and_both_follow_it(tried):
-    clock, library = tried
+    clock, _ = tried
     results = []
 
     def slow(native_ms, torch_ms):
@@ -159,7 +156,7 @@ def test_a_trial_leaves_training_as_it_was(name):
     before = torch.get_rng_state()
     torch.set_num_threads(2)
     with torch.inference_mode():
-        result = choice._try(PROBLEMS[name])
+        result = choice.compare(PROBLEMS[name])
         assert torch.is_inference_mode_enabled()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

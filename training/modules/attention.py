@@ -99,7 +99,7 @@ def _compiled() -> Any:
 
 def _library() -> Any:
     """None where torch serves."""
-    return choice.serving("target_attention", _problem)
+    return choice.serving("target_attention", problem)
 
 
 def _arguments(offsets: Tensor, inputs: Sequence[Any]) -> list[Any]:
@@ -158,7 +158,7 @@ class TargetAttention(nn.Module):
         return pool(self.score(hidden_PH) * keys_PE, row_P, offsets)
 
 
-def _problem() -> choice.Ways:
+def problem() -> choice.Ways:
     """256 candidates with 0 to 75 behaviours each."""
     torch.manual_seed(0)
     attention = TargetAttention(32, (64, 32))

@@ -45,7 +45,7 @@ def _dropped(values: Tensor, share: float, seed: int) -> Tensor:
 
 def _library() -> Any:
     """None where torch serves."""
-    return choice.serving("dropout", _problem)
+    return choice.serving("dropout", problem)
 
 
 def _draws(count: int) -> Tensor:
@@ -85,7 +85,7 @@ class Dropout(nn.Module):
         return values * (kept.to(values.dtype) * (1.0 / (1.0 - limit / (1 << _BITS))))
 
 
-def _problem() -> choice.Ways:
+def problem() -> choice.Ways:
     """The hidden values of 2,500 tokens."""
     layer, values = Dropout(0.1), torch.ones(2500, 128, requires_grad=True)
 

@@ -319,7 +319,7 @@ def _table(rows: int, width: int, device: torch.device, kernel: Kernel | None) -
     if processes.count() > 1:
         return ShardedTable(rows, width, device, EPSILON)
     if kernel is None:  # by what was measured: docs/adr/0008
-        quick_here = device.type == "cpu" and choice.serving("row_wise_adagrad", _problem) is not None
+        quick_here = device.type == "cpu" and choice.serving("row_wise_adagrad", problem) is not None
         kernel = "native" if quick_here else "fbgemm" if width % 4 == 0 and _has_fbgemm() else "torch"
     if kernel == "fbgemm":
         assert _has_fbgemm(), "FBGEMM is not installed"
@@ -338,7 +338,7 @@ def _has_fbgemm() -> bool:
     return True
 
 
-def _problem() -> choice.Ways:
+def problem() -> choice.Ways:
     """A look-up of 8,192 rows and the step on them."""
     torch.manual_seed(0)
     rows_N, gradient_ND, ways = torch.randint(10_000, (8192,)), torch.randn(8192, 16), []

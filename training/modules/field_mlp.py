@@ -93,7 +93,7 @@ def _compiled() -> Any:
 
 def _library() -> Any:
     """None where torch serves."""
-    return choice.serving("field_mlp", _problem)
+    return choice.serving("field_mlp", problem)
 
 
 class FieldMlp(nn.Module):
@@ -133,8 +133,8 @@ class FieldMlp(nn.Module):
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         places = _Places(num_layers=len(linear) - 1, few=[(place[name], embeddings.columns(name)) for name in few],
                          many=[embeddings.columns(name) for name in many])
-        logits_B: Tensor = _Native.apply(rows_BF, places, torch.is_grad_enabled(), x_BD, *(layer.weight for layer in linear), *(layer.bias for layer in linear),
-                                         *found[len(many):])
+        logits_B: Tensor = _Native.apply(rows_BF, places, torch.is_grad_enabled(), x_BD, *(layer.weight for layer in linear),
+                                         *(layer.bias for layer in linear), *found[len(many):])
         return logits_B
 
 
@@ -142,7 +142,7 @@ def _fits(embeddings: IdEmbeddings) -> bool:
     return all(columns.start % native.WIDTH == columns.stop % native.WIDTH == 0 for columns in map(embeddings.columns, embeddings.names))
 
 
-def _problem() -> choice.Ways:
+def problem() -> choice.Ways:
     """2,048 rows of three fields of many rows and four of few, and their look-ups."""
     torch.manual_seed(0)
     row_cnts = {"a": 6000, "b": 3000, "c": 3500, "d": 3, "e": 8, "f": 22, "g": 19}

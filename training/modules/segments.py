@@ -236,7 +236,7 @@ def _compiled() -> Any:
 
 def _library() -> Any:
     """None where torch serves."""
-    return choice.serving("segment_attention", _problem)
+    return choice.serving("segment_attention", problem)
 
 
 def _arguments(given: Sequence[Tensor], causal: bool) -> list[Any]:
@@ -290,7 +290,7 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
     return found
 
 
-def _problem() -> choice.Ways:
+def problem() -> choice.Ways:
     """Two heads of 64 sequences of 1 to 75 behaviours."""
     torch.manual_seed(0)
     segments = Segments.within(torch.cat([torch.zeros(1, dtype=torch.int64), (1 + torch.arange(64) * 31 % 75).cumsum(0)]))
@@ -302,4 +302,4 @@ def _problem() -> choice.Ways:
     def by_native() -> list[Tensor]:
         return result_of(_Native.apply(*tokens, segments))
 
-    return choice.Ways(native=by_native, torch=lambda: result_of(in_torch(*tokens, segments)))
+    return choice.Ways(native=by_native, torch=lambda: result_of(in_torch(tokens[0], tokens[1], tokens[2], segments)))

@@ -16,6 +16,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from contracts.settings import native_flags, native_mode
@@ -68,6 +69,12 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
         subprocess.run([compiler, *_FLAGS, *flags, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True)
         temporary.replace(path)
     return path
+
+
+def vectors() -> str:
+    """Which of the processor's vectors native code is compiled for; torch's word for its own where no native code serves."""
+    of_any = library("field_mlp")
+    return str(torch.backends.cpu.get_cpu_capability()) if of_any is None else vectors_of(of_any)
 
 
 def vectors_of(of_name: ctypes.CDLL) -> str:

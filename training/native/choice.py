@@ -1,7 +1,8 @@
 """Whether a native operation serves, or its twin in torch: each is timed once on a machine, on a small problem, and the faster one serves.
 
 The choice lies next to the compiled library, so that every later process on the machine computes in the same way: twins round
-differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1` (native code serves wherever it can be had) and `0` (torch serves) need no trial.
+differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1` (native code serves wherever it can be had) and
+`TRIBUTARY_NATIVE=0` (torch serves) need no trial.
 """
 
 from __future__ import annotations
@@ -84,14 +85,14 @@ def _kept_or_made(name: str, library: Path, problem: Callable[[], Ways]) -> Choi
             kept = _read(path)
             if kept is not None:
                 return kept
-            choice = _try(problem)
+            choice = compare(problem)
             temporary = path.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps(asdict(choice) | {"serves": choice.serves}) + "\n")
             temporary.replace(path)
             return choice
     except OSError as error:
         _log.warning("%s: the choice between native code and torch cannot be kept, so each process makes its own: %s", name, error)
-        return _read(path) or _try(problem)
+        return _read(path) or compare(problem)
 
 
 def _read(path: Path) -> Choice | None:
@@ -103,9 +104,10 @@ def _read(path: Path) -> Choice | None:
         return None
 
 
-def _try(problem: Callable[[], Ways]) -> Choice:
+def compare(problem: Callable[[], Ways]) -> Choice:
     """Times both by turns and takes the shortest of each: what else the machine does makes some turns longer."""
-    threads, times = torch.get_num_threads(), {"native": [], "torch": []}  # type: dict[str, list[float]]
+    threads = torch.get_num_threads()
+    times: dict[str, list[float]] = {"native": [], "torch": []}
     torch.set_num_threads(1)
     try:
         # The training that asks must not notice: neither its random numbers nor what it does without gradients or in half precision.
