@@ -143,12 +143,12 @@ def _fits(embeddings: IdEmbeddings) -> bool:
 
 
 def problem() -> choice.Ways:
-    """2,048 rows of three fields of many rows and four of few, and their look-ups."""
+    """1,024 rows of three fields of many rows and four of few, and their look-ups."""
     torch.manual_seed(0)
     row_cnts = {"a": 6000, "b": 3000, "c": 3500, "d": 3, "e": 8, "f": 22, "g": 19}
     embeddings = IdEmbeddings(row_cnts, dict.fromkeys(row_cnts, 16), seed=0)
     mlp = FieldMlp(embeddings, (200, 80))
-    rows_BF = torch.stack([torch.randint(count, (2048,)) for count in row_cnts.values()], dim=1)
+    rows_BF = torch.stack([torch.randint(count, (1024,)) for count in row_cnts.values()], dim=1)
 
     def result_of(logits_B: Tensor) -> list[Tensor | None]:
         for parameter in mlp.parameters():

@@ -62,7 +62,7 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
     source = Path(__file__).with_name(f"{name}.cpp")
     texts = [source.read_text(), source.with_name("kernels.h").read_text()]
     key = hashlib.sha256("\0".join([*texts, compiler, *_FLAGS, *flags, _processor()]).encode()).hexdigest()[:16]
-    path = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tributary" / f"{name}-{key}.so"
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tributary" / f"{name}-{key}.so"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
