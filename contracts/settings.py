@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts.errors import BadInput
@@ -304,6 +304,24 @@ def executor_memory() -> str:
 def folder_python(folder: str) -> str | None:
     """The interpreter that runs a folder's commands, from TRIBUTARY_PYTHON_<FOLDER>; None means the one that runs now."""
     return os.environ.get(f"TRIBUTARY_PYTHON_{folder.upper()}") or None
+
+
+def native_mode() -> Literal["trial", "native", "torch"]:
+    """Whether native code serves in training on a CPU (TRIBUTARY_NATIVE): `trial`, the faster of it and torch; `1`, native; `0`, torch.
+
+    Raises:
+        BadInput: another value.
+    """
+    modes: dict[str, Literal["trial", "native", "torch"]] = {"trial": "trial", "1": "native", "0": "torch"}
+    value = os.environ.get("TRIBUTARY_NATIVE") or "trial"
+    if value not in modes:
+        raise BadInput("environment", "TRIBUTARY_NATIVE", expected=f"one of {', '.join(modes)}", found=value)
+    return modes[value]
+
+
+def native_flags() -> tuple[str, ...]:
+    """Flags of the compiler of native code that come after ours (TRIBUTARY_NATIVE_FLAGS, e.g. `-mno-avx512f`)."""
+    return tuple(shlex.split(os.environ.get("TRIBUTARY_NATIVE_FLAGS") or ""))
 
 
 @dataclass(frozen=True, kw_only=True)
