@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from datetime import date
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
+
+from contracts.zones import offset_changes
 
 ALL = os.environ.get("TRIBUTARY_ZONES") == "all"
 FIRST, LAST = (date(2024, 1, 1), date(2028, 12, 31)) if ALL else (date(2026, 1, 1), date(2026, 12, 31))
@@ -17,3 +19,8 @@ SAMPLE = ("Africa/Cairo", "Africa/Casablanca", "America/Havana", "America/Nuuk",
 def zone_names() -> list[str]:
     """The sample, or all that Python knows where TRIBUTARY_ZONES is `all`."""
     return sorted(available_timezones()) if ALL else sorted(SAMPLE)
+
+
+def different_zones() -> list[str]:
+    """One name of those whose offsets are the same on all of these days: their days are, too."""
+    return list({tuple(offset_changes(ZoneInfo(name), FIRST, LAST)): name for name in zone_names()}.values())
