@@ -16,12 +16,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from landing_rows import Row, csv_bytes, good_row, write
 
+from contracts import tables
+from contracts.errors import ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from lake.reader import LakeReader
 from spark_jobs import build_partials, build_samples, build_statistics, build_user_histories, ingest_logs
 from spark_jobs.build_statistics import plan_window
+from spark_jobs.inputs import missing_partials
+from spark_jobs.staleness import find_stale
 
 pytestmark = pytest.mark.spark
 
@@ -162,3 +166,34 @@ def test_a_window_is_summed_by_its_own_days_or_by_running_totals(day: date, wind
                                                                  taken: date | None) -> None:
     plan = plan_window(day, window, DEPLOYMENT)
     assert (plan.start, plan.base, plan.taken) == (start, base, taken)
+
+
+def test_a_behaviour_counts_once_it_has_arrived(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of 22:00 that arrived at 15:00 of the next day; and partials of rules that did not ask for arrivals."""
+    def row(number: int, seen: str, arrived: str, *, click: int) -> Row:
+        return good_row(number, event_ts=seen, arrival_ts=arrived, user_id=1, request_id=number, click=click, action=click)
+
+    first, second = DAYS[:2]
+    rows = {("natural", first): [row(1, "2026-01-01T10:00:00Z", "2026-01-01T10:00:01Z", click=1)],
+            ("natural", second): [row(2, "2026-01-01T22:00:00Z", "2026-01-02T15:00:00Z", click=1),
+                                  row(3, "2026-01-02T09:00:00Z", "2026-01-02T09:00:01Z", click=0),
+                                  row(4, "2026-01-02T15:00:00Z", "2026-01-02T15:00:00Z", click=0),
+                                  row(5, "2026-01-02T15:00:01Z", "2026-01-02T15:00:01Z", click=0)],
+            **{("ad", day): [good_row(10, log="ad", event_ts=f"{day}T12:00:00Z", user_id=2)] for day in (first, second)}}
+    locations = land(tmp_path, rows, [first, second])
+    ingest_logs.run(spark, locations, DEPLOYMENT, [first, second])
+    with monkeypatch.context() as before:
+        before.setattr(tables.Table, "rules_input", {})
+        build_partials.run(spark, locations, DEPLOYMENT, [first, second])
+    assert missing_partials(LakeReader(locations), DEPLOYMENT, second).periods == (first, second)
+    assert {(one.table, one.changed) for one in find_stale(locations)} == {("behaviour_partials", ("rules/behaviour_partials",))}
+    expected = (r"behaviour_partials: expected a build of ds=2026-01-01,log=natural and 3 more, found one that an earlier version of its "
+                r"job made, .*Make it: tributary spark_jobs build_partials --from")
+    with pytest.raises(ParentMissing, match=expected):
+        build_user_histories.run(spark, locations, DEPLOYMENT, [second])
+    build_partials.run(spark, locations, DEPLOYMENT, [first, second])
+    assert missing_partials(LakeReader(locations), DEPLOYMENT, second) is None and find_stale(locations) == []
+    for job in FEATURES:
+        job.run(spark, locations, DEPLOYMENT, [second])
+    samples = LakeReader(locations).read("natural_samples", where={"ds": second}).to_pylist()
+    assert {one["event_id"]: one["history_end"] for one in samples} == {3: 1, 4: 1, 5: 2}
