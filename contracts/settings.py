@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from contracts import zones
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.kinds import RECIPES
@@ -100,8 +101,8 @@ class Deployment:
         return Lineage(settings=self.periods, history_start=self.history_start, actr_start=self.actr_start)
 
     def day_start(self, day: date) -> datetime:
-        """The instant at which `day` begins, with the deployment's time zone."""
-        return datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+        """The instant at which `day` begins, in UTC."""
+        return zones.day_start(self.timezone, day)
 
     def tick(self, period: Period) -> datetime:
         """Where the data interval of the DAG run that makes `period` begins: Airflow's logical date of it.

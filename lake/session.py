@@ -31,7 +31,7 @@ from contracts.settings import (
     store_region,
 )
 from contracts.tables import TABLES
-from lake import locks
+from lake import locks, zones
 from lake.persisted import drop_persisted
 
 if TYPE_CHECKING:
@@ -121,12 +121,13 @@ def _store_confs() -> dict[str, str]:
     return confs | {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
 
 
-def require_java() -> None:
-    """Raises BadInput with the command that installs it if there is no Java 17 or later."""
+def require_java() -> str:
+    """The path of `java`; raises BadInput with the command that installs it if there is no Java 17 or later."""
     home = os.environ.get("JAVA_HOME")  # Spark's own rule: JAVA_HOME first, then PATH
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if java is None or not Path(java).exists():
         raise BadInput("this machine", "java", expected="Java 17", found="none", hint="Install it: apt-get install openjdk-17-jre-headless")
+    return java
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
@@ -142,7 +143,7 @@ def server_command(locations: Locations, port: int, token: str) -> list[str]:
     path = locations.stack / "spark-connect.conf"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{name} {value}\n" for name, value in confs.items())
-    return [str(_spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
+    return [str(spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "tributary-connect", "spark-internal"]
 
 
@@ -156,7 +157,7 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
         session_id: id of a new Spark Connect session, so that a lock can name it; ignored by a session of our own.
 
     Raises:
-        BadInput: no Java, or another JVM without a server writes to the lake.
+        BadInput: no Java, or its rules of the deployment's time zone are not Python's; another JVM without a server writes to the lake.
     """
     address = server_address(locations)
     if address is not None:
@@ -288,7 +289,13 @@ def _start(locations: Locations, app: str) -> SparkSession:
     builder = SparkSession.builder.master(spark_master()).appName(app)
     for name, value in spark_confs(locations).items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    spark = builder.getOrCreate()
+    try:
+        zones.require_same_days(locations, spark._jvm)
+    except BadInput:
+        spark.stop()
+        raise
+    return spark
 
 
 def fetch_jars() -> list[str]:
@@ -309,7 +316,7 @@ def fetch_jars() -> list[str]:
 def _resolve_jars() -> None:
     """Lets spark-submit resolve the package; it runs nothing, and its pages of notes are shown only when it fails."""
     confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
-    command = [str(_spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
+    command = [str(spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     jars = sorted((jars_cache() / "jars").glob("*.jar"))
     if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
@@ -317,7 +324,8 @@ def _resolve_jars() -> None:
     _complete_marker().write_text("\n".join(map(str, jars)))
 
 
-def _spark_home() -> Path:
+def spark_home() -> Path:
+    """Where Spark lies."""
     from pyspark.find_spark_home import _find_spark_home
 
     return Path(_find_spark_home())

@@ -89,7 +89,7 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
         figures = _read_back(spark, locations, contract, owners)
     return [
         Build(table_name=name, owner=key, row_cnt=figures.get(key, NOTHING)[0], digest=figures.get(key, NOTHING)[1],
-              inputs=(inputs or {}).get(key, {}), counts=(counts or {}).get(key, {}))
+              inputs={**(inputs or {}).get(key, {}), **contract.rules_input}, counts=(counts or {}).get(key, {}))
         for key in (owner_key(**owner) for owner in owners)
     ]
 

@@ -11,6 +11,7 @@ from contracts import tables
 from contracts.features import FEATURES, Log
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
+from spark_jobs import times
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
 RAW = "raw_"  # prefix of a column as it was delivered, beside its typed value
@@ -55,6 +56,8 @@ def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> Column:
     raw = F.col(RAW + column.name)
     if raw_type in EXACT_TYPES.get(column.type, ()) and not hashed:
         return raw.try_cast(column.type)
+    if column.type == "timestamp" and not hashed:
+        return times.timestamp_of(raw.cast("string"))
     text = raw.cast("string") if column.type == "string" else F.trim(raw.cast("string"))
     if hashed:
         return F.when((text != "") & is_utf8(text), F.xxhash64(text).bitwiseAND(F.lit(POSITIVE_BITS)))
@@ -110,7 +113,9 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     text = raw.cast("string")
     is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
-    rules = [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
+    rules = [Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & fault, found=text)
+             for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items()]
+    rules += [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
                   broken=unreadable, found=F.coalesce(text, F.lit("nothing")))]
     within = column.legal_values
     outside = F.lit(False)

@@ -52,12 +52,16 @@ def find_stale(locations: Locations) -> list[Stale]:
     """Every stale partition, and every one behind it, in the order of the jobs."""
     builds = LakeReader(locations).all_builds()
     digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
+    for contract in TABLES.values():
+        digests |= contract.rules_input
     found: dict[str, Stale] = {}
     for job_tables in JOBS.values():
         for (table, owner), build in builds.items():
             if table not in job_tables:
                 continue
             changed = tuple(sorted(key for key, digest in build["inputs"].items() if digests.get(key) != digest))
+            if not TABLES[table].is_current(dict(build["inputs"])):
+                changed = (*changed, *TABLES[table].rules_input)
             if changed or any(key in found for key in build["inputs"]):
                 found[f"{table}/{owner}"] = Stale(table=table, owner=owner, changed=changed)
     return list(found.values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 
+from contracts import zones
 from contracts.commands import day
-from contracts.errors import BadInput
+from contracts.errors import EXIT_BAD_INPUT, BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
@@ -79,11 +81,33 @@ def _init(argv: Sequence[str]) -> int:
     if path.exists() and not options.force and path.read_text() != deployment.to_toml():
         raise BadInput(path, "file", expected="no other settings there", found="a deployment",
                        hint="Its lake was built with them; `--force` writes over them.")
+    _require_zone(deployment)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(deployment.to_toml())
     print(f"wrote {path}")
     print(f"next: landing files under {home / 'landing'} (see `tributary sources --help`), then `tributary up --home {home}`")
     return 0
+
+
+def _require_zone(deployment: Deployment) -> None:
+    """Asks Java and Python for the days of the deployment's time zone.
+
+    Raises:
+        BadInput: one of them does not know it, they differ, or a day of it is no stretch of time.
+    """
+    name, first = deployment.day_timezone, deployment.history_start
+    last = zones.last_day(first, deployment.history_end)
+    zones.require_days(name, first, last)
+    if name == zones.FIXED:
+        return
+    java = subprocess.run([folder_python("spark_jobs") or sys.executable, "-m", "lake.zones", name, str(first), str(last)],
+                          capture_output=True, text=True, check=False)
+    if java.returncode == EXIT_BAD_INPUT:
+        print(f"note: {java.stderr.strip()}\nnote: Java's rules for {name} are compared with Python's when Spark starts", file=sys.stderr)
+        return
+    if java.returncode != 0:
+        raise BadInput("this machine", "java", expected="its rules of time zones", found=java.stderr.strip()[-500:])
+    zones.require_same(name, [zones.python_rules(name, first, last), zones.Rules(**json.loads(java.stdout))])
 
 
 def _up(argv: Sequence[str]) -> int:
