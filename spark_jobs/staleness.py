@@ -15,6 +15,7 @@ from typing import Any
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.steps import rebuilt_steps, step
+from contracts.tables import TABLES
 from lake.landing_files import digest_of_files, is_bare, landing_files
 from lake.progress import each
 from lake.reader import LakeReader
