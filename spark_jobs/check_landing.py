@@ -23,12 +23,22 @@ from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 from contracts.features import LOGS, Log
 from contracts.locations import Locations
 from contracts.masking import MASKED_FIELDS, mask, printable
+from contracts.quality import UNKNOWN
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
 from lake.forgotten import Forgotten
 from lake.landing_files import SUFFIXES, LandingFile, files_in, format_of, has_rows, look_at, no_rows, unread_names
 from lake.progress import each
-from spark_jobs.ingest_logs import NOT_READ, STATUS_COUNTS, of_no_use, status_counts, with_broken_rule, with_judged, with_status
+from spark_jobs.ingest_logs import (
+    NOT_READ,
+    STATUS_COUNTS,
+    of_no_use,
+    status_counts,
+    unknown_counts,
+    with_broken_rule,
+    with_judged,
+    with_status,
+)
 from spark_jobs.landing import BY_FOLDER, ROW_INDEX, read_landing, reading, shown_name
 from spark_jobs.landing_lines import lines_of
 from spark_jobs.rules import Rule, rules_for
@@ -86,7 +96,9 @@ class Checked:
         counts = self.counts
         conflicting = counts["conflicting_duplicates"]
         rows = {"would go to quarantine": counts["quarantined"], "repeat an event_id with another payload": conflicting,
-                "repeat an event": counts["duplicates"] - conflicting}
+                "repeat an event": counts["duplicates"] - conflicting,
+                **{f"have an optional value that reads as unknown ({name.removeprefix(UNKNOWN)})": count for name, count in counts.items()
+                   if name.startswith(UNKNOWN)}}
         return [*self.warnings, *(f"{count:,} of {counts['read']:,} rows {what}" for what, count in rows.items() if count)]
 
     def exit_code(self, *, strict: bool) -> int:
@@ -237,8 +249,9 @@ def _judge(rows: DataFrame, files: Sequence[LandingFile], log: Log, deployment: 
                             keep=("all_broken", ROW_INDEX))
     with reading(files):
         counted = with_status(rows.drop("all_broken"), log=log, lateness_days=deployment.allowed_lateness_days)
-        for row in counted.groupBy("ds", "file").agg(*status_counts()).collect():
-            done[log, row["ds"]].files[_bare_name(row["file"])] = Counter({name: row[name] for name in STATUS_COUNTS})
+        of_values = unknown_counts(log, deployment)
+        for row in counted.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect():
+            done[log, row["ds"]].files[_bare_name(row["file"])] = Counter({name: row[name] for name in (*STATUS_COUNTS, *of_values)})
         if not any(checked.counts["quarantined"] for (of_log, _), checked in done.items() if of_log == log):
             return
         _add_rules(rows, rules, {shown_name(file): file for file in files}, log, done)

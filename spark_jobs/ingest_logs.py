@@ -133,11 +133,11 @@ def _write(spark: SparkSession, locations: Locations, deployment: Deployment, lo
            delivered: Mapping[date, LandingDay], judged: DataFrame | None) -> list[Build]:
     """Writes a log and its quarantine; `judged` are the rows with their status, None where no file was needed."""
     of_files: list[dict[str, Any]] = []
-    of_values = {UNKNOWN + rule.name: rule.name for rule in value_rules_for(log, deployment)}
+    of_values = unknown_counts(log, deployment)
     if judged is None:
         kept, bad = (spark.createDataFrame([], tables.table(name).ddl) for name in (f"{log}_log", "quarantine"))
     else:
-        of_files = [row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *_unknown_counts(of_values)).collect()]
+        of_files = [row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect()]
         for row in filter(of_no_use, of_files):
             warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
         kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
@@ -250,10 +250,11 @@ def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
         "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
 
 
-def _unknown_counts(rules: Mapping[str, str]) -> list[Column]:
-    """Aggregates: rows kept in which a rule made a value unknown; `rules` holds their names by those of the counts."""
-    return [F.sum(F.when((F.col("status") == "kept") & F.array_contains(UNKNOWN_RULES, rule), 1).otherwise(0)).alias(name)
-            for name, rule in rules.items()]
+def unknown_counts(log: Log, deployment: Deployment) -> dict[str, Column]:
+    """Aggregates by name: rows kept in which a rule made a value unknown."""
+    kept = F.col("status") == "kept"
+    return {UNKNOWN + rule.name: F.sum(F.when(kept & F.array_contains(UNKNOWN_RULES, rule.name), 1).otherwise(0)).alias(UNKNOWN + rule.name)
+            for rule in value_rules_for(log, deployment)}
 
 
 def status_counts() -> list[Column]:

@@ -113,10 +113,12 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     text = raw.cast("string")
     is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
-    rules = [Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & fault, found=text)
-             for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items()]
-    rules += [Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
-                  broken=unreadable, found=F.coalesce(text, F.lit("nothing")))]
+    rules = []
+    for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items():
+        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & fault, found=text))
+        unreadable = unreadable & ~F.coalesce(fault, F.lit(False))
+    rules.append(Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
+                      broken=unreadable, found=F.coalesce(text, F.lit("nothing"))))
     within = column.legal_values
     outside = F.lit(False)
     if column.minimum is not None:
