@@ -41,7 +41,7 @@ from spark_jobs.ingest_logs import (
 )
 from spark_jobs.landing import BY_FOLDER, ROW_INDEX, read_landing, reading, shown_name
 from spark_jobs.landing_lines import lines_of
-from spark_jobs.rules import Rule, rules_for
+from spark_jobs.rules import CORRUPT, Rule, rules_for
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -242,7 +242,9 @@ def _judge(rows: DataFrame, files: Sequence[LandingFile], log: Log, deployment: 
            done: Mapping[Group, Checked]) -> None:
     """Adds to `done` what becomes of the rows, and, where some would go to quarantine, by which rules."""
     rules = rules_for(log, deployment)
-    found = [F.when(rule.broken, F.struct(F.lit(number).alias("number"), rule.found.cast("string").alias("found")))
+    has_fields = F.col(CORRUPT).isNull()  # a line without fields breaks the first rule, and would break every other one
+    found = [F.when(rule.broken & has_fields if number else rule.broken,
+                    F.struct(F.lit(number).alias("number"), F.make_valid_utf8(rule.found.cast("string")).alias("found")))
              for number, rule in enumerate(rules)]
     broken = F.array_compact(F.array(*found))
     rows = with_broken_rule(with_judged(rows, log, deployment, forgotten).withColumn("all_broken", broken), log, deployment,

@@ -214,15 +214,24 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     """
     rules = rules_for(log, deployment)
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
-                                             F.lit(rule.expected).alias("expected"), F.left(rule.found.cast("string"), F.lit(LONGEST_FOUND))
-                                             .alias("found"))) for rule in rules)
+                                             F.lit(rule.expected).alias("expected"), _found(rule).alias("found")))
+                for rule in rules)
     any_broken = reduce(Column.__or__, (rule.broken for rule in rules))
     rows = rows.withColumn("broken", F.when(any_broken, F.coalesce(*verdicts)))
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
-    raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
+    raw = F.when(F.col("broken").isNotNull(), _readable(F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields)))
     names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
+
+
+def _found(rule: Rule) -> Column:
+    return _readable(F.left(rule.found.cast("string"), F.lit(LONGEST_FOUND)))
+
+
+def _readable(text: Column) -> Column:
+    """Text whose bytes are UTF-8, whatever was delivered: other readers of the table refuse it else."""
+    return F.make_valid_utf8(text)
 
 
 def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:

@@ -117,8 +117,8 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items():
         rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & fault, found=text))
         unreadable = unreadable & ~F.coalesce(fault, F.lit(False))
-    rules.append(Rule(name=f"{column.name}_type", field=column.name, expected="a non-empty string, UTF-8" if hashed else column.legal_values,
-                      broken=unreadable, found=F.coalesce(text, F.lit("nothing"))))
+    rules.append(Rule(name=f"{column.name}_type", field=column.name, broken=unreadable, found=F.coalesce(text, F.lit("nothing")),
+                      expected="a non-empty string, UTF-8" if hashed else column.legal_values))
     within = column.legal_values
     outside = F.lit(False)
     if column.minimum is not None:

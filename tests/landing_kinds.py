@@ -153,6 +153,7 @@ def csv_quotes(make: Maker) -> None:
     make.csv("break-packed.csv.gz", gzip.compress, item_text="two\nlines")
     make.csv("break-cr-lf.csv", lambda content: content.replace(b"\n", b"\r\n"), item_text="two\nlines")
     make.csv("break-mixed.csv", lambda content: content.replace(b"\n", b"\r\n").replace(b"\r\n", b"\n", 1), item_text="two\nlines")
+    make.kinds[-1] = replace_texts(make.kinds[-1], "two\r\nlines")
     make.csv("stray-quotes.csv", lambda content: content.replace(b"SIZE", b'15"'), item_text="SIZE screen")
     make.kinds[-1] = replace_texts(make.kinds[-1], '15" screen')
     rows = make.rows(5, item_text="T")
