@@ -115,8 +115,9 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
     unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
     rules = []
     for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items():
-        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & fault, found=text))
-        unreadable = unreadable & ~F.coalesce(fault, F.lit(False))
+        is_fault = F.coalesce(fault, F.lit(False))
+        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & is_fault, found=text))
+        unreadable = unreadable & ~is_fault
     rules.append(Rule(name=f"{column.name}_type", field=column.name, broken=unreadable, found=F.coalesce(text, F.lit("nothing")),
                       expected="a non-empty string, UTF-8" if hashed else column.legal_values))
     within = column.legal_values
