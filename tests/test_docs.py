@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts import tables_page
 from contracts.features import LOGS
 from contracts.settings import Deployment
 from contracts.steps import REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, TABLES
+from pages import tables_page
 from sources.check import check_files
 from tributary import cli
 

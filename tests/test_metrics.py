@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import auc, base_rate_shift, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
+from lake.metrics import auc, base_rate_shift, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
 
 
 def _brute_auc(scores, clicks):

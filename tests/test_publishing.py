@@ -15,9 +15,10 @@ from staged_fixture import DAYS, DEPLOYMENT, DIM, ITEMS, MONTH, Rows, name_stage
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import AUDIT, VECTORS_FILE, Release, parent_key, staged_runs
+from contracts.releases import AUDIT, VECTORS_FILE, parent_key
 from contracts.settings import Deployment
 from lake.reader import LakeReader
+from lake.run_folders import read_release, staged_runs
 from publishing import index as index_module
 from publishing.audit import audit
 from publishing.index import Vectors, load_index, make_index, measured_recall, nearest, nearest_exactly, nprobe_of
@@ -222,7 +223,7 @@ def test_half_a_stage_is_refused(tmp_path: Path) -> None:
         staged_runs(locations, "tpm", MONTH)
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:50])
     with pytest.raises(BadInput, match="found half a manifest"):
-        Release.read(folder)
+        read_release(folder)
 
 
 def test_an_index_that_is_whole_is_kept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,13 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     contract = judged_table(table)
     settings = deployment or Deployment.load(locations.home)
     builds = require_builds(locations, table, first, last, usual_days=thresholds.usual_days)
+    judged = _Judged(spark=spark, locations=locations, table=contract, builds=builds, deployment=settings, thresholds=thresholds)
     checks = derive_suite(contract, thresholds)
     wanted = list(days_between(first, last + ONE_DAY))
-    before = _days_before(spark, locations, contract, builds, first, settings, thresholds)
-    rows = _rows_of(spark, locations, contract, wanted).persist()  # Great Expectations reads them several times
+    before = _days_before(judged, first)
+    rows = _rows_of(judged, wanted).persist()  # Great Expectations reads them several times
     try:
-        days = _figures(spark, locations, rows, contract, wanted, builds, before, settings, thresholds)
+        days = _figures(judged, rows, wanted, before)
         results = _judge(checks, rows, days, may_be_empty=_may_be_empty(contract, wanted, settings))
     finally:
         rows.unpersist()
@@ -82,6 +84,18 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
                    digests=digests, acceptance=kept)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """The table whose days are judged, where it is read, and what it is judged by."""
+
+    spark: SparkSession
+    locations: Locations
+    table: Table
+    builds: DayBuilds
+    deployment: Deployment
+    thresholds: Thresholds
+
+
 def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) -> frozenset[date]:
     """Days on which the deployment expects no row of this log."""
     behind = log_behind(table)
@@ -89,33 +103,33 @@ def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) ->
     return frozenset(day for day in days if log is not None and deployment.may_be_empty(log, day))
 
 
-def _rows_of(spark: SparkSession, locations: Locations, table: Table, days: Sequence[date]) -> DataFrame:
+def _rows_of(judged: _Judged, days: Sequence[date]) -> DataFrame:
     from validation.measuring import load_days
 
-    return load_days(spark, locations, table.name, days)
+    return load_days(judged.spark, judged.locations, judged.table.name, days)
 
 
-def _days_before(spark: SparkSession, locations: Locations, table: Table, builds: DayBuilds, first: date, deployment: Deployment,
-                 thresholds: Thresholds) -> list[DayFigures]:
+def _days_before(judged: _Judged, first: date) -> list[DayFigures]:
     """Figures of the days before the first one: kept ones, and of the others as much as a comparison needs."""
     from validation.measuring import measure
 
-    known = known_before(locations, table, builds.own, first, thresholds.usual_days)
+    table, builds, usual_days = judged.table, judged.builds, judged.thresholds.usual_days
+    known = known_before(judged.locations, table, builds.own, first, usual_days)
     unknown = [day for day in builds.own if day < first and day not in known and builds.own[day]["row_cnt"]]
     if unknown:
-        rows = _rows_of(spark, locations, table, unknown)
-        for day, measured in measure(rows, table, deployment, most_rows=_most_rows(builds, unknown)).items():
-            known[day] = day_figures(table, day, measured, builds, usual_days=thresholds.usual_days)
+        rows = _rows_of(judged, unknown)
+        for day, measured in measure(rows, table, judged.deployment, most_rows=_most_rows(builds, unknown)).items():
+            known[day] = day_figures(table, day, measured, builds, usual_days=usual_days)
     return list(known.values())
 
 
-def _figures(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], builds: DayBuilds,
-             before: Sequence[DayFigures], deployment: Deployment, thresholds: Thresholds) -> tuple[DayFigures, ...]:
+def _figures(judged: _Judged, rows: DataFrame, days: Sequence[date], before: Sequence[DayFigures]) -> tuple[DayFigures, ...]:
     """Figures of the days, each compared with its own week before."""
     from validation.measuring import measure_all
 
-    usual_days = thresholds.usual_days
-    measured = measure_all(spark, locations, rows, table, days, deployment, most_rows=_most_rows(builds, days), usual_days=usual_days)
+    table, builds, deployment, usual_days = judged.table, judged.builds, judged.deployment, judged.thresholds.usual_days
+    measured = measure_all(judged.spark, judged.locations, rows, table, days, deployment, most_rows=_most_rows(builds, days),
+                           usual_days=usual_days)
     alone = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
     return tuple(compared(table, figures, week_before([*before, *alone], figures.ds, usual_days), history_start=deployment.history_start)
                  for figures in alone)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from contracts.features import LOGS
 from training.models.language import HighLayers, LanguageModel, even, pool
 from training.modules.interaction import relu_mlp
+from training.modules.trainable import Trainable
 from training.recipes import Pooling
 
 DIMS, HIDDEN = 64, (64,)
@@ -90,7 +91,7 @@ class Head(nn.Module):
         return logits_B1.squeeze(1) + self.of_log[log_B]
 
 
-class _WithoutDropout(nn.Module):
+class _WithoutDropout(Trainable):
     """Keeps the high layers' dropout off while it trains (ours): decoders have none, and several processes take the steps of one."""
 
     high: nn.Module

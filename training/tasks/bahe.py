@@ -27,7 +27,9 @@ from contracts.errors import BadInput
 from contracts.features import LOGS
 from contracts.periods import ONE_DAY
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from lake.metrics import evaluate
 from lake.progress import progress
+from lake.run_folders import Run
 from training import processes
 from training.data.codes import Ints
 from training.data.mapping import IdMapping
@@ -37,8 +39,7 @@ from training.data.texts import NO_TEXT, SequenceRows, TextHistories, TextSample
 from training.data.vectors import ID_COLUMN, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import train
-from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
-from training.metrics import evaluate
+from training.engine.runs import Metric, metrics_of, write_held_out, write_run
 from training.models.bahe import Bahe, VectorBatch
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
 from training.recipes import BaheRecipe, TextRecipe, as_json
@@ -251,9 +252,9 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
         before, ads = scores_of(model, judged), trainable.of_requests(trainable.ad_requests)
         metrics = metrics + _figures("next_day", (held_out, before), (ads, scores_of(model, RequestRows.of(ads, store, session.device))))
     phase = recipe.daily if predecessor else recipe.first
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
-                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+                       supervision=supervision)
     scores = scores_of(model, judged)
     vectors: dict[Entity, EntityVectors] = {
         "user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),

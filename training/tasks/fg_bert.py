@@ -22,6 +22,8 @@ from contracts.errors import BadInput
 from contracts.features import HELD_OUT_ONE_IN
 from contracts.periods import Period
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
+from lake.metrics import evaluate
+from lake.run_folders import Run
 from training.data.behaviours import Behaviours, read_newest
 from training.data.codes import Ints, ordinal_days
 from training.data.mapping import SHARED_ROW, Coded, IdMapping, Seen
@@ -30,8 +32,7 @@ from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import generator_of, train
-from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
-from training.metrics import evaluate
+from training.engine.runs import Metric, metrics_of, write_held_out, write_run
 from training.models.ctr import load_weights
 from training.models.fg_bert import FgBert, masks_of
 from training.recipes import FgBertRecipe, as_json
@@ -111,9 +112,9 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
     rows = _encoded(session, behaviours, sequences, mapping)
     chosen_S = torch.from_numpy(chosen).to(session.device)
     learned = replace(rows, start_S=rows.start_S[chosen_S], end_S=rows.end_S[chosen_S], masks=masks_of(recipe))
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, learned, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"fg_bert {release.period}",
-                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+                       supervision=supervision)
     judged = _judge(model, rows, behaviours, sequences)
     before = None
     if predecessor:
