@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from contracts.features import FEATURES
 from training.data.mapping import IdMapping
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity
 from training.models.adapted import AdaptedCtrModel, Source
 from training.models.ctr import CtrModel
+from training.models.fg_bert import FgBert
 from training.models.srp4ctr import Bridge
 from training.models.tpm import TpmModel
 from training.modules.embedding import IdEmbeddings
 from training.modules.transfer import TextVectors, TransferSource
-from training.recipes import Body, TpmRecipe
+from training.recipes import Body, FgBertRecipe, TpmRecipe
 
 EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 TRANSFER_DIMS: dict[Entity, int] = {entity: EMBEDDING_DIMS[ID_COLUMN[entity]] for entity in VECTOR_ENTITIES}
@@ -53,6 +56,12 @@ def build_ctr(parts: CtrParts, *, seed: int, device: torch.device) -> CtrModel:
     if parts.source is not None:
         return AdaptedCtrModel(parts.body, embeddings, parts.num_dense, parts.transfer, parts.source).to(device)
     return CtrModel(parts.body, embeddings, parts.num_dense, parts.transfer, parts.frozen, parts.bridge, parts.texts).to(device)
+
+
+def build_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, frequency: Mapping[str, Tensor]) -> FgBert:
+    """An FG-BERT with fresh weights of the recipe's seed; `frequency` says how often each row of a table was seen, by feature."""
+    torch.manual_seed(recipe.seed)
+    return FgBert(recipe, mapping.row_cnts(), frequency)
 
 
 def build_tpm(recipe: TpmRecipe, mapping: IdMapping, device: torch.device) -> TpmModel:

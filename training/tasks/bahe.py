@@ -40,7 +40,7 @@ from training.data.vectors import ID_COLUMN, Entity, EntityVectors, write_vector
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import train
 from training.engine.runs import Metric, metrics_of, write_held_out, write_run
-from training.models.bahe import Bahe, VectorBatch
+from training.models.bahe import Bahe, VectorBatch, build_bahe
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
 from training.recipes import BaheRecipe, TextRecipe, as_json
 from training.tasks.continued import Continued, run_continued
@@ -103,15 +103,13 @@ class Language:
         return {"encoder_id": self.encoder_id, "high_id": self.high_id, "pooling": self.texts.pooling}
 
 
-def make_bahe(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
+def start_model(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
     """The model with fresh adapters and head, or with those of a finished run.
 
     Raises:
         BadInput: the run was trained on another language model.
     """
-    torch.manual_seed(recipe.seed)
-    model = Bahe(language.model.high, language.model.width, sequences=len(LOGS), pooling=language.texts.pooling, dims=recipe.dims,
-                 hidden=recipe.hidden)
+    model = build_bahe(language.model, recipe, language.texts.pooling)
     if source is None:
         return model
     if source.release.recipe["language"] != language.describe():
@@ -241,7 +239,7 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     hashes = np.concatenate([trainable.hashes, held_out.hashes, items.hashes, *of_users.hashes.values(),
                              *trainable.histories.hashes.values()])
     store, counted = open_store(session, language, hashes, recipe)
-    model = make_bahe(language, recipe, predecessor).to(session.device)
+    model = start_model(language, recipe, predecessor).to(session.device)
     if predecessor is None:
         begin_at_click_rates(model, trainable)
         model.standardise(some_vectors(store, hashes))

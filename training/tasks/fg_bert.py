@@ -33,6 +33,7 @@ from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import generator_of, train
 from training.engine.runs import Metric, metrics_of, write_held_out, write_run
+from training.models.build import build_fg_bert
 from training.models.ctr import load_weights
 from training.models.fg_bert import FgBert, masks_of
 from training.recipes import FgBertRecipe, as_json
@@ -148,10 +149,9 @@ def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, p
     seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used.numpy()])) for name, of_name in coded.items()}
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS) if predecessor else IdMapping.empty(ID_FIELDS)
     mapping, carried = before.grown(seen, ID_FIELDS, recipe.admission)
-    torch.manual_seed(recipe.seed)
     frequency = {name: torch.from_numpy(np.bincount(mapping.fields[name].rows_of(of_name), minlength=mapping.fields[name].row_cnt))
                  for name, of_name in coded.items()}
-    model = FgBert(recipe, mapping.row_cnts(), frequency)
+    model = build_fg_bert(recipe, mapping, frequency)
     if predecessor:
         if recipe_of(predecessor.release) != replace(recipe, train=FgBertRecipe().train, admission=FgBertRecipe().admission):
             raise BadInput(predecessor.folder, "recipe", expected=f"that of this FG-BERT, {recipe}", found=recipe_of(predecessor.release),
