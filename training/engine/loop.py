@@ -180,7 +180,10 @@ class _Epochs:
         parts = [processes.part_of(index) for index in order[position.step:]]
         checkpoint, observe = self.supervision.checkpoint, self.supervision.observe
         for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
-            losses = self._step(batch, part.weight, position, len(order))
+            self.optimizer.learning_rate = self.phase.rate_at(position.epoch * len(order) + position.step, self.phase.epochs * len(order))
+            # Of each step by itself, so that a training that is taken up drops what it would have dropped.
+            torch.manual_seed(int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
+            losses = _train_step(self.model, batch, self.optimizer, part.weight, self.supervision.compute.bf16)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
             rows = len(order[position.step])
@@ -193,18 +196,14 @@ class _Epochs:
                 checkpoint.save(self.model, self.optimizer, position)
         position.losses = _of_all(sums)
 
-    def _step(self, batch: Any, weight: float, position: Position, steps: int) -> dict[str, Tensor]:
-        """One step of the `steps` of an epoch; the batch's losses, taken just before it."""
-        model, optimizer, phase = self.model, self.optimizer, self.phase
-        optimizer.learning_rate = phase.rate_at(position.epoch * steps + position.step, phase.epochs * steps)
-        # Of each step by itself, so that a training that is taken up drops what it would have dropped.
-        torch.manual_seed(int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
-        losses = model.loss(forward_in_bf16(model, batch) if self.supervision.compute.bf16 else model(batch), batch)
-        optimizer.zero_grad()
-        total = torch.stack(list(losses.values())).sum()
-        (total if weight == 1.0 else total * weight).backward()
-        optimizer.step()
-        return {name: value.detach() for name, value in losses.items()}
+
+def _train_step(model: Trainable, batch: Any, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
+    losses = model.loss(forward_in_bf16(model, batch) if bf16 else model(batch), batch)
+    optimizer.zero_grad()
+    total = torch.stack(list(losses.values())).sum()
+    (total if weight == 1.0 else total * weight).backward()
+    optimizer.step()
+    return {name: value.detach() for name, value in losses.items()}
 
 
 def forward_in_bf16(model: nn.Module, batch: Any) -> Tensor:
