@@ -201,7 +201,7 @@ def adapted(arm: Arm, folder: Path) -> tuple[LanguageModel, World]:
     """An arm's language model, its high half with adapters, and the requests' texts in its tokens."""
     torch.manual_seed(arm.seed)
     language = load(arm.source, low_layers=arm.low_layers)
-    with_lora(language, language.high, rank=LORA_RANK)
+    with_lora(language.high, rank=LORA_RANK)
     return language, World.read(folder, language)
 
 

@@ -78,7 +78,7 @@ def run(arm: str, source: str, length: int, steps: int, threads: int) -> dict[st
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     language = load(source)
-    with_lora(language, language.high)
+    with_lora(language.high)
     model = Bahe(language.high, language.width) if arm == "bahe" else FullTextCtr(language)
     optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=1e-4)
     idle = resident_mib("VmRSS")

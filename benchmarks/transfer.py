@@ -34,7 +34,7 @@ from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
 from contracts.transfer import NO_TRANSFER, TRANSFER_SETTINGS
-from lake.metrics import auc, gauc, grouped_auc, logloss
+from lake.metrics import auc, gauc, grouped_auc, has_both_labels, logloss, num_not_finite
 
 SEEDS, CHOOSING_SEEDS, DRAWS = 5, 2, 1000
 METRICS = ("auc", "gauc", "logloss")
@@ -198,7 +198,9 @@ def drawn(scores: Scores, seeds: int) -> Draws:
 
 
 def bootstrap(scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64], draws: NDArray[np.int64]) -> dict[str, Floats]:
-    """Each metric of one seed's scores (N) in every draw of users (D x U): D each."""
+    """Each metric of one seed's scores (N) in every draw of users (D x U): D each; NaN where a score is not finite."""
+    if num_not_finite(scores):
+        return {metric: np.full(len(draws), np.nan) for metric in METRICS}
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])  # runs of equal scores
     of_runs = np.diff(np.r_[starts, len(order)])
@@ -211,7 +213,7 @@ def bootstrap(scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64
         below = np.cumsum(of_run, axis=1) - of_run / 2
         areas.append((positive * np.repeat(below, of_runs, axis=1)).sum(1) / (positive.sum(1) * negative.sum(1)))
     values, counts = grouped_auc(scores, clicks, users)
-    known = ~np.isnan(values)
+    known = has_both_labels(clicks, users)
     weights = draws[:, known] * counts[known]
     losses = -np.where(clicks == 1, np.log(np.clip(scores, 1e-7, 1)), np.log1p(-np.clip(scores, 0, 1 - 1e-7)))
     by_user = np.bincount(users, weights=losses)
@@ -247,7 +249,7 @@ def _metrics(values: Floats, scores: Scores) -> dict[str, float]:
 
 
 def _judged(scores: Scores) -> int:
-    return int((~np.isnan(grouped_auc(scores.clicks.astype(np.float64), scores.clicks, scores.users)[0])).sum())
+    return int(has_both_labels(scores.clicks, scores.users).sum())
 
 
 def print_table(lake: Lake, results: Mapping[str, Any], base: str) -> None:

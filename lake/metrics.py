@@ -3,6 +3,10 @@
 GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions, `gauc_plain`
 is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over bins of equal count,
 `predicted_over_observed` the sum of the scores over the clicks.
+
+A figure that is not defined on the rows, whatever their scores, is None. One that is defined is NaN where any score is NaN or
+infinite: such a score has no rank, and a model that gives it must not pass by being judged on the other rows. docs/metrics.md
+compares these definitions with those of other libraries.
 """
 
 from __future__ import annotations
@@ -17,6 +21,28 @@ CALIBRATION_BINS = 10
 _EPSILON = 1e-7  # scores are float32 sigmoids: nearer to 0 or 1 than this they carry no information
 
 
+def num_not_finite(scores: Scores) -> int:
+    """How many scores (N) are NaN or infinite."""
+    return int((~np.isfinite(scores)).sum())
+
+
+def figure_text(value: float | None, form: str = ".4f") -> str:
+    """A figure as people read it: `-` where it is not defined on the rows, `NaN` where a score was not a number."""
+    return "-" if value is None else "NaN" if np.isnan(value) else f"{value:{form}}"
+
+
+def has_both_labels(clicks: Labels, groups: Labels) -> NDArray[np.bool_]:
+    """Of each group, in ascending order, whether it has a click and a row without one.
+
+    Args:
+        clicks: N, 0 or 1.
+        groups: N, any integers.
+    """
+    _, of_row = np.unique(groups, return_inverse=True)
+    row_cnt, positives = np.bincount(of_row), np.bincount(of_row, clicks)
+    return (positives > 0) & (positives < row_cnt)
+
+
 def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray[np.float64], Labels]:
     """AUC within each group, ties counting half.
 
@@ -26,7 +52,8 @@ def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray
         groups: N, any integers.
 
     Returns:
-        AUC of each group, in ascending order of group, NaN where the group lacks one of the labels; rows of each group.
+        AUC of each group, in ascending order of group, and its rows. NaN where the group lacks one of the labels
+        (`has_both_labels`); where any score is not finite, of all groups, so that no mean over groups passes it by.
     """
     if len(scores) == 0:
         return np.zeros(0), np.zeros(0, np.int64)
@@ -43,13 +70,14 @@ def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray
     negatives = row_cnt - positives
     wins = np.add.reduceat(np.where(clicks == 1, rank, 0.0), starts) - positives * (positives + 1) / 2.0
     pairs = (positives * negatives).astype(np.float64)
+    if num_not_finite(scores):
+        return np.full(len(starts), np.nan), row_cnt
     return np.divide(wins, pairs, out=np.full(len(starts), np.nan), where=pairs > 0), row_cnt
 
 
 def auc(scores: Scores, clicks: Labels) -> float | None:
-    """Area under the ROC curve, ties counting half; None where one of the labels is absent."""
-    values, _ = grouped_auc(scores, clicks, np.zeros(len(scores), np.int64))
-    return None if len(values) == 0 or np.isnan(values[0]) else float(values[0])
+    """Area under the ROC curve, ties counting half; None where one of the labels is absent, NaN where a score is not finite."""
+    return gauc(scores, clicks, np.zeros(len(scores), np.int64), weighted=False)  # all rows are one user's
 
 
 class Ranks:
@@ -77,23 +105,26 @@ class Ranks:
 
 
 def gauc(scores: Scores, clicks: Labels, user_ids: Labels, *, weighted: bool = True) -> float | None:
-    """Mean of the users' AUC, weighted by their impressions or plain; None where no user has both labels."""
+    """Mean of the users' AUC, weighted by their impressions or plain.
+
+    None where no user has both labels; otherwise NaN where any score is not finite.
+    """
     values, row_cnt = grouped_auc(scores, clicks, user_ids)
-    known = ~np.isnan(values)
+    known = has_both_labels(clicks, user_ids)
     if not known.any():
         return None
     return float(np.average(values[known], weights=row_cnt[known] if weighted else None))
 
 
 def logloss(scores: Scores, clicks: Labels) -> float | None:
-    """Mean negative log-likelihood; None of no rows."""
+    """Mean negative log-likelihood; None of no rows, NaN where a score is not finite."""
     return float(np.mean(row_losses(scores, clicks))) if len(scores) else None
 
 
 def row_losses(scores: Scores, clicks: Labels) -> Scores:
-    """Negative log-likelihood of each row, N."""
+    """Negative log-likelihood of each row, N; NaN where the row's score is not finite."""
     clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return -np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))
+    return np.where(np.isfinite(scores), -np.where(clicks == 1, np.log(clipped), np.log1p(-clipped)), np.nan)
 
 
 def calibration(scores: Scores, clicks: Labels, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
@@ -108,18 +139,25 @@ def equal_bins(scores: Scores, bins: int = CALIBRATION_BINS) -> list[NDArray[np.
 
 
 def ece(scores: Scores, clicks: Labels) -> float | None:
-    """Mean distance between score and click rate over the bins of `calibration`, weighted by rows; None of no rows."""
+    """Mean distance between score and click rate over the bins of `calibration`, weighted by rows; None of no rows.
+
+    NaN where a score is not finite.
+    """
+    if num_not_finite(scores):
+        return np.nan
     of_bins = calibration(scores, clicks)
     return float(np.average(np.abs(of_bins[:, 0] - of_bins[:, 1]), weights=of_bins[:, 2])) if len(of_bins) else None
 
 
 def predicted_over_observed(scores: Scores, clicks: Labels) -> float | None:
-    """Expected clicks over clicks; None without a click."""
-    return float(scores.sum() / clicks.sum()) if clicks.sum() else None
+    """Expected clicks over clicks; None without a click, NaN where a score is not finite."""
+    if not clicks.sum():
+        return None
+    return np.nan if num_not_finite(scores) else float(scores.sum() / clicks.sum())
 
 
 def evaluate(scores: Scores, clicks: Labels, user_ids: Labels) -> dict[str, float | None]:
-    """All of `METRICS`; a figure that is not defined on these rows is None."""
+    """All of `METRICS`; a figure that is not defined on these rows is None, and the others are NaN where a score is not finite."""
     return {
         "auc": auc(scores, clicks),
         "gauc": gauc(scores, clicks, user_ids),
@@ -131,10 +169,15 @@ def evaluate(scores: Scores, clicks: Labels, user_ids: Labels) -> dict[str, floa
 
 
 def base_rate_shift(scores: NDArray[np.float64], base_rate: float) -> float:
-    """What to add to the log-odds of scores (N) so that their mean is `base_rate`; 0 where that is 0 or 1, or there is no score."""
+    """What to add to the log-odds of scores (N) so that their mean is `base_rate`.
+
+    0 where the base rate is 0 or 1, or there is no score; NaN where a score is not finite.
+    """
     if len(scores) == 0 or not 0 < base_rate < 1:
         return 0.0
-    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    if num_not_finite(scores):
+        return np.nan
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
     odds, low, high = np.log(clipped / (1 - clipped)), -40.0, 40.0
     for _ in range(60):  # the mean grows with the shift
         middle = (low + high) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,13 @@ from lake.registry import Registry
 from lake.run_folders import changed_files, read_release, refuses, sha256_of, write_verdict
 from publishing.checks import Check
 from publishing.drift import check_drift
-from publishing.index import Vectors, build_index
+from publishing.index import Vectors, build_index, lengths_of
 
 MIN_COVERAGE = 0.99  # share of the ids that a model knows which have a vector
 MIN_RECALL = 0.95
 MAX_VALUE = 1e4  # an embedding that grew past it has diverged
 FEWEST_ROWS = 2  # batch norm needs two rows: a day with fewer keeps the weights of the day before
+NAMED = 5  # ids or figures that a finding names; of more, the first
 ENTITIES = ("user", "item")
 
 
@@ -116,7 +118,11 @@ def check_entities(folder: Path) -> Check:
 
 
 def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_some: bool) -> list[Check]:
-    """Dimension, finiteness, norms and distinct ids of an entity's vectors."""
+    """Dimension, finiteness, norms and distinct ids of an entity's vectors.
+
+    No vector may be of zeros: fresh rows are drawn, an id that shares the row of strangers has no vector of its own, and a forgotten
+    user's row is taken out. Where there is one all the same, a training went wrong, and cosines and inner products with it say nothing.
+    """
     dims, expected = set(vectors.dims.tolist()), release.dims.get(entity)
     checks = [
         Check(name=f"{entity}_vectors", passed=len(vectors.ids) > 0 or not expect_some, expected="at least one vector",
@@ -129,13 +135,28 @@ def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_som
     ]
     if not all(check.passed for check in checks) or not len(vectors.ids):
         return checks
-    bad = int((~np.isfinite(vectors.values).all(axis=1)).sum())
-    checks.append(Check(name=f"{entity}_finite", passed=bad == 0, expected="finite values", found=f"{bad} vectors with NaN or infinity"))
-    if bad == 0:
+    not_finite = vectors.ids[~np.isfinite(vectors.values).all(axis=1)]
+    checks.append(Check(name=f"{entity}_finite", passed=not len(not_finite), expected="finite values",
+                        found=_with_ids(entity, not_finite, "vectors with NaN or infinity")))
+    if not len(not_finite):
         largest = float(np.abs(vectors.values).max())
-        checks.append(Check(name=f"{entity}_norm", passed=0 < largest < MAX_VALUE, expected=f"values not all zero, below {MAX_VALUE:.0f}",
-                            found=f"largest {largest:.3g}"))
+        zero = vectors.ids[lengths_of(vectors.values) == 0]
+        checks += [Check(name=f"{entity}_norm", passed=largest < MAX_VALUE, expected=f"values below {MAX_VALUE:.0f}",
+                         found=f"largest {largest:.3g}"),
+                   Check(name=f"{entity}_zero", passed=not len(zero),
+                         expected="no vector of length zero, which has no cosine with any other",
+                         found=_with_ids(entity, zero, "vectors of length zero"))]
     return checks
+
+
+def _with_ids(entity: str, ids: np.ndarray, what: str) -> str:
+    """So many of what, and the lowest of their ids."""
+    return f"{len(ids)} {what}" + (f": {entity} {_first(np.sort(ids).tolist())}" if len(ids) else "")
+
+
+def _first(names: Sequence[object]) -> str:
+    """The first names of some, and whether there are more."""
+    return ", ".join(map(str, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def known_ids(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> dict[str, np.ndarray]:
@@ -162,11 +183,17 @@ def check_coverage(entity: str, vectors: Vectors, known: np.ndarray) -> Check:
 
 
 def check_metrics(folder: Path, release: Release) -> list[Check]:
-    """The training loss is finite: a model that diverged is not published. A day with too few rows to train on has none."""
-    rows = [row for row in pq.read_table(folder / METRICS_FILE).to_pylist() if row["metric"] == "train_loss"]
-    value, row_cnt = (rows[0]["value"], rows[0]["row_cnt"]) if rows else (None, None)
+    """The training loss is finite: a model that diverged is not published. A day with too few rows to train on has none.
+
+    Nor is any other figure NaN or infinite; one that is not defined on its rows is null.
+    """
+    rows = pq.read_table(folder / METRICS_FILE).to_pylist()
+    value, row_cnt = next(((row["value"], row["row_cnt"]) for row in rows if row["metric"] == "train_loss"), (None, None))
     ok = math.isfinite(value) if value is not None else row_cnt is not None and row_cnt < FEWEST_ROWS
-    return [Check(name="train_loss", passed=ok, expected="a finite figure", found=f"{value} over {row_cnt} rows")]
+    bad = [f"{row['split']} {row['metric']}" for row in rows if row["value"] is not None and not math.isfinite(row["value"])]
+    return [Check(name="train_loss", passed=ok, expected="a finite figure", found=f"{value} over {row_cnt} rows"),
+            Check(name="metrics", passed=not bad, expected="finite figures",
+                  found=f"{len(bad)} that are NaN or infinite: {_first(bad)}" if bad else f"{len(rows)} figures")]
 
 
 def check_predictions(folder: Path, release: Release) -> list[Check]:

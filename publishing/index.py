@@ -31,7 +31,10 @@ TRAINING_ROUNDS = 10
 RECALL_AT = 10
 QUERIES = 256
 TUNED_RECALL = 0.97  # lists are added to a search until it is reached: above the audit's floor, which judges by other queries
-SAME = 1e-5  # float32 inner products that differ by less are a tie
+SAME = 1e-5  # float32 inner products that differ by less may be equal
+DECIMALS = 6  # of a cosine of unit vectors in float32: what differs further behind is rounding
+_NONE = -2.0  # below any cosine
+_AT_ONCE = 65_536  # vectors in double precision in memory
 
 
 @dataclass(frozen=True)
@@ -135,35 +138,68 @@ def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
         BadInput: there is none, or its file is not the one that was built.
     """
     manifest = index_manifest(folder)
-    return faiss.read_index(str(folder / INDEX_FILE)), manifest
+    index = faiss.read_index(str(folder / INDEX_FILE))
+    inverted = _inverted(index)
+    if inverted is not None:
+        inverted.make_direct_map()  # from ids to vectors: FAISS builds it on request only
+    return index, manifest
 
 
 def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
-    """The items nearest to an item by cosine, itself left out: id and cosine, nearest first.
+    """The items nearest to an item by cosine, itself left out: id and cosine, nearest first, equal ones by ascending id.
+
+    FAISS only chooses the candidates: it lists equal inner products in an order of its own, keeps any of them where they do not all fit
+    in `count`, and rounds otherwise in another batch. So all that could be among the first `count` are asked for, and their cosines
+    are computed again, one by one.
 
     Raises:
-        BadInput: the item has no vector in this release.
+        BadInput: the item has no vector in this release, or one of length zero.
     """
     index, manifest = load_index(folder)
     try:
         query = index.reconstruct(item_id)
     except RuntimeError:
         raise BadInput(folder, "item", expected=f"an item with a vector in {manifest['release_id']}", found=item_id) from None
-    return _others(item_id, *index.search(query[None], count + 1))[:count]
+    found, _ = index.search(query[None], min(count + 1, index.ntotal))  # itself is among them
+    at_least = float(found[0, -1]) if found[0, -1] > _NONE else _NONE  # fewer than asked for were within reach: take all
+    _, _, ids = index.range_search(query[None], at_least - SAME)
+    return _ranked(folder, item_id, query, ids, index.reconstruct_batch(ids))[:count]
 
 
 def nearest_exactly(vectors: Vectors, entity_id: int, count: int) -> list[tuple[int, float]]:
     """As `nearest`, by exhaustive search over vectors that have no index.
 
     Raises:
-        BadInput: the id has no vector.
+        BadInput: the id has no vector, or one of length zero.
     """
     at = np.flatnonzero(vectors.ids == entity_id)
     if len(at) == 0:
         raise BadInput("vectors", "id", expected="an id with a vector in this release", found=entity_id)
     normalised = _normalised(vectors.values)
-    cosines, rows = faiss.knn(normalised[at[:1]], normalised, min(count + 1, len(normalised)), metric=faiss.METRIC_INNER_PRODUCT)
-    return _others(entity_id, cosines, vectors.ids[rows])[:count]
+    return _ranked("vectors", entity_id, normalised[at[0]], vectors.ids, normalised)[:count]
+
+
+def _ranked(source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, normalised: np.ndarray) -> list[tuple[int, float]]:
+    """The other entities, nearest first, equal cosines by ascending id; a vector of length zero is near to nothing.
+
+    Cosines are sums in double precision, each of its own row alone, rounded to what unit vectors in single precision know of them: so
+    neither what else is compared nor the order of the vectors decides which of them are equal.
+
+    Args:
+        source: where the vectors are from, for an error.
+        entity_id: whose neighbours are asked for.
+        query: its unit vector, D.
+        ids: N.
+        normalised: their unit vectors, N x D.
+    """
+    if not query.any():
+        raise BadInput(source, "vector", expected="a vector with a direction", found=f"one of zeros, of {entity_id}")
+    wide = query.astype(np.float64)
+    cosines = np.concatenate([np.zeros(0), *((normalised[at:at + _AT_ONCE].astype(np.float64) * wide).sum(axis=1)
+                                             for at in range(0, len(ids), _AT_ONCE))]).round(DECIMALS)
+    others = np.flatnonzero((ids != entity_id) & normalised.any(axis=1))
+    order = others[np.lexsort((ids[others], -cosines[others]))]
+    return list(zip(ids[order].tolist(), cosines[order].tolist(), strict=True))
 
 
 def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray, queries: np.ndarray) -> float:
@@ -206,12 +242,14 @@ def _inverted(index: Any) -> Any | None:
     return faiss.try_extract_index_ivf(index)
 
 
-def _others(entity_id: int, cosines: np.ndarray, ids: np.ndarray) -> list[tuple[int, float]]:
-    return [(int(i), float(c)) for i, c in zip(ids[0], cosines[0], strict=True) if i >= 0 and i != entity_id]
+def lengths_of(values: np.ndarray) -> np.ndarray:
+    """Norms of vectors (N x D): N; 0 as well where the squares are too small for single precision."""
+    lengths: np.ndarray = np.linalg.norm(values, axis=1)
+    return lengths
 
 
 def _normalised(values: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    norms = lengths_of(values)[:, None]
     return np.ascontiguousarray(values / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 

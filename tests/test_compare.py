@@ -50,3 +50,14 @@ def test_no_user_with_both_labels_is_no_figure() -> None:
     assert difference(only_clicks, "tpm+cpm") is None
     assert only_clicks.gauc("none") is None
     assert only_clicks.num_judged == 0
+
+
+def test_scores_that_are_not_numbers_are_no_difference_and_are_counted() -> None:
+    rows = scored(np.random.default_rng(5), ours=2.0, base=0.5)
+    rows.scores["tpm+cpm"][[7, 400]] = [np.nan, np.inf]
+    found = difference(rows, "tpm+cpm")
+    assert found is not None and np.isnan(found.value) and found.low is found.high is None
+    assert found.verdict == "not a number" and str(found) == "tpm+cpm - none: not a number, since scores are not"
+    assert np.isnan([rows.auc("tpm+cpm"), rows.gauc("tpm+cpm")]).all() and np.isfinite([rows.auc("none"), rows.gauc("none")]).all()
+    assert rows.num_judged == replace(rows, scores={}).num_judged > 100
+    assert list(rows.not_numbers.values()) == ["2 of 3600 scores of tpm+cpm are not numbers: its figures on these rows are NaN"]

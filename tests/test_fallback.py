@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,17 @@ def test_a_fallback_is_yesterdays_model_with_todays_predictions(home: Path, caps
         splits = set(pq.read_table(folder / METRICS_FILE)["split"].to_pylist())
         assert "next_day" in splits and not any(split.startswith("held_out") for split in splits)
         assert all(check.passed for check in audit(Locations(home), World().deployment(), folder))
+
+
+def test_a_figure_that_is_not_a_number_is_refused_though_the_held_out_scores_are_sound(home: Path,
+                                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    folder, other = staged_runs(Locations(home), "actr", DAYS[1])
+    release = read_release(folder)
+    (folder / MANIFEST).write_text(replace(release, metrics={**release.metrics, "train_loss": float("nan")}).to_json())
+    judged = judge(home, "actr", DAYS[1])
+    assert read_release(judged[0]).carries and judged[1] == other
+    said = capsys.readouterr().out
+    assert f"{release.release_id}: REFUSED" in said and "not a number: train_loss" in said
 
 
 def test_the_same_gate_again_changes_nothing_and_a_torn_fallback_is_made_again(home: Path) -> None:

@@ -27,7 +27,7 @@ from training.data.mapping import IdMapping
 from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.engine.checkpoint import read_weights
 from training.recipes import quick
-from training.tasks.fg_bert import Sequences, open_fg_bert, run_fg_bert
+from training.tasks.fg_bert import Sequences, _encoded, _judge, open_fg_bert, run_fg_bert
 from training.tasks.fg_bert_users import run_fg_bert_users
 from training.tasks.session import Session
 from validation.gate_command import gate
@@ -149,6 +149,19 @@ def test_held_out_users_reach_no_training_step_and_are_judged(chain, monkeypatch
     assert rows["score_before"].notna().all() and not np.allclose(rows["score"], rows["score_before"])
     last = behaviours.event_ids[sequences.end - 1][sequences.held_out]
     assert set(rows["event_id"]) == set(last.tolist())
+
+
+def test_a_model_that_gives_no_numbers_has_figures_that_are_none(chain):
+    """Nothing is greater than NaN, so that each item would be a hit."""
+    home, runs = chain
+    behaviours = read_newest(LakeReader(Locations(home)), _period(WEEKS[2]).days(), "UTC")
+    sequences = Sequences.of(behaviours, 50)
+    model, own = open_fg_bert(runs[2])
+    rows = _encoded(_session(home), behaviours, sequences, own)
+    assert all(np.isfinite(metric.value) for metric in _judge(model, rows, behaviours, sequences).metrics)
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(np.nan)
+    assert all(np.isnan(metric.value) for metric in _judge(model, rows, behaviours, sequences).metrics)
 
 
 def test_the_gate_and_the_audit_let_it_through(chain):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from validation.gate import GateCheck, GateSettings, HeldOutRows, judge
+from validation.gate import GateCheck, GateSettings, HeldOutRows, check_figures, judge
 
 
 def world(seed: int, *, users: int = 400, requests: int = 5, candidates: int = 4, noise: float = 0.25) -> HeldOutRows:
@@ -69,6 +69,31 @@ def test_a_score_that_is_no_probability_is_refused_whatever_the_rows(bad: float)
         checks = judge(rows, refuse_figures=figures)
         assert refused(checks) == {"finite"}
         assert [check.found for check in checks if check.name == "finite"] == [f"1 of {len(rows.scores)} are not"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.1])
+def test_a_model_before_that_gives_no_numbers_is_named_and_not_compared_with(bad: float) -> None:
+    rows = world(7)
+    assert rows.before is not None
+    rows.before[:2] = bad
+    checks = judge(rows, refuse_figures=True, settings=FEWER_DRAWS)
+    assert refused(checks) == set() and warned(checks) == {"before"}
+    assert [check.found for check in checks if check.name == "before"] == [f"2 of {len(rows.scores)} are not: not compared with it"]
+    assert not {"auc", "logloss"} & {check.name for check in checks}
+    assert "calibration" in refused(judge(replace(rows, scores=rows.scores / 3), refuse_figures=True, settings=FEWER_DRAWS))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_figure_that_is_not_a_number_refuses_the_model(bad: float) -> None:
+    figures = {"train_loss": 0.4, "held_out_auc": 0.7, "next_day_auc": 0.6}
+
+    def judged(**changes: float) -> list[GateCheck]:
+        return check_figures(figures | changes, of_the_model_before="next_day_")
+
+    assert [(check.passed, check.found) for check in judged()] == [(True, "3 of them")]
+    own = judged(held_out_auc=bad, train_loss=bad)
+    assert refused(own) == {"figures"} and own[0].found == "not a number: held_out_auc, train_loss"
+    assert refused(judged(next_day_auc=bad)) == set() and warned(judged(next_day_auc=bad)) == {"figures_before"}
 
 
 def test_few_rows_only_warn() -> None:

@@ -3,7 +3,22 @@
 import numpy as np
 import pytest
 
-from lake.metrics import auc, base_rate_shift, calibration, ece, evaluate, gauc, logloss, predicted_over_observed
+from benchmarks.rivals.common import auc as auc_of_rivals
+from lake.metrics import (
+    METRICS,
+    auc,
+    base_rate_shift,
+    calibration,
+    ece,
+    evaluate,
+    figure_text,
+    gauc,
+    grouped_auc,
+    has_both_labels,
+    logloss,
+    predicted_over_observed,
+    row_losses,
+)
 
 
 def _brute_auc(scores, clicks):
@@ -58,6 +73,29 @@ def test_undefined_figures_are_none(rows):
     assert values["auc"] is None and values["gauc"] is None and values["gauc_plain"] is None
     assert (values["logloss"] is None) == (rows == 0)
     assert (values["ece"] is None) == (values["predicted_over_observed"] is None) == (rows == 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", ["click", "none", "user of one label"])
+def test_a_score_that_is_not_a_number_makes_every_figure_nan(bad, at):
+    rng = np.random.default_rng(4)
+    scores, clicks, users = rng.random(60), rng.integers(0, 2, 60), np.repeat(np.arange(6), 10)
+    clicks[users == 5] = 0
+    assert all(np.isfinite(value) for value in evaluate(scores, clicks, users).values())
+    place = {"click": np.flatnonzero(clicks == 1)[3], "none": np.flatnonzero(clicks == 0)[3], "user of one label": 55}[at]
+    scores[place] = bad
+    found = evaluate(scores, clicks, users)
+    assert set(found) == set(METRICS) and all(np.isnan(value) for value in found.values())
+    assert np.isnan(grouped_auc(scores, clicks, users)[0]).all() and np.isnan(auc_of_rivals(clicks, scores))
+    assert np.flatnonzero(np.isnan(row_losses(scores, clicks))).tolist() == [place]
+    assert has_both_labels(clicks, users).tolist() == [True] * 5 + [False]
+    assert np.isnan(base_rate_shift(scores, 0.1))
+
+
+def test_figures_that_no_score_could_define_stay_undefined():
+    found = evaluate(np.full(3, np.nan), np.zeros(3, np.int64), np.arange(3))
+    assert {name for name, value in found.items() if value is None} == {"auc", "gauc", "gauc_plain", "predicted_over_observed"}
+    assert [figure_text(value) for value in (None, np.nan, 0.25)] == ["-", "NaN", "0.2500"]
 
 
 def test_nothing_clicked_has_no_ratio_to_the_clicks():

@@ -300,6 +300,26 @@ def test_the_verdict_comes_first_and_says_its_doubt() -> None:
     assert text.index("tpm+cpm beats none") < text.index("<table")
 
 
+@pytest.mark.parametrize("bad", ["tpm+cpm", "none"])
+def test_scores_that_are_not_numbers_are_shown_as_such(bad: str) -> None:
+    scored = made_scores(rows=3000)
+    on_the_last_day = np.flatnonzero(scored.days == scored.days[-1])
+    scored.scores[bad][on_the_last_day[:2]] = np.nan
+    found = gathered(scored, slices={"new_items": scored.user_ids < 20, "long_tail_items": scored.user_ids > 57})
+    assert verdicts(found) == ["tpm+cpm and none cannot be compared: scores are not numbers."]
+    text = render(found)
+    assert text.index(f"2 of 3000 scores of {bad} are not numbers") < text.index("<table")
+    table = cells(text, "All scored days together").set_index("Setting")
+    other = {"tpm+cpm": "none", "none": "tpm+cpm"}[bad]
+    names = ["GAUC", "GAUC, plain mean", "AUC", "LogLoss", "ECE", "Predicted / observed"]
+    assert (table.loc[bad, names] == "NaN").all() and not table.loc[other, names].str.contains("NaN").any()
+    assert table.loc["tpm+cpm", "GAUC - none"] == "NaN not a number" and table.loc["tpm+cpm", "LogLoss - none"] == "NaN"
+    days = cells(text, "Day by day").set_index("Day")
+    assert (days[f"GAUC {bad}"] == "NaN").tolist() == [True, False, False], "the newest day is the first"
+    assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)).lower()
+    assert set(calibration_of(scored)[bad]) == set() and len(calibration_of(scored)[other]) == 10
+
+
 @pytest.mark.parametrize("settings", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("days", [1, 3])
 def test_a_page_is_harmless_and_self_contained(settings: int, days: int) -> None:

@@ -10,12 +10,27 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from staged_fixture import DAYS, DEPLOYMENT, DIM, ITEMS, MONTH, Rows, name_staged, released, stage_cpm, stage_day, stage_run
+from staged_fixture import (
+    DAYS,
+    DEPLOYMENT,
+    DIM,
+    ITEMS,
+    MONTH,
+    Rows,
+    name_staged,
+    released,
+    stage_cpm,
+    stage_day,
+    stage_run,
+    write_manifest,
+)
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import AUDIT, VECTORS_FILE, parent_key
+from contracts.releases import AUDIT, METRICS_FILE, VECTORS_FILE, parent_key
 from contracts.settings import Deployment
 from lake.reader import LakeReader
 from lake.run_folders import read_release, staged_runs
@@ -58,6 +73,14 @@ def put_zeros(rows: Rows) -> None:
     rows["vector"] = [[0.0] * DIM for _ in rows["vector"]]
 
 
+def put_a_zero(rows: Rows) -> None:
+    rows["vector"][3] = [0.0] * DIM
+
+
+def put_one_whose_squares_vanish(rows: Rows) -> None:
+    rows["vector"][3] = [1e-30] * DIM
+
+
 def put_huge(rows: Rows) -> None:
     rows["vector"][3] = [1e6] * DIM
 
@@ -81,7 +104,8 @@ def put_a_category(rows: Rows) -> None:
 
 @pytest.mark.parametrize(("arguments", "failed"), [
     ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": take_an_id_away}, "item_ids"), ({"change": put_nan}, "item_finite"),
-    ({"change": put_zeros}, "user_norm"), ({"change": put_huge}, "item_norm"),
+    ({"change": put_zeros}, "user_zero"), ({"change": put_a_zero}, "item_zero"), ({"change": put_one_whose_squares_vanish}, "item_zero"),
+    ({"change": put_huge}, "item_norm"),
     ({"change": shorten}, "item_dimension"), ({"change": claim_another_width}, "item_dimension"),
     ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"change": put_a_category}, "entities"),
     ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
@@ -94,6 +118,34 @@ def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: di
         audit(locations, DEPLOYMENT, folder)
     assert not json.loads((folder / AUDIT).read_text())["passed"]
     assert not locations.index(folder.name).exists()
+
+
+@pytest.mark.parametrize(("value", "found"), [
+    (0.0, "item_zero: expected no vector of length zero, which has no cosine with any other, "
+          "found 7 vectors of length zero: item 1002, 1003, 1005, 1007, 1011, ..."),
+    (float("inf"), "item_finite: expected finite values, found 7 vectors with NaN or infinity: item 1002, 1003, 1005, 1007, 1011, ..."),
+])
+def test_vectors_without_a_direction_are_counted_and_named(tmp_path: Path, value: float, found: str) -> None:
+    def spoil(rows: Rows) -> None:
+        for at in (17, 13, 11, 7, 5, 3, 2):
+            rows["vector"][at] = [value] * DIM
+
+    locations = Locations(tmp_path)
+    with pytest.raises(QualityFailed, match=re.escape(found)):
+        audit(locations, DEPLOYMENT, stage_run(locations, change=spoil))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_a_number_is_not_published(tmp_path: Path, value: float) -> None:
+    locations = Locations(tmp_path)
+    folder = stage_run(locations)
+    rows = pq.read_table(folder / METRICS_FILE).to_pylist()
+    more = {"auc": value, "gauc": None}
+    rows += [rows[0] | {"metric": name, "split": "held_out/new_items", "value": figure} for name, figure in more.items()]
+    pq.write_table(pa.Table.from_pylist(rows), folder / METRICS_FILE)
+    write_manifest(folder, read_release(folder))
+    with pytest.raises(QualityFailed, match="metrics: expected finite figures, found 1 that are NaN or infinite: held_out/new_items auc"):
+        audit(locations, DEPLOYMENT, folder)
 
 
 @pytest.fixture
@@ -259,6 +311,66 @@ def test_an_item_without_a_vector_is_named(tmp_path: Path) -> None:
     audit(locations, DEPLOYMENT, folder)
     with pytest.raises(BadInput, match=r"item: expected an item with a vector in tpm-default-2026-01-01-.*, found 5"):
         nearest(locations.index(folder.name), 5, 3)
+
+
+EQUAL = 150  # items of the first vector, some of them longer: their cosines are equal
+
+
+def make_equal(rows: Rows) -> None:
+    """Half of the items lie in one direction, and all are in no order."""
+    rng = np.random.default_rng(8)
+    for at in range(1, EQUAL):
+        rows["vector"][at] = [value * (1, 2, 3, 0.7)[at % 4] for value in rows["vector"][0]]
+    order = rng.permutation(ITEMS)
+    for values in rows.values():
+        values[:ITEMS] = [values[at] for at in order]
+
+
+@pytest.mark.parametrize("flat_limit", [ITEMS, ITEMS - 1])
+def test_equal_similarities_are_in_the_order_of_ids_whatever_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                         flat_limit: int) -> None:
+    monkeypatch.setattr(index_module, "FLAT_LIMIT", flat_limit)
+    locations = Locations(tmp_path)
+    folder = stage_run(locations, change=make_equal)
+    audit(locations, DEPLOYMENT, folder)
+    index = locations.index(folder.name)
+    assert load_index(index)[1]["factory"] == ("IDMap2,Flat" if flat_limit == ITEMS else f"IDMap2,IVF{int(ITEMS**0.5)},Flat")
+    equal = range(1000, 1000 + EQUAL)
+    for asked in (1000, 1077, 1149):
+        found = nearest(index, asked, EQUAL + 10)
+        assert [item for item, _ in found[:EQUAL - 1]] == [item for item in equal if item != asked]
+        assert {cosine for _, cosine in found[:EQUAL - 1]} == {1.0} and found[EQUAL - 1][1] < 1
+        for count in (0, 1, 2, 19, 20, 21, 100, EQUAL - 2, EQUAL - 1, EQUAL):
+            assert nearest(index, asked, count) == found[:count], count
+    far = nearest(index, 1200, ITEMS + 5)  # those of one direction are in the middle of the list, or at the cut
+    assert [nearest(index, 1200, count) for count in range(1, ITEMS, 7)] == [far[:count] for count in range(1, ITEMS, 7)]
+    assert far == sorted(far, key=lambda pair: (-pair[1], pair[0]))
+    vectors = Vectors.read(folder / VECTORS_FILE, "item")
+    order = np.random.default_rng(9).permutation(ITEMS)
+    turned = Vectors(ids=vectors.ids[order], values=vectors.values[order], dims=vectors.dims)
+    for exact in (vectors, turned):
+        assert nearest_exactly(exact, 1077, EQUAL - 1) == nearest(index, 1077, EQUAL - 1)
+        assert nearest_exactly(exact, 1200, ITEMS + 5)[:50] == nearest_exactly(vectors, 1200, 50)
+
+
+def test_cosines_do_not_depend_on_what_else_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on the other vectors, nor on where a block of them ends."""
+    rng = np.random.default_rng(10)
+    vectors = Vectors(ids=np.arange(500), values=rng.normal(size=(500, 33)).astype(np.float32), dims=np.full(500, 33))
+    whole = dict(nearest_exactly(vectors, 3, 500))
+    for block in (1, 7, 64):
+        monkeypatch.setattr(index_module, "_AT_ONCE", block)
+        assert dict(nearest_exactly(vectors, 3, 500)) == whole
+    few = Vectors(ids=vectors.ids[:21], values=vectors.values[:21], dims=vectors.dims[:21])
+    assert dict(nearest_exactly(few, 3, 500)).items() <= whole.items()
+
+
+def test_a_vector_of_zeros_has_no_neighbours_and_is_nobodys() -> None:
+    values = np.array([[1, 0], [0, 0], [-1, 0], [0, 1]], np.float32)
+    vectors = Vectors(ids=np.arange(4), values=values, dims=np.full(4, 2))
+    assert nearest_exactly(vectors, 0, 9) == [(3, 0.0), (2, -1.0)]
+    with pytest.raises(BadInput, match="vector: expected a vector with a direction, found one of zeros, of 1"):
+        nearest_exactly(vectors, 1, 9)
 
 
 class Blind:

@@ -22,7 +22,7 @@ from contracts.settings import Deployment
 from contracts.steps import VALIDATED_TABLES
 from contracts.tables import owner_key
 from contracts.transfer import NO_TRANSFER
-from lake.metrics import auc, gauc, grouped_auc
+from lake.metrics import auc, figure_text, gauc, grouped_auc, has_both_labels, num_not_finite
 from lake.reader import LakeReader
 from training.intervals import Estimate, ratios
 
@@ -57,18 +57,23 @@ class Scored:
                       scores={name: scores[mask] for name, scores in self.scores.items()})
 
     def auc(self, name: str) -> float | None:
-        """AUC of a variant over all rows; None where it scored nothing, or one of the labels is absent."""
+        """AUC of a variant over all rows; None where it scored nothing, or one of the labels is absent; NaN as its scores are."""
         return auc(self.scores[name], self.clicks) if name in self.scores else None
 
     @property
     def num_judged(self) -> int:
         """Users with both labels: those that a GAUC is of."""
-        values, _ = grouped_auc(self.clicks.astype(np.float64), self.clicks, self.user_ids)
-        return int((~np.isnan(values)).sum())
+        return int(has_both_labels(self.clicks, self.user_ids).sum())
 
     def gauc(self, name: str) -> float | None:
-        """Impression-weighted GAUC of a variant; None where it scored nothing."""
+        """Impression-weighted GAUC of a variant; None where it scored nothing, NaN where a score of its own is not finite."""
         return gauc(self.scores[name], self.clicks, self.user_ids) if name in self.scores and len(self.clicks) else None
+
+    @property
+    def not_numbers(self) -> dict[str, str]:
+        """In words, how many scores are NaN or infinite, by variant; only of those that have some."""
+        return {name: f"{bad} of {len(scores)} scores of {name} are not numbers: its figures on these rows are NaN"
+                for name, scores in self.scores.items() if (bad := num_not_finite(scores))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,8 @@ class Difference(Estimate):
     variant: str
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return f"{self.variant} - {NO_TRANSFER}: {self.verdict}, since scores are not"
         interval = "" if self.low is None else f", 95 % interval {self.low:+.4f} .. {self.high:+.4f}"
         return f"{self.variant} - {NO_TRANSFER}: {self.value:+.4f} GAUC{interval}: {self.verdict}"
 
@@ -109,11 +116,11 @@ def joined_scores(locations: Locations, rows: pa.Table, variants: Sequence[str],
 def difference(scored: Scored, variant: str) -> Difference | None:
     """Paired difference to no transfer over all rows; None where no user has both labels.
 
-    A draw takes users with replacement; both variants are judged on the same draw.
+    A draw takes users with replacement; both variants are judged on the same draw. NaN where a score of either is not finite.
     """
     ours, counts = grouped_auc(scored.scores[variant], scored.clicks, scored.user_ids)
     base, _ = grouped_auc(scored.scores[NO_TRANSFER], scored.clicks, scored.user_ids)
-    known = ~np.isnan(ours)
+    known = has_both_labels(scored.clicks, scored.user_ids)
     if not known.any():
         return None
     weight = counts[known].astype(np.float64)
@@ -128,8 +135,9 @@ def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -
     names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
     rows = [_day_row(reader, deployment, scored, names, day) for day in days]
     lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release", "fallback"), rows)]
+    lines += ["", *scored.not_numbers.values()] if scored.not_numbers else []
     lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {scored.num_judged} users with both labels: "
-                 + ", ".join(f"{name} GAUC {_figure(scored.gauc(name))} AUC {_figure(scored.auc(name))}" for name in names))
+                 + ", ".join(f"{name} GAUC {figure_text(scored.gauc(name))} AUC {figure_text(scored.auc(name))}" for name in names))
     for variant in deployment.variants:
         if variant != NO_TRANSFER and NO_TRANSFER in deployment.variants and len(scored.clicks):
             lines.append(str(difference(scored, variant) or f"{variant}: no user with both labels"))
@@ -142,7 +150,7 @@ def _day_row(reader: LakeReader, deployment: Deployment, scored: Scored, names: 
     release = releases[deployment.variants[-1]]
     fallbacks = [variant for variant, one in releases.items() if one is not None and one["carries"]]
     return (day, sum(c.get("read", 0) for c in counts), sum(c.get("quarantined", 0) for c in counts), quality_of(reader, day),
-            *(_figure(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-",
+            *(figure_text(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-",
             ", ".join(fallbacks) or "-")
 
 
@@ -161,7 +169,3 @@ def _with_truth(locations: Locations, rows: pa.Table, days: Sequence[date]) -> p
         return rows
     truth = pa.concat_tables([pq.read_table(path, columns=["event_id", "probability"], filters=[("log", "==", "ad")]) for path in files])
     return rows.join(truth.rename_columns(["event_id", TRUTH]), "event_id", join_type="inner")
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

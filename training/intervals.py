@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 DRAWS = 2000
 SEED = 7
+NOT_A_NUMBER = "not a number"  # the verdict on a difference of figures of which one is NaN
 LEAST_USERS = 10  # of fewer, a percentile interval says nothing: they have a figure and no interval
 _DRAWN_AT_ONCE = 1_000_000  # counts in memory
 
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure and its 95 % interval; `low` and `high` are None where fewer than `LEAST_USERS` users are behind it."""
+    """A figure and its 95 % interval; `low` and `high` are None where it is NaN, or fewer than `LEAST_USERS` users are behind it."""
 
     value: float
     low: float | None
@@ -32,6 +33,8 @@ class Estimate:
     @property
     def verdict(self) -> str:
         """Of a difference: whether its interval excludes zero."""
+        if np.isnan(self.value):
+            return NOT_A_NUMBER
         if self.low is None or self.high is None:
             return "too few users to say"
         return "above zero" if self.low > 0 else "below zero" if self.high < 0 else "not distinguishable from zero"
@@ -55,7 +58,7 @@ def ratios(numerators: Mapping[str, NDArray[Any]], denominator: Floats) -> dict[
     """Ratio of sums over users, each with its interval.
 
     Args:
-        numerators: U by name.
+        numerators: U by name; a ratio is NaN, and has no interval, where one of its users' values is.
         denominator: U, >= 0; users without a share in it are left out.
     """
     taking_part = denominator > 0
@@ -69,4 +72,5 @@ def ratios(numerators: Mapping[str, NDArray[Any]], denominator: Floats) -> dict[
         return found
     drawn = bootstrap_sums(columns)
     bounds = np.quantile(drawn[:, :-1] / drawn[:, -1:], [0.025, 0.975], axis=0).T
-    return {name: replace(one, low=float(low), high=float(high)) for (name, one), (low, high) in zip(found.items(), bounds, strict=True)}
+    return {name: one if np.isnan(one.value) else replace(one, low=float(low), high=float(high))
+            for (name, one), (low, high) in zip(found.items(), bounds, strict=True)}

@@ -6,7 +6,7 @@ lies beyond the tolerance: the model is not only worse in this sample, it is wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,16 +88,43 @@ def judge(rows: HeldOutRows, *, refuse_figures: bool, settings: GateSettings | N
                                 found=f"{len(rows.scores)}{'' if enough else ': figures only warn'}")]
     if not finite.passed or not len(rows.scores):
         return checks
-    if rows.before is not None and np.isfinite(rows.before).all():
-        checks += [check_auc(rows, severity, settings), check_logloss(rows, severity, settings)]
+    if rows.before is not None:
+        before = check_before(rows.before)
+        checks += [check_auc(rows, severity, settings), check_logloss(rows, severity, settings)] if before.passed else [before]
     checks.append(check_calibration(rows, severity, settings))
     return checks
 
 
 def check_finite(scores: Values) -> GateCheck:
-    bad = int((~((scores >= 0) & (scores <= 1))).sum())
+    bad = _num_no_probability(scores)
     return GateCheck(name="finite", severity="fail", passed=bad == 0, expected="each score a number from 0 to 1",
                      found=f"{bad} of {len(scores)} are not")
+
+
+def check_before(scores: Values) -> GateCheck:
+    """The model before gives numbers as well; where it does not, the model that is judged cannot be compared with it."""
+    bad = _num_no_probability(scores)
+    return GateCheck(name="before", severity="warn", passed=bad == 0, expected="each score of the model before a number from 0 to 1",
+                     found=f"{bad} of {len(scores)} are not: not compared with it")
+
+
+def check_figures(figures: Mapping[str, float], *, of_the_model_before: str) -> list[GateCheck]:
+    """A model with a figure that is NaN or infinite is refused, whatever its held-out scores are.
+
+    Args:
+        figures: the release's, by name; those that are not defined are absent.
+        of_the_model_before: what the names of figures begin with that are of the day's rows as the model before scored them. Such a
+            figure only warns: a fallback would carry the very model that is at fault. The audit publishes none of them.
+    """
+    bad = sorted(name for name, value in figures.items() if not np.isfinite(value))
+    own, before = ([name for name in bad if name.startswith(of_the_model_before) is of_before] for of_before in (False, True))
+    expected = "each figure a finite number"
+    checks = [GateCheck(name="figures", severity="fail", passed=not own, expected=expected,
+                        found=f"not a number: {', '.join(own)}" if own else f"{len(figures) - len(bad)} of them")]
+    if before:
+        checks.append(GateCheck(name="figures_before", severity="warn", passed=False, expected=f"{expected}, of the model before too",
+                                found=f"not a number: {', '.join(before)}"))
+    return checks
 
 
 def check_auc(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
@@ -135,7 +162,7 @@ def check_calibration(rows: HeldOutRows, severity: Severity, settings: GateSetti
     if rows.clicks.sum() == 0:
         return GateCheck(name="calibration", severity="warn", passed=True, expected=expected, found="no click")
     passed, found = _calibrated(rows, rows.scores, low, high, settings)
-    if not passed and rows.before is not None and np.isfinite(rows.before).all():
+    if not passed and rows.before is not None and check_before(rows.before).passed:
         before_passed, before_found = _calibrated(rows, rows.before, low, high, settings)
         if not before_passed:
             severity, found = "warn", f"{found}; the model before, {before_found}, is not better"
@@ -147,6 +174,10 @@ def _calibrated(rows: HeldOutRows, scores: Values, low: float, high: float, sett
     drawn = _drawn(rows.user_ids, lambda weight: float(weight @ scores) / max(float(weight @ rows.clicks), 1.0), settings)
     lowest, highest = np.quantile(drawn, [1 - settings.confidence, settings.confidence])
     return bool(lowest <= high and highest >= low), f"{predicted_over_observed(scores, rows.clicks):.2f} ({lowest:.2f} to {highest:.2f})"
+
+
+def _num_no_probability(scores: Values) -> int:
+    return int((~((scores >= 0) & (scores <= 1))).sum())  # NaN is neither
 
 
 def _drawn(user_ids: NDArray[np.int64], figure: Callable[[Values], float], settings: GateSettings) -> Values:

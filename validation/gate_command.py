@@ -13,8 +13,8 @@ from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
 from contracts.releases import GATE, HELD_OUT_FILE, Release
 from lake.run_folders import read_release, refuses, sha256_of, staged_runs, write_verdict
-from validation.fallback import make_fallback
-from validation.gate import GateCheck, HeldOutRows, judge
+from validation.fallback import NEXT_DAY, make_fallback
+from validation.gate import GateCheck, HeldOutRows, check_figures, judge
 
 
 def gate(locations: Locations, kind: str, period: date) -> None:
@@ -27,7 +27,8 @@ def gate(locations: Locations, kind: str, period: date) -> None:
     stuck = []
     for folder in staged_runs(locations, kind, period):
         release = read_release(folder)
-        checks = judge(read_held_out(folder, release), refuse_figures=kind == "actr")
+        checks = [*judge(read_held_out(folder, release), refuse_figures=kind == "actr"),
+                  *check_figures(release.metrics, of_the_model_before=f"{NEXT_DAY}_")]
         refused = list(filter(refuses, checks))
         fallback = make_fallback(locations, folder) if refused else None
         write_verdict(folder / GATE, release, checks, fallback=None if fallback is None else str(fallback.relative_to(locations.home)))

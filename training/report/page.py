@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import groupby
+from math import isnan
 
 from contracts.periods import ONE_DAY
 from contracts.transfer import NO_TRANSFER
-from lake.metrics import CALIBRATION_BINS, evaluate, predicted_over_observed
+from lake.metrics import CALIBRATION_BINS, evaluate, figure_text, predicted_over_observed
 from pages import charts, markup
 from pages.charts import Series
 from training.compare import TRUTH, Scored, difference
-from training.intervals import DRAWS, LEAST_USERS, Estimate
+from training.intervals import DRAWS, LEAST_USERS, NOT_A_NUMBER, Estimate
 from training.report.drift import ENTITIES
 from training.report.encoder import Cost, Encoders
 from training.report.figures import Bin, by_day, calibration_of, gauc_of, logloss_of
@@ -35,7 +36,7 @@ td.number small, td.number .badge { display: block; width: fit-content; margin-l
   .stack td.number { white-space: normal; } }
 """
 _AGES_WORDS = ", ".join(str(age) for age in AGES[1:-1]) + f" and {AGES[-1]}"
-BADGES = {"above zero": ("pass", "better"), "below zero": ("fail", "worse")}
+BADGES = {"above zero": ("pass", "better"), "below zero": ("fail", "worse"), NOT_A_NUMBER: ("fail", NOT_A_NUMBER)}
 Estimates = Mapping[str, Estimate]
 
 
@@ -71,6 +72,9 @@ def verdicts(found: Gathered) -> list[str]:
         if gain is None:
             said.append(f"{name}: no user has both a click and an impression without one, so there is no GAUC.")
             continue
+        if gain.verdict == NOT_A_NUMBER:
+            said.append(f"{name} and {NO_TRANSFER} cannot be compared: scores are not numbers.")
+            continue
         by = f"GAUC {gain.value:+.4f}, {_interval_words(gain)}"
         said.append({"above zero": f"{name} beats {NO_TRANSFER}: {by}.", "below zero": f"{name} is worse than {NO_TRANSFER}: {by}."}.get(
             gain.verdict, f"{name} and {NO_TRANSFER} cannot be told apart: {by}."))
@@ -85,7 +89,8 @@ def _header(found: Gathered) -> str:
     scored = found.scored
     num_days = len(found.days) - len(found.missing)
     if num_days:
-        said = "".join(f"<li>{markup.text(line)}</li>" for line in verdicts(found))
+        lines = [*(f"{line}." for line in scored.not_numbers.values()), *verdicts(found)]
+        said = "".join(f"<li>{markup.text(line)}</li>" for line in lines)
         body = f'<ul class="lead">{said}</ul>' if said else '<p class="lead">There is one setting alone: nothing to compare.</p>'
         body += markup.cards([("scored days", f"{num_days} of {len(found.days)}"), ("rows", f"{len(scored.clicks):,}"),
                               ("clicks", f"{int(scored.clicks.sum()):,}"), ("users", f"{len(set(scored.user_ids.tolist())):,}"),
@@ -114,7 +119,7 @@ def _settings(found: Gathered) -> str:
             of_truth = name in (NO_TRANSFER, TRUTH)
             row += ["" if gain is None else _cell(gain, signed=True) + " " + _badge(gain),
                     "" if of_truth else _cell(loss_gains.get(name), signed=True)]
-        if gain is not None:
+        if gain is not None and not isnan(gain.value):
             gains.append((name, _place(found, name), gain.value, _pair(gain)))
         rows.append(row)
     head += [f"GAUC - {NO_TRANSFER}", f"LogLoss - {NO_TRANSFER}"] if compared else []
@@ -184,10 +189,11 @@ def _slices(found: Gathered) -> str:
 
 def _calibration(found: Gathered) -> str:
     bins = calibration_of(found.scored)
-    highest = max(max(one.mean_score, one.click_rate.high or one.click_rate.value) for parts in bins.values() for one in parts)
+    highest = max((max(one.mean_score, one.click_rate.high or one.click_rate.value) for parts in bins.values() for one in parts),
+                  default=0.0)
     top = charts.scale(0.0, highest)[-1]
     panels = "".join(charts.against_diagonal(_series(name, _place(found, name), [one.click_rate for one in bins[name]]),
-                                             [one.mean_score for one in bins[name]], top=top) for name in _shown(found))
+                                             [one.mean_score for one in bins[name]], top=top) for name in _shown(found) if bins[name])
     return (f'<p class="soft">Click rate (upwards) over mean score (to the right), in {CALIBRATION_BINS} bins of equal count, with 95 % '
             "intervals; on the dashed line they agree.</p>"
             f'<div class="plots">{panels}</div><details><summary>The figures of the bins</summary>{_bins(found, bins)}</details>')
@@ -343,7 +349,7 @@ def _place(found: Gathered, name: str) -> int:
 
 
 def _series(name: str, place: int, estimates: Sequence[Estimate | None], *, bands: bool = True) -> Series:
-    return Series(name=name, place=place, values=[None if one is None else one.value for one in estimates],
+    return Series(name=name, place=place, values=[None if one is None or isnan(one.value) else one.value for one in estimates],
                   low=[None if one is None else one.low for one in estimates] if bands else (),
                   high=[None if one is None else one.high for one in estimates] if bands else ())
 
@@ -362,11 +368,11 @@ def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
         return "-"
     sign = "+" if signed else ""
     interval = "" if estimate.low is None else f" <small>({estimate.low:{sign}.4f} .. {estimate.high:{sign}.4f})</small>"
-    return f"{estimate.value:{sign}.4f}{interval}"
+    return f"{figure_text(estimate.value, f'{sign}.4f')}{interval}"
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return figure_text(value, f".{digits}f")
 
 
 def _short(day: date) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contracts.commands import table_text
 from contracts.errors import BadInput
-from lake.metrics import evaluate
+from lake.metrics import evaluate, figure_text
 from lake.run_folders import Run
 from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
@@ -40,6 +40,6 @@ def score_day(session: Session, run: Run, day: date) -> Path:
     write_predictions(temporary, predictions_of(samples, scores, scored_by=run.release.release_id, day=day))
     temporary.replace(path)
     found = evaluate(scores, samples.click, samples.user_id)
-    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, f"{value:.5f}") for name, value in sorted(found.items())
-                                                                         if value is not None)]))
+    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, figure_text(value, ".5f"))
+                                                                         for name, value in sorted(found.items()) if value is not None)]))
     return path

@@ -42,6 +42,7 @@ from training.engine.loop import train
 from training.engine.runs import Metric, metrics_of, write_held_out, write_run
 from training.models.bahe import Bahe, VectorBatch, build_bahe
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
+from training.models.language_pattern import digest_of
 from training.recipes import BaheRecipe, TextRecipe, as_json
 from training.tasks.continued import Continued, run_continued
 from training.tasks.session import Session, train_metrics
@@ -90,12 +91,14 @@ class Language:
     @classmethod
     def load(cls, texts: TextRecipe, recipe: BaheRecipe) -> Language:
         model = load(texts.source, low_layers=texts.low_layers)
-        digest = hashlib.sha256()
+        model.require_positions("longest", texts.longest)
+        model.require_positions("length", recipe.length + 1)  # behind the mark that begins a text
+        digest = hashlib.sha256(digest_of(model.high.patterns))
         for name, tensor in sorted(model.high.state_dict().items()):
             digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
         named = encoder_id(model, pooling=texts.pooling, longest=texts.longest)
         torch.manual_seed(recipe.seed)
-        with_lora(model, model.high, rank=recipe.lora_rank)
+        with_lora(model.high, rank=recipe.lora_rank)
         return cls(model=model, texts=texts, encoder_id=named, high_id=digest.hexdigest()[:16])
 
     def describe(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ Shapes: U users, P behaviours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -207,5 +208,6 @@ def _judge(model: FgBert, rows: EncodedSequences, behaviours: Behaviours, sequen
     columns = {"event_id": np.repeat(events, 2), "user_id": np.repeat(users, 2), "ds": np.repeat(days, 2),
                "click": np.tile(np.array([1, 0], np.int32), len(at)), "score": np.stack([preference, 1 - preference], axis=1).reshape(-1)}
     found = evaluate(columns["score"], columns["click"].astype(np.int64), columns["user_id"])
-    hit = Metric(metric=f"hit_rate_{HIT_AT}", split="held_out", value=float(hits.double().mean()), row_cnt=len(at))
+    hit_rate = float(hits.double().mean()) if bool(scores_UV.isfinite().all()) else math.nan  # nothing is greater than NaN: all would hit
+    hit = Metric(metric=f"hit_rate_{HIT_AT}", split="held_out", value=hit_rate, row_cnt=len(at))
     return Judged(metrics=[*metrics_of("held_out", found, len(columns["score"])), hit], columns=columns)

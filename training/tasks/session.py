@@ -22,7 +22,7 @@ from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import maker
 from contracts.tables import owner_key
 from lake.locks import hold
-from lake.metrics import evaluate
+from lake.metrics import evaluate, figure_text
 from lake.reader import LakeReader
 from lake.run_folders import Run, open_released, stage_runs
 from training import processes
@@ -210,5 +210,5 @@ def say_finished(run: Run) -> None:
 
 
 def _print_metrics(runs: Sequence[Run]) -> None:
-    rows = [(run.release.variant, name, f"{value:.5f}") for run in runs for name, value in sorted(run.release.metrics.items())]
+    rows = [(run.release.variant, name, figure_text(value, ".5f")) for run in runs for name, value in sorted(run.release.metrics.items())]
     print(table_text(("variant", "figure", "value"), rows))

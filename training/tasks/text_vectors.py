@@ -39,7 +39,11 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
 
     Returns:
         The staging folder: chunks, and a manifest that gets its name last. Empty of chunks where there is nothing new.
+
+    Raises:
+        BadInput: the model has fewer positions than the recipe reads of a text.
     """
+    model.require_positions("longest", recipe.longest)
     name = encoder_id(model, pooling=recipe.pooling, longest=recipe.longest)
     folder = locations.text_vectors(name)
     with hold([locations.locks / "text_vectors" / f"{name}.lock"]):
