@@ -36,8 +36,9 @@ from training.modules.transfer import MergedTable
 from training.recipes import body_of
 from training.serving import scorer
 from training.tasks.actr_build import Scorer
-from training.tasks.actr_open import open_released, texts_of
+from training.tasks.actr_open import open_released
 from training.tasks.actr_plan import FEATURE_SET
+from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
 SCORER_FILE, MODEL_FILE, WEIGHTS_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "weights.pt", "example.json"

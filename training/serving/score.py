@@ -14,7 +14,8 @@ from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
 from training.engine.runs import write_predictions
 from training.tasks.actr import predictions_of
-from training.tasks.actr_open import columns_of, open_released, texts_of
+from training.tasks.actr_open import columns_of, open_released
+from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
 

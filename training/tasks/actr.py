@@ -1,7 +1,8 @@
 """Scores a day with the A-CTR of the day before, and only then trains on it; all variants in one run, on the same rows.
 
-What each variant is made from: `actr_plan.py`; the model that it begins with: `actr_build.py`; a finished one: `actr_open.py`.
-Held-out rows of the last days are scored by both, the new model and the one of the day before: what the gate judges.
+What each variant is made from: `actr_plan.py`. The model that it begins with: `actr_build.py`, with `actr_texts.py` for vectors of texts. A
+finished one: `actr_open.py`. Held-out rows of the last days are scored by both, the new model and the one of the day before: what the gate
+judges.
 """
 
 from __future__ import annotations

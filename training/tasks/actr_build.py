@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 
 import numpy as np
 import torch
 
 from contracts.releases import MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
-from contracts.transfer import TEXT_VECTOR_DAYS, TRANSFER_SETTINGS, TransferSetting
+from contracts.transfer import TRANSFER_SETTINGS, TransferSetting
 from lake.metrics import base_rate_shift
 from lake.run_folders import Run
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import SHARED_ROW, IdMapping
 from training.data.samples import Samples
 from training.data.sequences import SequenceEncoding
-from training.data.vectors import VECTOR_ENTITIES, DatedVectors, read_vectors
+from training.data.vectors import read_vectors
 from training.engine.checkpoint import read_weights
 from training.engine.loop import fill_batch_norm, score
 from training.models.adapted import Source
@@ -27,7 +26,7 @@ from training.models.srp4ctr import Bridge
 from training.modules.transfer import MergedTable, TextVectors, TransferSource
 from training.recipes import body_of
 from training.tasks.actr_plan import AD_ONLY, Plan, categorical_of, statistics_of
-from training.tasks.bahe import chain
+from training.tasks.actr_texts import text_vectors
 from training.tasks.fg_bert import open_fg_bert
 from training.tasks.session import Session
 
@@ -115,17 +114,3 @@ def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
     """Shifts the logits so that the mean score of the rows is their click rate: that of the log before may be several times as high."""
     fill_batch_norm(model, rows)
     model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))
-
-
-def text_vectors(session: Session, release: Release, newest: Run | None, rows_from: date) -> TextVectors | None:
-    """What a BAHE and those that it goes on from made of users and items, as far back as rows from a day on may look.
-
-    None where the release's setting reads no texts; no vector at all where there is no BAHE yet.
-    """
-    if not TRANSFER_SETTINGS[release.variant].texts:
-        return None
-    runs = chain(session, newest, rows_from - timedelta(days=TEXT_VECTOR_DAYS)) if newest else []
-    found = {run.release.period.toordinal(): read_vectors(run.folder / VECTORS_FILE, run.release.dims) for run in runs}
-    dim = newest.release.dims["user"] if newest else session.recipe.bahe.dims
-    return TextVectors({entity: DatedVectors.stack({day: vectors[entity] for day, vectors in found.items()}, dim)
-                        for entity in VECTOR_ENTITIES})

@@ -7,16 +7,15 @@ from datetime import date
 from contracts.features import Log
 from contracts.kinds import BOUND_KINDS
 from contracts.periods import ONE_DAY
-from contracts.releases import DEFAULT_VARIANT, MAPPING_FILE, MODEL_FILE
-from contracts.transfer import TRANSFER_SETTINGS
+from contracts.releases import MAPPING_FILE, MODEL_FILE
 from lake.run_folders import Run
 from training.data.mapping import IdMapping
 from training.data.samples import Columns
 from training.engine.checkpoint import read_weights
 from training.models.ctr import load_weights
-from training.tasks.actr_build import Scorer, build_scorer, text_vectors
+from training.tasks.actr_build import Scorer, build_scorer
 from training.tasks.actr_plan import FEATURE_SET, bound_to, categorical_of
-from training.tasks.bahe import BAHE
+from training.tasks.actr_texts import text_vectors
 from training.tasks.session import Session
 
 
@@ -35,14 +34,6 @@ def open_released(session: Session, run: Run, *, rows_from: date | None = None, 
     scorer = build_scorer(session, run.release, mapping, cpm, encoder, vectors)
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
     return scorer
-
-
-def texts_of(session: Session, run: Run, day: date) -> Run | None:
-    """The BAHE whose vectors an A-CTR reads when it scores a day: the one that serves the day before; None where that is not there."""
-    if not TRANSFER_SETTINGS[run.release.variant].texts:
-        return None
-    row = session.reader.active(BAHE, DEFAULT_VARIANT, day - ONE_DAY)
-    return session.open_release(row) if row else None
 
 
 def columns_of(session: Session, log: Log, lengths: tuple[int, int], *, encoded: bool) -> Columns:
