@@ -23,6 +23,7 @@ from benchmarks.rivals.common import (
     options,
     random_ids,
 )
+from training import native
 from training.data.batches import Batch, Encoding
 from training.data.histories import HISTORY_FEATURES, HistorySlices
 from training.data.mapping import IdMapping
@@ -100,7 +101,7 @@ def run(kind: str, folder: Path, split: str, *, epochs: int, seed: int, rate: fl
     torch.manual_seed(seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=seed)
     model = Din(embeddings) if kind == "din" else TpmModel(embeddings, MLP)
-    recorder = Recorder(len(rows), mapping_seconds=mapping_seconds)
+    recorder = Recorder(len(rows), mapping_seconds=mapping_seconds, vectors=native.vectors())
     clock = [time.perf_counter() - (mapping_seconds if kind == "ids" else 0.0)]
 
     def after_epoch() -> None:

@@ -18,9 +18,11 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def finish(name: str, figures: Mapping[str, Any], *, details: Mapping[str, Any], packages: Sequence[str], quick: bool) -> None:
-    """Appends a full run to `results/<name>.jsonl`, and prints the figures as one line of JSON."""
+    """Appends a full run to `results/<name>.jsonl`, and prints the processor and the figures, these as one line of JSON."""
+    machine = _machine()
+    print(f"on {machine['processor']} with {machine['vectors']}, {machine['cores']} cores")
     if not quick:
-        record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "machine": _machine(),
+        record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "machine": machine,
                   "versions": {package: version(package) for package in packages}, **figures, "details": details}
         RESULTS.mkdir(exist_ok=True)
         with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
@@ -37,9 +39,10 @@ def result_in(output: str, code: int, what: str) -> dict[str, Any]:
     return dict(json.loads(lines[-1].removeprefix(MARK)))
 
 
-def run_for_result(command: Sequence[str]) -> dict[str, Any]:
-    """Runs an arm in a process of its own."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+def run_for_result(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Runs an arm in a process of its own; `environment` is added to this one's."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          env=os.environ | dict(environment or {}))
     return result_in(done.stdout, done.returncode, " ".join(command))
 
 
@@ -57,6 +60,11 @@ def _commit() -> str:
 
 
 def _machine() -> dict[str, Any]:
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / 2**30, 1), "platform": platform.platform(),
+            "processor": names[0] if names else platform.machine(), "vectors": torch.backends.cpu.get_cpu_capability(),
             "python": platform.python_version()}

@@ -42,6 +42,14 @@ def add_user(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and change nothing")
 
 
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Which landing files are to be checked: the options of `tributary sources check`."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="landing files, or folders of them")
+    parser.add_argument("--log", choices=("natural", "ad"), help="default: what landing/<log>/ in the path says")
+    parser.add_argument("--day", type=day, help="day of arrival (default: what landing/<log>/<day>/ in the path says)")
+    parser.add_argument("--strict", action="store_true", help="exit with 2 on a warning too")
+
+
 def given_user(text: str) -> str:
     """The value of `--user`."""
     return sys.stdin.readline().strip() if text == "-" else text

@@ -98,7 +98,9 @@ STATISTIC_COLUMNS: tuple[str, ...] = tuple(name for statistic in STATISTICS for 
 # What a user did on an impression, from least to most; a behaviour is an impression with action >= 1.
 ACTIONS: dict[int, str] = {0: "none", 1: "click", 2: "like", 3: "comment", 4: "forward", 5: "follow", 6: "purchase"}
 
-# One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time.
+# One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time. The time is that of the
+# event, or, where it arrived later than the feedback delay after it, `arrival_ts` less that delay: a sample at t sees what has
+# `event_ts + feedback_delay < t`, so it sees what had arrived (docs/adr/0017).
 BEHAVIOUR_TYPE = (
     "struct<event_ts: timestamp, log: string, event_id: bigint, item_id: bigint, category_id: bigint,"
     " action: int, dwell_seconds: double, text_hash: bigint>"

@@ -22,6 +22,11 @@ class Locations:
         return self.landing / log / str(day)
 
     @property
+    def landing_names(self) -> Path:
+        """Links to landing files whose names Spark cannot open; made when they are read, and may be deleted."""
+        return self.landing / ".names"
+
+    @property
     def truth(self) -> Path:
         """The simulator's true click probability of each impression: `<day>.parquet` (event_id, log, probability)."""
         return self.home / "truth"
@@ -105,6 +110,11 @@ class Locations:
     @property
     def locks(self) -> Path:
         return self.home / "locks"
+
+    @property
+    def writing_sessions(self) -> Path:
+        """A file for each Spark Connect session that writes, locked while its client lives."""
+        return self.locks / "sessions"
 
     @property
     def lake_lock(self) -> Path:

@@ -13,7 +13,13 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "accepted"]
+UNKNOWN = "unknown_"  # begins the counts of a log's build that say how many values a rule made unknown
 FORMAT = 1  # of both files; raised when an older one can no longer be read
+
+
+def rows_in_words(rows: int, ads_from: date | None) -> str:
+    """How many rows a day has; of one before advertisements began, why it has none."""
+    return f"{rows:,} rows" if ads_from is None else f"no ads yet, as declared: ad_start is {ads_from}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,7 @@ class JudgedDay:
         broken: checks that failed, the gravest first.
         judged_ts: when, in UTC.
         report: its report's path below the reports' folder; several days that were judged together share one.
+        ads_from: the declared first day with advertisements, of a day before it that has no row; None of every other day.
     """
 
     table: str
@@ -36,6 +43,11 @@ class JudgedDay:
     broken: tuple[str, ...]
     judged_ts: datetime
     report: str
+    ads_from: date | None = None
+
+    @property
+    def rows_in_words(self) -> str:
+        return rows_in_words(self.rows, self.ads_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +116,8 @@ def judged_from_json(text: str) -> list[JudgedDay]:
     Raises:
         ValueError, KeyError, TypeError: it is something else, or in a format of another version.
     """
-    return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"])}) for day in _values(text)["days"]]
+    return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"]), "ads_from": _optional_day(day.get("ads_from"))})
+            for day in _values(text)["days"]]
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -112,6 +125,10 @@ def _values(text: str) -> dict[str, Any]:
     if values["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT}")
     return values
+
+
+def _optional_day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
 
 
 def _with_times(values: dict[str, Any], *instants: str) -> dict[str, Any]:

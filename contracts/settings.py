@@ -10,9 +10,10 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from contracts import zones
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.kinds import RECIPES
@@ -47,7 +48,8 @@ class Deployment:
         recipe: settings of the models where a command or a run names no others; a chain goes on with those that it began with.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
-        ad_start: first day with advertisements: on a day before it, ad files without a row are right. None: history_start.
+        ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a row.
+            None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard input. None: no one
             is told.
     """
@@ -99,8 +101,8 @@ class Deployment:
         return Lineage(settings=self.periods, history_start=self.history_start, actr_start=self.actr_start)
 
     def day_start(self, day: date) -> datetime:
-        """The instant at which `day` begins, with the deployment's time zone."""
-        return datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+        """The instant at which `day` begins, in UTC."""
+        return zones.day_start(self.timezone, day)
 
     def tick(self, period: Period) -> datetime:
         """Where the data interval of the DAG run that makes `period` begins: Airflow's logical date of it.
@@ -303,6 +305,24 @@ def executor_memory() -> str:
 def folder_python(folder: str) -> str | None:
     """The interpreter that runs a folder's commands, from TRIBUTARY_PYTHON_<FOLDER>; None means the one that runs now."""
     return os.environ.get(f"TRIBUTARY_PYTHON_{folder.upper()}") or None
+
+
+def native_mode() -> Literal["trial", "native", "torch"]:
+    """Whether native code serves in training on a CPU (TRIBUTARY_NATIVE): `trial`, the faster of it and torch; `1`, native; `0`, torch.
+
+    Raises:
+        BadInput: another value.
+    """
+    modes: dict[str, Literal["trial", "native", "torch"]] = {"trial": "trial", "1": "native", "0": "torch"}
+    value = os.environ.get("TRIBUTARY_NATIVE") or "trial"
+    if value not in modes:
+        raise BadInput("environment", "TRIBUTARY_NATIVE", expected=f"one of {', '.join(modes)}", found=value)
+    return modes[value]
+
+
+def native_flags() -> tuple[str, ...]:
+    """Flags of the compiler of native code that come after ours (TRIBUTARY_NATIVE_FLAGS, e.g. `-mno-avx512f`)."""
+    return tuple(shlex.split(os.environ.get("TRIBUTARY_NATIVE_FLAGS") or ""))
 
 
 @dataclass(frozen=True, kw_only=True)

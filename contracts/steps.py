@@ -92,7 +92,7 @@ STEPS: tuple[Step, ...] = (
     Step(folder="sources", name="kuairand", meaning="cut the original files of KuaiRand into landing days"),
     Step(folder="sources", name="movielens", meaning="cut the original files of MovieLens-1M into landing days"),
     Step(folder="sources", name="taobao", meaning="cut the original files of Ali_Display_Ad_Click into landing days"),
-    Step(folder="sources", name="check", meaning="report what is wrong with landing files before anything runs"),
+    Step(folder="sources", name="check", meaning="show what ingestion would make of landing files; writes nothing"),
 
     Step(folder="spark_jobs", name="ingest_logs", span="days", dag="logs_daily", reads=(*LANDING, "forgotten"),
          writes=(*LOG_TABLES, "quarantine"), judged=LOG_TABLES, check_task="validate_logs",
@@ -104,6 +104,7 @@ STEPS: tuple[Step, ...] = (
          when_it_stops=TRIED_AGAIN + " `features_daily` of this day and of all later ones waits for it."),
     Step(folder="spark_jobs", name="collect_behaviour_texts", span="days", dag="logs_daily", task="collect_texts", reads=LOG_TABLES,
          writes=("behaviour_texts",), meaning="the texts of behaviours that were not known yet, each once"),
+    Step(folder="spark_jobs", name="check_landing", reads=(*LANDING, "forgotten"), meaning="what `tributary sources check` runs"),
     Step(folder="spark_jobs", name="check_partials", begins="features_daily",
          meaning="whether every day since `history_start` has its partials (exit 75: not yet)"),
     Step(folder="spark_jobs", name="build_checkpoints", span="until", reads=(*_PARTIALS, *_CHECKPOINTS), writes=_CHECKPOINTS,

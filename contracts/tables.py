@@ -6,6 +6,7 @@ and the expectations that judge a day both derive from the columns' legal values
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contracts.errors import BadInput
@@ -77,6 +78,7 @@ class Table:
         unique: columns that no two rows of a partition share.
         content_addressed: written by insert-only MERGE on the unique columns instead.
         journal: rows are only ever added; of the rows of one owner the newest counts.
+        rules_version: raised when a change of the producer changes what the rows mean; a partition of an older one is not read.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Table:
     unique: tuple[str, ...] = ()
     content_addressed: bool = False
     journal: bool = False
+    rules_version: int = 1
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}
@@ -109,6 +112,15 @@ class Table:
     def stable_columns(self) -> tuple[str, ...]:
         """Columns that equal runs agree on: what digests and comparisons read."""
         return tuple(column.name for column in self.columns if not column.volatile)
+
+    @property
+    def rules_input(self) -> dict[str, str]:
+        """What a build of it records among its inputs; nothing under the first rules."""
+        return {f"rules/{self.name}": str(self.rules_version)} if self.rules_version > 1 else {}
+
+    def is_current(self, inputs: Mapping[str, str]) -> bool:
+        """Whether a build with these inputs was made by the present rules."""
+        return all(inputs.get(key) == version for key, version in self.rules_input.items())
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -202,7 +214,9 @@ _COUNTS = (
     Column(name="clicks", type="bigint", meaning="times clicked", minimum=0),
 )
 _UNTIL = Column(name="until_ds", type="date", meaning="merged over all days before this one, from history_start on")
-_BEHAVIOURS = Column(name="behaviours", type=f"array<{BEHAVIOUR_TYPE}>", meaning="positives, oldest first")
+_BEHAVIOURS = Column(name="behaviours", type=f"array<{BEHAVIOUR_TYPE}>",
+                     meaning="positives, oldest first; one that arrived later than feedback_delay_seconds after its event has, as its "
+                             "event_ts, so much before its arrival_ts")
 _RELEASE = Column(name="release_id", type="string", meaning="the release that it belongs to")
 
 
@@ -247,6 +261,7 @@ _ALL = (
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _DS),
         owner=("ds", "log"),
         unique=("user_id",),
+        rules_version=2,  # a behaviour is known from when it had arrived
     ),
     Table(
         name="statistic_partials",
@@ -257,7 +272,7 @@ _ALL = (
     ),
     Table(
         name="behaviour_checkpoints",
-        grain="one user, merged up to a day: the last 200 positives",
+        grain="one user, merged up to a day: the last 200 positives, and those not known before that day",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _LOG, _UNTIL),
         owner=("until_ds", "log"),
         unique=("user_id",),
@@ -271,7 +286,7 @@ _ALL = (
     ),
     Table(
         name="user_histories",
-        grain="one user of the day: the last 200 positives before it and those of the day",
+        grain="one user of the day: the last 200 positives before it, and those of the day or first known on it",
         columns=(_id("user_id", "the user"), _BEHAVIOURS, _DS),
         owner=("ds",),
         unique=("user_id",),

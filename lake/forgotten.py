@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-
-import numpy as np
-import pyarrow as pa
+from decimal import Decimal
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from lake import xxhash
 from lake.reader import LakeReader
+from lake.xxhash import xxhash64
 
 WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what parts the words of a line that cannot be read; a regular expression of Python and of Java
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
 _LARGEST_ID = 2**63 - 1
+_UUID_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +52,23 @@ class User:
         """
         text = text.strip(" ")
         if "user_id" in deployment.string_ids and text:
-            hashed = xxhash.add_texts(xxhash.start(1), pa.array([text]))[0] & np.uint64(_LARGEST_ID)
-            return cls(text=text, user_id=int(hashed), hashed=True)
+            return cls(text=text, user_id=xxhash64(text) & _LARGEST_ID, hashed=True)
         if not re.fullmatch("[0-9]+", text) or int(text) > _LARGEST_ID:
             raise BadInput("command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing")
         return cls(text=str(int(text)), user_id=int(text), hashed=False)
 
     def is_value(self, value: object) -> bool:
-        """Whether a landing file's value of `user_id` is this user."""
-        if value is None:
-            return False
+        """Whether a landing file's value of `user_id` is this user, of whatever type it was delivered.
+
+        Args:
+            value: as Python reads it: a text, bytes, a number, a UUID; None is nobody.
+        """
+        return any(map(self._is_text, _texts_of(value)))
+
+    def _is_text(self, text: str) -> bool:
         if self.hashed:
-            return str(value).strip(" ") == self.text
-        text = str(value).strip()
+            return text.strip(" ") == self.text
+        text = text.strip()
         return _INTEGER.fullmatch(text) is not None and int(text.split(".")[0]) == self.user_id
 
     def is_in_line(self, line: str) -> bool:
@@ -74,6 +79,18 @@ class User:
         """Whether a row as `quarantine` keeps it, as JSON, is of this user."""
         row = json.loads(raw)
         return self.is_in_line(row["line"]) if set(row) == {"line"} else self.is_value(row.get("user_id"))
+
+
+def _texts_of(value: object) -> tuple[str, ...]:
+    """The texts that ingestion may make of a value: a whole number of another type is an integer, bytes are UTF-8 or a UUID."""
+    if value is None:
+        return ()
+    if isinstance(value, bytes):
+        texts = (value.decode(errors="replace"),)
+        return (*texts, str(uuid.UUID(bytes=value))) if len(value) == _UUID_BYTES else texts
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return str(value), str(int(value))
+    return (str(value),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,17 +7,20 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.locations import Locations
 from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS
+from lake.landing_bytes import Quotes, not_whole, scan
+from lake.parquet_columns import Delivered, delivered_columns, refuse_damaged, refuse_encrypted
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -25,6 +28,52 @@ SUFFIXES: dict[str, Format] = {".csv": "csv", ".csv.gz": "csv", ".jsonl": "jsonl
 LINES_PROBED = 1000  # of JSON lines, for the names that they use
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandingFile:
+    """A landing file that can be ingested, as it is read.
+
+    Attributes:
+        path: the file.
+        kind: its format.
+        columns: that it names, in its order; of JSON lines those that were seen.
+        parquet: how its landing columns are read, where it is a Parquet file.
+        quotes: how they stand, where it is a CSV file.
+        sha256: of its bytes.
+        opened: the path by which Spark opens it: the file, or a link to it where its name is none that Spark can open.
+    """
+
+    path: Path
+    kind: Format
+    columns: tuple[str, ...]
+    parquet: Mapping[str, Delivered] = field(default_factory=dict)
+    quotes: Quotes = "regular"
+    sha256: bytes
+    opened: Path
+
+
+def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, ...]) -> LandingFile:
+    """Everything that ingestion must know of a landing file; reads it once to its end.
+
+    Args:
+        path: the file.
+        log: natural or ad.
+        locations: the deployment's paths, for a link to a file whose name Spark cannot open.
+        string_ids: landing columns that the deployment declares as string ids.
+
+    Raises:
+        BadInput: it is not whole, lacks a column, or has one of a type, codec or encoding that cannot be read.
+    """
+    kind = format_of(path)
+    assert kind is not None, path
+    columns, _ = check_columns(path, log)
+    parquet = delivered_columns(path, log, string_ids) if kind == "parquet" else {}
+    scanned = scan(path)
+    if kind == "parquet":
+        refuse_damaged(path, parquet)
+    return LandingFile(path=path, kind=kind, columns=columns, parquet=parquet, quotes=scanned.quotes, sha256=scanned.sha256,
+                       opened=_openable(path, locations))
 
 
 def format_of(path: Path) -> Format | None:
@@ -35,6 +84,17 @@ def format_of(path: Path) -> Format | None:
 def is_delivered(path: Path) -> bool:
     """Whether a file is a landing file that is whole: names that begin with a dot or underscore are still on their way."""
     return format_of(path) is not None and not path.name.startswith((".", "_"))
+
+
+def unread_names(folder: Path) -> list[str]:
+    """What lies in a landing day's folder and is not read: other endings, and folders; names that begin with . or _ do not count."""
+    return sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()
+                  if not path.name.startswith((".", "_")) and (path.is_dir() or not is_delivered(path)))
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a landing day has no folder, or none of its files has been delivered."""
+    return not folder.is_dir() or not any(map(is_delivered, folder.iterdir()))
 
 
 def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: bool = False) -> list[Path]:
@@ -54,18 +114,32 @@ def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: boo
     if not folder.is_dir():
         raise BadInput(folder, "landing day", expected=f"a folder with {wanted}", found="no such folder",
                        hint="An absent day is never taken for an empty one: deliver its files, then run this again.")
-    files = sorted(filter(is_delivered, folder.iterdir()))
+    files = files_in(folder)
     if not files:
         others = sorted(path.name for path in folder.iterdir())
         raise BadInput(folder, "landing day", expected=f"at least one {wanted.removeprefix('a ')}", found=", ".join(others[:5]) or "none")
     if not allow_empty and not any(has_rows(path) for path in files):
-        raise BadInput(files[0], "rows", expected="at least one row on this landing day", found="none",
-                       hint="If the day was empty indeed, say so: tributary spark_jobs ingest_logs --allow-empty.")
+        raise no_rows(files[0])
     return files
 
 
-def columns_of(path: Path) -> tuple[str, ...]:
-    """The columns that a file names, in its order: of the header, of the first lines' keys, of the Parquet schema.
+def files_in(folder: Path) -> list[Path]:
+    """The landing files that lie in a folder itself, by name."""
+    return sorted(path for path in folder.iterdir() if is_delivered(path) and not path.is_dir())
+
+
+def no_rows(path: Path) -> BadInput:
+    """What is raised for a landing day without a row."""
+    return BadInput(path, "rows", expected="at least one row on this landing day", found="none",
+                    hint="If the day was empty indeed, say so: tributary spark_jobs ingest_logs --allow-empty.")
+
+
+def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns that a file names, in its order: of the header, of the lines' keys, of the Parquet schema.
+
+    Args:
+        path: the file.
+        needed: keys that are looked for beyond the first lines of a JSON file, until all were seen.
 
     Raises:
         BadInput: the file is empty, or cannot be read.
@@ -77,59 +151,49 @@ def columns_of(path: Path) -> tuple[str, ...]:
         raise BadInput(path, "file", expected="a header" if kind == "csv" else "lines of JSON", found="an empty file (0 bytes)")
     try:
         with open_text(path) as file:
-            return _csv_header(file) if kind == "csv" else _json_keys(path, file)
+            return _csv_header(path, file) if kind == "csv" else _json_keys(path, file, needed)
     except (EOFError, OSError, zlib.error) as error:
-        raise _not_whole(path, error) from None
+        raise not_whole(path, error) from None
 
 
 def check_columns(path: Path, log: Log) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns of a landing file, in its order, and those among them that no contract knows.
 
     Raises:
-        BadInput: a column is missing, or named twice; or as `columns_of`.
+        BadInput: a landing column is missing, or named twice; or as `columns_of`.
     """
-    columns = columns_of(path)
     needed = [name for name in LANDING_COLUMNS[log] if name not in OPTIONAL_LANDING_COLUMNS]
-    where = {"csv": "in the header", "jsonl": "in its first lines", "parquet": "in its schema"}[format_of(path) or "csv"]
+    columns = columns_of(path, needed)
+    where = {"csv": "in the header", "jsonl": "in its lines", "parquet": "in its schema"}[format_of(path) or "csv"]
     for name in needed:
         if name not in columns:
             raise BadInput(path, name, expected=f"a column of this name {where} (needed: {', '.join(needed)})",
                            found=f"columns {', '.join(columns) or 'none'}", hint=_delimiter_hint(columns))
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise BadInput(path, twice[0], expected="a column named once", found="named twice")
-    return columns, tuple(name for name in columns if name not in LANDING_COLUMNS[log])
+    for name in LANDING_COLUMNS[log]:
+        if columns.count(name) > 1:
+            raise BadInput(path, name, expected="a column named once", found="named twice")
+    return columns, tuple(dict.fromkeys(name for name in columns if name not in LANDING_COLUMNS[log]))
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
     """sha256 over the content of a landing day's files, in the order of their names.
 
     Raises:
-        BadInput: a compressed file ends before its end: Spark would fail on it in the middle of the job.
+        BadInput: a compressed file ends before its end.
     """
+    return digest_of(scan(path).sha256 for path in files)
+
+
+def digest_of(files: Iterable[bytes]) -> str:
+    """The digest of a landing day, by the digests of its files in the order of their names."""
     digest = hashlib.sha256()
-    for path in files:
-        inflate = zlib.decompressobj(wbits=31) if path.suffix == ".gz" else None
-        of_file = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                of_file.update(chunk)
-                while inflate is not None and chunk:
-                    try:
-                        inflate.decompress(chunk)
-                    except zlib.error as error:
-                        raise _not_whole(path, error) from None
-                    chunk = inflate.unused_data
-                    if inflate.eof and chunk:  # a file of several members, as parallel compressors write
-                        inflate = zlib.decompressobj(wbits=31)
-        if inflate is not None and not inflate.eof:
-            raise _not_whole(path, "it ends in the middle")
-        digest.update(of_file.digest())
+    for of_file in files:
+        digest.update(of_file)
     return digest.hexdigest()
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a file has anything after its header.
+    """Whether a file has anything after its header; blank lines are nothing.
 
     Raises:
         BadInput: the file cannot be read.
@@ -141,12 +205,12 @@ def has_rows(path: Path) -> bool:
         _parquet_schema(path)
         return bool(pa_parquet.ParquetFile(path).metadata.num_rows)
     try:
-        with open_binary(path) as file:
-            if kind == "csv":
-                file.readline(_CHUNK)
-            return bool(file.readline(_CHUNK).strip())
+        with open_text(path) as file:
+            if kind == "csv" and path.stat().st_size:
+                _csv_header(path, file)
+            return any(line.strip() for line in file)
     except (EOFError, OSError, zlib.error) as error:
-        raise _not_whole(path, error) from None
+        raise not_whole(path, error) from None
 
 
 def open_binary(path: Path) -> IO[bytes]:
@@ -159,39 +223,71 @@ def open_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
-def _csv_header(file: IO[str]) -> tuple[str, ...]:
-    return tuple(name.strip() for name in next(csv.reader([file.readline(_CHUNK)]), []))
+def _csv_header(path: Path, file: IO[str]) -> tuple[str, ...]:
+    """The names of the first line that is not blank, which leaves the file behind it."""
+    lines = (line for line in iter(lambda: file.readline(_CHUNK), "") if line.strip())
+    try:
+        return tuple(name.strip() for name in next(csv.reader(lines), []))
+    except csv.Error as error:
+        raise BadInput(path, "file", expected="a header", found=f"a first line that cannot be read: {error}") from None
 
 
-def _json_keys(path: Path, file: IO[str]) -> tuple[str, ...]:
+def _json_keys(path: Path, file: IO[str], needed: Iterable[str]) -> tuple[str, ...]:
     keys: dict[str, None] = {}
-    read = 0
-    for line in islice(file, LINES_PROBED):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            read += 1
+    missing = set(needed)
+    for number, line in enumerate(file):
+        if number >= LINES_PROBED and keys and not missing:
+            break
+        row = _first_object(line)
+        if row is not None:
             keys |= dict.fromkeys(row)
-    if not read:
-        raise BadInput(path, "lines", expected="a JSON object a line", found=f"none in the first {LINES_PROBED}")
+            missing -= row.keys()
+    if not keys:
+        raise BadInput(path, "lines", expected="a JSON object a line", found="none in the whole file")
     return tuple(keys)
+
+
+def _first_object(line: str) -> dict[str, Any] | None:
+    """The object with which a line begins; whether anything follows it, Spark's reader judges."""
+    try:
+        row = _DECODER.raw_decode(line.lstrip())[0]
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+_DECODER = json.JSONDecoder()
 
 
 def _parquet_schema(path: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pa_parquet
 
+    refuse_encrypted(path)
     try:
         return list(pa_parquet.read_schema(path).names)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _not_whole(path, str(error).splitlines()[0]) from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise not_whole(path, str(error).splitlines()[0]) from None
 
 
-def _not_whole(path: Path, error: object) -> BadInput:
-    return BadInput(path, "file", expected=f"a whole {path.suffix.removeprefix('.')} file", found=f"one that cannot be read: {error}",
-                    hint="It may have been cut off on its way: deliver it again.")
+def _openable(path: Path, locations: Locations) -> Path:
+    """A path of the file that Spark can open: Hadoop has no colon in a file's name, and Java only text."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        if ":" not in path.name:
+            return path
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    suffix = next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
+    link = locations.landing_names / path.parent.parent.name / path.parent.name / f"{name}{suffix}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.with_name(f".{name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))
+    temporary.replace(link)
+    return link
 
 
 def _delimiter_hint(columns: Sequence[str]) -> str:

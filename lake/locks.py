@@ -1,7 +1,8 @@
 """Locks on (table, partition), by `flock`: released by the kernel when their holder dies, however it dies.
 
 A lock file names its holder and the Spark Connect session that it writes through: a client killed by -9 leaves its
-query running in the server, so whoever takes the lock over ends that session first.
+query running in the server, so whoever takes the lock over ends that session first. Sessions have a lock of their own too, by
+which the next client knows of a killed one whose partitions nobody asks for again.
 """
 
 from __future__ import annotations
@@ -100,6 +101,32 @@ def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str
             file.seek(0)
             file.truncate()
             file.flush()
+
+
+@contextmanager
+def hold_session(folder: Path, session_id: str) -> Iterator[None]:
+    """Holds a session's own lock; its file stays behind if the holder dies, or fails: see `sessions_left_behind`.
+
+    Args:
+        folder: of the sessions' locks.
+        session_id: the Spark Connect session that is about to be opened.
+    """
+    path, making = folder / f"{session_id}.lock", folder / f".{session_id}"
+    with _wait_for(making, timeout_seconds=0) as file:
+        write_holder(file)
+        making.rename(path)  # nobody finds it under its name before it is held
+        yield
+        path.unlink()
+
+
+def sessions_left_behind(folder: Path) -> list[str]:
+    """Sessions whose client has died or failed."""
+    return sorted(path.stem for path in folder.glob("*.lock") if not is_held(path))
+
+
+def release_session(folder: Path, session_id: str) -> None:
+    """Takes away what names a session that was left behind, once nothing of it is left."""
+    (folder / f"{session_id}.lock").unlink(missing_ok=True)
 
 
 @contextmanager

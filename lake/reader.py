@@ -80,13 +80,15 @@ class LakeReader:
         """Digest of each partition by `table/owner`, as a release or build records its inputs.
 
         Raises:
-            ParentMissing: one was never built; `hint` names the command that makes it.
+            ParentMissing: one was never built, or by earlier rules; `hint` names the command that makes it.
         """
         built = self.builds(name, owners)
         missing = [owner for owner in owners if owner not in built]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ParentMissing(f"{name}: expected a build of {missing[0]}{more}, found none. {hint}")
+        old = [owner for owner in owners if owner in built and not tables.table(name).is_current(dict(built[owner]["inputs"]))]
+        for wanting, found in ((missing, "none"), (old, "one that an earlier version of its job made, whose rows mean something else")):
+            if wanting:
+                more = f" and {len(wanting) - 1} more" if len(wanting) > 1 else ""
+                raise ParentMissing(f"{name}: expected a build of {wanting[0]}{more}, found {found}. {hint}")
         return {f"{name}/{owner}": built[owner]["digest"] for owner in owners}
 
     def releases(self, kind: str | None = None) -> dict[str, dict[str, Any]]:

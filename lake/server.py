@@ -13,8 +13,9 @@ from pathlib import Path
 from contracts.errors import BadInput, run_command
 from contracts.locations import Locations
 from contracts.settings import connect_token, home_folder, spark_host
-from lake import locks
-from lake.session import require_java, server_command
+from lake import locks, zones
+from lake.java import require_java
+from lake.session import server_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     locations = Locations((options.home or home_folder()).resolve())
     require_java()
+    zones.require_same_days(locations)
     lock = locks.try_lock(locations.lake_lock)
     if lock is None:
         holder = locks.read_holder(locations.lake_lock)

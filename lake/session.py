@@ -8,7 +8,6 @@ system overwrite each other.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -31,7 +30,9 @@ from contracts.settings import (
     store_region,
 )
 from contracts.tables import TABLES
-from lake import locks
+from lake import locks, zones
+from lake.java import require_java, spark_home
+from lake.persisted import drop_persisted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -120,14 +121,6 @@ def _store_confs() -> dict[str, str]:
     return confs | {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
 
 
-def require_java() -> None:
-    """Raises BadInput with the command that installs it if there is no Java 17 or later."""
-    home = os.environ.get("JAVA_HOME")  # Spark's own rule: JAVA_HOME first, then PATH
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if java is None or not Path(java).exists():
-        raise BadInput("this machine", "java", expected="Java 17", found="none", hint="Install it: apt-get install openjdk-17-jre-headless")
-
-
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
     """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST says otherwise.
 
@@ -141,7 +134,7 @@ def server_command(locations: Locations, port: int, token: str) -> list[str]:
     path = locations.stack / "spark-connect.conf"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{name} {value}\n" for name, value in confs.items())
-    return [str(_spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
+    return [str(spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "tributary-connect", "spark-internal"]
 
 
@@ -155,7 +148,7 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
         session_id: id of a new Spark Connect session, so that a lock can name it; ignored by a session of our own.
 
     Raises:
-        BadInput: no Java, or another JVM without a server writes to the lake.
+        BadInput: no Java, or its rules of the deployment's time zone are not Python's; another JVM without a server writes to the lake.
     """
     address = server_address(locations)
     if address is not None:
@@ -182,6 +175,21 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
 
 
 @contextmanager
+def reading_session(locations: Locations, *, app: str) -> Iterator[SparkSession]:
+    """A session for what writes nothing to the lake: of the server, where there is one, else one of our own, which takes no lock."""
+    if server_address(locations) is not None:
+        with spark_session(locations, app=app) as spark:
+            yield spark
+        return
+    require_java()
+    spark = _start(locations, app)
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+@contextmanager
 def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]],
                     alone: bool = False) -> Iterator[SparkSession]:
     """A session that holds the locks of the partitions it is about to write.
@@ -193,13 +201,33 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
         alone: no other writing session at the same time: waits until they have ended.
     """
     session_id = str(uuid.uuid4())
+    ended: list[str] = []
+
+    def end(old: str) -> None:
+        if old not in ended:
+            end_session(locations, old)
+            ended.append(old)
+
     with ExitStack() as stack:
         stack.enter_context(locks.share(locations.writers_lock, alone=alone))
         paths = {locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners}
         if alone:  # whoever left one behind, killed, may have a query running in the server
             paths |= {path for table in TABLES for path in (locations.locks / table).glob("*.lock")}
-        stack.enter_context(locks.hold(paths, session_id=session_id, end_session=lambda old: end_session(locations, old)))
-        yield stack.enter_context(spark_session(locations, app=app, session_id=session_id))
+        stack.enter_context(locks.hold(paths, session_id=session_id, end_session=end))
+        stack.enter_context(locks.hold_session(locations.writing_sessions, session_id))
+        for old in locks.sessions_left_behind(locations.writing_sessions):
+            end(old)
+        spark = stack.enter_context(spark_session(locations, app=app, session_id=session_id))
+        _clear_away(spark, ended)
+        yield spark
+        _clear_away(spark, ended)  # the server may have answered a last request of the dead after the first time
+        for old in ended:
+            locks.release_session(locations.writing_sessions, old)
+
+
+def _clear_away(spark: SparkSession, ended: Iterable[str]) -> None:
+    for old in ended:
+        drop_persisted(spark, old)
 
 
 def server_address(locations: Locations) -> str | None:
@@ -252,7 +280,13 @@ def _start(locations: Locations, app: str) -> SparkSession:
     builder = SparkSession.builder.master(spark_master()).appName(app)
     for name, value in spark_confs(locations).items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    spark = builder.getOrCreate()
+    try:
+        zones.require_same_days(locations, spark._jvm)
+    except BadInput:
+        spark.stop()
+        raise
+    return spark
 
 
 def fetch_jars() -> list[str]:
@@ -273,15 +307,9 @@ def fetch_jars() -> list[str]:
 def _resolve_jars() -> None:
     """Lets spark-submit resolve the package; it runs nothing, and its pages of notes are shown only when it fails."""
     confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
-    command = [str(_spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
+    command = [str(spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     jars = sorted((jars_cache() / "jars").glob("*.jar"))
     if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
         raise BadInput("Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:])
     _complete_marker().write_text("\n".join(map(str, jars)))
-
-
-def _spark_home() -> Path:
-    from pyspark.find_spark_home import _find_spark_home
-
-    return Path(_find_spark_home())

@@ -16,6 +16,7 @@ from contracts.errors import TributaryError
 from contracts.locations import Locations
 from contracts.settings import table_address
 from contracts.tables import Table, owner_key
+from lake.persisted import persisted
 from lake.reader import column_types, rows_by_file
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
         figures = _read_back(spark, locations, contract, owners)
     return [
         Build(table_name=name, owner=key, row_cnt=figures.get(key, NOTHING)[0], digest=figures.get(key, NOTHING)[1],
-              inputs=(inputs or {}).get(key, {}), counts=(counts or {}).get(key, {}))
+              inputs={**(inputs or {}).get(key, {}), **contract.rules_input}, counts=(counts or {}).get(key, {}))
         for key in (owner_key(**owner) for owner in owners)
     ]
 
@@ -125,13 +126,10 @@ def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFra
     contract = tables.table(name)
     assert contract.content_addressed, name
     prepare(spark, locations, contract)
-    df = df.persist()  # read twice: for the figures, and for what is new
-    try:
+    with persisted(df) as kept:  # read twice: for the figures, and for what is new
         figures = {row[by]: (int(row["row_cnt"]), str(row["digest"])) for row in
-                   df.groupBy(by).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect()}
-        _merge_new(spark, locations, contract, df.select(*contract.column_names).dropDuplicates(list(contract.unique)))
-    finally:
-        df.unpersist()
+                   kept.groupBy(by).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect()}
+        _merge_new(spark, locations, contract, kept.select(*contract.column_names).dropDuplicates(list(contract.unique)))
     return figures
 
 

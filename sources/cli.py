@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.commands import add_command, day
-from contracts.settings import home_folder
+from contracts.commands import add_check, add_command, day
+from contracts.settings import folder_python, home_folder
 
 if TYPE_CHECKING:
     from sources.simulator import SimulatorSettings
@@ -37,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     taobao = _add_real(add_command(commands, "sources", "taobao"), "Ali_Display_Ad_Click")
     taobao.add_argument("--from", dest="first", type=day, metavar="DAY", help="first day (default 2017-04-22)")
     taobao.add_argument("--to", dest="last", type=day, metavar="DAY", help="last day, included (default 2017-05-13)")
-    _add_check(add_command(commands, "sources", "check"))
+    check = add_command(commands, "sources", "check")
+    _add_home(check)
+    add_check(check)
     return parser
 
 
@@ -62,14 +66,6 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     faults.add_argument("--duplicate-rate", type=float, default=0.01, metavar="X", help="delivered twice (default 0.01)")
     faults.add_argument("--malformed-rate", type=float, default=0.002, metavar="X", help="rows more, that break a rule (default 0.002)")
     faults.add_argument("--late-rate", type=float, default=0.005, metavar="X", help="arriving with the next day's file (default 0.005)")
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
-    _add_home(parser)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="landing files, or folders of them")
-    parser.add_argument("--log", choices=("natural", "ad"), help="default: what landing/<log>/ in the path says")
-    parser.add_argument("--day", type=day, help="day of arrival (default: what landing/<log>/<day>/ in the path says)")
-    parser.add_argument("--strict", action="store_true", help="exit with 2 on a warning too")
 
 
 def _add_home(parser: argparse._ActionsContainer) -> None:
@@ -154,9 +150,13 @@ def _taobao(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from sources import check
-
-    return check.run(arguments.paths, _home(arguments), log=arguments.log, day=arguments.day, strict=arguments.strict)
+    """Ingestion judges landing files, and ingestion is a job of Spark: the command there is asked."""
+    options = [f"--{name}={value}" for name in ("log", "day") if (value := getattr(arguments, name)) is not None]
+    strict = ["--strict"] if arguments.strict else []
+    command = [folder_python("spark_jobs") or sys.executable, "-m", "spark_jobs", "check_landing", f"--home={_home(arguments)}", *options,
+               *strict, "--", *map(str, arguments.paths)]
+    sys.stdout.flush()
+    return subprocess.run(command, check=False).returncode
 
 
 def _say_next(home: Path, rows: Mapping[str, int]) -> None:

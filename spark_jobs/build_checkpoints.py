@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -34,26 +34,27 @@ class Running:
         table: where its checkpoints are.
         partials: what it merges.
         keys: what it merges by.
-        merge: checkpoint rows and partials -> one row a key and log.
+        merge: checkpoint rows and partials, and when their last day ended -> one row a key and log.
     """
 
     table: str
     partials: str
     keys: tuple[str, ...]
-    merge: Callable[[DataFrame], DataFrame]
+    merge: Callable[[DataFrame, datetime], DataFrame]
 
     @property
     def columns(self) -> tuple[str, ...]:
         return ("log", *self.keys, *(("behaviours",) if self is BEHAVIOURS else ("impressions", "clicks")))
 
 
-def merge_behaviours(parts: DataFrame) -> DataFrame:
-    """Rows with behaviours -> one row per (log, user_id): the last 200 of them all, oldest first."""
+def merge_behaviours(parts: DataFrame, end: datetime) -> DataFrame:
+    """Rows with behaviours -> one row per (log, user_id): the last 200 that were known before `end`, then the others, oldest first."""
     merged = parts.groupBy("log", "user_id").agg(F.sort_array(F.flatten(F.collect_list("behaviours"))).alias("behaviours"))
-    return merged.withColumn("behaviours", last_behaviours(F.col("behaviours")))
+    before, after = split_behaviours(F.col("behaviours"), F.lit(end))
+    return merged.withColumn("behaviours", F.concat(last_behaviours(before), after))
 
 
-def merge_statistics(parts: DataFrame) -> DataFrame:
+def merge_statistics(parts: DataFrame, _: datetime) -> DataFrame:
     """Rows with counts -> one row per (log, entity, entity_id): their sums."""
     return parts.groupBy("log", "entity", "entity_id").agg(F.sum("impressions").alias("impressions"), F.sum("clicks").alias("clicks"))
 
@@ -88,6 +89,14 @@ def digests(reader: LakeReader, running: Running, until: date) -> dict[str, str]
                                  hint=f"Make it: tributary spark_jobs build_checkpoints --until {until}")
 
 
+def split_behaviours(behaviours: Column, instant: Column) -> tuple[Column, Column]:
+    """An array that is sorted by time -> what lies before an instant, and the rest: nothing, unless something arrived late."""
+    has_later = F.coalesce(F.try_element_at(behaviours, F.lit(-1))["event_ts"] >= instant, F.lit(False))
+    before = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] < instant)).otherwise(behaviours)
+    after = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] >= instant))
+    return before, F.coalesce(after, F.slice(behaviours, 1, 0))
+
+
 def last_behaviours(behaviours: Column) -> Column:
     """The last 200 of an array that is sorted by time."""
     return F.slice(behaviours, F.greatest(F.size(behaviours) - HISTORY_LENGTH + 1, F.lit(1)), HISTORY_LENGTH)
@@ -105,8 +114,8 @@ def make(spark: SparkSession, locations: Locations, deployment: Deployment, runn
         parts = parts.unionByName(merged.select(*running.columns))
     owners = [{"until_ds": until, "log": log} for log in LOGS]
     by_owner = {owner_key(**o): {key: digest for key, digest in inputs.items() if key.endswith(f"log={o['log']}")} for o in owners}
-    return write_partitions(spark, locations, running.table, running.merge(parts).withColumn("until_ds", F.lit(until)), owners=owners,
-                            inputs=by_owner)
+    return write_partitions(spark, locations, running.table, running.merge(parts, deployment.day_start(until))
+                            .withColumn("until_ds", F.lit(until)), owners=owners, inputs=by_owner)
 
 
 def _inputs(reader: LakeReader, deployment: Deployment, running: Running, until: date) -> dict[str, str]:

@@ -15,6 +15,7 @@ from contracts.settings import Deployment
 from contracts.steps import maker
 from contracts.tables import owner_key
 from lake.partitions import read_partitions
+from lake.persisted import persisted
 from lake.reader import LakeReader
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.side_by_side import side_by_side
@@ -37,18 +38,16 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     histories, statistics = (read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics"))
     of_logs = [aggregate_requests(rows[log]).withColumn("log", F.lit(log)) for log in LOGS]
     # Both logs in one pass over the histories, which are long; what comes out has a row a request.
-    requests = with_history_end(reduce(DataFrame.unionByName, of_logs), histories, deployment).persist()
+    both = with_history_end(reduce(DataFrame.unionByName, of_logs), histories, deployment)
 
-    def write(log: Log) -> list[Build]:
+    def write(log: Log, requests: DataFrame) -> list[Build]:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
         inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
         samples = to_samples(rows[log], requests.where(F.col("log") == log).drop("log"), statistics, deployment)
         return write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
 
-    try:
-        builds = [build for of_log in side_by_side([partial(write, log) for log in LOGS]) for build in of_log]
-    finally:
-        requests.unpersist()
+    with persisted(both) as requests:
+        builds = [build for of_log in side_by_side([partial(write, log, requests) for log in LOGS]) for build in of_log]
     record_builds(spark, locations, builds)
     return builds
 

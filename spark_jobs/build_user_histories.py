@@ -17,7 +17,7 @@ from lake.partitions import read_partitions
 from lake.reader import LakeReader
 from lake.writing import Build, replace_partitions
 from spark_jobs import build_checkpoints
-from spark_jobs.build_checkpoints import last_behaviours
+from spark_jobs.build_checkpoints import last_behaviours, split_behaviours
 from spark_jobs.inputs import require_partials
 
 TABLE = "user_histories"
@@ -60,24 +60,33 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
     active_users = _active_users(spark, locations, days)
     # Most users are not active on most days: what nobody asks for is left out before it is moved.
     parts = _parts(spark, locations, base, since, days[-1]).join(active_users.select("user_id").distinct(), "user_id", "left_semi")
-    histories = with_history(active_users, parts)
+    histories = with_history(active_users, parts, deployment)
     return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
 
 
-def with_history(active: DataFrame, parts: DataFrame) -> DataFrame:
+def with_history(active: DataFrame, parts: DataFrame, deployment: Deployment) -> DataFrame:
     """Adds `behaviours`; drops users of the day without any.
+
+    What lies in an earlier day's part and was not known before this day counts to this day, and nothing that was known after it does.
 
     Args:
         active: ds, user_id.
         parts: user_id, ds, behaviours; ds null for what a checkpoint holds.
+        deployment: time zone.
     """
     by_user = parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
 
     def behaviours_of(condition: str) -> Column:
         return F.sort_array(F.flatten(F.expr(f"transform(filter(parts, part -> {condition}), part -> part.behaviours)")))
 
-    before = last_behaviours(behaviours_of("part.ds IS NULL OR part.ds < ds"))
-    rows = active.join(by_user, "user_id").withColumn("behaviours", F.sort_array(F.concat(before, behaviours_of("part.ds = ds"))))
+    def start_of(day: Column) -> Column:
+        return F.to_utc_timestamp(day.cast("timestamp"), deployment.day_timezone)
+
+    rows = active.join(by_user, "user_id").withColumns({"older": behaviours_of("part.ds IS NULL OR part.ds < ds"),
+                                                        "own": behaviours_of("part.ds = ds")})
+    before, since = split_behaviours(F.col("older"), start_of(F.col("ds")))
+    of_day, _ = split_behaviours(F.sort_array(F.concat(since, "own")), start_of(F.date_add("ds", 1)))
+    rows = rows.withColumn("behaviours", F.sort_array(F.concat(last_behaviours(before), of_day)))
     return rows.where(F.size("behaviours") > 0).select("user_id", "behaviours", "ds")
 
 

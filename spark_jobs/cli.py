@@ -9,12 +9,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.commands import add_command, add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
+from contracts.commands import add_check, add_command, add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
 from contracts.commands import day as day_argument
 from contracts.errors import NotYet
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import Deployment, home_folder
 from contracts.steps import DAY_JOBS, next_command
 from contracts.tables import TABLES
 from spark_jobs.days import run_checkpoint, run_days, span_option
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_days(job)
         if name == "ingest_logs":
             job.add_argument("--allow-empty", action="store_true", help="a landing day without a row is right")
+    add_check(add("check_landing"))
     checkpoint = add("build_checkpoints")
     checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
     check = add("check_partials")
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     forget = add("forget_user")
     add_user(forget)
     options = parser.parse_args(argv)
+    if options.command == "check_landing":
+        return _check_landing(options)
     locations, deployment = deployment_of(options)
     return _COMMANDS.get(options.command, _run_days)(options, locations, deployment)
 
@@ -73,6 +76,13 @@ def _run_days(options: argparse.Namespace, locations: Locations, deployment: Dep
 def _run_checkpoint(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
     _say(locations, run_checkpoint(locations, deployment, options.until), [options.until])
     return 0
+
+
+def _check_landing(options: argparse.Namespace) -> int:
+    from spark_jobs import check_landing
+
+    return check_landing.command(options.paths, (options.home or home_folder()).resolve(), log=options.log, day=options.day,
+                                 strict=options.strict)
 
 
 def _check_partials(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:

@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.commands import stage, table_text
-from contracts.errors import TributaryError
+from contracts.errors import BadInput, TributaryError
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.releases import MANIFEST, REWRITTEN
 from contracts.settings import Deployment, folder_python, table_address
 from contracts.tables import TABLES, landing_key
 from lake.forgotten import User, hash_of, salt_of
-from lake.landing_files import digest_of_files, is_delivered
 from lake.progress import each
 from lake.reader import LakeReader
 from lake.run_folders import sha256_of
@@ -34,11 +33,13 @@ from lake.session import writing_session
 from lake.writing import insert_new, write_partitions
 from spark_jobs import forget_landing, forget_tables
 from spark_jobs.forget_tables import Owners
+from spark_jobs.staleness import landing_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TABLE = "forgotten"
+LONGEST_LIST = 20  # names of files in a message
 
 
 @dataclass(kw_only=True)
@@ -59,12 +60,14 @@ class Work:
     def find(cls, locations: Locations, user: User) -> Work:
         """What there is to do; needs no Spark."""
         work = cls(partitions=forget_tables.find_rows(locations, user))
-        for log, day, files in each(list(forget_landing.landing_days(locations)), description="look through landing files", unit="day"):
-            counts = {str(path.relative_to(locations.home)): forget_landing.count_rows(path, user) for path in files}
-            held = {name: count for name, count in counts.items() if count}
-            if held:
-                work.landing |= held
-                work.digests[landing_key(log, day)] = digest_of_files(list(filter(is_delivered, files)))
+        searched, _ = forget_landing.content_of_landing(locations)
+        for path in each(searched, description="look through landing files", unit="file"):
+            count = forget_landing.count_rows(path, user)
+            if count:
+                work.landing[str(path.relative_to(locations.home))] = count
+        days = {of_file for name in work.landing if (of_file := forget_landing.day_of(locations, locations.home / name))}
+        keys = [landing_key(log, day) for log, day in days]
+        work.digests |= {key: forget_landing.digest_of_day(landing_folder(locations, key)) for key in keys}
         return work
 
     @classmethod
@@ -88,17 +91,34 @@ def command(locations: Locations, deployment: Deployment, text: str, *, dry_run:
     """Forgets a user, or says what would be done; prints what was removed where.
 
     Raises:
-        BadInput: no id of this deployment, or a landing file that cannot be read.
+        BadInput: no id of this deployment, or a landing file that cannot be read; after all is done, files that were not looked through.
     """
     user = User.of(text, deployment)
     if dry_run:
         print(_table("would remove", Work.find(locations, user), _truth_rows(locations, _event_ids(locations, user))), flush=True)
         _forget_files(locations, user, dry_run=True)
+        refuse_unsearched(locations)
         return 0
     with stage("forget_user"), writing_session(
             locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True) as spark:
         run(spark, locations, deployment, user)
+    refuse_unsearched(locations)
     return 0
+
+
+def refuse_unsearched(locations: Locations) -> None:
+    """Names what lies below the landing folder and no user can be looked for in, such as files with other endings.
+
+    Raises:
+        BadInput: there is some.
+    """
+    _, others = forget_landing.content_of_landing(locations)
+    if others:
+        names = ", ".join(str(path.relative_to(locations.home)) for path in others[:LONGEST_LIST])
+        more = f" and {len(others) - LONGEST_LIST:,} more" if len(others) > LONGEST_LIST else ""
+        raise BadInput(locations.landing, "files", expected="only files in which a user can be looked for", found=names + more,
+                       hint="They were not looked through, everything else was. Look for the user in them, delete what holds rows of the "
+                            "user, and move the others out of the landing folder.")
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
@@ -153,8 +173,7 @@ def adopt_rewritten_runs(spark: SparkSession, locations: Locations) -> int:
 
 
 def _landing_changes(locations: Locations, work: Work) -> dict[str, tuple[str, str]]:
-    files = {landing_key(log, day): paths for log, day, paths in forget_landing.landing_days(locations)}
-    return {key: (before, digest_of_files(list(filter(is_delivered, files.get(key, []))))) for key, before in work.digests.items()}
+    return {key: (before, forget_landing.digest_of_day(landing_folder(locations, key))) for key, before in work.digests.items()}
 
 
 def _event_ids(locations: Locations, user: User) -> set[int]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial, reduce
-from pathlib import Path
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -21,16 +21,20 @@ from contracts import tables
 from contracts.features import LOGS, Log
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
+from contracts.quality import UNKNOWN
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
 from lake.forgotten import WORD_ENDS, Forgotten
-from lake.landing_files import check_columns, digest_of_files, landing_files
+from lake.landing_files import SUFFIXES, LandingFile, digest_of, is_bare, landing_files, look_at, unread_names
+from lake.persisted import persisted
 from lake.progress import each
 from lake.writing import Build, record_builds, write_partitions
-from spark_jobs.landing import read_landing
-from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, rules_for, typed
+from spark_jobs.landing import read_landing, reading
+from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, Rule, rules_for, typed, value_rules_for
 from spark_jobs.side_by_side import side_by_side
 
+UNKNOWN_RULES = "unknown"
+NOT_READ = f"not read, since only files that end in {', '.join(SUFFIXES)} and lie in the day's folder itself are"
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "forgotten", "late")
 
 
@@ -67,54 +71,84 @@ class LandingDay:
     """One log's files of a landing day.
 
     Attributes:
-        files: their paths, and the columns that each names.
+        files: as they are read.
         digest: of their content.
         undeclared: columns that no contract knows, over all files.
+        unread: names of what lies beside the files and is not read.
     """
 
-    files: dict[Path, tuple[str, ...]]
+    files: tuple[LandingFile, ...]
     digest: str
     undeclared: frozenset[str]
+    unread: tuple[str, ...]
 
 
 def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
                allow_empty: bool) -> dict[date, LandingDay]:
-    """The landing days that `days` are made from: themselves, and those of the allowed lateness before."""
+    """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
+
+    Before the deployment's `ad_start` a day needs no ad folder: its rows are none, as declared. What lies there is read nevertheless.
+    """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
     found = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
-        files = landing_files(locations, log, day, allow_empty=allow_empty or deployment.may_be_empty(log, day))
-        checked = {path: check_columns(path, log) for path in files}
-        undeclared = frozenset(name for _, unknown in checked.values() for name in unknown)
-        columns = {path: names for path, (names, _) in checked.items()}
-        found[day] = LandingDay(files=columns, digest=digest_of_files(files), undeclared=undeclared)
-        if undeclared and day >= days[0]:
-            print(f"warning: {files[0].parent}: columns that no contract knows are left out: {', '.join(sorted(undeclared))}",
-                  file=sys.stderr, flush=True)
+        is_early = deployment.may_be_empty(log, day)
+        if is_early and is_bare(locations.landing_day(log, day)):
+            found[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
+            continue
+        files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
+        looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
+        undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
+        found[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
+                                unread=tuple(unread_names(files[0].parent)))
+        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, found[day].unread)):
+            if names and day >= days[0]:
+                warn(f"{files[0].parent}: {what}: {', '.join(names)}")
     return found
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def of_no_use(counts: Mapping[str, int]) -> bool:
+    """Whether all rows of a file go to quarantine: it is hopeless, whatever its format."""
+    return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
 def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
             delivered: Mapping[date, LandingDay], forgotten: Forgotten | None) -> list[Build]:
-    rows = read_landing(spark, log, {path: columns for day in delivered.values() for path, columns in day.files.items()})
-    rows = with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
-    rows = with_broken_rule(rows, log, deployment)
+    files = [file for of_day in delivered.values() for file in of_day.files]
+    if not files:
+        return _write(spark, locations, deployment, log, days, delivered, None)
+    rows = read_landing(spark, log, files, string_ids=deployment.string_ids)
+    rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
-    rows = rows.where(F.col("ds") >= F.lit(days[0])).persist()
-    try:
-        figures = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_counts()).collect()}
-        counts = {owner_key(ds=day): {name: int(figures.get(day, {}).get(name) or 0) for name in STATUS_COUNTS}
-                  | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
-        inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-        kept = rows.where(F.col("status") == "kept")
-        logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
-                                inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
-        bad = write_partitions(spark, locations, "quarantine", to_quarantine(rows, log), owners=[{"ds": day, "log": log} for day in days],
-                               inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
-        return logs + bad
-    finally:
-        rows.unpersist()
+    with persisted(rows.where(F.col("ds") >= F.lit(days[0]))) as judged, reading(files):
+        return _write(spark, locations, deployment, log, days, delivered, judged)
+
+
+def _write(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
+           delivered: Mapping[date, LandingDay], judged: DataFrame | None) -> list[Build]:
+    """Writes a log and its quarantine; `judged` are the rows with their status, None where no file was needed."""
+    of_files: list[dict[str, Any]] = []
+    of_values = {UNKNOWN + rule.name: rule.name for rule in value_rules_for(log, deployment)}
+    if judged is None:
+        kept, bad = (spark.createDataFrame([], tables.table(name).ddl) for name in (f"{log}_log", "quarantine"))
+    else:
+        of_files = [row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *_unknown_counts(of_values)).collect()]
+        for row in filter(of_no_use, of_files):
+            warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
+        kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
+    counts = {owner_key(ds=day): {name: sum(row[name] for row in of_files if row["ds"] == day) for name in (*STATUS_COUNTS, *of_values)}
+              | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
+    inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
+    logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
+                            inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
+    quarantined = write_partitions(spark, locations, "quarantine", bad, owners=[{"ds": day, "log": log} for day in days],
+                                   inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
+    return logs + quarantined
 
 
 def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:
@@ -123,12 +157,29 @@ def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], de
     return {landing_key(log, d): delivered[d].digest for d in delivered if first <= d <= day}
 
 
+def with_judged(rows: DataFrame, log: Log, deployment: Deployment, forgotten: Forgotten | None) -> DataFrame:
+    """Delivered rows as rules judge them: typed, and with `is_forgotten`."""
+    return with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
+
+
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
-    """Adds each landing column as its contract's type (null where unreadable), `event_day` and `late`."""
+    """Adds each landing column as its contract's type (null where unreadable), `unknown`, `event_day` and `late`."""
     contract, types = tables.table(f"{log}_log"), dict(rows.dtypes)
     values = {name: typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
-    return rows.withColumns(values).withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
+    rows = with_unknown(rows.withColumns(values), value_rules_for(log, deployment))
+    return rows.withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
+
+
+def with_unknown(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+    """Makes values that break a rule null, and adds `unknown`, the names of the rules that a row's values have broken."""
+    if not rules:
+        return rows.withColumn(UNKNOWN_RULES, F.lit(None).cast("array<string>"))
+    broken = [F.when(rule.broken, F.lit(rule.name)) for rule in rules]
+    rows = rows.withColumn(UNKNOWN_RULES, F.array_compact(F.array(*broken)))
+    names = {rule.field: [one.name for one in rules if one.field == rule.field] for rule in rules}
+    return rows.withColumns({field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
+                             for field, of_field in names.items()})
 
 
 def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool) -> DataFrame:
@@ -156,10 +207,10 @@ def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool
     return rows.withColumn("is_forgotten", by_user | in_line).drop("user_hash", "forgotten_on")
 
 
-def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
+def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep: Sequence[str] = ()) -> DataFrame:
     """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
 
-    All of them are null where it keeps every rule; the columns as they were delivered are dropped.
+    All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of `keep`.
     """
     rules = rules_for(log, deployment)
     verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
@@ -170,7 +221,7 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment) -> DataF
     fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
     line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
     raw = F.when(F.col("broken").isNotNull(), F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields))
-    names = [*LANDING_COLUMNS[log], "is_forgotten", "late", "file", "ds"]
+    names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]
     return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
@@ -199,7 +250,14 @@ def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
         "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
 
 
-def _counts() -> list[Column]:
+def _unknown_counts(rules: Mapping[str, str]) -> list[Column]:
+    """Aggregates: rows kept in which a rule made a value unknown; `rules` holds their names by those of the counts."""
+    return [F.sum(F.when((F.col("status") == "kept") & F.array_contains(UNKNOWN_RULES, rule), 1).otherwise(0)).alias(name)
+            for name, rule in rules.items()]
+
+
+def status_counts() -> list[Column]:
+    """Aggregates: how many rows there are of each of STATUS_COUNTS."""
     def count(condition: Column) -> Column:
         return F.sum(F.when(condition, 1).otherwise(0))
 

@@ -9,7 +9,7 @@ from contracts.awaited import Awaited
 from contracts.features import LOGS, STATISTIC_WINDOWS
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
-from contracts.tables import owner_key
+from contracts.tables import TABLES, owner_key
 from lake.reader import LakeReader
 
 
@@ -38,7 +38,8 @@ def missing_partials(reader: LakeReader, deployment: Deployment, day: date) -> A
 
     A missing day is never taken for an empty one.
     """
-    built = [reader.builds(name) for name in ("behaviour_partials", "statistic_partials")]
+    built = [{owner: build for owner, build in reader.builds(name).items() if TABLES[name].is_current(dict(build["inputs"]))}
+             for name in ("behaviour_partials", "statistic_partials")]
     days = [needed for needed in days_between(deployment.history_start, day + ONE_DAY)
             if any(owner not in found for found in built for owner in partial_owners([needed]))]
     if not days:

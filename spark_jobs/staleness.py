@@ -15,7 +15,8 @@ from typing import Any
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.steps import rebuilt_steps, step
-from lake.landing_files import digest_of_files, landing_files
+from contracts.tables import TABLES
+from lake.landing_files import digest_of_files, is_bare, landing_files
 from lake.progress import each
 from lake.reader import LakeReader
 from spark_jobs.days import span_option
@@ -52,12 +53,16 @@ def find_stale(locations: Locations) -> list[Stale]:
     """Every stale partition, and every one behind it, in the order of the jobs."""
     builds = LakeReader(locations).all_builds()
     digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
+    for contract in TABLES.values():
+        digests |= contract.rules_input
     found: dict[str, Stale] = {}
     for job_tables in JOBS.values():
         for (table, owner), build in builds.items():
             if table not in job_tables:
                 continue
             changed = tuple(sorted(key for key, digest in build["inputs"].items() if digests.get(key) != digest))
+            if not TABLES[table].is_current(dict(build["inputs"])):
+                changed = (*changed, *TABLES[table].rules_input)
             if changed or any(key in found for key in build["inputs"]):
                 found[f"{table}/{owner}"] = Stale(table=table, owner=owner, changed=changed)
     return list(found.values())
@@ -119,9 +124,9 @@ def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mappi
     current = {}
     suspect = []
     for key, (digest, built) in recorded.items():
-        folder = _landing_folder(locations, key)
+        folder = landing_folder(locations, key)
         current[key] = digest
-        if folder.is_dir() and (key in differing or _newest_change(folder) >= built):
+        if not is_bare(folder) and (key in differing or _newest_change(folder) >= built):
             suspect.append((key, folder))
     for key, folder in each(suspect, description="look at landing files", unit="day") if suspect else []:
         log, day = folder.parent.name, date.fromisoformat(folder.name)
@@ -129,7 +134,8 @@ def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mappi
     return current
 
 
-def _landing_folder(locations: Locations, key: str) -> Path:
+def landing_folder(locations: Locations, key: str) -> Path:
+    """The folder of a landing day, by its key among a build's inputs."""
     values = dict(part.split("=") for part in key.removeprefix("landing/").split(","))
     return locations.landing / values["log"] / values["ds"]
 

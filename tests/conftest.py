@@ -12,6 +12,8 @@ import pytest
 from contracts.locations import Locations
 from contracts.settings import DATA_VARIABLE
 
+os.environ.setdefault("TRIBUTARY_NATIVE", "1")  # no test depends on which way was faster when it was tried
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes."""

@@ -22,16 +22,24 @@ def logs(locations: Locations) -> pd.DataFrame:
     return pd.concat([reader.read(f"{log}_log").to_pandas().assign(log=log) for log in LOGS], ignore_index=True)
 
 
-def histories(rows: pd.DataFrame, day: date) -> dict[int, list[int]]:
-    """user_id -> event ids of the last 200 positives that arrived before the day and of those of the day, oldest first."""
-    rows = rows.sort_values(["event_ts", "log", "event_id"])
+def known(rows: pd.DataFrame, deployment: Deployment) -> pd.Series:
+    """When each row is known to a request, less the feedback delay: its event's time, unless it arrived later than the delay after it."""
+    arrived = pd.to_datetime(rows["arrival_ts"], utc=True) - pd.Timedelta(seconds=deployment.feedback_delay_seconds)
+    return rows["event_ts"].where(~(arrived > rows["event_ts"]), arrived)
+
+
+def histories(rows: pd.DataFrame, day: date, deployment: Deployment) -> dict[int, list[int]]:
+    """user_id -> event ids, oldest first: the last 200 positives known before the day, and those of the day or first known on it."""
+    rows = rows.assign(known=known(rows, deployment)).sort_values(["known", "log", "event_id"])
+    start, end = (pd.Timestamp(deployment.day_start(one)) for one in (day, day + timedelta(days=1)))
     found = {}
     for user, of_user in rows[rows["ds"] <= day].groupby("user_id"):
         if not (of_user["ds"] == day).any():
             continue
         positives = of_user[of_user["action"] >= 1]
-        before, today = positives[positives["ds"] < day].tail(HISTORY_LENGTH), positives[positives["ds"] == day]
-        both = pd.concat([before, today]).sort_values(["event_ts", "log", "event_id"])
+        is_before = (positives["ds"] < day) & (positives["known"] < start)
+        before, today = positives[is_before].tail(HISTORY_LENGTH), positives[~is_before & (positives["known"] < end)]
+        both = pd.concat([before, today]).sort_values(["known", "log", "event_id"])
         if len(both):
             found[int(user)] = both["event_id"].tolist()
     return found
@@ -57,8 +65,8 @@ def statistics(rows: pd.DataFrame, day: date) -> dict[tuple[str, int], dict[str,
 
 def history_ends(rows: pd.DataFrame, log: str, day: date, deployment: Deployment) -> dict[int, int]:
     """event_id -> number of behaviours of the user's history of the day that its sample may see."""
-    stored = histories(rows, day)
-    times = rows.set_index("event_id")["event_ts"]
+    stored = histories(rows, day, deployment)
+    times = rows.assign(known=known(rows, deployment)).set_index("event_id")["known"]
     of_day = rows[(rows["log"] == log) & (rows["ds"] == day) & ~rows["late"]]
     delay = pd.Timedelta(seconds=deployment.feedback_delay_seconds)
     found = {}

@@ -18,7 +18,7 @@ import pytest
 
 from contracts.locations import Locations
 from contracts.steps import DAY_JOBS
-from lake.session import _spark_home
+from lake.java import spark_home
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 
@@ -60,7 +60,7 @@ def started(*command: str, log: Path, env: dict[str, str] | None = None) -> Iter
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """A master and two workers of one core each; yields the master's address."""
-    spark_class, port = str(_spark_home() / "bin" / "spark-class"), free_port()
+    spark_class, port = str(spark_home() / "bin" / "spark-class"), free_port()
     address = f"spark://127.0.0.1:{port}"
     local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder / "work")}
     master = (spark_class, "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")

@@ -166,8 +166,9 @@ out = {"errors": bag.import_errors, "heavy": sorted({"pyspark", "torch", "faiss"
        "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},
        "stored": sorted(DagSerialization.from_dict(DagSerialization.to_dict(dag)).dag_id for dag in bag.dags.values()),
        "dags": {dag.dag_id: {"file": dag.fileloc, "timetable": type(dag.timetable).__name__,
-                "cron": getattr(dag.timetable, "expression", None),
-                "timezone": str(getattr(dag.timetable, "timezone", None)), "start": dag.start_date and dag.start_date.isoformat(),
+                "cron": getattr(dag.timetable, "summary", None),
+                "timezone": str(getattr(dag.timetable, "zone", getattr(dag.timetable, "timezone", None))),
+                "start": dag.start_date and dag.start_date.isoformat(),
                 "deadlines": deadlines(dag), "types": dag.allowed_run_types and sorted(t.value for t in dag.allowed_run_types),
                 "enum": {n: dag.params.get_param(n).schema.get("enum") for n in dag.params},
                 "end": dag.end_date.isoformat() if dag.end_date else None, "catchup": dag.catchup, "runs": dag.max_active_runs,
@@ -210,8 +211,8 @@ class TestDags:
         crons = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
         for name, cadence in CADENCES.items():
             dag, shrunken = (found["dags"][name] for found in parsed.values())
-            assert (dag["timetable"], dag["cron"], dag["timezone"]) == ("CronDataIntervalTimetable", crons[cadence], "UTC")
-            assert (shrunken["timetable"], shrunken["cron"]) == ("CronDataIntervalTimetable", "0 0 * * *")
+            assert (dag["timetable"], dag["cron"], dag["timezone"]) == ("PeriodTimetable", crons[cadence], "UTC")
+            assert (shrunken["timetable"], shrunken["cron"]) == ("PeriodTimetable", "0 0 * * *")
             assert shrunken["timezone"] == "Asia/Shanghai"
             assert not dag["catchup"] and not shrunken["catchup"]
 

@@ -10,15 +10,17 @@ import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.features import LOGS
+from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.steps import REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, TABLES
 from pages import tables_page
-from sources.check import check_files
+from spark_jobs.check_landing import by_day, check_files
 from tributary import cli
 
 DOCS = Path(tables_page.__file__).parent.parent / "docs"
@@ -70,7 +72,8 @@ def test_the_delivered_columns_are_those_of_the_contracts() -> None:
             assert re.search(rf"^\| `{name}` \| (both|{log}) \|", OWN_LOGS, re.M), name
 
 
-def test_the_example_makes_landing_files_that_are_sound(tmp_path: Path) -> None:
+@pytest.mark.spark
+def test_the_example_makes_landing_files_that_are_sound(spark: Any, tmp_path: Path) -> None:
     script, = re.findall(r"^```python\n(.*?)^```", OWN_LOGS, re.M | re.S)
     (tmp_path / "to_landing.py").write_text(script)
     (tmp_path / "exports").mkdir()
@@ -82,10 +85,10 @@ def test_the_example_makes_landing_files_that_are_sound(tmp_path: Path) -> None:
                           capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(DOCS.parent)})
     assert done.returncode == 0, done.stderr
     deployment = Deployment.load(tmp_path / "home")
-    for log, rows in zip(LOGS, (2, 1), strict=True):
-        path = tmp_path / "home" / "landing" / log / "2026-03-01" / "part-0.csv"
-        checked = check_files([path], log, deployment, date(2026, 3, 1))
-        assert (checked.kept, checked.problems, checked.all_warnings) == (rows, [], [])
+    given = by_day([tmp_path / "home" / "landing"], None, None)
+    for checked in check_files(spark, Locations(tmp_path / "home"), deployment, given):
+        rows = {"natural": 2, "ad": 1}[checked.log]
+        assert (checked.day, checked.counts["kept"], checked.problems, checked.all_warnings) == (date(2026, 3, 1), rows, [], [])
 
 
 def test_commands_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import BadInput
-from tributary.drill import command, victims
+from tributary.drill import command, inputs, victims
 from tributary.stack import postgres, processes
 
 
@@ -58,6 +58,26 @@ def test_a_folder_that_is_not_the_drills(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--home: expected a folder that does not exist, or one of an earlier drill"):
         command.make_deployment(tmp_path, 2)
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_landing_file_changes_whole_and_each_time_otherwise(tmp_path: Path) -> None:
+    delivered, home = tmp_path / "delivered", tmp_path / "home"
+    for folder in (delivered, home / "landing"):
+        for log in ("natural", "ad"):
+            path = folder / log / "2026-01-01" / "part-00000.csv"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"header\n" + b"".join(b"%d\n" % row for row in range(40)))
+    found = set()
+    for number in range(1, 9):
+        path = inputs.change_one(home, delivered, number, random.Random(number))
+        header, *rows = path.read_bytes().splitlines()
+        assert header == b"header" and len(rows) == 36
+        found.add((path, tuple(rows)))
+        assert [one.name for one in path.parent.iterdir()] == ["part-00000.csv"]
+    assert len(found) == 8 and len({path for path, _ in found}) == 2
+    inputs.copy_landing(home, tmp_path / "other")
+    for path, _ in found:
+        assert (tmp_path / "other" / path.relative_to(home)).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import features_reference as reference
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from landing_rows import Row, csv_bytes, good_row, write
 
+from contracts import tables
+from contracts.errors import ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from lake.reader import LakeReader
 from spark_jobs import build_partials, build_samples, build_statistics, build_user_histories, ingest_logs
 from spark_jobs.build_statistics import plan_window
+from spark_jobs.inputs import missing_partials
+from spark_jobs.staleness import find_stale
 
 pytestmark = pytest.mark.spark
 
@@ -34,10 +39,12 @@ FEATURES = (build_user_histories, build_statistics, build_samples)
 
 @st.composite
 def small_logs(draw: st.DrawFn) -> dict[tuple[str, date], list[Row]]:
-    """Both logs of all days: few users and items, many ties in time, behaviours around midnight, late rows, repeats, bad rows."""
+    """Both logs of all days: few users and items, many ties in time, behaviours around midnight, late rows, repeats, bad rows, and
+    arrivals at once, within the feedback delay, hours or days later, or unknown."""
     rows: dict[tuple[str, date], list[Row]] = {}
     number = 0
     seconds = st.sampled_from([0, 1, 599, 600, 601, 1200, 43_200, 43_200, 86_399])
+    on_the_way = st.sampled_from([None, None, 0, 1, 600, 601, 7200, 43_200, 86_400, 2 * 86_400])
     for log in LOGS:
         for day in DAYS:
             of_day = []
@@ -46,7 +53,9 @@ def small_logs(draw: st.DrawFn) -> dict[tuple[str, date], list[Row]]:
                 is_late = day > START and draw(st.integers(0, 9)) == 0
                 seen = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=draw(seconds), days=-1 if is_late else 0)
                 click = draw(st.integers(0, 1))
-                of_day.append(good_row(number, log=log, event_ts=seen.isoformat(), user_id=draw(st.integers(0, 3)),
+                travelled = draw(on_the_way)
+                arrival = "" if travelled is None else (seen + timedelta(seconds=travelled)).isoformat()
+                of_day.append(good_row(number, log=log, event_ts=seen.isoformat(), arrival_ts=arrival, user_id=draw(st.integers(0, 3)),
                                        item_id=draw(st.integers(0, 4)), category_id=draw(st.integers(0, 1)), request_id=number // 3,
                                        click=click, action=click))
             of_day += [dict(row) for row in of_day if draw(st.integers(0, 9)) == 0]
@@ -107,10 +116,11 @@ def test_every_way_to_build_gives_the_same_tables(spark: Any, tmp_path_factory: 
 def assert_point_in_time(locations: Locations) -> None:
     """Histories, statistics and `history_end` equal a scan of the whole log; nothing younger than the delay is seen."""
     rows = reference.logs(locations)
+    arrivals = {(row.log, row.event_id): row.arrival_ts for row in rows.itertuples() if not pd.isna(row.arrival_ts)}
     reader = LakeReader(locations)
     for day in DAYS:
         stored = reader.read("user_histories", where={"ds": day}).to_pylist()
-        assert {row["user_id"]: [b["event_id"] for b in row["behaviours"]] for row in stored} == reference.histories(rows, day)
+        assert {row["user_id"]: [b["event_id"] for b in row["behaviours"]] for row in stored} == reference.histories(rows, day, DEPLOYMENT)
         found = {(row.pop("entity"), row.pop("entity_id")): {k: v for k, v in row.items() if k != "ds"}
                  for row in reader.read("entity_statistics", where={"ds": day}).to_pylist()}
         assert found == reference.statistics(rows, day)
@@ -119,8 +129,10 @@ def assert_point_in_time(locations: Locations) -> None:
             samples = reader.read(f"{log}_samples", where={"ds": day}).to_pylist()
             assert {row["event_id"]: row["history_end"] for row in samples} == reference.history_ends(rows, log, day, DEPLOYMENT)
             for row in samples:
+                before = row["sample_ts"] - timedelta(days=1)
                 seen = of_user.get(row["user_id"], [])[:row["history_end"]]
                 assert all(b["event_ts"] + timedelta(seconds=DEPLOYMENT.feedback_delay_seconds) < row["sample_ts"] for b in seen)
+                assert all(arrivals.get((b["log"], b["event_id"]), before) < row["sample_ts"] for b in seen)
                 assert row["event_id"] not in {b["event_id"] for b in seen if b["log"] == log}
 
 
@@ -136,8 +148,8 @@ def test_a_user_with_a_million_events_in_a_day(spark: Any) -> None:
         F.lit(DAYS[1]).alias("ds"), F.lit(7).cast("bigint").alias("user_id"), *(F.col("id").alias(n) for n in ("event_id", "request_id")),
         (start + F.make_dt_interval(secs=F.col("id") * 86_000 / count)).alias("event_ts"), F.lit(1).cast("bigint").alias("item_id"),
         F.lit(1).cast("bigint").alias("category_id"), F.lit(1).alias("action"), F.lit(1.0).alias("dwell_seconds"),
-        F.lit(None).cast("string").alias("item_text"))
-    histories = aggregate_behaviours(events, "natural").select("ds", "user_id", "behaviours")
+        F.lit(None).cast("string").alias("item_text"), F.lit(None).cast("timestamp").alias("arrival_ts"))
+    histories = aggregate_behaviours(events, "natural", DEPLOYMENT.feedback_delay_seconds).select("ds", "user_id", "behaviours")
     ends = build_samples.with_history_end(build_samples.aggregate_requests(events), histories, DEPLOYMENT)
     last, total, smallest = ends.agg(F.max("history_end"), F.count(F.lit(1)), F.min("history_end")).first()
     assert (total, smallest) == (count, 0)
@@ -154,3 +166,34 @@ def test_a_window_is_summed_by_its_own_days_or_by_running_totals(day: date, wind
                                                                  taken: date | None) -> None:
     plan = plan_window(day, window, DEPLOYMENT)
     assert (plan.start, plan.base, plan.taken) == (start, base, taken)
+
+
+def test_a_behaviour_counts_once_it_has_arrived(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of 22:00 that arrived at 15:00 of the next day; and partials of rules that did not ask for arrivals."""
+    def row(number: int, seen: str, arrived: str, *, click: int) -> Row:
+        return good_row(number, event_ts=seen, arrival_ts=arrived, user_id=1, request_id=number, click=click, action=click)
+
+    first, second = DAYS[:2]
+    rows = {("natural", first): [row(1, "2026-01-01T10:00:00Z", "2026-01-01T10:00:01Z", click=1)],
+            ("natural", second): [row(2, "2026-01-01T22:00:00Z", "2026-01-02T15:00:00Z", click=1),
+                                  row(3, "2026-01-02T09:00:00Z", "2026-01-02T09:00:01Z", click=0),
+                                  row(4, "2026-01-02T15:00:00Z", "2026-01-02T15:00:00Z", click=0),
+                                  row(5, "2026-01-02T15:00:01Z", "2026-01-02T15:00:01Z", click=0)],
+            **{("ad", day): [good_row(10, log="ad", event_ts=f"{day}T12:00:00Z", user_id=2)] for day in (first, second)}}
+    locations = land(tmp_path, rows, [first, second])
+    ingest_logs.run(spark, locations, DEPLOYMENT, [first, second])
+    with monkeypatch.context() as before:
+        before.setattr(tables.Table, "rules_input", {})
+        build_partials.run(spark, locations, DEPLOYMENT, [first, second])
+    assert missing_partials(LakeReader(locations), DEPLOYMENT, second).periods == (first, second)
+    assert {(one.table, one.changed) for one in find_stale(locations)} == {("behaviour_partials", ("rules/behaviour_partials",))}
+    expected = (r"behaviour_partials: expected a build of ds=2026-01-01,log=natural and 3 more, found one that an earlier version of its "
+                r"job made, .*Make it: tributary spark_jobs build_partials --from")
+    with pytest.raises(ParentMissing, match=expected):
+        build_user_histories.run(spark, locations, DEPLOYMENT, [second])
+    build_partials.run(spark, locations, DEPLOYMENT, [first, second])
+    assert missing_partials(LakeReader(locations), DEPLOYMENT, second) is None and find_stale(locations) == []
+    for job in FEATURES:
+        job.run(spark, locations, DEPLOYMENT, [second])
+    samples = LakeReader(locations).read("natural_samples", where={"ds": second}).to_pylist()
+    assert {one["event_id"]: one["history_end"] for one in samples} == {3: 1, 4: 1, 5: 2}

@@ -13,10 +13,9 @@ from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
-from lake.landing_files import landing_files
 from lake.reader import LakeReader
-from sources.check import check_files
 from spark_jobs import ingest_logs
+from spark_jobs.check_landing import by_day, check_files
 
 pytestmark = pytest.mark.spark
 
@@ -110,16 +109,17 @@ def test_every_format_and_order_of_columns_gives_the_same_row(ingested: tuple[Lo
     assert rows[700]["arrival_ts"] is not None and first["arrival_ts"] is None
 
 
-def test_the_check_command_finds_the_same_without_spark(ingested: tuple[Locations, Any]) -> None:
+def test_check_finds_the_same_before(spark: Any, ingested: tuple[Locations, Any]) -> None:
     locations, _ = ingested
-    files = landing_files(locations, "natural", DAY)
-    checked = check_files(files, "natural", DEPLOYMENT, DAY)
-    found = counts(locations, DAY)
-    rules = Counter(row["rule"] for row in LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist())
-    assert +checked.quarantined == rules
-    seen_the_day_before = 1  # the check looks at one day alone
-    assert (checked.read, checked.duplicates, checked.conflicting, checked.late) == (
-        found["read"], found["duplicates"] - seen_the_day_before, found["conflicting_duplicates"], found["late"] + seen_the_day_before)
+    given = by_day([locations.landing / "natural"], None, None)
+    for checked in check_files(spark, locations, DEPLOYMENT, given):
+        assert checked.day is not None
+        assert {name: checked.counts[name] for name in ingest_logs.STATUS_COUNTS} == {
+            name: count for name, count in counts(locations, checked.day).items() if name in ingest_logs.STATUS_COUNTS}
+        if checked.day == DAY:  # every rule that is broken, not the first of each row alone
+            rows = LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist()
+            first = Counter(row["rule"] for row in rows)
+            assert checked.broken.keys() == first.keys() and all(checked.broken[rule] >= first[rule] for rule in first)
 
 
 def test_the_same_files_again_change_nothing_and_a_corrected_one_changes_its_day(spark: Any, ingested: tuple[Locations, Any]) -> None:

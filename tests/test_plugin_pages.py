@@ -38,6 +38,11 @@ def calendar(*days: JudgedDay, stale: StaleFound | None = None, reports: tuple[s
     return render_calendar(Known(judged=days, stale=stale, model_reports=reports), month=month, now=NOW)
 
 
+def test_a_day_before_advertisements_began_says_so() -> None:
+    found = marks(calendar(judged("ad_log", rows=0, ads_from=date(2026, 3, 10))))
+    assert found["ad_log, 2026-03-09: pass, no ads yet, as declared: ad_start is 2026-03-10"] == "pass"
+
+
 def marks(page: str) -> dict[str, str]:
     """By what a mark says of itself, its class."""
     body = page[page.index('<table class="days">'):]

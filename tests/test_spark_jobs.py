@@ -102,8 +102,8 @@ def test_quarantine_names_field_expected_and_found(built: tuple[Locations, Deplo
 
 @pytest.mark.parametrize("number", [0, 5, NUM_DAYS - 3, NUM_DAYS - 1])
 def test_histories_equal_a_full_recompute(built: tuple[Locations, Deployment], number: int) -> None:
-    locations, _ = built
-    expected = reference.histories(reference.logs(locations), day(number))
+    locations, deployment = built
+    expected = reference.histories(reference.logs(locations), day(number), deployment)
     stored = LakeReader(locations).read("user_histories", where={"ds": day(number)}).to_pylist()
     assert {row["user_id"]: [b["event_id"] for b in row["behaviours"]] for row in stored} == expected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ FORGETTING_DAYS = 14
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
     options = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)  # which of native code and torch serves
     return {"compare": _compare, "report": _report, "score": _score, "export": _export,
             "encode_texts": _encode_texts, "forget_user": _forget_user}.get(options.command, _train)(options)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 
+from contracts import zones
 from contracts.commands import day
-from contracts.errors import BadInput
+from contracts.errors import EXIT_BAD_INPUT, BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
@@ -46,6 +48,7 @@ def _init(argv: Sequence[str]) -> int:
     parser.add_argument("--history-start", type=day, required=True, help="first day with logs")
     parser.add_argument("--history-end", type=day, help="last day of a closed data set; none if days keep coming")
     parser.add_argument("--actr-start", type=day, required=True, help="the one ad-model day without a predecessor")
+    parser.add_argument("--ad-start", type=day, help="first day with advertisements if they began later: before it no ad folder is needed")
     parser.add_argument("--day-timezone", default="UTC", help="IANA name; a day begins at its midnight (default UTC)")
     parser.add_argument("--source", default="own", help="where the landing files come from, for people")
     parser.add_argument("--allowed-lateness-days", type=int, default=1, help="how many days late an event may arrive (default 1)")
@@ -63,7 +66,7 @@ def _init(argv: Sequence[str]) -> int:
     home = home_folder()
     deployment = Deployment(
         day_timezone=options.day_timezone, history_start=options.history_start, history_end=options.history_end,
-        actr_start=options.actr_start, allowed_lateness_days=options.allowed_lateness_days,
+        actr_start=options.actr_start, ad_start=options.ad_start, allowed_lateness_days=options.allowed_lateness_days,
         feedback_delay_seconds=options.feedback_delay_seconds, replay_days=options.replay_days, recipe=options.recipe,
         string_ids=tuple(options.string_ids), variants=tuple(options.variants), source=options.source,
         periods=PeriodSettings(anchor=options.anchor, month_days=options.month_days, week_days=options.week_days))
@@ -71,11 +74,33 @@ def _init(argv: Sequence[str]) -> int:
     if path.exists() and not options.force and path.read_text() != deployment.to_toml():
         raise BadInput(path, "file", expected="no other settings there", found="a deployment",
                        hint="Its lake was built with them; `--force` writes over them.")
+    _require_zone(deployment)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(deployment.to_toml())
     print(f"wrote {path}")
     print(f"next: landing files under {home / 'landing'} (see `tributary sources --help`), then `tributary up --home {home}`")
     return 0
+
+
+def _require_zone(deployment: Deployment) -> None:
+    """Asks Java and Python for the days of the deployment's time zone.
+
+    Raises:
+        BadInput: one of them does not know it, they differ, or a day of it is no stretch of time.
+    """
+    name, first = deployment.day_timezone, deployment.history_start
+    last = zones.last_day(first, deployment.history_end)
+    zones.require_days(name, first, last)
+    if name == zones.FIXED:
+        return
+    java = subprocess.run([folder_python("spark_jobs") or sys.executable, "-m", "lake.zones", name, str(first), str(last)],
+                          capture_output=True, text=True, check=False)
+    if java.returncode == EXIT_BAD_INPUT:
+        print(f"note: {java.stderr.strip()}\nnote: Java's rules for {name} are compared with Python's when Spark starts", file=sys.stderr)
+        return
+    if java.returncode != 0:
+        raise BadInput("this machine", "java", expected="its rules of time zones", found=java.stderr.strip()[-500:])
+    zones.require_same(name, [zones.python_rules(name, first, last), zones.Rules(**json.loads(java.stdout))])
 
 
 def _up(argv: Sequence[str]) -> int:

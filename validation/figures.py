@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from contracts.periods import ONE_DAY
+from contracts.quality import UNKNOWN
 from contracts.tables import Table
 from validation.distributions import Counts, distributions_of, number_of_bins, stability_index, total
 from validation.suites import log_behind, log_of
@@ -59,10 +60,12 @@ class DayFigures(RowFigures):
         ds: the day.
         rows: rows in the table.
         rows_off_build: rows in the table less the rows that its build records.
+        ads_from: the declared first day with advertisements, where the day lies before it and has no row.
         clicks, click_rate: rows with a click; clicks / rows.
         users, items, requests: about how many distinct ones.
         read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of `ingest_logs`;
             conflicting duplicates are among the duplicates, late rows among the kept; columns that no contract knows.
+        unknown: logs: by rule, rows kept in which the value of an optional feature broke it and reads as unknown.
         rows_unaccounted: logs: rows read less those kept, duplicate or quarantined.
         quarantined_share, duplicate_share: logs: of the rows read.
         late_share, text_share: logs: of the rows; those with an item text.
@@ -85,6 +88,7 @@ class DayFigures(RowFigures):
     ds: date
     rows: int
     rows_off_build: int
+    ads_from: date | None = None
     click_rate: float | None = None
     read: int | None = None
     kept: int | None = None
@@ -93,6 +97,7 @@ class DayFigures(RowFigures):
     quarantined: int | None = None
     late: int | None = None
     undeclared_columns: int | None = None
+    unknown: Mapping[str, int] = field(default_factory=dict)
     rows_unaccounted: int | None = None
     quarantined_share: float | None = None
     duplicate_share: float | None = None
@@ -124,8 +129,10 @@ class DayFigures(RowFigures):
     def from_json(cls, values: Mapping[str, Any]) -> DayFigures:
         known = {f.name for f in fields(cls)}
         counts = {name: tuple(places) for name, places in values.get("distributions", {}).items()}
+        ads_from = values.get("ads_from")
         return cls(**{name: value for name, value in values.items() if name in known}
-                   | {"ds": date.fromisoformat(values["ds"]), "distributions": counts})
+                   | {"ds": date.fromisoformat(values["ds"]), "distributions": counts,
+                      "ads_from": None if ads_from is None else date.fromisoformat(ads_from)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +221,7 @@ def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
     return {
         **{name: counts.get(name) for name in ("read", *ADDENDS, "conflicting_duplicates", "late")},
         "undeclared_columns": counts.get("undeclared_columns", 0),
+        "unknown": {name.removeprefix(UNKNOWN): count for name, count in counts.items() if name.startswith(UNKNOWN) and count},
         "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) - forgotten if recorded and read is not None else None,
         "quarantined_share": _ratio(counts.get("quarantined"), read),
         "duplicate_share": _ratio(counts.get("duplicates"), read),

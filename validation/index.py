@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
-from contracts.quality import JudgedDay, Status, judged_to_json
+from contracts.quality import JudgedDay, Status, judged_to_json, rows_in_words
 from contracts.steps import VALIDATED_TABLES
 from contracts.tables import TABLES
 from lake import locks
@@ -68,7 +68,8 @@ def judged_days(verdicts: Sequence[Verdict]) -> list[JudgedDay]:
     """What speaks for each table and day, by day and table."""
     newest = _newest(verdicts)
     return [JudgedDay(table=table, day=day, status=status_on(verdict, day), rows=figures_on(verdict, day).rows,
-                      broken=tuple(broken_on(verdict, day)), judged_ts=verdict.run_ts, report=_address(verdict, newest))
+                      broken=tuple(broken_on(verdict, day)), judged_ts=verdict.run_ts, report=_address(verdict, newest),
+                      ads_from=figures_on(verdict, day).ads_from)
             for (day, table), verdict in sorted(speaking(verdicts).items())]
 
 
@@ -109,8 +110,10 @@ def _newest_days(tables: Sequence[str], cells: Cells, newest: Cells) -> str:
         verdict = cells[day, table]
         broken = [*verdict.failed("fail"), *verdict.failed("warn")]
         found = ", ".join(result.id for result in broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        figures = figures_on(verdict, day)
+        found = found or (rows_in_words(figures.rows, figures.ads_from) if figures.ads_from else "")
         rows.append([f'<a href="{markup.text(_address(verdict, newest))}">{markup.text(table)}</a>', markup.text(day),
-                     markup.badge(verdict.status), f"{figures_on(verdict, day).rows:,}", markup.text(found)])
+                     markup.badge(verdict.status), f"{figures.rows:,}", markup.text(found)])
     return markup.table(["Table", "Day", "Verdict", "Rows", "To look at"], rows, numbers=(3,), names=(0, 1, 2))
 
 
@@ -150,7 +153,8 @@ def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> str:
         return f'<span class="mark absent" title="{markup.text(f"{table}, {day}: not judged")}">{NO_SIGN}</span>'
     together = f", judged together with {verdict.period}" if len(verdict.days) > 1 else ""
     status = status_on(verdict, day)
-    said = markup.text(f"{table}, {day}: {status}, {figures_on(verdict, day).rows:,} rows{together}")
+    figures = figures_on(verdict, day)
+    said = markup.text(f"{table}, {day}: {status}, {rows_in_words(figures.rows, figures.ads_from)}{together}")
     return (f'<a class="mark {status}" href="{markup.text(_address(verdict, newest))}" title="{said}" aria-label="{said}">'
             f"{SIGNS[status]}</a>")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
+from contracts.quality import rows_in_words
 from contracts.tables import TABLES
 from pages import markup, pictures
 from pages.files import write_atomically
@@ -57,6 +59,8 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
     parts.append(markup.section("Rows", _counts(verdict) + _plots(verdict, history)))
     if quarantined is not None:
         parts.append(markup.section("Quarantine", _quarantine(quarantined)))
+    if any(day.unknown for day in verdict.days):
+        parts.append(markup.section("Values read as unknown", _unknown(verdict)))
     parts.append(markup.section("Checks", _held(held, verdict, history)))
     if len(verdict.days) > 1:
         parts.append(markup.section(f"Day by day: {len(verdict.days)} days judged together", _day_by_day(verdict)))
@@ -65,6 +69,11 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
 
 def _header(verdict: Verdict) -> str:
     failed, warned = len(verdict.failed("fail")), len(verdict.failed("warn"))
+    early = [day for day in verdict.days if day.ads_from is not None]
+    no_ads = ""
+    if early:
+        days = "" if len(verdict.days) == 1 else f"{early[0].ds} .. {early[-1].ds}: "
+        no_ads = f"<p>{markup.text(days + rows_in_words(0, early[0].ads_from))}.</p>\n"
     covers = "" if verdict.first_day == verdict.last_day else f" This report covers {verdict.period}."
     more = ""
     if verdict.acceptance is not None:
@@ -74,7 +83,7 @@ def _header(verdict: Verdict) -> str:
         more = f"<p>Mend the input and build the day again, or let it pass as it is:</p>{markup.listing(accept)}\n"
     return (
         f'<header>\n<p><a href="../index.html">All reports</a></p>\n<h1>{markup.text(verdict.table)}, {markup.text(verdict.period)} '
-        f"{markup.badge(verdict.status)}</h1>\n<p>{markup.text(SUMMARIES[verdict.status] + covers)}</p>\n{more}"
+        f"{markup.badge(verdict.status)}</h1>\n<p>{markup.text(SUMMARIES[verdict.status] + covers)}</p>\n{no_ads}{more}"
         f'<p class="soft">A row is {markup.text(TABLES[verdict.table].grain)} · {len(verdict.results)} checks: '
         f"{failed} failed, {warned} warned · "
         f"judged {verdict.run_ts:%Y-%m-%d %H:%M:%S} UTC by Great Expectations</p>\n</header>"
@@ -178,6 +187,18 @@ def _day_by_day(verdict: Verdict) -> str:
     rows = [[markup.text(day.ds), *(markup.text(figure_text(name, day.figure(name))) for name, _ in used)]
             for day in reversed(verdict.days)]
     return markup.table(["Day", *(label for _, label in used)], rows, numbers=range(1, len(used) + 1))
+
+
+def _unknown(verdict: Verdict) -> str:
+    """How many values of optional features were illegal, by rule; their rows were kept."""
+    kept = _total(verdict.days, "kept") or 0
+    counts = Counter[str]()
+    for day in verdict.days:
+        counts.update(day.unknown)
+    rows = [[f"<code>{markup.text(rule)}</code>", f"{count:,}", f"{count / kept * 100:.1f} %" if kept else ""]
+            for rule, count in counts.most_common()]
+    return ('<p class="soft">Values of optional features that broke a rule: each reads as unknown, and its row was kept.</p>'
+            + markup.table(["Rule", "Rows", "Of the rows kept"], rows, numbers=(1, 2)))
 
 
 def _quarantine(quarantined: Quarantined) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment
 from contracts.steps import maker
 from contracts.tables import TABLES, Table, owner_key
+from lake.persisted import persisted
 from lake.reader import LakeReader
 from validation.figures import DayBuilds, DayFigures, Measured, compared, day_figures
 from validation.found import found_of
@@ -71,12 +72,9 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     checks = derive_suite(contract, thresholds)
     wanted = list(days_between(first, last + ONE_DAY))
     before = _days_before(judged, first)
-    rows = _rows_of(judged, wanted).persist()  # Great Expectations reads them several times
-    try:
+    with persisted(_rows_of(judged, wanted)) as rows:  # Great Expectations reads them several times
         days = _figures(judged, rows, wanted, before)
-        results = _judge(checks, rows, days, may_be_empty=_may_be_empty(contract, wanted, settings))
-    finally:
-        rows.unpersist()
+        results = _judge(checks, rows, days)
     digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
     earlier = read_verdict(locations, table, last)
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
@@ -131,6 +129,8 @@ def _figures(judged: _Judged, rows: DataFrame, days: Sequence[date], before: Seq
     measured = measure_all(judged.spark, judged.locations, rows, table, days, deployment, most_rows=_most_rows(builds, days),
                            usual_days=usual_days)
     alone = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
+    may_be_empty = _may_be_empty(table, days, deployment)
+    alone = [replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in alone]
     return tuple(compared(table, figures, week_before([*before, *alone], figures.ds, usual_days), history_start=deployment.history_start)
                  for figures in alone)
 
@@ -170,7 +170,7 @@ def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Se
     return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
 
 
-def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures], *, may_be_empty: frozenset[date]) -> tuple[Result, ...]:
+def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures]) -> tuple[Result, ...]:
     """Results of all checks, in their order."""
     total = sum(day.rows for day in days)
     on_rows = [check for check in checks if check.subject == "rows" and check.needs <= set(rows.columns)]
@@ -179,7 +179,7 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures],
     failed = [check for check in on_rows if not outcomes[check.id]["success"]]
     if failed:
         outcomes |= _expect(failed, rows, WITH_EXAMPLES)
-    outcomes |= _expect(on_figures, _figures_frame(on_figures, days, may_be_empty), BY_DAY)
+    outcomes |= _expect(on_figures, _figures_frame(on_figures, days), BY_DAY)
     return tuple(
         Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
                success=check.id in outcomes and outcomes[check.id]["success"],
@@ -190,14 +190,14 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures],
     )
 
 
-def _figures_frame(checks: Iterable[Check], days: Sequence[DayFigures], may_be_empty: frozenset[date]) -> Any:
+def _figures_frame(checks: Iterable[Check], days: Sequence[DayFigures]) -> Any:
     """One row a day, with the figures that the checks judge; one that does not apply is null, which no bound judges."""
     import pandas as pd
 
     names = list(dict.fromkeys(str(check.figure) for check in checks))
     frame = pd.DataFrame([{"ds": str(day.ds)} | {name: day.figure(name) for name in names} for day in days])
     frame = frame.astype({name: float for name in names})
-    frame.loc[[day.rows == 0 and day.ds in may_be_empty for day in days], "rows"] = None
+    frame.loc[[day.ads_from is not None for day in days], "rows"] = None
     return frame
 
 

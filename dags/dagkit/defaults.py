@@ -5,29 +5,29 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, Param
+from airflow.sdk import Param
 
 from contracts.kinds import RECIPES
 from contracts.periods import Cadence
 from contracts.transfer import ALL_SETTINGS
 from dags.dagkit.deployment import deployment
 from dags.dagkit.notify import late_after, task_failed
+from dags.dagkit.timetable import PeriodTimetable
 
 OWNER = "tributary"
 GPU_POOL = "gpu"  # `tributary up` makes it; a pool that does not exist never runs anything
 RECIPE, TRANSFER = "recipe", "transfer"
 LATE_AFTER: dict[Cadence, timedelta] = {"day": timedelta(hours=8), "week": timedelta(hours=24), "month": timedelta(hours=48)}
-CALENDAR_CRON: dict[Cadence, str] = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
 
 
-def timetable(cadence: Cadence) -> CronDataIntervalTimetable:
+def timetable(cadence: Cadence) -> PeriodTimetable:
     """Data intervals that begin at midnight of the deployment's days.
 
     A plain cron string would mean empty intervals in Airflow 3. Weeks and months that are not the calendar's tick daily,
     since no timetable counts from an anchor; the days that end none are skipped.
     """
     settings = deployment().periods
-    return CronDataIntervalTimetable(CALENDAR_CRON[cadence if settings.is_calendar else "day"], timezone=deployment().day_timezone)
+    return PeriodTimetable(cadence if settings.is_calendar else "day", deployment().day_timezone)
 
 
 def task_defaults() -> dict[str, Any]:

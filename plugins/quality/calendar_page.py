@@ -151,7 +151,8 @@ def _mark(table: str, day: date, judged: JudgedDay | None, stale: StaleDay | Non
         inside = bool(spoken) and min(spoken) <= day <= max(spoken)
         said = markup.text(f"{table}, {day}: not judged")
         return f'<span class="mark absent" title="{said}">{NO_SIGN}</span>' if inside else ""
-    found = "not judged" if judged is None else f"{judged.status}, {judged.rows:,} rows" + (f": {_checks(judged)}" if judged.broken else "")
+    broken = f": {_checks(judged)}" if judged is not None and judged.broken else ""
+    found = "not judged" if judged is None else f"{judged.status}, {judged.rows_in_words}{broken}"
     said = markup.text(f"{table}, {day}: {found}" + (f"; stale since then: {stale.why}" if stale else ""))
     kind, sign = ("stale", STALE_SIGN) if stale else (judged.status, SIGNS[judged.status]) if judged else ("absent", NO_SIGN)
     if judged is None:

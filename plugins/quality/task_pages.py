@@ -101,7 +101,7 @@ def _table_section(table: str, day: date, judged: JudgedDay | None, report: bool
     broken = f"<p>Checks that did not hold: {', '.join(f'<code>{markup.text(name)}</code>' for name in judged.broken)}</p>" \
         if judged.broken else ""
     return (f"<section><h2>{markup.text(table)} {markup.badge(judged.status)}</h2>{broken}"
-            f'<p class="soft">{judged.rows:,} rows · judged {judged.judged_ts:%Y-%m-%d %H:%M:%S} UTC</p>'
+            f'<p class="soft">{judged.rows_in_words} · judged {judged.judged_ts:%Y-%m-%d %H:%M:%S} UTC</p>'
             f'<p><a href="{markup.text(judged.report)}">Quality report</a></p></section>')
 
 

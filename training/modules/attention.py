@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import native
+from training.native import choice
 
-_LANE, _WIDEST, _BLOCKS = 16, 64, 16  # widths of the native operation; into how many blocks it cuts the samples
+_WIDEST, _BLOCKS = 64, 16  # widths of the native operation; into how many blocks it cuts the samples
 
 
 class _Spread(torch.autograd.Function):
@@ -78,7 +79,7 @@ class _Native(torch.autograd.Function):
                   for value in (query_BE, from_query_BH, key, product, deeper, deeper_bias, score, score_bias, *parts)]
         ctx.save_for_backward(offsets, *inputs)
         out_BE = torch.empty_like(query_BE, memory_format=torch.contiguous_format)
-        _library().attend(*_arguments(offsets, inputs), native.address(out_BE))
+        _compiled().attend(*_arguments(offsets, inputs), native.address(out_BE))
         return out_BE
 
     @staticmethod
@@ -88,13 +89,18 @@ class _Native(torch.autograd.Function):
         of_query = [torch.empty_like(value) for value in inputs[:2]]
         of_weights: list[Tensor | None] = [None if value is None else torch.zeros_like(value) for value in inputs[2:8]]
         of_parts = [torch.empty_like(part) for part in inputs[8:]]
-        _library().attend_back(*_arguments(offsets, inputs), native.address(upstream_BE), native.addresses(of_parts),
-                               *map(native.address, [*of_query, *of_weights]))
+        _compiled().attend_back(*_arguments(offsets, inputs), native.address(upstream_BE), native.addresses(of_parts),
+                                *map(native.address, [*of_query, *of_weights]))
         return None, *of_query, *of_weights, *of_parts
 
 
-def _library() -> Any:
+def _compiled() -> Any:
     return native.library("target_attention")
+
+
+def _library() -> Any:
+    """None where torch serves."""
+    return choice.serving("target_attention", problem)
 
 
 def _arguments(offsets: Tensor, inputs: Sequence[Any]) -> list[Any]:
@@ -122,7 +128,7 @@ class TargetAttention(nn.Module):
         self.product = nn.Linear(width, first, bias=False)
         self.deeper = nn.ModuleList(nn.Linear(before, after) for before, after in zip(hidden[:-1], others, strict=True))
         self.score = nn.Linear(hidden[-1], 1)
-        self._fits = len(hidden) <= 2 and all(size % _LANE == 0 and size <= _WIDEST for size in (width, *hidden))
+        self._fits = len(hidden) <= 2 and all(size % native.WIDTH == 0 and size <= _WIDEST for size in (width, *hidden))
 
     def forward(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor) -> Tensor:
         """B x E.
@@ -133,11 +139,14 @@ class TargetAttention(nn.Module):
             offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`.
         """
         if self._fits and query_BE.device.type == "cpu" and query_BE.dtype == torch.float32 and _library() is not None:
-            deeper = [self.deeper[0].weight, self.deeper[0].bias] if len(self.deeper) else [None, None]
-            attended: Tensor = _Native.apply(offsets, query_BE, self.query(query_BE), self.key.weight, self.product.weight, *deeper,
-                                             self.score.weight, self.score.bias, *parts)
-            return attended
+            return self._native(query_BE, parts, offsets)
         return self.in_torch(query_BE, torch.cat(list(parts), dim=1), offsets)
+
+    def _native(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor) -> Tensor:
+        deeper = [self.deeper[0].weight, self.deeper[0].bias] if len(self.deeper) else [None, None]
+        attended: Tensor = _Native.apply(offsets, query_BE, self.query(query_BE), self.key.weight, self.product.weight, *deeper,
+                                         self.score.weight, self.score.bias, *parts)
+        return attended
 
     def in_torch(self, query_BE: Tensor, keys_PE: Tensor, offsets: Tensor) -> Tensor:
         """The same of tokens P x E, operation by operation."""
@@ -148,3 +157,18 @@ class TargetAttention(nn.Module):
         for layer in self.deeper:
             hidden_PH = functional.relu(layer(hidden_PH))
         return pool(self.score(hidden_PH) * keys_PE, row_P, offsets)
+
+
+def problem() -> choice.Ways:
+    """256 candidates with 0 to 75 behaviours each."""
+    torch.manual_seed(0)
+    attention = TargetAttention(32, (64, 32))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (torch.arange(256) * 31 % 76).cumsum(0)])
+    query_BE = torch.randn(256, 32, requires_grad=True)
+    parts = [torch.randn(int(offsets[-1]), 16, requires_grad=True) for _ in range(2)]
+
+    def result_of(attended_BE: Tensor) -> list[Tensor]:
+        return [attended_BE, *torch.autograd.grad(attended_BE.square().sum(), [query_BE, *parts, *attention.parameters()])]
+
+    return choice.Ways(native=lambda: result_of(attention._native(query_BE, parts, offsets)),
+                       torch=lambda: result_of(attention.in_torch(query_BE, torch.cat(parts, dim=1), offsets)))

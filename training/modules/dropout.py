@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import native
+from training.native import choice
 
 _BITS, _OF_A_DRAW = 16, 4
 _HASHES, _BLOCKS = 1 << 32, 16  # values of a native draw; into how many blocks the elements are cut
@@ -37,12 +38,14 @@ def _dropped(values: Tensor, share: float, seed: int) -> Tensor:
     target = torch.empty_like(values)
     threads = min(torch.get_num_threads(), 1 + values.numel() // _OF_A_THREAD)
     sizes = native.integers(values.numel(), min(round(share * _HASHES), _HASHES - 1), seed, threads, _BLOCKS)
-    _library().drop(sizes, native.address(values), native.address(target))
+    native_library: Any = native.library("dropout")
+    native_library.drop(sizes, native.address(values), native.address(target))
     return target
 
 
 def _library() -> Any:
-    return native.library("dropout")
+    """None where torch serves."""
+    return choice.serving("dropout", problem)
 
 
 def _draws(count: int) -> Tensor:
@@ -67,9 +70,26 @@ class Dropout(nn.Module):
         if values.device.type != "cpu":
             return functional.dropout(values, self.share)
         if values.dtype == torch.float32 and _library() is not None:
-            dropped: Tensor = _Native.apply(values, self.share, int(_draws(1)))
-            return dropped
+            return self._native(values)
+        return self.in_torch(values)
+
+    def _native(self, values: Tensor) -> Tensor:
+        dropped: Tensor = _Native.apply(values, self.share, int(_draws(1)))
+        return dropped
+
+    def in_torch(self, values: Tensor) -> Tensor:
+        """The same on a CPU with other elements dropped."""
         bits = _draws(-(-values.numel() // _OF_A_DRAW)).view(torch.int16)[:values.numel()].view(values.shape)
         limit = round(self.share * (1 << _BITS))
         kept = bits >= limit - (1 << (_BITS - 1))  # of -32,768 .. 32,767 the lowest `limit` are dropped
         return values * (kept.to(values.dtype) * (1.0 / (1.0 - limit / (1 << _BITS))))
+
+
+def problem() -> choice.Ways:
+    """The hidden values of 2,500 tokens."""
+    layer, values = Dropout(0.1), torch.ones(2500, 128, requires_grad=True)
+
+    def result_of(dropped: Tensor) -> list[Tensor]:
+        return [dropped, *torch.autograd.grad(dropped.sum(), [values])]
+
+    return choice.Ways(native=lambda: result_of(layer._native(values)), torch=lambda: result_of(layer.in_torch(values)))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from training import native, processes
 from training.modules.sharded import ShardedTable
+from training.native import choice
 
 Kernel = Literal["native", "fbgemm", "torch"]
 
@@ -104,7 +105,6 @@ class Table(nn.Module):
         square_U = self.square[rows_U] + gradient_UD.square().mean(dim=1)
         self.square.index_copy_(0, rows_U, square_U)
         self.weight.index_add_(0, rows_U, gradient_UD.mul_((-self.learning_rate / (square_U.sqrt() + EPSILON))[:, None]))
-
 
     def _library(self) -> Any:
         on_cpu = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
@@ -319,7 +319,7 @@ def _table(rows: int, width: int, device: torch.device, kernel: Kernel | None) -
     if processes.count() > 1:
         return ShardedTable(rows, width, device, EPSILON)
     if kernel is None:  # by what was measured: docs/adr/0008
-        quick_here = device.type == "cpu" and native.library("row_wise_adagrad") is not None
+        quick_here = device.type == "cpu" and choice.serving("row_wise_adagrad", problem) is not None
         kernel = "native" if quick_here else "fbgemm" if width % 4 == 0 and _has_fbgemm() else "torch"
     if kernel == "fbgemm":
         assert _has_fbgemm(), "FBGEMM is not installed"
@@ -336,3 +336,20 @@ def _has_fbgemm() -> bool:
     except (ImportError, OSError):
         return False
     return True
+
+
+def problem() -> choice.Ways:
+    """A look-up of 8,192 rows and the step on them."""
+    torch.manual_seed(0)
+    rows_N, gradient_ND, ways = torch.randint(10_000, (8192,)), torch.randn(8192, 16), []
+    for in_torch in (False, True):
+        table = Table(10_000, 16, in_torch=in_torch)
+        table.learning_rate = 0.1
+
+        def step(table: Table = table) -> list[Tensor]:
+            found_ND = table(rows_N)
+            found_ND.backward(gradient_ND)
+            return [found_ND.detach(), table.weight, table.square]
+
+        ways.append(step)
+    return choice.Ways(native=ways[0], torch=ways[1])

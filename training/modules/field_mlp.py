@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from training import native
 from training.modules.embedding import IdEmbeddings
+from training.native import choice
 
 FEW_ROWS = 256
-_LANE, _BLOCKS = 16, 8
+_BLOCKS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +50,29 @@ class _Native(torch.autograd.Function):
     """All after the look-ups in one operation: see `training/native/field_mlp.cpp`."""
 
     @staticmethod
-    def forward(ctx: Any, rows_BF: Tensor, places: _Places, x_BD: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, rows_BF: Tensor, places: _Places, keeps: bool, x_BD: Tensor, *tensors: Tensor) -> Tensor:
         inputs = [tensor.contiguous() for tensor in (rows_BF, x_BD, *tensors)]
-        ctx.save_for_backward(*inputs)
+        logits_B, hidden = x_BD.new_empty(len(x_BD)), None
+        if keeps:
+            _, biases, _ = places.groups(inputs[2:])
+            hidden = x_BD.new_empty(len(x_BD) * sum(native.padded(len(bias)) for bias in biases[:-1]))
+        ctx.save_for_backward(*inputs, hidden)
         ctx.places = places
-        logits_B = x_BD.new_empty(len(x_BD))
-        if _library().score(*_arguments(places, inputs), native.address(logits_B)):
+        if _compiled().score(*_arguments(places, inputs), native.address(hidden), native.address(logits_B)):
             raise IndexError(f"expected rows of the fields' tables, found {rows_BF.min(dim=0).values.tolist()} .. "
                              f"{rows_BF.max(dim=0).values.tolist()} by field")
         return logits_B
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = list(ctx.saved_tensors)
+        *inputs, hidden = ctx.saved_tensors
         upstream_B = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
         of_x = torch.empty_like(inputs[1])
         of_others = [torch.zeros_like(tensor) for tensor in inputs[2:]]
         weights, biases, fields = ctx.places.groups(of_others)
-        _library().score_back(*_arguments(ctx.places, inputs), native.address(upstream_B), native.address(of_x),
-                              native.addresses(weights), native.addresses(biases), native.addresses(fields))
-        return None, None, of_x, *of_others
+        _compiled().score_back(*_arguments(ctx.places, inputs), native.address(hidden), native.address(upstream_B), native.address(of_x),
+                               native.addresses(weights), native.addresses(biases), native.addresses(fields))
+        return None, None, None, of_x, *of_others
 
 
 def _arguments(places: _Places, inputs: list[Tensor]) -> list[Any]:
@@ -83,8 +87,13 @@ def _arguments(places: _Places, inputs: list[Tensor]) -> list[Any]:
             native.address(rows_BF)]
 
 
-def _library() -> Any:
+def _compiled() -> Any:
     return native.library("field_mlp")
+
+
+def _library() -> Any:
+    """None where torch serves."""
+    return choice.serving("field_mlp", problem)
 
 
 class FieldMlp(nn.Module):
@@ -104,6 +113,10 @@ class FieldMlp(nn.Module):
         """Logits, B."""
         if rows_BF.device.type == "cpu" and len(self.layers) > 1 and _fits(embeddings) and _library() is not None:
             return self._native(embeddings, rows_BF)
+        return self.in_torch(embeddings, rows_BF)
+
+    def in_torch(self, embeddings: IdEmbeddings, rows_BF: Tensor) -> Tensor:
+        """The same, layer by layer."""
         hidden, _ = embeddings(rows_BF)
         for layer in self.layers[:-1]:
             hidden = functional.relu(layer(hidden))
@@ -120,10 +133,28 @@ class FieldMlp(nn.Module):
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         places = _Places(num_layers=len(linear) - 1, few=[(place[name], embeddings.columns(name)) for name in few],
                          many=[embeddings.columns(name) for name in many])
-        logits_B: Tensor = _Native.apply(rows_BF, places, x_BD, *(layer.weight for layer in linear), *(layer.bias for layer in linear),
-                                         *found[len(many):])
+        logits_B: Tensor = _Native.apply(rows_BF, places, torch.is_grad_enabled(), x_BD, *(layer.weight for layer in linear),
+                                         *(layer.bias for layer in linear), *found[len(many):])
         return logits_B
 
 
 def _fits(embeddings: IdEmbeddings) -> bool:
-    return all(columns.start % _LANE == columns.stop % _LANE == 0 for columns in map(embeddings.columns, embeddings.names))
+    return all(columns.start % native.WIDTH == columns.stop % native.WIDTH == 0 for columns in map(embeddings.columns, embeddings.names))
+
+
+def problem() -> choice.Ways:
+    """1,024 rows of three fields of many rows and four of few, and their look-ups."""
+    torch.manual_seed(0)
+    row_cnts = {"a": 6000, "b": 3000, "c": 3500, "d": 3, "e": 8, "f": 22, "g": 19}
+    embeddings = IdEmbeddings(row_cnts, dict.fromkeys(row_cnts, 16), seed=0)
+    mlp = FieldMlp(embeddings, (200, 80))
+    rows_BF = torch.stack([torch.randint(count, (1024,)) for count in row_cnts.values()], dim=1)
+
+    def result_of(logits_B: Tensor) -> list[Tensor | None]:
+        for parameter in mlp.parameters():
+            parameter.grad = None
+        logits_B.square().sum().backward()
+        return [logits_B, *(parameter.grad for parameter in mlp.parameters())]
+
+    return choice.Ways(native=lambda: result_of(mlp._native(embeddings, rows_BF)),
+                       torch=lambda: result_of(mlp.in_torch(embeddings, rows_BF)))

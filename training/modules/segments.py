@@ -20,10 +20,11 @@ from torch.nn import functional
 
 from training import native
 from training.data.ranges import ranges
+from training.native import choice
 
 _STEPS_PER_OCTAVE = 4  # lengths are rounded up to this many steps between powers of two: at most a quarter of padding
 _SHORTEST = 4
-_LANE, _BLOCKS = 16, 16  # widths of a head that the native operation takes are multiples; into how many blocks it cuts the segments
+_BLOCKS = 16  # into how many blocks the native operation cuts the segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +216,7 @@ class _Native(torch.autograd.Function):
         given = [segments.query_offsets, segments.key_offsets, *(tokens.contiguous() for tokens in (query_QHD, key_KHD, value_KHD))]
         out_QHD, log_sums_QH = torch.empty_like(given[2]), query_QHD.new_empty(query_QHD.shape[:2])
         ctx.causal = segments.causal
-        _library().attend_segments(*_arguments(given, segments.causal), *map(native.address, (out_QHD, log_sums_QH)))
+        _compiled().attend_segments(*_arguments(given, segments.causal), *map(native.address, (out_QHD, log_sums_QH)))
         ctx.save_for_backward(*given, out_QHD, log_sums_QH)
         return out_QHD
 
@@ -224,13 +225,18 @@ class _Native(torch.autograd.Function):
         *given, out_QHD, log_sums_QH = ctx.saved_tensors
         upstream_QHD = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
         of_tokens = [torch.empty_like(tokens) for tokens in given[2:]]
-        _library().attend_segments_back(*_arguments(given, ctx.causal),
-                                        *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens)))
+        _compiled().attend_segments_back(*_arguments(given, ctx.causal),
+                                         *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens)))
         return *of_tokens, None
 
 
-def _library() -> Any:
+def _compiled() -> Any:
     return native.library("segment_attention")
+
+
+def _library() -> Any:
+    """None where torch serves."""
+    return choice.serving("segment_attention", problem)
 
 
 def _arguments(given: Sequence[Tensor], causal: bool) -> list[Any]:
@@ -243,7 +249,7 @@ def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
     """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
-    if (query_QHD.device.type == "cpu" and query_QHD.dtype == torch.float32 and query_QHD.shape[2] % _LANE == 0
+    if (query_QHD.device.type == "cpu" and query_QHD.dtype == torch.float32 and query_QHD.shape[2] % native.WIDTH == 0
             and _library() is not None):
         found: Tensor = _Native.apply(query_QHD, key_KHD, value_KHD, segments)
         return found
@@ -282,3 +288,18 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
                         longest_key, window_size=(-1, 0) if segments.causal else (-1, -1))
     assert isinstance(found, Tensor)
     return found
+
+
+def problem() -> choice.Ways:
+    """Two heads of 64 sequences of 1 to 75 behaviours."""
+    torch.manual_seed(0)
+    segments = Segments.within(torch.cat([torch.zeros(1, dtype=torch.int64), (1 + torch.arange(64) * 31 % 75).cumsum(0)]))
+    tokens = [torch.randn(int(segments.query_offsets[-1]), 2, 16, requires_grad=True) for _ in range(3)]
+
+    def result_of(attended_QHD: Tensor) -> list[Tensor]:
+        return [attended_QHD, *torch.autograd.grad(attended_QHD.square().sum(), tokens)]
+
+    def by_native() -> list[Tensor]:
+        return result_of(_Native.apply(*tokens, segments))
+
+    return choice.Ways(native=by_native, torch=lambda: result_of(in_torch(tokens[0], tokens[1], tokens[2], segments)))

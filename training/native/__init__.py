@@ -1,7 +1,7 @@
 """C++ for what torch cannot do in one pass, compiled on the machine that runs it. Every operation has a twin in torch of equal results.
 
-A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once). Where there is no
-compiler the twins serve, more slowly. `TRIBUTARY_NATIVE=0` turns all of it off.
+A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once), and timed next to its twin:
+the faster one serves (`training/native/choice.py`). Where there is no compiler the twins serve. `TRIBUTARY_NATIVE` forces either.
 """
 
 from __future__ import annotations
@@ -16,40 +16,71 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+from contracts.settings import native_flags, native_mode
+
+WIDTH = 16  # widths that the operations take are multiples: every processor's vectors divide it (kWidth in kernels.h)
+FOR_THIS_PROCESSOR = "-march=native"
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # bytes; of Linux's madvise
 _log = logging.getLogger(__name__)
 
 
 @cache
 def library(name: str) -> ctypes.CDLL | None:
-    """The library of `<name>.cpp`; None where it cannot be had, which is logged once."""
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-    if os.environ.get("TRIBUTARY_NATIVE", "1") == "0":
+    """The library of `<name>.cpp`; None where it cannot be had, which is logged once, or is switched off.
+
+    Raises:
+        BadInput: the environment asks for what there is not.
+    """
+    if native_mode() == "torch":
         return None
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         _log.warning("no C++ compiler: %s runs in torch, more slowly. Install one: apt-get install g++", name)
         return None
-    source = Path(__file__).with_name(f"{name}.cpp")
-    texts = [source.read_text(), source.with_name("kernels.h").read_text()]
-    key = hashlib.sha256("\0".join([*texts, compiler, *_FLAGS, _processor()]).encode()).hexdigest()[:16]
-    path = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tributary" / f"{name}-{key}.so"
     try:
-        if not path.is_file():
-            _compile(compiler, source, path)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(compiled(name, compiler, (FOR_THIS_PROCESSOR, *native_flags()))))
     except (OSError, subprocess.CalledProcessError) as error:
         _log.warning("%s runs in torch, more slowly: %s", name, getattr(error, "stderr", None) or error)
         return None
 
 
-def _compile(compiler: str, source: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    subprocess.run([compiler, *_FLAGS, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True)
-    temporary.replace(path)
+def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
+    """The file of the library of `<name>.cpp`, which is compiled if it is not there yet.
+
+    Args:
+        name: of the operation.
+        compiler: path of a C++ compiler.
+        flags: which processor it compiles for, beside the flags that all have.
+
+    Raises:
+        CalledProcessError: it does not compile; `stderr` has the compiler's message.
+    """
+    source = Path(__file__).with_name(f"{name}.cpp")
+    texts = [source.read_text(), source.with_name("kernels.h").read_text()]
+    key = hashlib.sha256("\0".join([*texts, compiler, *_FLAGS, *flags, _processor()]).encode()).hexdigest()[:16]
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tributary" / f"{name}-{key}.so"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        subprocess.run([compiler, *_FLAGS, *flags, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True)
+        temporary.replace(path)
+    return path
+
+
+def vectors() -> str:
+    """Which of the processor's vectors native code is compiled for; torch's word for its own where no native code serves."""
+    of_any = library("field_mlp")
+    return str(torch.backends.cpu.get_cpu_capability()) if of_any is None else vectors_of(of_any)
+
+
+def vectors_of(of_name: ctypes.CDLL) -> str:
+    """Which of the processor's vectors a library was compiled for: AVX-512, AVX2, AVX, SSE2, NEON."""
+    of_name.vectors.restype = ctypes.c_char_p
+    return str(of_name.vectors().decode())
 
 
 def _processor() -> str:
@@ -88,3 +119,8 @@ def addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
 def integers(*values: int) -> ctypes.Array[ctypes.c_int64]:
     """An array of int64."""
     return (ctypes.c_int64 * len(values))(*values)
+
+
+def padded(width: int) -> int:
+    """The next multiple of WIDTH."""
+    return -(-width // WIDTH) * WIDTH

@@ -1,7 +1,8 @@
-// Embeddings -> linear, ReLU, ... -> one logit, forward and backward, a tile of rows at a time: hidden values never reach memory.
+// Embeddings -> linear, ReLU, ... -> one logit, forward and backward, a tile of rows at a time: a tile's hidden values stay in the cache.
 //
 // The first layer reads fields of many rows from x. A field of few rows is multiplied by its columns of the first layer once for each
-// of those rows (V x H1), not once for each sample, and a row of that is added. Hidden values are made again in the backward pass.
+// of those rows (V x H1), not once for each sample, and a row of that is added. Where there is a backward pass, it reads the hidden values
+// that the forward pass left: to make them again would take a third of its time.
 
 #include "kernels.h"
 
@@ -9,7 +10,7 @@ namespace {
 
 constexpr int64_t kTile = 8 * kRows;
 
-int64_t padded(int64_t width) { return (width + kLane - 1) / kLane * kLane; }
+int64_t padded(int64_t width) { return (width + kWidth - 1) / kWidth * kWidth; }
 
 std::vector<float> padded_to(const float* values, int64_t rows, int64_t columns, int64_t all_rows, int64_t all_columns) {
     std::vector<float> result(all_rows * all_columns);
@@ -77,7 +78,7 @@ Network network_of(const int64_t* sizes, const float* x, const float* const* wei
         Field field{of[0], of[1], of[2], of[3], field_vectors[f], std::vector<float>(of[1] * hidden), std::vector<float>(of[0] * hidden)};
         for (int64_t d = 0; d < field.width; ++d)
             for (int64_t h = 0; h < widths[0]; ++h) field.weight[d * hidden + h] = weights[0][h * net.first_width + field.start + d];
-        product(field.size, field.width, hidden, {field.vectors, field.width, 1}, field.weight.data(), hidden, {field.values.data(), hidden}, false);
+        product(field.size, field.width, hidden, {field.vectors, field.width, 1}, field.weight.data(), hidden, {field.values.data(), hidden});
         net.fields.push_back(std::move(field));
     }
     net.score = padded_to(weights[sizes[2]], 1, in, 1, in_padded);
@@ -94,32 +95,58 @@ bool rows_are_there(const Network& net) {
     return true;
 }
 
-using Hidden = std::vector<std::vector<float>>;  // of each layer, tile x out
+using Values = std::vector<std::vector<float>>;
+using Tile = std::vector<float*>;  // of each layer, rows x out
 
-Hidden hidden_of(const Network& net) {
-    Hidden hidden;
-    for (const Layer& layer : net.layers) hidden.emplace_back(kTile * layer.out);
-    return hidden;
+Values tile_of(const Network& net) {
+    Values values;
+    for (const Layer& layer : net.layers) values.emplace_back(kTile * layer.out);
+    return values;
 }
 
-void forward_tile(const Network& net, int64_t begin, int64_t count, Hidden& hidden) {
+Tile pointers_to(Values& values) {
+    Tile tile;
+    for (std::vector<float>& of_layer : values) tile.push_back(of_layer.data());
+    return tile;
+}
+
+// Rows from `begin` on of the hidden values of all rows, layer after layer.
+Tile rows_of(const Network& net, float* hidden, int64_t begin) {
+    Tile tile;
+    for (const Layer& layer : net.layers) {
+        tile.push_back(hidden + begin * layer.out);
+        hidden += net.rows * layer.out;
+    }
+    return tile;
+}
+
+// The first layer's bias and the fields of few rows of one row.
+void add_fields(const Network& net, int64_t row, float* out) {
+    const Layer& layer = net.layers[0];
+    const int64_t* rows = net.field_rows + row * net.fields_step;
+    for (int64_t h = 0; h < layer.out; h += kLane) {
+        Lanes sum = load(&layer.bias[h]);
+        for (const Field& field : net.fields) sum += load(&field.values[rows[field.column] * layer.out + h]);
+        store(out + h, sum);
+    }
+}
+
+void forward_tile(const Network& net, int64_t begin, int64_t count, const Tile& hidden) {
     for (size_t l = 0; l < net.layers.size(); ++l) {
         const Layer& layer = net.layers[l];
-        float* out = hidden[l].data();
-        repeat(layer.bias.data(), layer.out, count, out);
-        if (l == 0)
-            for (const Field& field : net.fields)
-                for (int64_t i = 0; i < count; ++i)
-                    add_columns(&field.values[net.field_rows[(begin + i) * net.fields_step + field.column] * layer.out], 1, layer.out,
-                                out + i * layer.out);
-        const float* in = l ? hidden[l - 1].data() : net.x + begin * net.width;
-        product(count, layer.in, layer.out, {in, layer.in, 1}, layer.weight_t.data(), layer.out, {out, layer.out}, true);
-        rectify(out, count * layer.out);
+        float* out = hidden[l];
+        Given from{layer.bias.data(), 0};
+        if (l == 0 && net.num_fields) {
+            for (int64_t i = 0; i < count; ++i) add_fields(net, begin + i, out + i * layer.out);
+            from = {out, layer.out};
+        }
+        const float* in = l ? hidden[l - 1] : net.x + begin * net.width;
+        product(count, layer.in, layer.out, {in, layer.in, 1}, layer.weight_t.data(), layer.out, {out, layer.out}, {from, true, {}});
     }
 }
 
 struct Sums {  // gradients of one block of rows
-    Hidden weights, biases, fields;
+    Values weights, biases, fields;
     std::vector<float> score;
     float score_bias = 0.0f;
     explicit Sums(const Network& net) : score(net.score.size()) {
@@ -131,31 +158,30 @@ struct Sums {  // gradients of one block of rows
     }
 };
 
-void back_tile(const Network& net, int64_t begin, int64_t count, const float* d_logits, const Hidden& hidden, Hidden& d_hidden, Sums& sums,
+void back_tile(const Network& net, int64_t begin, int64_t count, const float* d_logits, const Tile& hidden, const Tile& d_hidden, Sums& sums,
                float* d_x) {
     const int64_t last = static_cast<int64_t>(net.layers.size()) - 1, width = net.layers[last].out;
     for (int64_t i = 0; i < count; ++i) {
         const float d = d_logits[begin + i];
         sums.score_bias += d;
         for (int64_t h = 0; h < width; h += kLane) {
-            const Lanes value = load(&hidden[last][i * width + h]);
+            const Lanes value = load(hidden[last] + i * width + h);
             store(&sums.score[h], load(&sums.score[h]) + d * value);
-            store(&d_hidden[last][i * width + h], positive(d * load(&net.score[h]), value));
+            store(d_hidden[last] + i * width + h, positive(d * load(&net.score[h]), value));
         }
     }
     for (int64_t l = last; l >= 0; --l) {
         const Layer& layer = net.layers[l];
-        const float *d_out = d_hidden[l].data(), *in = l ? hidden[l - 1].data() : net.x + begin * net.width;
+        const float *d_out = d_hidden[l], *in = l ? hidden[l - 1] : net.x + begin * net.width;
         add_columns(d_out, count, layer.out, sums.biases[l].data());
-        product(layer.out, count, layer.in, {d_out, 1, layer.out}, in, layer.in, {sums.weights[l].data(), layer.in}, true);
-        float* d_in = l ? d_hidden[l - 1].data() : d_x + begin * net.width;
-        product(count, layer.out, layer.in, {d_out, layer.out, 1}, layer.weight.data(), layer.in, {d_in, layer.in}, false);
-        if (!l) continue;
-        for (int64_t i = 0; i < count * layer.in; i += kLane) store(d_in + i, positive(load(d_in + i), load(&hidden[l - 1][i])));
+        add_product(layer.out, count, layer.in, {d_out, 1, layer.out}, in, layer.in, {sums.weights[l].data(), layer.in});
+        float* d_in = l ? d_hidden[l - 1] : d_x + begin * net.width;
+        product(count, layer.out, layer.in, {d_out, layer.out, 1}, layer.weight.data(), layer.in, {d_in, layer.in},
+                {{}, false, l ? Given{in, layer.in} : Given{}});
     }
     for (size_t f = 0; f < net.fields.size(); ++f)
         for (int64_t i = 0; i < count; ++i)
-            add_columns(&d_hidden[0][i * net.layers[0].out], 1, net.layers[0].out,
+            add_columns(d_hidden[0] + i * net.layers[0].out, 1, net.layers[0].out,
                         &sums.fields[f][net.field_rows[(begin + i) * net.fields_step + net.fields[f].column] * net.layers[0].out]);
 }
 
@@ -168,40 +194,42 @@ void add_part(const std::vector<float>& values, int64_t step, int64_t rows, int6
 
 extern "C" {
 
-// Returns 1, having scored nothing, if a row is not in its table.
+// Returns 1, having scored nothing, if a row is not in its table. `hidden`: where to leave the hidden values for `score_back`, layer after
+// layer, rows x its width padded to a multiple of kWidth; or null.
 int score(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases, const float* const* field_vectors,
-           const int64_t* field_rows, float* logits) {
+           const int64_t* field_rows, float* hidden, float* logits) {
     const Network net = network_of(sizes, x, weights, biases, field_vectors, field_rows);
     if (!rows_are_there(net)) return 1;
     const int64_t blocks = sizes[6], last = static_cast<int64_t>(net.layers.size()) - 1, width = net.layers[last].out;
     in_parallel(sizes[5], blocks, [&](int64_t block) {
-        Hidden hidden = hidden_of(net);
+        Values passing = hidden ? Values() : tile_of(net);
         const int64_t end = net.rows * (block + 1) / blocks;
         for (int64_t begin = net.rows * block / blocks; begin < end; begin += kTile) {
             const int64_t count = std::min(kTile, end - begin);
-            forward_tile(net, begin, count, hidden);
-            for (int64_t i = 0; i < count; ++i) logits[begin + i] = net.score_bias + dot(&hidden[last][i * width], net.score.data(), width);
+            const Tile tile = hidden ? rows_of(net, hidden, begin) : pointers_to(passing);
+            forward_tile(net, begin, count, tile);
+            for (int64_t i = 0; i < count; ++i) logits[begin + i] = net.score_bias + dot(tile[last] + i * width, net.score.data(), width);
         }
     });
     return 0;
 }
 
-// As `score`; gradients of x, weights, biases and the small fields' vectors. All but that of x are added to what the arrays hold.
+// As `score`, with the hidden values that it left; gradients of x, weights, biases and the small fields' vectors. All but that of x are added to what the arrays hold.
 void score_back(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases,
-                const float* const* field_vectors, const int64_t* field_rows, const float* d_logits, float* d_x, float* const* d_weights,
+                const float* const* field_vectors, const int64_t* field_rows, float* hidden, const float* d_logits, float* d_x, float* const* d_weights,
                 float* const* d_biases, float* const* d_fields) {
     const Network net = network_of(sizes, x, weights, biases, field_vectors, field_rows);
     const int64_t blocks = sizes[6], num_layers = sizes[2], hidden_width = net.layers[0].out;
     const int64_t* widths = sizes + 9;
     std::vector<std::unique_ptr<Sums>> sums(blocks);
     in_parallel(sizes[5], blocks, [&](int64_t block) {
-        Hidden hidden = hidden_of(net), d_hidden = hidden_of(net);
+        Values d_hidden = tile_of(net);
+        const Tile d_tile = pointers_to(d_hidden);
         sums[block].reset(new Sums(net));
         const int64_t end = net.rows * (block + 1) / blocks;
         for (int64_t begin = net.rows * block / blocks; begin < end; begin += kTile) {
             const int64_t count = std::min(kTile, end - begin);
-            forward_tile(net, begin, count, hidden);
-            back_tile(net, begin, count, d_logits, hidden, d_hidden, *sums[block], d_x);
+            back_tile(net, begin, count, d_logits, rows_of(net, hidden, begin), d_tile, *sums[block], d_x);
         }
     });
     Sums total(net);
@@ -229,7 +257,7 @@ void score_back(const int64_t* sizes, const float* x, const float* const* weight
         const Field& field = net.fields[f];
         std::vector<float> d_weight(field.width * hidden_width);
         product(field.width, field.size, hidden_width, {field.vectors, 1, field.width}, total.fields[f].data(), hidden_width,
-                {d_weight.data(), hidden_width}, false);
+                {d_weight.data(), hidden_width});
         for (int64_t d = 0; d < field.width; ++d)
             for (int64_t h = 0; h < widths[0]; ++h) d_weights[0][h * net.first_width + field.start + d] += d_weight[d * hidden_width + h];
         for (int64_t v = 0; v < field.size; ++v)

@@ -1,6 +1,6 @@
-// What the operations share: lanes of sixteen floats, a product of small matrices, and a loop over blocks in threads.
+// What the operations share: vectors as wide as the processor's, a product of small matrices, and a loop over blocks in threads.
 //
-// All arrays are dense and float32; widths are multiples of 16. Work is cut into a fixed number of blocks whose partial sums are
+// All arrays are dense and float32; widths are multiples of kWidth. Work is cut into a fixed number of blocks whose partial sums are
 // added in order, so that no result depends on the number of threads.
 
 #pragma once
@@ -15,14 +15,38 @@
 
 namespace {
 
+// A vector wider than a register is cut up by the compiler, which then keeps nothing in registers: a product took twenty times as
+// long so. A tile of C is kRows x kColumns vectors; with as many of a row of B and one of A it has to fit into the registers.
+#if defined(__AVX512F__)  // 32 registers
 constexpr int64_t kLane = 16;
-typedef float Lanes __attribute__((vector_size(4 * kLane), aligned(4), may_alias));
-
-#if defined(__AVX512F__)
-constexpr int kRows = 6;  // 6 x 4 accumulators and 4 of B in 32 registers
+constexpr int kRows = 6, kColumns = 4;
+constexpr const char* kVectors = "AVX-512";
+#elif defined(__AVX2__) && defined(__FMA__)  // 16 registers
+constexpr int64_t kLane = 8;
+constexpr int kRows = 6, kColumns = 2;
+constexpr const char* kVectors = "AVX2";
+#elif defined(__AVX__)
+constexpr int64_t kLane = 8;
+constexpr int kRows = 5, kColumns = 2;  // a product needs a register of its own before it is added
+constexpr const char* kVectors = "AVX";
+#elif defined(__SSE2__)
+constexpr int64_t kLane = 4;
+constexpr int kRows = 5, kColumns = 2;
+constexpr const char* kVectors = "SSE2";
+#elif defined(__ARM_NEON)  // 32 registers
+constexpr int64_t kLane = 4;
+constexpr int kRows = 6, kColumns = 4;
+constexpr const char* kVectors = "NEON";
 #else
-constexpr int kRows = 2;
+constexpr int64_t kLane = 4;
+constexpr int kRows = 2, kColumns = 2;
+constexpr const char* kVectors = "vectors of four";
 #endif
+
+constexpr int64_t kWidth = 16;  // as `WIDTH` in Python: the same on every processor, so that the same models are native everywhere
+static_assert(kWidth % kLane == 0, "widths are whole vectors");
+
+typedef float Lanes __attribute__((vector_size(4 * kLane), aligned(4), may_alias));
 
 inline Lanes load(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
 inline void store(float* at, const Lanes& values) { *reinterpret_cast<Lanes*>(at) = values; }
@@ -46,57 +70,92 @@ struct Block {
     int64_t row_step;
 };
 
+// The same to be read; with a step of 0 one row for all; null: nothing.
+struct Given {
+    const float* values;
+    int64_t row_step;
+    Given at(int64_t rows, int64_t columns) const { return values ? Given{values + rows * row_step + columns, row_step} : *this; }
+};
+
+// What a product begins with, and what is done to it before it is stored: values become 0 where they, or those of `where`, are not positive.
+struct Ends {
+    Given from;
+    bool rectified;
+    Given where;
+    Ends at(int64_t rows, int64_t columns) const { return {from.at(rows, columns), rectified, where.at(rows, columns)}; }
+};
+
+// One tile. Loops of known length are unrolled early: the sums would otherwise pass through memory on their way in and out.
+#define UNROLLED _Pragma("GCC unroll 16")
 template <int N, int R>
-inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     Lanes sums[R][N];
-    for (int m = 0; m < R; ++m)
-        for (int n = 0; n < N; ++n) sums[m][n] = add ? load(c.values + m * c.row_step + n * kLane) : Lanes{};
+    if (ends.from.values) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = load(ends.from.values + m * ends.from.row_step + n * kLane);
+    } else {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = Lanes{};
+    }
     for (int64_t k = 0; k < depth; ++k) {
         Lanes row[N];
-        for (int n = 0; n < N; ++n) row[n] = load(b + k * b_step + n * kLane);
-        for (int m = 0; m < R; ++m) {
+        UNROLLED for (int n = 0; n < N; ++n) row[n] = load(b + k * b_step + n * kLane);
+        UNROLLED for (int m = 0; m < R; ++m) {
             const float value = a.values[m * a.row_step + k * a.step];
-            for (int n = 0; n < N; ++n) sums[m][n] += value * row[n];
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] += value * row[n];
         }
     }
-    for (int m = 0; m < R; ++m)
-        for (int n = 0; n < N; ++n) store(c.values + m * c.row_step + n * kLane, sums[m][n]);
+    if (ends.rectified) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = positive(sums[m][n], sums[m][n]);
+    }
+    if (ends.where.values) {
+        UNROLLED for (int m = 0; m < R; ++m)
+            UNROLLED for (int n = 0; n < N; ++n) sums[m][n] = positive(sums[m][n], load(ends.where.values + m * ends.where.row_step + n * kLane));
+    }
+    UNROLLED for (int m = 0; m < R; ++m)
+        UNROLLED for (int n = 0; n < N; ++n) store(c.values + m * c.row_step + n * kLane, sums[m][n]);
+}
+
+// The last rows or columns at once too: one by one each would take as long as a whole tile.
+template <int N, int R>
+void last_rows(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
+    if constexpr (R > 0) {
+        if (rows == R) return product_block<N, R>(depth, a, b, b_step, c, ends);
+        last_rows<N, R - 1>(rows, depth, a, b, b_step, c, ends);
+    }
 }
 
 template <int N>
-void product_of(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, bool add) {
+void product_of(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     for (; rows >= kRows; rows -= kRows) {
-        product_block<N, kRows>(depth, a, b, b_step, c, add);
+        product_block<N, kRows>(depth, a, b, b_step, c, ends);
         a.values += kRows * a.row_step;
         c.values += kRows * c.row_step;
+        ends = ends.at(kRows, 0);
     }
-    switch (rows) {  // the last rows at once too: one by one each would take as long as a whole block
-        case 1: product_block<N, 1>(depth, a, b, b_step, c, add); break;
-        case 2: product_block<N, 2>(depth, a, b, b_step, c, add); break;
-        case 3: product_block<N, 3>(depth, a, b, b_step, c, add); break;
-        case 4: product_block<N, 4>(depth, a, b, b_step, c, add); break;
-        case 5: product_block<N, 5>(depth, a, b, b_step, c, add); break;
-        default: break;
-    }
+    last_rows<N, kRows - 1>(rows, depth, a, b, b_step, c, ends);
 }
 
-// C[rows x width] (+)= A B, with B[depth x width] at a step of `b_step` between its rows.
-inline void product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c, bool add) {
-    for (; width >= 4 * kLane; width -= 4 * kLane, b += 4 * kLane, c.values += 4 * kLane) product_of<4>(rows, depth, a, b, b_step, c, add);
-    switch (width / kLane) {
-        case 1: product_of<1>(rows, depth, a, b, b_step, c, add); break;
-        case 2: product_of<2>(rows, depth, a, b, b_step, c, add); break;
-        case 3: product_of<3>(rows, depth, a, b, b_step, c, add); break;
-        default: break;
+template <int N>
+void last_columns(int64_t columns, int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
+    if constexpr (N > 0) {
+        if (columns == N) return product_of<N>(rows, depth, a, b, b_step, c, ends);
+        last_columns<N - 1>(columns, rows, depth, a, b, b_step, c, ends);
     }
 }
 
-inline void rectify(float* values, int64_t count) {
-    for (int64_t i = 0; i < count; i += kLane) store(values + i, positive(load(values + i), load(values + i)));
+// C[rows x width] = A B, with B[depth x width] at a step of `b_step` between its rows.
+inline void product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c, Ends ends = {}) {
+    constexpr int64_t tile = kColumns * kLane;
+    for (; width >= tile; width -= tile, b += tile, c.values += tile, ends = ends.at(0, tile))
+        product_of<kColumns>(rows, depth, a, b, b_step, c, ends);
+    last_columns<kColumns - 1>(width / kLane, rows, depth, a, b, b_step, c, ends);
 }
 
-inline void repeat(const float* row, int64_t width, int64_t count, float* target) {
-    for (int64_t l = 0; l < count; ++l) std::memcpy(target + l * width, row, sizeof(float) * width);
+// C += A B.
+inline void add_product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c) {
+    product(rows, depth, width, a, b, b_step, c, {{c.values, c.row_step}, false, {}});
 }
 
 inline void add_columns(const float* values, int64_t rows, int64_t width, float* target) {
@@ -135,3 +194,6 @@ void in_parallel(int64_t threads, int64_t blocks, const Work& work) {
 }
 
 }  // namespace
+
+// Which of the processor's vectors the library was compiled for.
+extern "C" const char* vectors() { return kVectors; }

@@ -61,7 +61,7 @@ void transpose(const float* values, int64_t rows, int64_t step, int64_t width, f
 // Scaled products of some queries with all keys of the segment; -infinity where a query may not look.
 void score(const Shape& s, const float* query, int64_t first, int64_t rows, int64_t keys, Workspace& work) {
     const int64_t padded = rounded(keys);
-    product(rows, s.width, padded, {query, s.step(), 1}, work.key_t.data(), padded, {work.weights.data(), padded}, false);
+    product(rows, s.width, padded, {query, s.step(), 1}, work.key_t.data(), padded, {work.weights.data(), padded});
     for (int64_t r = 0; r < rows; ++r) {
         float* row = &work.weights[r * padded];
         const int64_t seen = s.causal ? std::min(keys, first + r + 1) : keys;
@@ -93,7 +93,7 @@ void attend_head(const Shape& s, const float* query, const float* key, const flo
             inverse[r] = 1.0f / total;
             log_sums[(first + r) * s.heads] = largest + std::log(total);
         }
-        product(rows, keys, s.width, {work.weights.data(), padded, 1}, value, s.step(), {target, s.step()}, false);
+        product(rows, keys, s.width, {work.weights.data(), padded, 1}, value, s.step(), {target, s.step()});
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t d = 0; d < s.width; d += kLane) store(target + r * s.step() + d, load(target + r * s.step() + d) * inverse[r]);
     }
@@ -111,7 +111,7 @@ void back_head(const Shape& s, const float* query, const float* key, const float
     for (int64_t first = 0; first < queries; first += kTile) {
         const int64_t rows = std::min(kTile, queries - first), at = first * s.step();
         score(s, query + at, first, rows, keys, work);
-        product(rows, s.width, padded, {d_out + at, s.step(), 1}, work.value_t.data(), padded, {work.d_weights.data(), padded}, false);
+        product(rows, s.width, padded, {d_out + at, s.step(), 1}, work.value_t.data(), padded, {work.d_weights.data(), padded});
         for (int64_t r = 0; r < rows; ++r) {
             float *row = &work.weights[r * padded], *d_row = &work.d_weights[r * padded];
             const float mean = dot(out + at + r * s.step(), d_out + at + r * s.step(), s.width), log_sum = log_sums[(first + r) * s.heads];
@@ -122,9 +122,10 @@ void back_head(const Shape& s, const float* query, const float* key, const float
             }
         }
         const Left weights_t{work.weights.data(), 1, padded}, d_weights_t{work.d_weights.data(), 1, padded};
-        product(keys, rows, s.width, weights_t, d_out + at, s.step(), {d.value, s.step()}, first > 0);
-        product(keys, rows, s.width, d_weights_t, query + at, s.step(), {d.key, s.step()}, first > 0);
-        product(rows, keys, s.width, {work.d_weights.data(), padded, 1}, key, s.step(), {d.query + at, s.step()}, false);
+        const Ends of_value{first ? Given{d.value, s.step()} : Given{}, false, {}}, of_key{first ? Given{d.key, s.step()} : Given{}, false, {}};
+        product(keys, rows, s.width, weights_t, d_out + at, s.step(), {d.value, s.step()}, of_value);
+        product(keys, rows, s.width, d_weights_t, query + at, s.step(), {d.key, s.step()}, of_key);
+        product(rows, keys, s.width, {work.d_weights.data(), padded, 1}, key, s.step(), {d.query + at, s.step()});
     }
 }
 

@@ -67,14 +67,12 @@ void score_sample(const Shape& s, const Weights& w, const Parts& parts, const fl
         const float q = query[e];
         for (int64_t h = e * s.hidden; h < (e + 1) * s.hidden; h += kLane) store(&work.first[h], load(&w.key[h]) + q * load(&w.mixed[h]));
     }
-    repeat(from_query, s.hidden, length, work.hidden.data());
-    product(length, s.width, s.hidden, {work.keys.data(), s.width, 1}, work.first.data(), s.hidden, {work.hidden.data(), s.hidden}, true);
-    rectify(work.hidden.data(), length * s.hidden);
+    product(length, s.width, s.hidden, {work.keys.data(), s.width, 1}, work.first.data(), s.hidden, {work.hidden.data(), s.hidden},
+            {{from_query, 0}, true, {}});
     const float* last = work.hidden.data();
     if (s.second) {
-        repeat(w.second_bias, s.second, length, work.last.data());
-        product(length, s.hidden, s.second, {work.hidden.data(), s.hidden, 1}, w.second_t.data(), s.second, {work.last.data(), s.second}, true);
-        rectify(work.last.data(), length * s.second);
+        product(length, s.hidden, s.second, {work.hidden.data(), s.hidden, 1}, w.second_t.data(), s.second, {work.last.data(), s.second},
+                {{w.second_bias, 0}, true, {}});
         last = work.last.data();
     }
     const int64_t width = s.last();
@@ -127,13 +125,12 @@ void back_sample(const Shape& s, const Weights& w, const Parts& parts, const flo
     }
     if (s.second) {
         add_columns(d_last, length, s.second, sums.second_bias.data());
-        product(s.second, length, s.hidden, {d_last, 1, s.second}, work.hidden.data(), s.hidden, {sums.second.data(), s.hidden}, true);
-        product(length, s.second, s.hidden, {d_last, s.second, 1}, w.second, s.hidden, {work.d_hidden.data(), s.hidden}, false);
-        for (int64_t i = 0; i < length * s.hidden; i += kLane)
-            store(&work.d_hidden[i], positive(load(&work.d_hidden[i]), load(&work.hidden[i])));
+        add_product(s.second, length, s.hidden, {d_last, 1, s.second}, work.hidden.data(), s.hidden, {sums.second.data(), s.hidden});
+        product(length, s.second, s.hidden, {d_last, s.second, 1}, w.second, s.hidden, {work.d_hidden.data(), s.hidden},
+                {{}, false, {work.hidden.data(), s.hidden}});
     }
     add_columns(work.d_hidden.data(), length, s.hidden, d_from_query);
-    product(s.width, length, s.hidden, {work.keys.data(), 1, s.width}, work.d_hidden.data(), s.hidden, {work.d_first.data(), s.hidden}, false);
+    product(s.width, length, s.hidden, {work.keys.data(), 1, s.width}, work.d_hidden.data(), s.hidden, {work.d_first.data(), s.hidden});
     for (int64_t e = 0; e < s.width; ++e) {
         const float q = query[e];
         Lanes dot = {};
@@ -148,7 +145,7 @@ void back_sample(const Shape& s, const Weights& w, const Parts& parts, const flo
     for (int64_t h = 0; h < s.hidden; ++h)
         for (int64_t e = 0; e < s.width; e += kLane)
             store(&work.first_t[h * s.width + e], load(w.key_t + h * s.width + e) + load(query + e) * load(w.mixed_t + h * s.width + e));
-    product(length, s.hidden, s.width, {work.d_hidden.data(), s.hidden, 1}, work.first_t.data(), s.width, {work.d_keys.data(), s.width}, true);
+    add_product(length, s.hidden, s.width, {work.d_hidden.data(), s.hidden, 1}, work.first_t.data(), s.width, {work.d_keys.data(), s.width});
     for (int64_t p = 0, at = 0; p < parts.count; at += parts.widths[p], ++p)
         for (int64_t l = 0; l < length; ++l)
             std::memcpy(d_values[p] + (begin + l) * parts.widths[p], &work.d_keys[l * s.width + at], sizeof(float) * parts.widths[p]);

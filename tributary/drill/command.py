@@ -1,4 +1,4 @@
-"""`tributary drill --kills N`: kills, recoveries, and the comparison with a deployment that nobody has disturbed."""
+"""`tributary drill --kills N`: kills, changed inputs, recoveries, and the comparison with a deployment that nobody has disturbed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from contracts.settings import DEFAULT_HOME, SETTINGS_FILE, home_folder
 from contracts.steps import DAY_JOBS
 from tributary import stack
 from tributary.airflow_api import AirflowApi, ApiError
-from tributary.drill import victims
+from tributary.drill import inputs, victims
 from tributary.drill.backfill import Backfill, NotReached
 from tributary.drill.victims import NEED_UP, Victim
 from tributary.own import own_parser
@@ -86,7 +86,6 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
 
     up()
     last = START + timedelta(days=options.days - 1)
-    build_undisturbed(home, last)
     backfill = Backfill(api=stack.api(home), first=START, last=last)
     kills = list(kill_at_random(home, backfill, options.kills, random.Random(seed), up))
     problems = [f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None]
@@ -95,6 +94,10 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
         backfill.finish(timeout_seconds=FINISH_SECONDS, say=say)
     except NotReached as error:
         problems.append(str(error))
+    # The runs that were under way built some days from files that changed after them, as `list_stale` tells a person.
+    if _tributary("spark_jobs", "mend", "--home", str(home), env=_with_server(home)):
+        problems.append("what had become stale could not be repaired")
+    build_undisturbed(home, last)
     if _tributary("spark_jobs", "compare_tables", "--home", str(home), "--with", str(_undisturbed(home))):
         problems.append("the tables differ from those of the undisturbed deployment")
     if left := lasting_orphans(home):
@@ -109,7 +112,7 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
 
 
 def make_deployment(home: Path, days: int) -> None:
-    """Makes the drill's own deployment anew, and a copy of it that will not be disturbed.
+    """Makes the drill's own deployment anew, a copy of its settings, and one of its landing files, which will change.
 
     Raises:
         BadInput: the folder holds something else.
@@ -127,21 +130,22 @@ def make_deployment(home: Path, days: int) -> None:
     other = _undisturbed(home)
     other.mkdir()
     shutil.copyfile(home / SETTINGS_FILE, other / SETTINGS_FILE)
-    shutil.copytree(Locations(home).landing, Locations(other).landing)
+    inputs.copy_landing(home, other)
+    shutil.copytree(Locations(home).landing, _delivered(home))
 
 
 def build_undisturbed(home: Path, last: date) -> None:
-    """Builds the copy's tables by hand commands, a job for all days, before anybody is killed."""
+    """Builds the copy's tables by hand commands, a job for all days, from the landing files as they are after all changes."""
     say("the same days, undisturbed, by hand commands")
-    info = stack.info(home)
-    env = os.environ | {"SPARK_REMOTE": info.spark, "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
+    inputs.copy_landing(home, _undisturbed(home))
+    env = _with_server(home)
     for job in DAY_JOBS:
         if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
             raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, said above")
 
 
 def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]) -> Iterator[Kill]:
-    """Kills `count` times; after each, waits until all is healthy, and starts what nobody else would."""
+    """Kills `count` times; after each, changes a landing file, waits until all is healthy, and starts what nobody else would."""
     began = time.monotonic()
     order = victims.in_random_order(chance)
     for number in range(1, count + 1):
@@ -152,7 +156,8 @@ def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Ra
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        say(f"{number}/{count}: kill -9 of {victim}: {_shown(pids)}")
+        changed = inputs.change_one(home, _delivered(home), number, chance)
+        say(f"{number}/{count}: kill -9 of {victim}: {_shown(pids)}; changed: {changed.relative_to(home)}")
         needed = "nothing"
         if victim in NEED_UP:
             needed = "tributary up" if _try_up(up) else "tributary up, which failed"
@@ -252,6 +257,16 @@ def _shown(pids: Sequence[int]) -> str:
 
 def _undisturbed(home: Path) -> Path:
     return home / "undisturbed"
+
+
+def _delivered(home: Path) -> Path:
+    return home / "delivered"
+
+
+def _with_server(home: Path) -> dict[str, str]:
+    """The environment of a command that works through the stack's Spark Connect server."""
+    info = stack.info(home)
+    return os.environ | {"SPARK_REMOTE": info.spark, "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
 
 
 def _tributary(*arguments: str, env: dict[str, str] | None = None) -> int:
