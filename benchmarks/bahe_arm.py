@@ -22,14 +22,14 @@ from torch import Tensor
 from benchmarks.our_arm import EMBEDDING_RATE, read
 from benchmarks.rivals.common import BATCH, DIM, HISTORY, LEARNING_RATE, MARK
 from contracts.features import BEHAVIOUR_TEXTS, CANDIDATE_ACTION
+from lake.metrics import auc
 from lake.progress import progress
 from training.data.batches import EncodedSamples, Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Samples
 from training.data.vectors import DatedVectors, Entity
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import Compute, fill_batch_norm, forward_in_bf16, prepare_process, score, train
-from training.metrics import auc
+from training.engine.loop import Compute, Supervision, fill_batch_norm, forward_in_bf16, prepare_process, score, train
 from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
 from training.models.ctr import CtrModel
 from training.models.language import LanguageModel, encode_texts, load, padded, with_lora
@@ -230,7 +230,7 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
     rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
     phase = CosinePhase(epochs=arm.epochs, batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
     began = time.perf_counter()
-    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, compute=Compute(bf16=True))
+    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, supervision=Supervision(compute=Compute(bf16=True)))
     seconds = time.perf_counter() - began
     scores = score_requests(model, held)
     write(work, arm, held.row_users(), held.label, scores)

@@ -31,7 +31,7 @@ from benchmarks.srp4ctr_movielens import difference
 from benchmarks.transfer import Scores, bootstrap, drawn
 from contracts.commands import table_text
 from contracts.settings import data_folder
-from training.metrics import auc
+from lake.metrics import auc
 
 SEEDS, REQUESTS, EPOCHS, TEST_REQUESTS = 3, 12_000, 1, 12_000
 QUICK_REQUESTS = 48  # trained on and tested on

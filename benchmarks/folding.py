@@ -25,14 +25,13 @@ from training.data.histories import HISTORY_FEATURES
 from training.data.sequences import FIELDS_OF_SIDE, SequenceInput, sequence_batch
 from training.engine.loop import prepare_process
 from training.flops import Flops, flops_of, flops_of_bridge, flops_of_full_attention
+from training.models.build import EMBEDDING_DIMS, TRANSFER_DIMS
 from training.models.ctr import CtrModel
 from training.models.fg_bert import FgBert
 from training.models.srp4ctr import Bridge
 from training.modules.embedding import IdEmbeddings
 from training.modules.transfer import TransferSource
 from training.recipes import Body, FgBertRecipe
-from training.tasks.cpm import TRANSFER_DIMS
-from training.tasks.session import EMBEDDING_DIMS
 
 ROWS = 1000  # of each table: what is looked up costs no FLOPs
 CANDIDATES = (1, 10, 100)

@@ -26,7 +26,6 @@ from contracts.locations import Locations
 from contracts.settings import DATA_VARIABLE, HOME_VARIABLE, Deployment, data_folder
 from contracts.steps import CADENCES, DAY_DAGS, commands_over, release_commands
 from tributary import stack
-from tributary.airflow_api import AirflowApi
 from tributary.backfills import spans_of_days, start_all, wait_for_all
 from tributary.demo import landing_days, plan_of
 
@@ -65,7 +64,7 @@ def measured(through: Path, by_hand: Path, *, with_models: bool, days: int) -> I
     plan = plan_of(deployment, landing_days(Locations(through)))
     span = ("--from", str(plan.history[0]), "--to", str(plan.history[1]))
     run_all(through, commands_over(span))
-    api, dags = AirflowApi.of(through), daily_dags(deployment, plan.backfilled[0], with_models=with_models)
+    api, dags = stack.api(through), daily_dags(deployment, plan.backfilled[0], with_models=with_models)
     for parent in plan.trained if with_models else ():
         run_all(through, release_commands(parent.kind, parent.period))
     shutil.copytree(through, by_hand, ignore=shutil.ignore_patterns("stack", "locks"), symlinks=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.rivals.common import (
@@ -28,11 +28,12 @@ from training.data.batches import Batch, Encoding
 from training.data.histories import HISTORY_FEATURES, HistorySlices
 from training.data.mapping import IdMapping
 from training.data.samples import Samples
-from training.engine.loop import prepare_process, score, train
+from training.engine.loop import Supervision, prepare_process, score, train
 from training.models.tpm import TpmModel
 from training.modules.attention import TargetAttention
 from training.modules.embedding import IdEmbeddings
 from training.modules.interaction import relu_mlp
+from training.modules.trainable import Trainable
 from training.recipes import Admission, Phase
 
 # Chosen by AUC after one and three epochs on the last tenth of the training rows (split `fit` against `valid`); docs/experiments.md.
@@ -40,7 +41,7 @@ EMBEDDING_RATE = {"dnn": 0.8, "din": 0.2, "ids": 0.1}
 NAMES = tuple({"genre": "category_id"}.get(name, name) for name in FLAT)
 
 
-class Din(nn.Module):
+class Din(Trainable):
     """DIN (arXiv 1706.06978) alone: features, one history, an MLP."""
 
     def __init__(self, embeddings: IdEmbeddings) -> None:
@@ -109,7 +110,7 @@ def run(kind: str, folder: Path, split: str, *, epochs: int, seed: int, rate: fl
         clock[0] = time.perf_counter()
 
     phase = Phase(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=rate)
-    train(model, encoded, phase, seed=seed, description=kind, after_epoch=after_epoch)
+    train(model, encoded, phase, seed=seed, description=kind, supervision=Supervision(after_epoch=after_epoch))
     return recorder
 
 

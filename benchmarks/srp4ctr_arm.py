@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from benchmarks.our_arm import EMBEDDING_RATE, Din, read
 from benchmarks.rivals.common import DIM, HISTORY, LEARNING_RATE, MLP, TEST_OF
+from lake.metrics import auc
 from training.data.batches import Batch, EncodedSamples, Encoding
 from training.data.codes import gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
@@ -33,13 +34,13 @@ from training.data.ranges import ranges
 from training.data.samples import Samples
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, EncodedSequences, SequenceInput, sequence_batch
 from training.engine.checkpoint import read_weights, save_weights
-from training.engine.loop import Rows, prepare_process, train
-from training.metrics import auc
+from training.engine.loop import Rows, Supervision, prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.embedding import IdEmbeddings
 from training.modules.interaction import relu_mlp
 from training.modules.segments import Segments
+from training.modules.trainable import Trainable
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import Admission, DecayingPhase, FgBertRecipe, Phase
 
@@ -140,7 +141,7 @@ class Requests:
             candidate={name: values[at_R] for name, values in self.candidate.items()}))
 
 
-class HistoryCtr(nn.Module):
+class HistoryCtr(Trainable):
     """`MLP([features, history])`; SRP4CTR's head where the history is a `Bridge`.
 
     The history's columns of the first layer begin at zero: the model begins as one of the features alone.
@@ -162,7 +163,7 @@ class HistoryCtr(nn.Module):
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_R, batch.label_B)}
 
 
-class RequestDin(nn.Module):
+class RequestDin(Trainable):
     """DIN on the rows of requests."""
 
     def __init__(self, embeddings: IdEmbeddings) -> None:
@@ -344,7 +345,7 @@ def run(name: str, folder: Path, out: Path, split: str, *, seed: int, epochs: in
         seconds[-1] = time.perf_counter()
 
     phase = Phase(epochs=epochs, batch_size=REQUESTS, learning_rate=learning_rate, embedding_learning_rate=embedding_rate)
-    train(model, requests, phase, seed=seed, description=name, after_epoch=after_epoch)
+    train(model, requests, phase, seed=seed, description=name, supervision=Supervision(after_epoch=after_epoch))
     counts = np.bincount(rows.features["item_id"], minlength=int(test.features["item_id"].max()) + 1)
     is_tail = counts[test.features["item_id"]] <= np.quantile(counts[counts > 0], TAIL_SHARE)
     columns = {"user": test.features["user_id"], "click": test.click, "is_tail": is_tail}

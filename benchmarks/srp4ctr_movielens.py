@@ -25,7 +25,7 @@ from benchmarks.training import Arm, make_environment, run_arms
 from benchmarks.transfer import Draws, Scores, bootstrap, drawn
 from contracts.commands import table_text
 from contracts.settings import data_folder
-from training.metrics import auc
+from lake.metrics import auc
 
 OURS = "srp4ctr"
 SEEDS, EPOCHS, QUICK_EPOCHS = 5, 3, 1

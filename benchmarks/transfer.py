@@ -34,7 +34,7 @@ from contracts.commands import table_text
 from contracts.locations import Locations
 from contracts.settings import data_folder
 from contracts.transfer import NO_TRANSFER, TRANSFER_SETTINGS
-from training.metrics import auc, gauc, grouped_auc, has_both_labels, logloss, num_not_finite
+from lake.metrics import auc, gauc, grouped_auc, has_both_labels, logloss, num_not_finite
 
 SEEDS, CHOOSING_SEEDS, DRAWS = 5, 2, 1000
 METRICS = ("auc", "gauc", "logloss")

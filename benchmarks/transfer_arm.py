@@ -26,7 +26,7 @@ from contracts.releases import PREDICTIONS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.transfer import reads
 from lake.reader import LakeReader
-from training.engine.runs import Run
+from lake.run_folders import Run
 from training.recipes import Phase, Recipe, default, quick
 from training.tasks.actr import run_actr
 from training.tasks.bahe import BAHE, run_bahe

@@ -93,6 +93,7 @@ SMOOTHING_IMPRESSIONS = 20  # a smoothed click rate counts this many impressions
 STATISTICS: tuple[Statistic, ...] = tuple(
     Statistic(entity=entity, log=log, window_days=days) for entity in ENTITIES for log in LOGS for days in STATISTIC_WINDOWS
 )
+STATISTIC_COLUMNS: tuple[str, ...] = tuple(name for statistic in STATISTICS for name in statistic.columns)
 
 # What a user did on an impression, from least to most; a behaviour is an impression with action >= 1.
 ACTIONS: dict[int, str] = {0: "none", 1: "click", 2: "like", 3: "comment", 4: "forward", 5: "follow", 6: "purchase"}

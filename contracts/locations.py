@@ -87,12 +87,12 @@ class Locations:
 
     @property
     def judged_days(self) -> Path:
-        """Each judged day's verdict in short, for whoever shows a calendar; see contracts/quality.py."""
+        """Each judged day's verdict in short, for whoever shows a calendar: `contracts.quality.JudgedDay`."""
         return self.reports / "judged_days.json"
 
     @property
     def stale_found(self) -> Path:
-        """What was found stale when somebody last looked; see contracts/quality.py."""
+        """What was found stale when somebody last looked: `contracts.quality.StaleFound`."""
         return self.reports / "stale.json"
 
     @property

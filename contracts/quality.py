@@ -1,4 +1,4 @@
-"""What the pages about quality in Airflow's UI are made from: two small JSON files beside the reports.
+"""What the pages about quality in Airflow's UI are made from: the content of two small JSON files beside the reports (`pages/files.py`).
 
 Whoever shows a day must not need what judged it: validation leaves each day's verdict here, and whoever looked for stale
 partitions leaves what it found, when, and the commands that mend it.
@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "accepted"]
@@ -91,6 +90,19 @@ class StaleFound:
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, default=str, indent=1) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> StaleFound:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else, or in a format of another version.
+        """
+        values = _values(text)
+        periods = tuple((dag, date.fromisoformat(first), date.fromisoformat(last)) for dag, first, last in values["periods"])
+        days = tuple(StaleDay(**_with_times(day)) for day in values["days"])
+        return cls(looked_ts=datetime.fromisoformat(values["looked_ts"]), days=days,
+                   releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]), periods=periods)
+
 
 def judged_to_json(days: Iterable[JudgedDay]) -> str:
     """A line a table and day."""
@@ -98,30 +110,18 @@ def judged_to_json(days: Iterable[JudgedDay]) -> str:
     return f'{{"format": {FORMAT}, "days": [\n{lines}\n]}}\n'
 
 
-def read_judged(path: Path) -> list[JudgedDay]:
-    """The days that were judged; none where there is no file, or it cannot be read."""
-    try:
-        return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"]),
-                             "ads_from": _optional_day(day.get("ads_from"))}) for day in _read(path)["days"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def judged_from_json(text: str) -> list[JudgedDay]:
+    """Reads what `judged_to_json` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else, or in a format of another version.
+    """
+    return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"]), "ads_from": _optional_day(day.get("ads_from"))})
+            for day in _values(text)["days"]]
 
 
-def read_stale(path: Path) -> StaleFound | None:
-    """What was found stale; None where nobody has looked, or the file cannot be read."""
-    try:
-        values = _read(path)
-        return StaleFound(looked_ts=datetime.fromisoformat(values["looked_ts"]),
-                          days=tuple(StaleDay(**_with_times(day)) for day in values["days"]),
-                          releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]),
-                          periods=tuple((dag, date.fromisoformat(first), date.fromisoformat(last))
-                                        for dag, first, last in values["periods"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _values(text: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(text)
     if values["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT}")
     return values

@@ -11,12 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Final
 
 from contracts.errors import BadInput
 from contracts.kinds import BOUND_KINDS, KINDS
-from contracts.locations import Locations
 
 DEFAULT_VARIANT: Final = "default"
 MANIFEST = "manifest.json"
@@ -100,19 +98,20 @@ class Release:
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def read(cls, folder: Path) -> Release:
-        """Reads a run folder's manifest.
+    def from_json(cls, text: str, *, where: object) -> Release:
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: of the manifest.
+            where: its path, for messages.
 
         Raises:
-            BadInput: no manifest, or its id is not the one that its content gives.
+            BadInput: it is no JSON, or its id is not the one that its content gives.
         """
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise BadInput(path, "manifest", expected="a finished run", found="no such file")
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(text)
         except ValueError:
-            raise BadInput(path, "manifest", expected="a finished run", found="half a manifest") from None
+            raise BadInput(where, "manifest", expected="a finished run", found="half a manifest") from None
         claimed = values.pop("release_id")
         values.pop("model_version")
         values["period"] = date.fromisoformat(values["period"])
@@ -120,7 +119,7 @@ class Release:
             values[name] = tuple(values[name])
         release = cls(**values)
         if release.release_id != claimed:
-            raise BadInput(path, "release_id", expected=release.release_id, found=claimed,
+            raise BadInput(where, "release_id", expected=release.release_id, found=claimed,
                            hint="The manifest was changed, or another version of the code made it.")
         return release
 
@@ -151,65 +150,3 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
 def training_command(served: Served) -> str:
     """The command that trains a period's model, all variants together."""
     return f"tributary training {served.kind} {KINDS[served.kind].period_option} {served.period}"
-
-
-def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
-    """Run folders that the last training of a kind and period has left, one a variant.
-
-    Raises:
-        BadInput: nothing was staged, or half of it: a folder that is not there, not finished, or of another period.
-    """
-    path = locations.staged(kind, period)
-    again = f"Run: {training_command(Served(kind=kind, variant=DEFAULT_VARIANT, period=period))}"
-    if not path.is_file():
-        raise BadInput(path, "staged runs", expected=f"a finished training of {kind} {period}", found="none", hint=again)
-    try:
-        folders = [locations.home / folder for folder in json.loads(path.read_text())["runs"]]
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(path, "staged runs", expected='{"runs": [...]}', found="something else", hint=again) from None
-    releases = [Release.read(folder) for folder in folders]
-    for folder, release in zip(folders, releases, strict=True):
-        place = locations.run_of(kind, period, release.variant, release.release_id)
-        if folder != place:  # a temporary folder, or a run of another kind or period
-            raise BadInput(path, "staged runs", expected=f"finished runs of {kind} {period}, such as {place.relative_to(locations.home)}",
-                           found=folder.relative_to(locations.home), hint=again)
-    variants = [release.variant for release in releases]
-    if not variants or len(set(variants)) < len(variants):
-        raise BadInput(path, "staged runs", expected="one run a variant", found=variants or "none", hint=again)
-    return folders
-
-
-def gated_runs(locations: Locations, kind: str, period: date) -> list[Path]:
-    """Run folders that the gate lets through, one a variant: what training staged, or the fallback in its place.
-
-    Raises:
-        BadInput: nothing was staged, the gate has not judged a run as it is now, or refused one that nothing can stand in for.
-    """
-    return [_let_through(locations, folder) for folder in staged_runs(locations, kind, period)]
-
-
-def _let_through(locations: Locations, folder: Path) -> Path:
-    release, path = Release.read(folder), folder / GATE
-    again = f"Run: tributary validation gate --kind {release.kind} --period {release.period}"
-    if not path.is_file():
-        raise BadInput(path, "gate", expected="a verdict of the gate", found="none", hint=again)
-    verdict: dict[str, Any] = json.loads(path.read_text())
-    if verdict["manifest_sha256"] != sha256_of(folder / MANIFEST):
-        raise BadInput(path, "manifest_sha256", expected=verdict["manifest_sha256"], found="another manifest", hint=again)
-    if verdict["passed"]:
-        return folder
-    if verdict["fallback"] is None:
-        failed = [check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail"]
-        raise BadInput(path, "gate", expected="a passed gate, or a fallback", found=f"failed: {', '.join(failed)}")
-    return locations.home / verdict["fallback"]
-
-
-def changed_files(folder: Path, release: Release) -> dict[str, str]:
-    """Files of a release that are not those of its manifest, with the digest that was found instead, or that there is none."""
-    found = {name: sha256_of(folder / name) if (folder / name).is_file() else "no such file" for name in release.files}
-    return {name: digest for name, digest in found.items() if digest != release.files[name]}
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

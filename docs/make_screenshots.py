@@ -32,7 +32,7 @@ def main() -> None:
     home = home_folder()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    info, api = stack.info(home), AirflowApi.of(home)
+    info, api = stack.info(home), stack.api(home)
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile) / "profile") as page:
         page.show_as(width=1280, height=760)
         ui = AirflowUi(page, info.ui)

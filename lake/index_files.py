@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import BadInput
-from contracts.releases import sha256_of
+from lake.run_folders import sha256_of
 
 INDEX_FILE = "items.faiss"
 INDEX_MANIFEST = "manifest.json"

@@ -14,7 +14,8 @@ from contracts.errors import BadInput, run_command
 from contracts.locations import Locations
 from contracts.settings import connect_token, home_folder, spark_host
 from lake import locks, zones
-from lake.session import require_java, server_command
+from lake.java import require_java
+from lake.session import server_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ system overwrite each other.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -32,6 +31,7 @@ from contracts.settings import (
 )
 from contracts.tables import TABLES
 from lake import locks, zones
+from lake.java import require_java, spark_home
 from lake.persisted import drop_persisted
 
 if TYPE_CHECKING:
@@ -119,15 +119,6 @@ def _store_confs() -> dict[str, str]:
     if endpoint is None:
         return confs
     return confs | {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
-
-
-def require_java() -> str:
-    """The path of `java`; raises BadInput with the command that installs it if there is no Java 17 or later."""
-    home = os.environ.get("JAVA_HOME")  # Spark's own rule: JAVA_HOME first, then PATH
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if java is None or not Path(java).exists():
-        raise BadInput("this machine", "java", expected="Java 17", found="none", hint="Install it: apt-get install openjdk-17-jre-headless")
-    return java
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
@@ -322,10 +313,3 @@ def _resolve_jars() -> None:
     if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
         raise BadInput("Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:])
     _complete_marker().write_text("\n".join(map(str, jars)))
-
-
-def spark_home() -> Path:
-    """Where Spark lies."""
-    from pyspark.find_spark_home import _find_spark_home
-
-    return Path(_find_spark_home())

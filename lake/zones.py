@@ -19,6 +19,7 @@ from contracts.errors import run_command
 from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.zones import Rules, bounds, seconds_of
+from lake.java import require_java, spark_home
 
 
 def require_same_days(locations: Locations, jvm: Any = None) -> None:
@@ -77,8 +78,6 @@ def _knows(provider: Any, name: str) -> bool:
 def java() -> Iterator[Any]:
     """A JVM without Spark, as a view by Py4J."""
     from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-
-    from lake.session import require_java, spark_home
 
     path = require_java()
     jar = next((spark_home() / "jars").glob("py4j-*.jar"))

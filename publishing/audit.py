@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,15 +23,14 @@ from contracts.releases import (
     PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
-    changed_files,
     of_role,
     parent_key,
-    sha256_of,
 )
 from contracts.settings import Deployment
 from lake.locks import hold
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import changed_files, read_release, refuses, sha256_of, write_verdict
 from publishing.checks import Check
 from publishing.drift import check_drift
 from publishing.index import Vectors, build_index, lengths_of
@@ -55,11 +51,11 @@ def audit(locations: Locations, deployment: Deployment, folder: Path) -> list[Ch
     Raises:
         QualityFailed: a check of severity `fail` failed; readers go on seeing what they saw.
     """
-    release = Release.read(folder)
+    release = read_release(folder)
     with hold([locations.locks / "audit" / f"{release.release_id}.lock"]):
         checks, index = _judge(locations, deployment, folder, release)
-        failed = [check for check in checks if not check.passed and check.severity == "fail"]
-        _write_audit(folder, release, checks, index)
+        failed = list(filter(refuses, checks))
+        write_verdict(folder / AUDIT, release, checks, index_sha256=index["sha256"] if index else None)
     if failed:
         raise QualityFailed(f"{release.release_id}: {failed[0].name}: expected {failed[0].expected}, found {failed[0].found}. "
                             f"Nothing was published. Report: {folder / AUDIT}")
@@ -83,21 +79,12 @@ def _judge(locations: Locations, deployment: Deployment, folder: Path, release: 
     checks += [*check_metrics(folder, release), *check_predictions(folder, release)]
     if all(check.passed for check in checks):
         checks += check_drift(reader, registry, release, vectors)
-    if any(check.severity == "fail" and not check.passed for check in checks) or not len(vectors["item"].ids):
+    if any(map(refuses, checks)) or not len(vectors["item"].ids):
         return checks, None
     index = build_index(locations.index(release.release_id), vectors["item"], release, sha256_of(folder / MANIFEST))
     recall = index["recall_at_10"]
     checks.append(Check(name="index_recall", passed=recall >= MIN_RECALL, expected=f"recall@10 >= {MIN_RECALL}", found=f"{recall:.3f}"))
     return checks, index
-
-
-def _write_audit(folder: Path, release: Release, checks: list[Check], index: dict[str, Any] | None) -> None:
-    passed = all(check.passed or check.severity == "warn" for check in checks)
-    text = json.dumps({"release_id": release.release_id, "passed": passed, "manifest_sha256": sha256_of(folder / MANIFEST),
-                       "index_sha256": index["sha256"] if index else None, "checks": [asdict(check) for check in checks]}, indent=2)
-    temporary = folder / f".{AUDIT}.tmp"
-    temporary.write_text(text + "\n")
-    os.replace(temporary, folder / AUDIT)
 
 
 def check_immutable(folder: Path, release: Release, registry: Registry) -> Check:

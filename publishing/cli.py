@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from contracts.commands import add_command, add_home, day, deployment_of, stage, table_text
 from contracts.errors import NotYet
 from contracts.kinds import KINDS
-from contracts.releases import DEFAULT_VARIANT, Served, gated_runs
+from contracts.releases import DEFAULT_VARIANT, Served
 
 if TYPE_CHECKING:
     from lake.registry import Registry
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    from lake.run_folders import gated_runs
     from publishing.audit import audit
 
     locations, deployment = deployment_of(options)

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contracts.errors import BadInput
-from contracts.releases import Release, sha256_of
+from contracts.releases import Release
 from lake.index_files import INDEX_FILE, INDEX_MANIFEST, index_manifest
+from lake.run_folders import sha256_of
 
 FLAT_LIMIT = 100_000  # above it an inverted file: exhaustive search of 1e5 x 16 takes a millisecond a query on one core
 # Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists took ten

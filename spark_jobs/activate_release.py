@@ -6,11 +6,12 @@ from contracts.commands import stage, table_text
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, Served, sha256_of
+from contracts.releases import Served
 from contracts.tables import owner_key
 from lake.index_files import index_manifest
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import released_folder
 from lake.session import writing_session
 from spark_jobs.publish_release import activate
 
@@ -44,10 +45,7 @@ def released(locations: Locations, release_id: str) -> Served:
     if row is None:
         raise BadInput("releases", "--release", expected="the id of a release that was published", found=release_id,
                        hint="The ids are the names of the folders in <home>/indexes, and in the table `releases`.")
-    manifest = locations.home / row["artifact"] / MANIFEST
-    found = sha256_of(manifest) if manifest.is_file() else "no such file"
-    if found != row["sha256"]:
-        raise BadInput(manifest, "sha256", expected=row["sha256"], found=found, hint="Put the run folder back that was released.")
+    released_folder(locations, row, hint="Put the run folder back that was released.")
     if locations.index(release_id).exists():
         index_manifest(locations.index(release_id))
     return Served(kind=row["kind"], variant=row["variant"], period=row["period"])

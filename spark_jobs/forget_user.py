@@ -22,12 +22,13 @@ from contracts.commands import stage, table_text
 from contracts.errors import BadInput, TributaryError
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, REWRITTEN, sha256_of
+from contracts.releases import MANIFEST, REWRITTEN
 from contracts.settings import Deployment, folder_python, table_address
 from contracts.tables import TABLES, landing_key
 from lake.forgotten import User, hash_of, salt_of
 from lake.progress import each
 from lake.reader import LakeReader
+from lake.run_folders import sha256_of
 from lake.session import writing_session
 from lake.writing import insert_new, write_partitions
 from spark_jobs import forget_landing, forget_tables

@@ -30,9 +30,6 @@ from contracts.releases import (
     VECTORS_FILE,
     Release,
     Served,
-    changed_files,
-    gated_runs,
-    sha256_of,
     training_command,
 )
 from contracts.settings import Deployment
@@ -40,6 +37,7 @@ from contracts.tables import owner_key
 from lake.index_files import index_manifest
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import failed_names, gated_runs, read_release, require_same_manifest, require_unchanged, sha256_of
 from lake.session import writing_session
 from lake.writing import Build, record_builds, write_partitions
 
@@ -93,7 +91,7 @@ def audited(locations: Locations, folder: Path) -> Release:
     Raises:
         BadInput: it was not audited, its audit failed, or the run or its index was changed since.
     """
-    release, path = Release.read(folder), folder / AUDIT
+    release, path = read_release(folder), folder / AUDIT
     again = f"Run: tributary publishing audit --kind {release.kind} --period {release.period}"
     if not path.is_file():
         raise BadInput(path, "audit", expected="a passed audit", found="none", hint=again)
@@ -101,12 +99,9 @@ def audited(locations: Locations, folder: Path) -> Release:
     if "index_sha256" not in audit:
         raise BadInput(path, "index_sha256", expected="the index that the audit judged", found="an audit by an older version", hint=again)
     if not audit["passed"]:
-        failed = [check["name"] for check in audit["checks"] if not check["passed"] and check["severity"] == "fail"]
-        raise BadInput(path, "audit", expected="a passed audit", found=f"failed: {', '.join(failed)}")
-    if audit["manifest_sha256"] != sha256_of(folder / MANIFEST):
-        raise BadInput(path, "manifest_sha256", expected=audit["manifest_sha256"], found="another manifest", hint=again)
-    for name, found in changed_files(folder, release).items():
-        raise BadInput(folder / name, "sha256", expected=release.files[name], found=found, hint=again)
+        raise BadInput(path, "audit", expected="a passed audit", found=f"failed: {failed_names(audit)}")
+    require_same_manifest(path, audit, hint=again)
+    require_unchanged(folder, release, hint=again)
     if audit["index_sha256"] is not None:
         index = index_manifest(locations.index(release.release_id))
         if index["sha256"] != audit["index_sha256"]:

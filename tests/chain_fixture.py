@@ -18,10 +18,11 @@ from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MOD
 from contracts.settings import SETTINGS_FILE
 from contracts.steps import step
 from contracts.transfer import TRANSFER_SETTINGS
+from lake.run_folders import Run
 from training.data.mapping import IdMapping
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import save_weights
-from training.engine.runs import Metric, Run, write_held_out, write_run
+from training.engine.runs import Metric, write_held_out, write_run
 from training.recipes import quick
 from training.tasks.actr import run_actr
 from training.tasks.cpm import run_cpm

@@ -21,9 +21,10 @@ from deltalake import write_deltalake
 from contracts.features import FEATURES, HISTORY_LENGTH, STATISTICS
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.releases import MANIFEST, Release, sha256_of
+from contracts.releases import MANIFEST
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.tables import owner_key, table
+from lake.run_folders import read_release, sha256_of
 
 DAY_US = 86_400_000_000
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -219,7 +220,7 @@ def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
                                    ("activated_ts", pa.timestamp("us", "UTC"))])
     releases, activations = [], []
     for folder in folders:
-        release = Release.read(folder)
+        release = read_release(folder)
         names = {"release_id": release.release_id, "kind": release.kind, "variant": release.variant, "period": release.period}
         releases.append(names | {
             "recipe": json.dumps(release.recipe), "parents": list(release.parents.items()), "absent_parents": list(release.absent_parents),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,9 @@ from lake_fixture import NOW, publish, write_table
 
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.releases import (
-    GATE,
-    MANIFEST,
-    MAPPING_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    VECTORS_FILE,
-    Release,
-    parent_key,
-    sha256_of,
-)
+from contracts.releases import GATE, MANIFEST, MAPPING_FILE, METRICS_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release, parent_key
 from contracts.settings import SETTINGS_FILE, Deployment
+from lake.run_folders import folder_of, read_release, sha256_of
 
 DEPLOYMENT = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 1, 12))
 MONTH, WEEK = date(2026, 1, 1), date(2026, 1, 5)  # the first month has no parents; the first full week no closed month
@@ -46,14 +38,11 @@ def unchanged(rows: Rows) -> None:
     pass
 
 
-def stage_run(locations: Locations, *, kind: str = "tpm", variant: str = "default", period: date = MONTH,
-              parents: Mapping[str, str] | None = None, recipe: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None,
-              change: Callable[[Rows], None] = unchanged, loss: float | None = 0.4, dims: int = DIM, known_items: int = ITEMS,
-              seed: int = 0, scored: Rows | None = None) -> Path:
-    """Writes a run folder, its vectors changed by `change` before they are written, and names it in `staged.json`.
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A run as a training could have left it.
 
-    Args:
-        locations: of the deployment.
+    Attributes:
         kind, variant, period, parents, recipe, inputs: of the release.
         change: what is wrong with the vectors.
         loss: the training loss.
@@ -62,28 +51,59 @@ def stage_run(locations: Locations, *, kind: str = "tpm", variant: str = "defaul
         seed: of what tells its vectors from those of another run.
         scored: columns of predictions; none are written by default.
     """
-    values = clustered(np.random.default_rng(5), ITEMS + USERS)
-    values = (values + 0.02 * np.random.default_rng(seed).normal(size=values.shape)).tolist()
-    rows: Rows = {"entity": ["item"] * ITEMS + ["user"] * USERS, "id": [*range(1000, 1000 + ITEMS), *range(1, 1 + USERS)],
-                  "vector": values, "dim": [DIM] * (ITEMS + USERS)}
-    change(rows)
-    release = Release(kind=kind, variant=variant, period=period, recipe=recipe or {}, parents=parents or {}, inputs=inputs or {},
-                      feature_set=("item_id",))
-    folder = locations.run_of(kind, period, variant, release.release_id)
+
+    kind: str = "tpm"
+    variant: str = "default"
+    period: date = MONTH
+    parents: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    change: Callable[[Rows], None] = unchanged
+    loss: float | None = 0.4
+    dims: int = DIM
+    known_items: int = ITEMS
+    seed: int = 0
+    scored: Rows | None = None
+
+    @property
+    def release(self) -> Release:
+        return Release(kind=self.kind, variant=self.variant, period=self.period, recipe=self.recipe, parents=self.parents,
+                       inputs=self.inputs, feature_set=("item_id",))
+
+    def vectors(self) -> pa.Table:
+        """Rows of its vectors, changed by `change`."""
+        values = clustered(np.random.default_rng(5), ITEMS + USERS)
+        values = (values + 0.02 * np.random.default_rng(self.seed).normal(size=values.shape)).tolist()
+        rows: Rows = {"entity": ["item"] * ITEMS + ["user"] * USERS, "id": [*range(1000, 1000 + ITEMS), *range(1, 1 + USERS)],
+                      "vector": values, "dim": [DIM] * (ITEMS + USERS)}
+        self.change(rows)
+        return pa.table({"entity": pa.array(rows["entity"], pa.string()), "id": pa.array(rows["id"], pa.int64()),
+                         "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())})
+
+    def mapping(self) -> pa.Table:
+        known = [*range(1000, 1000 + self.known_items), *range(1, 1 + USERS)]
+        fields = ["item_id"] * self.known_items + ["user_id"] * USERS
+        return pa.table({"field": fields, "id": known, "row": list(range(1, 1 + len(known)))})
+
+    def metrics(self) -> pa.Table:
+        return pa.table({"metric": ["train_loss"], "split": ["train"], "value": pa.array([self.loss], pa.float64()),
+                         "row_cnt": pa.array([10], pa.int64()), "ds": [self.period]})
+
+
+def stage_run(locations: Locations, **arguments: Any) -> Path:
+    """Writes a run folder and names it in `staged.json`; the arguments are those of `Staged`."""
+    staged = Staged(**arguments)
+    release = staged.release
+    folder = folder_of(locations, release)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"entity": pa.array(rows["entity"], pa.string()), "id": pa.array(rows["id"], pa.int64()),
-                             "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())}),
-                   folder / VECTORS_FILE)
-    known = [*range(1000, 1000 + known_items), *range(1, 1 + USERS)]
-    fields = ["item_id"] * known_items + ["user_id"] * USERS
-    pq.write_table(pa.table({"field": fields, "id": known, "row": list(range(1, 1 + len(known)))}), folder / MAPPING_FILE)
-    pq.write_table(pa.table({"metric": ["train_loss"], "split": ["train"], "value": pa.array([loss], pa.float64()),
-                             "row_cnt": pa.array([10], pa.int64()), "ds": [period]}), folder / METRICS_FILE)
-    if scored is not None:
+    pq.write_table(staged.vectors(), folder / VECTORS_FILE)
+    pq.write_table(staged.mapping(), folder / MAPPING_FILE)
+    pq.write_table(staged.metrics(), folder / METRICS_FILE)
+    if (scored := staged.scored) is not None:
         pq.write_table(pa.table({"event_id": pa.array(scored["event_id"], pa.int64()), "user_id": pa.array(scored["user_id"], pa.int64()),
                                  "score": pa.array(scored["score"], pa.float64()), "click": pa.array(scored["click"], pa.int32()),
                                  "scored_by": scored["scored_by"], "ds": scored["ds"]}), folder / PREDICTIONS_FILE)
-    write_manifest(folder, release, dims)
+    write_manifest(folder, release, staged.dims)
     name_staged(locations, [folder])
     return folder
 
@@ -98,7 +118,7 @@ def write_manifest(folder: Path, release: Release, dims: int = DIM) -> None:
 
 
 def name_staged(locations: Locations, folders: Sequence[Path]) -> None:
-    release = Release.read(folders[0])
+    release = read_release(folders[0])
     path = locations.staged(release.kind, release.period)
     path.write_text(json.dumps({"runs": [str(folder.relative_to(locations.home)) for folder in folders]}))
 
@@ -126,7 +146,7 @@ def stage_cpm(locations: Locations, **arguments: Any) -> Path:
 
 def released(locations: Locations, folder: Path, now: datetime = NOW) -> Path:
     """The run, as if it had been published: its vectors, its release row, its activation; no Spark."""
-    release = Release.read(folder)
+    release = read_release(folder)
     rows = pq.read_table(folder / VECTORS_FILE)
     if rows.num_rows:
         names = pa.array([release.release_id] * rows.num_rows)

@@ -19,7 +19,7 @@ from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from spark_jobs.compare_tables import FEATURE_TABLES
 from tributary import dags_command, stack
-from tributary.airflow_api import AirflowApi, RunFailed
+from tributary.airflow_api import RunFailed
 
 pytestmark = pytest.mark.live
 
@@ -86,7 +86,7 @@ def test_all_dags_at_once_equal_hand_commands(homes: tuple[Commands, Commands], 
 
 def test_a_manual_run_makes_the_day_that_it_names_and_none_that_has_not_ended(homes: tuple[Commands, Commands]) -> None:
     through_airflow, by_hand = homes
-    api = AirflowApi.of(through_airflow.locations.home)
+    api = stack.api(through_airflow.locations.home)
     before = LakeReader(through_airflow.locations).all_builds()
     run_id = api.trigger("logs_daily", {"ds": str(day(5))})
     assert api.wait_for_run("logs_daily", run_id, timeout_seconds=300).period == day(5)

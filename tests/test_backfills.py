@@ -18,7 +18,7 @@ from contracts.settings import HOME_VARIABLE, Deployment
 from contracts.steps import CADENCES
 from contracts.transfer import reads
 from sources import deployments
-from tributary import backfills, dags_command
+from tributary import backfills, dags_command, stack
 from tributary.airflow_api import Run, RunFailed
 from tributary.backfills import BackfillsLate, spans_of_days, start_all, table_of, wait_for_all
 
@@ -138,7 +138,7 @@ def test_waiting_ends_in_time() -> None:
 def test_the_command_backfills_all_dags_and_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     states = {dag: [run(dag, 26, "failed" if dag == "bahe_daily" else "success")] for dag in backfills.ORDER}
     api = FakeApi([states])
-    monkeypatch.setattr(dags_command.AirflowApi, "of", lambda home: api)
+    monkeypatch.setattr(stack, "api", lambda home: api)
     assert dags_command.main(["backfill", "--from", "2026-04-26", "--to", "2026-04-30"]) == 1
     output, errors = capsys.readouterr()
     assert [call[0] for call in api.calls if call[0] != "unpause"] == list(backfills.ORDER)
@@ -160,7 +160,7 @@ def test_mending_builds_stale_days_and_then_makes_models_again(periods: tuple[tu
         return subprocess.CompletedProcess(command, 0)
 
     api = FakeApi([{dag: [run(dag, 30, "success")] for dag in backfills.ORDER}])
-    monkeypatch.setattr(dags_command.AirflowApi, "of", lambda home: api)
+    monkeypatch.setattr(stack, "api", lambda home: api)
     monkeypatch.setattr(dags_command.subprocess, "run", mended)
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     assert dags_command.main(["mend"]) == 0
@@ -171,7 +171,7 @@ def test_mending_builds_stale_days_and_then_makes_models_again(periods: tuple[tu
 
 def test_a_mend_that_stops_starts_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi([])
-    monkeypatch.setattr(dags_command.AirflowApi, "of", lambda home: api)
+    monkeypatch.setattr(stack, "api", lambda home: api)
     monkeypatch.setattr(dags_command.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     assert dags_command.main(["mend"]) == 3
     assert not api.calls

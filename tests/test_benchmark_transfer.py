@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.transfer import Draws, Scores, _gains, bootstrap
-from training.metrics import auc, gauc, logloss
+from lake.metrics import auc, gauc, logloss
 
 RNG = np.random.default_rng(3)
 

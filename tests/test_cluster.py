@@ -18,7 +18,7 @@ import pytest
 
 from contracts.locations import Locations
 from contracts.steps import DAY_JOBS
-from lake.session import spark_home
+from lake.java import spark_home
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 

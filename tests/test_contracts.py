@@ -13,9 +13,10 @@ from contracts.errors import EXIT_NOT_YET, BadInput, NotYet, run_command
 from contracts.features import FEATURES, STATISTICS, features_of
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.releases import MANIFEST, Release, staged_runs
+from contracts.releases import MANIFEST, Release
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, TABLES, owner_key, table
+from lake.run_folders import read_release, staged_runs
 
 FULL = Deployment(day_timezone="Asia/Shanghai", history_start=date(2022, 4, 25), history_end=date(2022, 5, 4), actr_start=date(2022, 5, 1),
                   periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2), string_ids=("event_id",), source="kuairand",
@@ -101,11 +102,11 @@ def test_a_release_id_hashes_what_the_result_depends_on(change: dict[str, object
 
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(release().to_json())
-    assert Release.read(tmp_path) == release()
+    assert read_release(tmp_path) == release()
     changed = json.loads(release().to_json()) | {"recipe": {"lr": 9}}
     (tmp_path / MANIFEST).write_text(json.dumps(changed))
     with pytest.raises(BadInput, match="The manifest was changed"):
-        Release.read(tmp_path)
+        read_release(tmp_path)
     with pytest.raises(BadInput, match="Run: tributary training cpm --period 2026-04-20"):
         staged_runs(Locations(tmp_path), "cpm", date(2026, 4, 20))
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from contracts.locations import Locations
 from contracts.releases import MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE
+from lake.run_folders import open_run
 from training import processes
-from training.engine.runs import open_run
 from training.recipes import RECIPES
 
 MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]

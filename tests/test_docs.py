@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from contracts import tables_page
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.steps import REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, TABLES
+from pages import tables_page
 from spark_jobs.check_landing import by_day, check_files
 from tributary import cli
 

@@ -28,19 +28,17 @@ from contracts.releases import (
     PREDICTIONS_FILE,
     VECTORS_FILE,
     Release,
-    gated_runs,
     of_role,
-    sha256_of,
-    staged_runs,
 )
 from lake.reader import LakeReader
+from lake.run_folders import gated_runs, open_run, read_release, sha256_of, staged_runs
 from publishing.audit import audit
 from publishing.cli import main as publishing
 from training.cli import main as training
 from training.compare import Scored, _day_row
-from training.engine.runs import open_run
 from training.recipes import quick
-from training.tasks.actr import open_released, plan_variant
+from training.tasks.actr_open import open_released
+from training.tasks.actr_plan import plan_variant
 from training.tasks.session import Session
 from validation.cli import main as validation
 from validation.gate_command import read_held_out
@@ -71,7 +69,7 @@ def spoil(folder: Path) -> None:
     at = rows.schema.get_field_index("score")
     pq.write_table(rows.set_column(at, "score", pa.array(np.full(rows.num_rows, np.nan))), folder / HELD_OUT_FILE)
     (folder / MODEL_FILE).write_bytes(b"diverged")
-    release = Release.read(folder)
+    release = read_release(folder)
     files = {name: sha256_of(folder / name) for name in release.files}
     (folder / MANIFEST).write_text(Release(**{**vars(release), "files": files}).to_json())
 
@@ -99,7 +97,7 @@ def fall_back(home: Path, day: date) -> dict[str, Path]:
     """The fallbacks of a day on which all variants diverged, by variant."""
     for folder in staged_runs(Locations(home), "actr", day):
         spoil(folder)
-    return {Release.read(folder).variant: folder for folder in judge(home, "actr", day)}
+    return {read_release(folder).variant: folder for folder in judge(home, "actr", day)}
 
 
 def active(home: Path, variant: str, day: date) -> dict[str, Any]:
@@ -111,11 +109,11 @@ def active(home: Path, variant: str, day: date) -> dict[str, Any]:
 def test_a_passed_day_is_released_as_it_is(home: Path) -> None:
     staged = staged_runs(Locations(home), "actr", DAYS[1])
     assert judge(home, "actr", DAYS[1]) == staged
-    assert all(Release.read(folder).carries is None for folder in staged)
+    assert all(read_release(folder).carries is None for folder in staged)
 
 
 def test_a_fallback_is_yesterdays_model_with_todays_predictions(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused = {Release.read(folder).variant: folder for folder in staged_runs(Locations(home), "actr", DAYS[1])}
+    refused = {read_release(folder).variant: folder for folder in staged_runs(Locations(home), "actr", DAYS[1])}
     fallbacks = fall_back(home, DAYS[1])
     said = capsys.readouterr().out
     for variant, folder in fallbacks.items():
@@ -136,10 +134,10 @@ def test_a_fallback_is_yesterdays_model_with_todays_predictions(home: Path, caps
 def test_a_figure_that_is_not_a_number_is_refused_though_the_held_out_scores_are_sound(home: Path,
                                                                                      capsys: pytest.CaptureFixture[str]) -> None:
     folder, other = staged_runs(Locations(home), "actr", DAYS[1])
-    release = Release.read(folder)
+    release = read_release(folder)
     (folder / MANIFEST).write_text(replace(release, metrics={**release.metrics, "train_loss": float("nan")}).to_json())
     judged = judge(home, "actr", DAYS[1])
-    assert Release.read(judged[0]).carries and judged[1] == other
+    assert read_release(judged[0]).carries and judged[1] == other
     said = capsys.readouterr().out
     assert f"{release.release_id}: REFUSED" in said and "not a number: train_loss" in said
 
@@ -162,10 +160,10 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     train(home, "actr", DAYS[2])
     second = fall_back(home, DAYS[2])
     publish(home, list(second.values()))
-    assert {variant: Release.read(folder).carries for variant, folder in second.items()} == first, "carried twice, named once"
+    assert {variant: read_release(folder).carries for variant, folder in second.items()} == first, "carried twice, named once"
     lineage, cpms = World().deployment().lineage, [LakeReader(Locations(home)).active("cpm", "default", week) for week in WEEKS]
     assert cpms[0] is not None and cpms[1] is not None
-    parents = Release.read(second["tpm+cpm"]).parents
+    parents = read_release(second["tpm+cpm"]).parents
     assert parents == {f"pretrained/cpm/{WEEKS[0]}": cpms[0]["release_id"],
                        f"predecessor/actr/{DAYS[1]}": active(home, "tpm+cpm", DAYS[1])["release_id"]}
     assert f"pretrained/cpm/{WEEKS[0]}" not in [f"{p.role}/{p.kind}/{p.period}" for p in lineage.parents("actr", DAYS[2])]
@@ -180,8 +178,8 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     original = open_released(session, session.release(first["tpm+cpm"])).model.state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in carried.items())
 
-    last = {Release.read(folder).variant: folder for folder in go(home, "actr", DAYS[3])}
-    assert all(Release.read(folder).carries is None for folder in last.values())
+    last = {read_release(folder).variant: folder for folder in go(home, "actr", DAYS[3])}
+    assert all(read_release(folder).carries is None for folder in last.values())
     assert set(pq.read_table(last["none"] / PREDICTIONS_FILE)["scored_by"].to_pylist()) == {active(home, "none", DAYS[2])["release_id"]}
     capsys.readouterr()
     none = np.zeros(0, np.int64)
@@ -202,7 +200,7 @@ def test_training_again_with_the_same_inputs_gives_the_same_fallback_and_better_
     with pytest.raises(BadInput, match="gate: expected a verdict of the gate, found none"):
         gated_runs(Locations(home), "actr", DAYS[1])
     released = judge(home, "actr", DAYS[1])
-    assert all(Release.read(folder).carries is None for folder in released)
+    assert all(read_release(folder).carries is None for folder in released)
     assert {folder.name for folder in released}.isdisjoint(folder.name for folder in fallbacks.values())
 
 
@@ -242,4 +240,4 @@ def test_the_verdict_says_why(home: Path) -> None:
     verdict = json.loads((folder / GATE).read_text())
     assert not verdict["passed"] and verdict["fallback"].startswith("runs/actr/2026-01-10/none/actr-none-2026-01-10-fallback-")
     assert [check["name"] for check in verdict["checks"] if check["severity"] == "fail" and not check["passed"]] == ["finite"]
-    assert read_held_out(folder, Release.read(folder)).before is not None
+    assert read_held_out(folder, read_release(folder)).before is not None

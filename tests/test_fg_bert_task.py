@@ -15,8 +15,9 @@ from contracts.errors import BadInput, ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.periods import Parent
-from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, gated_runs
+from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE
 from lake.reader import LakeReader
+from lake.run_folders import gated_runs, open_run
 from publishing.audit import audit
 from publishing.index import Vectors
 from publishing.parents import missing_inputs
@@ -25,7 +26,6 @@ from training.data.behaviours import Behaviours, read_newest
 from training.data.mapping import IdMapping
 from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.engine.checkpoint import read_weights
-from training.engine.runs import open_run
 from training.recipes import quick
 from training.tasks.fg_bert import Sequences, _encoded, _judge, open_fg_bert, run_fg_bert
 from training.tasks.fg_bert_users import run_fg_bert_users

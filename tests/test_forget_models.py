@@ -18,18 +18,18 @@ import torch
 from lake_fixture import World, make_lake, publish_staged
 
 from contracts.locations import Locations
-from contracts.releases import GATE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, REWRITTEN, VECTORS_FILE, sha256_of
+from contracts.releases import GATE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, REWRITTEN, VECTORS_FILE
+from lake.run_folders import open_run, sha256_of
 from training.cli import main
 from training.data.mapping import IdMapping
 from training.data.vectors import read_vectors
 from training.engine.checkpoint import read_weights
-from training.engine.runs import open_run
 from training.forget import forget
 from training.modules.embedding import table_tensors
 from training.recipes import recipe
 from training.serving.export import export
 from training.serving.score import score_day
-from training.tasks.actr import open_released
+from training.tasks.actr_open import open_released
 from training.tasks.session import Session
 
 pytestmark = pytest.mark.slow

@@ -26,12 +26,13 @@ from contracts.errors import BadInput, TributaryError
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
-from contracts.releases import GATE, MANIFEST, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, sha256_of, staged_runs
+from contracts.releases import GATE, MANIFEST, MAPPING_FILE, MODEL_FILE, VECTORS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import DAY_JOBS
 from contracts.tables import TABLES, owner_key
 from lake import writing
 from lake.reader import LakeReader
+from lake.run_folders import sha256_of, staged_runs
 from publishing.audit import audit
 from spark_jobs import build_statistics, build_user_histories, forget_user, ingest_logs, publish_release
 from spark_jobs.staleness import find_stale, stale_releases

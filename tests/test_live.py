@@ -26,7 +26,7 @@ from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
-from tributary.airflow_api import AirflowApi, RunFailed
+from tributary.airflow_api import RunFailed
 from tributary.stack import airflow, components, ports, processes
 
 pytestmark = pytest.mark.live
@@ -94,7 +94,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
 def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
     through_airflow, by_hand, _ = homes
     through_airflow.build("--from", str(day(HISTORY[0])), "--to", str(day(HISTORY[-1])))
-    api = AirflowApi.of(through_airflow.locations.home)
+    api = stack.api(through_airflow.locations.home)
     for backwards, numbers in BACKFILLED.items():
         first, last = day(numbers[0]), day(numbers[-1])
         for dag, most in (("features_daily", 1), ("logs_daily", 2)):  # features first: they wait for the logs
@@ -166,7 +166,7 @@ def test_a_failed_day_ends_its_log_with_the_report(homes: tuple[Commands, Comman
     path = locations.landing_day("natural", day(KILLED)) / "part-00000.csv"
     header, *rows = path.read_text(errors="replace").splitlines()
     path.write_text("\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))]) + "\n")
-    api = AirflowApi.of(locations.home)
+    api = stack.api(locations.home)
     api.create_backfill("logs_daily", day(KILLED), day(KILLED))
     with pytest.raises(RunFailed) as failed:
         api.wait_for_periods("logs_daily", day(KILLED), day(KILLED), timeout_seconds=300)

@@ -17,11 +17,11 @@ from landing_rows import csv_bytes, good_row, write
 
 from contracts.features import LOGS
 from contracts.locations import Locations
-from contracts.quality import read_stale
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import DAY_JOBS
 from contracts.tables import owner_key
 from lake.reader import LakeReader
+from pages.files import read_stale
 from spark_jobs import build_statistics, build_user_histories, ingest_logs, mend
 from spark_jobs.staleness import find_stale, mending_commands
 

@@ -11,8 +11,7 @@ import pytest
 
 from benchmarks.rivals.metrics_arm import NAMES, figures_of
 from benchmarks.rivals.metrics_set import BY_PLACE, FORMULAS, agrees, cases, fixed_rows
-from training.metrics import evaluate
-from validation.gate import _losses, _Ranks
+from lake.metrics import Ranks, evaluate
 
 ROWS = fixed_rows()
 CASES = cases(ROWS)
@@ -58,13 +57,11 @@ def test_no_figure_of_ours_depends_on_the_order_of_the_rows_and_all_are_nan_with
         assert np.isnan(figures[name]["NaN"]).all() and np.isnan(figures[name]["infinite"]).all()
 
 
-def test_the_gates_own_auc_and_logloss_are_these() -> None:
+def test_the_auc_of_weighted_rows_by_which_the_gate_judges_is_this_one() -> None:
     """It weighs rows by how often their user was drawn."""
-    found = _Ranks(ROWS.scores, ROWS.clicks)
+    found = Ranks(ROWS.scores, ROWS.clicks)
     assert found.auc(np.ones(len(ROWS.scores))) == pytest.approx(FORMULAS["tributary", "auc"](ROWS))
     assert found.auc(ROWS.weights) == pytest.approx(FORMULAS["torchrec", "auc, weights"](ROWS))
-    wrong = CASES["certain and wrong"][0]
-    assert _losses(wrong.scores, wrong.clicks).mean() == pytest.approx(FORMULAS["tributary", "logloss"](wrong))
 
 
 def test_torchrec_is_its_formula_and_decides_ties_by_the_place_of_the_rows() -> None:

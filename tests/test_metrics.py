@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.rivals.common import auc as auc_of_rivals
-from training.metrics import (
+from lake.metrics import (
     METRICS,
     auc,
     base_rate_shift,

@@ -22,6 +22,7 @@ from contracts.locations import Locations
 from contracts.releases import PREDICTIONS_FILE, VECTORS_FILE, Release
 from contracts.tables import TABLES
 from lake.reader import LakeReader
+from lake.run_folders import read_release
 from pages import charts, markup
 from pages.charts import Series
 from training import intervals
@@ -35,7 +36,8 @@ from training.report.figures import by_day, calibration_of, gauc_of, logloss_of,
 from training.report.forgetting import Forgetting, Remembered
 from training.report.gather import NO_ROWS, Gathered, Served, gather
 from training.report.page import render, verdicts
-from training.tasks.actr import _Days, open_released
+from training.tasks.actr import Days
+from training.tasks.actr_open import open_released
 from training.tasks.session import Session
 
 D0 = date(2026, 1, 1)
@@ -137,7 +139,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             main([kind, "--ds" if kind == "actr" else "--period", str(day), "--home", str(home), "--recipe", "quick", "--device", "cpu"])
             for folder in publish_staged(home, kind, day):
                 if kind == "actr":
-                    put_release(home, Release.read(folder), folder)
+                    put_release(home, read_release(folder), folder)
     return home
 
 
@@ -210,7 +212,7 @@ def test_older_days_are_scored_by_the_released_model(home: Path, found: Gathered
     assert older.held_out.tolist() == held_out[older.scored.event_ids].tolist() and 0 < older.held_out.sum() < 30
     for name in found.variants:  # the model of the 11th on the 4th
         run = session.open_release(session.reader.active("actr", name, DAYS[2]))
-        rows = _Days(replace(session, recipe=recipe("quick")))([date(2026, 1, 4)])
+        rows = Days(replace(session, recipe=recipe("quick")))([date(2026, 1, 4)])
         scorer = open_released(session, run)
         expected = dict(zip(rows.event_id.tolist(), score(scorer.model, scorer.encode(session, rows)).tolist(), strict=True))
         part = older.scored.on(date(2026, 1, 4))

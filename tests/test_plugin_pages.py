@@ -11,9 +11,10 @@ import pytest
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.quality import JudgedDay, StaleDay, StaleFound, judged_to_json, read_judged, read_stale
+from contracts.quality import JudgedDay, StaleDay, StaleFound, judged_to_json
 from contracts.releases import Release
 from pages import markup
+from pages.files import read_judged, read_stale
 from plugins.quality.calendar_page import Known, render_calendar, render_stale
 from plugins.quality.files import model_reports, report_file
 from plugins.quality.task_pages import GateFound, known_table, read_gate, render_day, render_gate, render_message

@@ -19,9 +19,10 @@ from test_publishing import put_nan
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import METRICS_FILE, VECTORS_FILE, Release, Served
+from contracts.releases import METRICS_FILE, VECTORS_FILE, Served
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import read_release
 from publishing.audit import audit
 from spark_jobs import activate_release, publish_release
 from spark_jobs.publish_release import activate, audited, publish
@@ -44,7 +45,7 @@ def shared_session(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def publish_run(locations: Locations, folder: Path) -> Path:
     """Audits and publishes a run by the commands' own functions."""
-    release = Release.read(folder)
+    release = read_release(folder)
     name_staged(locations, [folder])
     audit(locations, DEPLOYMENT, folder)
     publish_release.command(locations, DEPLOYMENT, release.kind, release.period)

@@ -30,9 +30,10 @@ from staged_fixture import (
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import AUDIT, METRICS_FILE, VECTORS_FILE, Release, parent_key, staged_runs
+from contracts.releases import AUDIT, METRICS_FILE, VECTORS_FILE, parent_key
 from contracts.settings import Deployment
 from lake.reader import LakeReader
+from lake.run_folders import read_release, staged_runs
 from publishing import index as index_module
 from publishing.audit import audit
 from publishing.index import Vectors, load_index, make_index, measured_recall, nearest, nearest_exactly, nprobe_of
@@ -142,7 +143,7 @@ def test_a_figure_that_is_not_a_number_is_not_published(tmp_path: Path, value: f
     more = {"auc": value, "gauc": None}
     rows += [rows[0] | {"metric": name, "split": "held_out/new_items", "value": figure} for name, figure in more.items()]
     pq.write_table(pa.Table.from_pylist(rows), folder / METRICS_FILE)
-    write_manifest(folder, Release.read(folder))
+    write_manifest(folder, read_release(folder))
     with pytest.raises(QualityFailed, match="metrics: expected finite figures, found 1 that are NaN or infinite: held_out/new_items auc"):
         audit(locations, DEPLOYMENT, folder)
 
@@ -274,7 +275,7 @@ def test_half_a_stage_is_refused(tmp_path: Path) -> None:
         staged_runs(locations, "tpm", MONTH)
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:50])
     with pytest.raises(BadInput, match="found half a manifest"):
-        Release.read(folder)
+        read_release(folder)
 
 
 def test_an_index_that_is_whole_is_kept(tmp_path: Path) -> None:

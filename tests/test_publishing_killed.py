@@ -24,10 +24,11 @@ from staged_fixture import DAYS, ITEMS, USERS, stage_cpm, stage_day, write_setti
 
 from contracts.errors import run_command
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, VECTORS_FILE, Release, sha256_of
+from contracts.releases import MANIFEST, VECTORS_FILE
 from lake import locks
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import read_release, sha256_of
 from publishing.index import Vectors, load_index
 
 pytestmark = pytest.mark.spark
@@ -129,7 +130,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def client(locations: Locations, folder: Path) -> multiprocessing.process.BaseProcess:
-    release, log = Release.read(folder), locations.home / "client.log"
+    release, log = read_release(folder), locations.home / "client.log"
     process = CONTEXT.Process(target=audit_and_publish, args=(str(locations.home), release.kind, str(release.period), str(log)))
     process.start()
     return process
@@ -147,7 +148,7 @@ def published(locations: Locations, folder: Path) -> float:
 def state_of(locations: Locations, folder: Path) -> str:
     """How far the publishing of a run has come."""
     reader, name = LakeReader(locations), folder.name
-    if Registry.read(reader).serving(Release.read(folder).served) == name:
+    if Registry.read(reader).serving(read_release(folder).served) == name:
         return "active"
     if name in reader.releases():
         return "released, not active"

@@ -13,10 +13,10 @@ from staged_fixture import DAYS, DEPLOYMENT, MONTH, released, stage_cpm, stage_d
 
 from contracts.errors import run_command
 from contracts.locations import Locations
-from contracts.releases import Release
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.registry import Registry
+from lake.run_folders import read_release
 from publishing.audit import audit
 from publishing.cli import main
 from spark_jobs.mend import _periods
@@ -35,7 +35,7 @@ def test_an_older_day_that_is_published_late_is_not_current(tmp_path: Path) -> N
     released(locations, second)
     first = released(locations, stage_day(locations, 0, None, cpm), LATER)
     found = registry(locations)
-    assert found.serving(Release.read(first).served) == first.name
+    assert found.serving(read_release(first).served) == first.name
     assert found.current("actr", "tpm+cpm") == second.name
     row = LakeReader(locations).current("actr", "tpm+cpm")
     assert row is not None
@@ -81,7 +81,7 @@ def test_models_to_make_again_are_those_that_rest_on_stale_ones(tmp_path: Path) 
     found = registry(locations)
     assert [(one.kind, one.period) for one in found.resting_on([first.name])] == [("actr", DAYS[0]), ("actr", DAYS[1])]
     assert [(one.kind, one.period) for one in found.resting_on([second.name])] == [("actr", DAYS[1])]
-    assert list(_periods(found, [cpm.name])) == [("cpm_weekly", Release.read(cpm).period, Release.read(cpm).period),
+    assert list(_periods(found, [cpm.name])) == [("cpm_weekly", read_release(cpm).period, read_release(cpm).period),
                                                  ("ad_ctr_daily", DAYS[0], DAYS[1])]
     assert list(_periods(found, [])) == []
 
@@ -97,7 +97,7 @@ def build(locations: Locations, table: str, day: date, digest: str, built: datet
 
 
 def step_back(locations: Locations, folder: Path) -> str | None:
-    return registry(locations).step_back(Release.read(folder), LakeReader(locations))
+    return registry(locations).step_back(read_release(folder), LakeReader(locations))
 
 
 def test_an_older_release_does_not_come_back_by_being_published_again(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from lake.reader import LakeReader
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
-from tributary.airflow_api import AirflowApi
 
 pytestmark = pytest.mark.live
 
@@ -37,7 +36,7 @@ def test_scheduled_manual_and_backfilled_runs_make_the_same_day(tmp_path_factory
     simulate(SimulatorSettings(start=day - timedelta(days=2), days=4, world=WorldSettings(users=60, items=60)), home)
     stack.up(home, ui_port=free_port(), spark_port=free_port())
     try:
-        api = AirflowApi.of(home)
+        api = stack.api(home)
         api.unpause(DAG)  # the schedule makes the last day that has ended, and none before it
         made = [built(home)]
         deadline = time.monotonic() + 300

@@ -12,7 +12,7 @@ from training.data.codes import CODES, dwell_codes, gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, SequenceInput, sequence_batch
 from training.engine.checkpoint import Checkpoint
-from training.engine.loop import prepare_process, train
+from training.engine.loop import Supervision, prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
 from training.models.srp4ctr import Bridge
 from training.modules.cross_entropy import linear_cross_entropy
@@ -193,8 +193,8 @@ def test_a_training_that_is_taken_up_ends_in_the_same_weights(tmp_path):
             if step == stop_at:
                 raise KeyboardInterrupt
 
-        checkpoint = Checkpoint(path, 0.0) if path else None
-        train(model, encoded, SMALL.train, seed=1, description="fg_bert", checkpoint=checkpoint, observe=observe)
+        supervision = Supervision(checkpoint=Checkpoint(path, 0.0) if path else None, observe=observe)
+        train(model, encoded, SMALL.train, seed=1, description="fg_bert", supervision=supervision)
         return model.state_dict()
 
     whole = run()

@@ -17,13 +17,13 @@ import pytest
 from contracts.errors import BadInput
 from contracts.features import LOGS, LONGEST_TEXT, Log
 from contracts.locations import Locations
+from lake.metrics import auc, gauc
 from sources import cli, simulator
 from sources.faults import MALFORMED_KINDS, TOO_LONG, FaultRates
 from sources.simulator import Impressions, SimulatorSettings
 from sources.texts import VOCABULARIES, item_texts
 from sources.visits import HOUR_MS, Bursts
 from sources.world import PLACES, World, WorldSettings
-from training.metrics import auc, gauc
 
 START = date(2026, 1, 1)
 HIGH_RATES = FaultRates(duplicates=0.1, malformed=0.06, late=0.05)

@@ -300,7 +300,7 @@ class TestApi:
                                                   arguments: list[str], conf: dict[str, str]) -> None:
         handler, address = fake
         handler.answers += [(200, None), (200, {"dag_run_id": "r"})]
-        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi(address, "admin", "secret", deployment=CALENDAR))
+        monkeypatch.setattr(stack, "api", lambda home: AirflowApi(address, "admin", "secret", deployment=CALENDAR))
         assert dags_command.main(["trigger", *arguments, "--no-wait"]) == 0
         assert handler.asked[-1] == ("POST", f"/api/v2/dags/{arguments[0]}/dagRuns", {"logical_date": None, "conf": conf})
 
@@ -309,7 +309,7 @@ class TestApi:
         (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds"),
         (["bahe_daily", "--ds", "2026-01-06", "--transfer", "tpm"], "--transfer: expected none, or ad_ctr_daily, found tpm")])
     def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
-        monkeypatch.setattr(AirflowApi, "of", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
+        monkeypatch.setattr(stack, "api", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
         with pytest.raises(BadInput, match=message):
             dags_command.main(["trigger", *arguments])
 

@@ -39,7 +39,8 @@ import json, sys
 from datetime import date
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
-from contracts import steps, tables_page
+from contracts import steps
+from pages import tables_page
 from contracts.settings import Deployment
 from contracts.tables import TABLES
 from contracts.kinds import KINDS

@@ -26,15 +26,18 @@ import training.tasks.actr
 from contracts.errors import BadInput, ParentMissing
 from contracts.features import features_of
 from contracts.locations import Locations
-from contracts.releases import HELD_OUT_FILE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from contracts.releases import HELD_OUT_FILE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE
 from contracts.settings import SETTINGS_FILE, Deployment
+from lake.metrics import logloss
 from lake.reader import LakeReader
+from lake.run_folders import open_run, read_release
 from training.cli import main
 from training.data.vectors import read_vectors
-from training.engine.runs import open_run
-from training.metrics import logloss
 from training.models.ctr import batch_norm_names
 from training.recipes import RECIPES, quick
+from training.tasks.actr_build import start_model
+from training.tasks.actr_open import open_released
+from training.tasks.actr_plan import AD_ONLY, plan_variant
 from training.tasks.cpm import run_cpm
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
@@ -111,7 +114,7 @@ def test_parents_are_those_that_the_period_computes(chain):
     lineage, active = World().deployment().lineage, LakeReader(Locations(home)).active
     for (kind, period), folders in runs.items():
         for folder in folders:
-            release = Release.read(folder)
+            release = read_release(folder)
             expected = {}
             for parent in lineage.parents(kind, period):
                 if parent.role in ("encoder", "texts") or (release.variant == "none" and parent.role == "pretrained"):
@@ -120,13 +123,13 @@ def test_parents_are_those_that_the_period_computes(chain):
                 expected[f"{parent.role}/{parent.kind}/{parent.period}"] = row["release_id"]
             assert dict(release.parents) == expected
     (cpm,) = runs["cpm", WEEKS[0]]
-    assert Release.read(cpm).absent_parents == ("snapshot/tpm/2025-12-26", "snapshot/tpm/2025-12-29")
+    assert read_release(cpm).absent_parents == ("snapshot/tpm/2025-12-26", "snapshot/tpm/2025-12-29")
 
 
 def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
     home, runs = chain
     lineage = World().deployment().lineage
-    inputs = {Release.read(folder).variant: set(Release.read(folder).inputs) for folder in runs["actr", DAYS[2]]}
+    inputs = {read_release(folder).variant: set(read_release(folder).inputs) for folder in runs["actr", DAYS[2]]}
 
     def partitions(days):
         return {f"{table}/ds={day}" for table in ("ad_samples", "user_histories") for day in days}
@@ -134,7 +137,7 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
     judged = [date(2026, 1, day) for day in range(7, 12)]  # from the first day that the first A-CTR replayed: there are no 2,000 rows
     assert inputs["none"] == inputs["tpm+cpm"] == partitions(judged)
     session = replace(_session(home), judged_rows=1)
-    plans = {variant: training.tasks.actr.plan_variant(session, DAYS[2], variant) for variant in ("none", "tpm+cpm")}
+    plans = {variant: plan_variant(session, DAYS[2], variant) for variant in ("none", "tpm+cpm")}
     few = plans["none"].judged_days
     held_out = _rows(home, "ad_samples", few, "ds", "held_out").filter(pc.field("held_out"))["ds"].to_pylist()
     assert set(held_out) == {few[0]}, "as few days as give enough rows"
@@ -166,7 +169,7 @@ def test_the_gate_gets_held_out_rows_scored_by_both_models(chain):
     for folder in runs["actr", DAYS[0]]:
         assert pq.read_table(folder / HELD_OUT_FILE)["score_before"].null_count > 0
     for folder in runs["actr", DAYS[2]]:
-        release, rows = Release.read(folder), pq.read_table(folder / HELD_OUT_FILE)
+        release, rows = read_release(folder), pq.read_table(folder / HELD_OUT_FILE)
         lake = _rows(home, "ad_samples", [date(2026, 1, day) for day in range(7, 12)], "event_id", "user_id", "ds", "click", "held_out")
         lake = lake.filter(lake["held_out"]).drop(["held_out"])
         assert rows.select(lake.column_names).sort_by("event_id") == lake.sort_by("event_id").cast(rows.select(lake.column_names).schema)
@@ -217,9 +220,9 @@ def test_held_out_rows_never_reach_a_training_step(chain):
 def test_the_day_before_scores_every_row_of_the_day(chain):
     home, runs = chain
     assert all(pq.read_table(folder / PREDICTIONS_FILE).num_rows == 0 for folder in runs["actr", DAYS[0]])
-    before = {Release.read(f).variant: Release.read(f).release_id for f in runs["actr", DAYS[0]]}
+    before = {read_release(f).variant: read_release(f).release_id for f in runs["actr", DAYS[0]]}
     for folder in runs["actr", DAYS[1]]:
-        release, rows = Release.read(folder), pq.read_table(folder / PREDICTIONS_FILE)
+        release, rows = read_release(folder), pq.read_table(folder / PREDICTIONS_FILE)
         expected = _rows(home, "ad_samples", [DAYS[1]], "event_id", "user_id", "click")
         assert rows.select(["event_id", "user_id", "click"]).sort_by("event_id") == expected.sort_by("event_id").cast(
             rows.schema.remove(5).remove(4).remove(2))
@@ -233,9 +236,9 @@ def test_an_ad_model_reads_the_merged_table_of_its_own_cpm(chain):
     """The day that starts again still scores with its predecessor, bound to the CPM of the week before."""
     home, runs = chain
     session = _session(home)
-    plan = training.tasks.actr.plan_variant(session, DAYS[2], "tpm+cpm")
+    plan = plan_variant(session, DAYS[2], "tpm+cpm")
     assert plan.restart and plan.cpm.folder == runs["cpm", WEEKS[1]][0]
-    scorer = training.tasks.actr.open_released(session, plan.predecessor)
+    scorer = open_released(session, plan.predecessor)
     own = read_vectors(runs["cpm", WEEKS[0]][0] / VECTORS_FILE, {"user": 16, "item": 16})
     assert scorer.encoding.transfer["user"].ids.tolist() == own["user"].ids.tolist()
     assert np.array_equal(scorer.model.transfer.get_buffer("user")[1:].numpy(), own["user"].vectors)
@@ -246,9 +249,9 @@ def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
     """Before the first step, all but batch-norm and ad-only tables are the CPM's."""
     home, runs = chain
     session = _session(home)
-    plan = training.tasks.actr.plan_variant(session, DAYS[2], "tpm+cpm")
-    rows = training.tasks.actr._Days(session)(plan.days).trainable()
-    model = training.tasks.actr.start_model(session, plan, rows).model
+    plan = plan_variant(session, DAYS[2], "tpm+cpm")
+    rows = training.tasks.actr.Days(session)(plan.days).trainable()
+    model = start_model(session, plan, rows).model
     source, norms = load_file(plan.cpm.folder / MODEL_FILE), batch_norm_names(model)
     compared = 0
     for name, tensor in model.state_dict().items():
@@ -256,7 +259,7 @@ def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
             assert (tensor == (1 if name.endswith(("weight", "running_var")) else 0)).all(), name
         elif name.endswith(".square"):
             assert (tensor == 0).all(), name
-        elif name not in {f"embeddings.{ad_only}.weight" for ad_only in training.tasks.actr.AD_ONLY}:
+        elif name not in {f"embeddings.{ad_only}.weight" for ad_only in AD_ONLY}:
             assert torch.equal(tensor[:len(source[name])] if name.startswith("embeddings.") else tensor, source[name]), name
             compared += 1
     assert compared > 20
@@ -431,7 +434,7 @@ def test_one_transfer_setting_alone_is_what_it_is_among_all(chain, tmp_path):
         shutil.rmtree(other / folder.relative_to(home))
     arguments = ["actr", "--ds", str(DAYS[2]), "--home", str(other), "--recipe", "quick", "--transfer"]
     main([*arguments, "tpm+cpm"])
-    (kept,) = [folder for folder in runs["actr", DAYS[2]] if Release.read(folder).variant == "tpm+cpm"]
+    (kept,) = [folder for folder in runs["actr", DAYS[2]] if read_release(folder).variant == "tpm+cpm"]
     staged = json.loads(Locations(other).staged("actr", DAYS[2]).read_text())["runs"]
     assert staged == [str(kept.relative_to(home))] and _content(other / staged[0]) == _content(kept)
     assert not any((other / folder.relative_to(home)).exists() for folder in runs["actr", DAYS[2]] if folder != kept)
@@ -451,7 +454,7 @@ def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
     for folder, before in zip(runs["actr", DAYS[1]], runs["actr", DAYS[0]], strict=True):
         again = other / folder.relative_to(home)
         assert (again / MODEL_FILE).read_bytes() == (before / MODEL_FILE).read_bytes()
-        assert {name.split("_")[0] for name in Release.read(again).metrics} == {"held"}, "no loss, and no figure of the day"
+        assert {name.split("_")[0] for name in read_release(again).metrics} == {"held"}, "no loss, and no figure of the day"
 
 
 def _scalars(folder):
@@ -475,7 +478,7 @@ def test_tensorboard_looks_on_and_changes_nothing(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(training.engine.board, "EVERY_STEPS", steps)  # a mean of each epoch
     _go(copy, "tpm", MONTHS[1], "--tensorboard")
     assert _content(copy / run.relative_to(home)) == _content(run)  # to the bit
-    release = Release.read(run)
+    release = read_release(run)
     found = _scalars(Locations(copy).tensorboard("tpm", "default", release.release_id))
     assert [step for step, *_ in found["train/logloss"]] == [steps * (epoch + 1) for epoch in range(recipe.epochs)]
     assert found["train/logloss"][-1][1] == pytest.approx(release.metrics["train_loss"], rel=1e-5)

@@ -11,10 +11,10 @@ from chain_fixture import DAYS, WEEKS
 from lake_fixture import World
 from safetensors.torch import load_file
 
-import training.tasks.actr
 from contracts.locations import Locations
-from contracts.releases import MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release
+from contracts.releases import MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE
 from contracts.transfer import TRANSFER_SETTINGS, cpm_variants
+from lake.run_folders import read_release
 from publishing.audit import audit
 from publishing.parents import missing_inputs
 from training.data.mapping import IdMapping
@@ -22,7 +22,10 @@ from training.data.vectors import read_vectors
 from training.engine.loop import train
 from training.models.ctr import batch_norm_names
 from training.recipes import quick
-from training.tasks.actr import AD_ONLY, _Days, open_released, plan_variant, start_model
+from training.tasks.actr import Days
+from training.tasks.actr_build import source_of, start_model
+from training.tasks.actr_open import open_released
+from training.tasks.actr_plan import AD_ONLY, plan_variant
 from training.tasks.cpm import run_cpm
 
 BOUND = [name for name, setting in TRANSFER_SETTINGS.items() if setting.cpm]
@@ -32,7 +35,7 @@ ENCODED = [name for name, setting in TRANSFER_SETTINGS.items() if setting.fg_ber
 def _start(session, day, name):
     """A setting's model before its first step, and after which plan."""
     plan = plan_variant(session, day, name)
-    return plan, start_model(session, plan, _Days(session)(plan.days, plan.natural_days).trainable()).model
+    return plan, start_model(session, plan, Days(session)(plan.days, plan.natural_days).trainable()).model
 
 
 def _trained(run):
@@ -132,7 +135,7 @@ def test_a_request_is_encoded_once_and_scored_as_each_row_alone(chain):
     """Folding in the ad model: equal behaviours are one sequence, and a score does not depend on what else is in the batch."""
     session, _, actrs = chain
     run = actrs[DAYS[1]]["tpm+cpm+srp4ctr"]
-    scorer, rows = open_released(session, run), _Days(session)([DAYS[1]])
+    scorer, rows = open_released(session, run), Days(session)([DAYS[1]])
     encoded = scorer.encode(session, rows)
     model = scorer.model.eval()
     together = encoded.batch(torch.arange(len(rows)))
@@ -171,13 +174,13 @@ def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
     session, cpms, actrs = chain
     run, cpm = actrs[DAYS[1]]["adapters"], cpms[WEEKS[0]]["without_snapshots"]
     assert not [key for key in _trained(run) if "source" in key], "the source is the CPM's, and stays there"
-    scorer, rows = open_released(session, run), _Days(session)([DAYS[1]])
+    scorer, rows = open_released(session, run), Days(session)([DAYS[1]])
     every = torch.arange(len(rows))
     assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(quick().actr.body.hidden)
 
     own = IdMapping.load(cpm.folder / MAPPING_FILE, scorer.model._source[0].model.embeddings.names)
     turned = IdMapping({name: replace(field, ids=field.ids[::-1], last_day=field.last_day[::-1]) for name, field in own.fields.items()})
-    source = training.tasks.actr._source(session, cpm, turned)
+    source = source_of(session, cpm, turned)
 
     def batch(mapping):
         encoding = replace(scorer.encoding, mapping=mapping)
@@ -192,7 +195,7 @@ def test_the_source_of_adapters_does_not_learn(chain):
     session, _, _ = chain
     plan, model = _start(session, DAYS[2], "adapters")
     before = {key: tensor.clone() for key, tensor in model._source[0].model.state_dict().items()}
-    rows = _Days(session)(plan.days).trainable()
+    rows = Days(session)(plan.days).trainable()
     scorer = start_model(session, plan, rows)
     train(scorer.model, scorer.encode(session, rows), quick().actr.restart, seed=1, description="test")
     after = scorer.model._source[0].model.state_dict()
@@ -207,13 +210,13 @@ def test_joint_training_reads_the_natural_log_too(chain):
     assert natural[0] == {str(day) for day in lineage.natural_training_days(date(2026, 1, 10))} and len(natural[0]) == 3
     assert natural[1:] == [{str(DAYS[1])}, {str(DAYS[2])}]
     plan = plan_variant(session, DAYS[1], "joint")
-    rows = _Days(session)(plan.days, plan.natural_days)
+    rows = Days(session)(plan.days, plan.natural_days)
     of_ads = np.asarray(rows.features["campaign_id"]) >= 0
     assert (~of_ads).sum() == World().natural_per_day and of_ads.sum() == World().ad_per_day
     figures = pq.read_table(actrs[DAYS[1]]["joint"].folder / "metrics.parquet").to_pylist()
     metrics = {(m["metric"], m["split"]): m["row_cnt"] for m in figures}
     assert metrics["train_loss", "train"] == (~rows.held_out).sum()
-    judged = _Days(session, held_out_only=True)(plan.judged_days)
+    judged = Days(session, held_out_only=True)(plan.judged_days)
     assert metrics["auc", "held_out"] == len(judged) > 0 and (judged.features["campaign_id"] >= 0).all(), "it is judged on ads alone"
 
 
@@ -236,4 +239,4 @@ def test_snapshots_of_all_rows_may_be_those_of_the_merged_table(chain):
     assert set(run.release.parents) == {f"snapshot/tpm/{month}" for month in months if month}
     assert run.release.release_id != cpms[WEEKS[1]]["default"].release.release_id
     assert json.loads(before)["runs"], "the fixture's own stays staged"
-    assert Release.read(run.folder).recipe["snapshots_by_day"] is False
+    assert read_release(run.folder).recipe["snapshots_by_day"] is False

@@ -21,7 +21,7 @@ from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
-from tributary.airflow_api import AirflowApi, RunFailed
+from tributary.airflow_api import RunFailed
 
 pytestmark = pytest.mark.live
 
@@ -59,11 +59,11 @@ def ui(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow
 
 def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: AirflowUi, home: Path) -> None:
     ui.open_dags()
-    for dag_id in AirflowApi.of(home).dag_ids():
+    for dag_id in stack.api(home).dag_ids():
         ui.page.wait_for(f"document.body.innerText.includes('{dag_id}')")
     ui.backfill("logs_daily", GOOD)
     ui.page.wait_for("document.body.innerText.includes('Backfill in progress')")
-    (run,) = AirflowApi.of(home).wait_for_periods("logs_daily", GOOD, GOOD, timeout_seconds=900)
+    (run,) = stack.api(home).wait_for_periods("logs_daily", GOOD, GOOD, timeout_seconds=900)
     ui.page.wait_for("!document.body.innerText.includes('Backfill in progress')", seconds=180)
     assert run.state == "success"
 
@@ -76,7 +76,7 @@ def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: Airflow
 
 
 def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Path) -> None:
-    api = AirflowApi.of(home)
+    api = stack.api(home)
     api.unpause("logs_daily")
     api.create_backfill("logs_daily", BAD, BAD)
     with pytest.raises(RunFailed):

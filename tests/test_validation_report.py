@@ -16,9 +16,9 @@ from deltalake import write_deltalake
 from contracts.errors import EXIT_BAD_INPUT, EXIT_PARENT_MISSING, BadInput, QualityFailed, run_command
 from contracts.locations import Locations
 from contracts.masking import LONGEST_SHOWN, shown
-from contracts.quality import read_judged
 from contracts.tables import TABLES
 from pages import markup
+from pages.files import read_judged
 from pages.pictures import nice_ticks, sparkline, strip
 from validation import cli
 from validation.figures import DayFigures

@@ -21,6 +21,8 @@ from training.recipes import CHECKPOINT_SECONDS, RECIPES, Recipe, recipe
 if TYPE_CHECKING:
     from training.tasks.session import Session
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 FORGETTING_DAYS = 14
 
 
@@ -151,6 +153,28 @@ def _forget_user(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tributary training", description="Train a period's models and stage their files for publishing.",
+        epilog="By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
+               "-m training cpm --period ...")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_kinds(commands)
+    _add_uses_of_a_release(commands)
+    texts = add_command(commands, "training", "encode_texts")
+    add_home(texts)
+    texts.add_argument("--recipe", choices=tuple(RECIPES), help="settings (default: the deployment's)")
+    texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
+    texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
+                                        "(default: the recipe's)")
+    user = add_command(commands, "training", "forget_user")
+    add_home(user)
+    add_user(user)
+    _add_comparisons(commands)
+    return parser
+
+
+def _add_kinds(commands: Commands) -> None:
+    """A command for each kind of model."""
     common = argparse.ArgumentParser(add_help=False)
     add_home(common)
     common.add_argument("--recipe", choices=tuple(RECIPES), help="settings of the models (default: the deployment's)")
@@ -164,11 +188,6 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--bf16", action="store_true", help="on a GPU: products in bfloat16; results differ")
     common.add_argument("--compile", action="store_true",
                         help="on a GPU: torch.compile, which takes its seconds; results differ in the last digits")
-    parser = argparse.ArgumentParser(
-        prog="tributary training", description="Train a period's models and stage their files for publishing.",
-        epilog="By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
-               "-m training cpm --period ...")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for kind in KINDS.values():
         command = add_command(commands, "training", kind.name, parents=[common])
         what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
@@ -176,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(transfer=ALL_SETTINGS)
     commands.choices[ACTR].add_argument("--transfer", choices=(ALL_SETTINGS, *TRANSFER_SETTINGS), metavar="SETTING",
                                         help="make this one of the deployment's transfer settings alone (default: all)")
+
+
+def _add_uses_of_a_release(commands: Commands) -> None:
+    """What is done with one released A-CTR: a day's scores, an export."""
     score = add_command(commands, "training", "score")
     score.add_argument("--ds", required=True, type=day, dest="period", help="the day, YYYY-MM-DD")
     export = add_command(commands, "training", "export")
@@ -183,15 +206,11 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, export):
         add_home(command)
         command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
-    texts = add_command(commands, "training", "encode_texts")
-    add_home(texts)
-    texts.add_argument("--recipe", choices=tuple(RECIPES), help="settings (default: the deployment's)")
-    texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
-    texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
-                                        "(default: the recipe's)")
-    user = add_command(commands, "training", "forget_user")
-    add_home(user)
-    add_user(user)
+    _add_scoring(score)
+
+
+def _add_comparisons(commands: Commands) -> None:
+    """What compares the transfer settings over a range of days: a table, a report."""
     compare = add_command(commands, "training", "compare")
     report = add_command(commands, "training", "report")
     for command in (compare, report):
@@ -200,11 +219,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="the HTML file (default: reports/models/FROM_TO.html in the deployment's folder)")
     report.add_argument("--forgetting-days", type=_count, default=FORGETTING_DAYS, metavar="N",
                         help="let the models of the last N days score older days; 0 leaves it out (default: %(default)s)")
-    for command in (report, score):
-        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
-                             help="where to score (default: cuda if there is one)")
-        command.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
-    return parser
+    _add_scoring(report)
+
+
+def _add_scoring(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
+                         help="where to score (default: cuda if there is one)")
+    command.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
 
 
 def _count(text: str) -> int:

@@ -22,9 +22,9 @@ from contracts.settings import Deployment
 from contracts.steps import VALIDATED_TABLES
 from contracts.tables import owner_key
 from contracts.transfer import NO_TRANSFER
+from lake.metrics import auc, figure_text, gauc, grouped_auc, has_both_labels, num_not_finite
 from lake.reader import LakeReader
 from training.intervals import Estimate, ratios
-from training.metrics import auc, figure_text, gauc, grouped_auc, has_both_labels, num_not_finite
 
 TRUTH = "truth"
 

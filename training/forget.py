@@ -33,12 +33,11 @@ from contracts.releases import (
     PREDICTIONS_FILE,
     REWRITTEN,
     VECTORS_FILE,
-    Release,
-    sha256_of,
 )
 from lake.index_files import INDEX_MANIFEST
 from lake.locks import hold
 from lake.progress import each
+from lake.run_folders import link, read_release, replace_text, sha256_of
 from training.data.mapping import SHARED_ROW
 from training.engine.checkpoint import read_weights, save_weights
 from training.modules.embedding import table_tensors
@@ -88,14 +87,14 @@ def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bo
     for path in folder.iterdir():
         if path.name in (MODEL_FILE, *changed):
             continue
-        _link(path, new / path.name)
+        link(path, new / path.name)
     for name in changed:
         if name != MODEL_FILE:
             pq.write_table(_without(folder / name, user_id), new / name)
     if MODEL_FILE in changed and row is not None:
         save_weights(_without_row(read_weights(folder / MODEL_FILE), row), new / MODEL_FILE)
     elif (folder / MODEL_FILE).is_file():
-        _link(folder / MODEL_FILE, new / MODEL_FILE)
+        link(folder / MODEL_FILE, new / MODEL_FILE)
     _follow(locations, folder, new, changed)
     folder.rename(folder.with_name(f".{folder.name}.{_OLD}"))
     new.rename(folder)
@@ -103,38 +102,23 @@ def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bo
     return changed
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name of the same file; a copy where there are no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _follow(locations: Locations, folder: Path, new: Path, changed: list[str]) -> None:
     """Manifest, audit, gate and index name each other by digests: all of them those of the new files."""
-    release, before = Release.read(folder), sha256_of(folder / MANIFEST)
+    release, before = read_release(folder), sha256_of(folder / MANIFEST)
     files = {**release.files, **{name: sha256_of(new / name) for name in changed if name in release.files}}
-    _write(new / MANIFEST, replace(release, files=files).to_json())
+    replace_text(new / MANIFEST, replace(release, files=files).to_json())
     now = sha256_of(new / MANIFEST)
     for name in (AUDIT, GATE):
         _follow_json(new / name, "manifest_sha256", before, now)
     past = json.loads((folder / REWRITTEN).read_text())["before"] if (folder / REWRITTEN).is_file() else []
-    _write(new / REWRITTEN, json.dumps({"before": [*past, before]}))
+    replace_text(new / REWRITTEN, json.dumps({"before": [*past, before]}))
     _follow_json(locations.index(release.release_id) / INDEX_MANIFEST, "run_manifest_sha256", before, now)
 
 
 def _follow_json(path: Path, name: str, before: str, now: str) -> None:
     values = json.loads(path.read_text()) if path.is_file() else {}
     if values.get(name) == before:
-        _write(path, json.dumps(values | {name: now}, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """A new file in place of the old one, which other folders may have by a second name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+        replace_text(path, json.dumps(values | {name: now}, indent=2) + "\n")
 
 
 def _finish_replacing(locations: Locations) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from contracts.errors import BadInput
 from contracts.features import BEHAVIOUR_FIELDS, HISTORY_LENGTH
 from contracts.kinds import RECIPES as RECIPE_NAMES
+from contracts.releases import Release
 
 OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
 Pooling = Literal["mean", "last"]
@@ -127,6 +128,11 @@ class Body:
     hidden: tuple[int, ...] = (256, 128, 64)
     rate_prior_clicks: float = 2.0
     rate_prior_impressions: float = 10.0
+
+    @property
+    def rate_prior(self) -> tuple[float, float]:
+        """Clicks and impressions that are added to a statistic's counts before the rate is taken."""
+        return self.rate_prior_clicks, self.rate_prior_impressions
 
     def __post_init__(self) -> None:
         for name in ("long_length", "short_length"):
@@ -339,6 +345,12 @@ def recipe(name: str) -> Recipe:
 def as_json(part: TpmRecipe | CpmRecipe | FgBertRecipe | BaheRecipe | ActrRecipe) -> dict[str, Any]:
     """A recipe's part as JSON values, as a release records it."""
     return {name: _jsonable(value) for name, value in asdict(part).items()}
+
+
+def body_of(release: Release) -> Body:
+    """The body that a CPM or A-CTR was made with."""
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in release.recipe["body"].items()}
+    return replace(Body(), **values)
 
 
 def _jsonable(value: Any) -> Any:

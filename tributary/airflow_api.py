@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from contracts.errors import TributaryError
@@ -64,18 +63,6 @@ class AirflowApi:
     def __init__(self, address: str, user: str, password: str, *, deployment: Deployment) -> None:
         self.address, self.user, self._password, self.deployment = address.rstrip("/"), user, password, deployment
         self._token: str | None = None
-
-    @classmethod
-    def of(cls, home: Path) -> AirflowApi:
-        """The API of a running stack.
-
-        Raises:
-            BadInput: it does not run.
-        """
-        from tributary import stack
-
-        found = stack.info(home)
-        return cls(found.ui, found.user, stack.password(home), deployment=Deployment.load(home))
 
     def call(self, method: str, path: str, *, body: object = None, **query: object) -> Any:
         """A request to `/api/v2<path>`; returns the JSON answer, None if there is none.

@@ -11,18 +11,7 @@ from collections.abc import Sequence
 
 from contracts.errors import BadInput, run_command
 from contracts.steps import FOLDERS, commands_of
-
-OWN: dict[str, str] = {
-    "init": "write a deployment's settings",
-    "up": "start PostgreSQL, Spark Connect and Airflow on this machine",
-    "down": "end them",
-    "status": "say what runs, and where",
-    "dags": "backfill, trigger and watch the DAGs of the running stack",
-    "demo": "the whole platform on made or real logs, from nothing",
-    "drill": "kill parts of a stack of its own at random, and see that nothing is lost",
-    "forget": "delete every trace of a user: landing files, tables and their old versions, models",
-    "compose-env": "write the secrets of the stack in containers (docker-compose.yml) into .env",
-}
+from tributary.own import OWN, set_home
 
 USAGE = "usage: tributary [--home FOLDER] <command> ...   or   tributary [--home FOLDER] <folder> <command> ..."
 
@@ -91,12 +80,6 @@ def _take_home(arguments: list[str], *, anywhere: bool = False) -> list[str]:
         if not anywhere:
             break
     return arguments
-
-
-def set_home(folder: str) -> None:
-    from contracts.settings import HOME_VARIABLE
-
-    os.environ[HOME_VARIABLE] = os.path.abspath(os.path.expanduser(folder))
 
 
 def _unknown(name: str) -> BadInput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,11 +15,11 @@ from contracts.locations import Locations
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder, lake_address
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
-from tributary.cli import OWN
+from tributary.own import own_parser
 
 
 def main(name: str, argv: Sequence[str]) -> int:
-    """Runs one of `tributary.cli.OWN`."""
+    """Runs one of `tributary.own.OWN`."""
     if name == "demo":
         from tributary import demo
 
@@ -42,12 +41,6 @@ def main(name: str, argv: Sequence[str]) -> int:
 
         return compose_env.main(argv)
     return {"init": _init, "up": _up, "down": _down, "status": _status}[name](argv)
-
-
-def own_parser(name: str) -> argparse.ArgumentParser:
-    """A parser of one own command; `--home` has been taken from the arguments already, wherever it stood."""
-    return argparse.ArgumentParser(prog=f"tributary {name}", description=f"{OWN[name]}.",
-                                   epilog="--home FOLDER is the deployment's folder: TRIBUTARY_HOME by default, else ./tributary-home.")
 
 
 def _init(argv: Sequence[str]) -> int:

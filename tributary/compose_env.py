@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contracts.errors import BadInput
-from tributary.commands import own_parser
+from tributary.own import own_parser
 from tributary.stack.processes import write_private
 
 ENV_FILE = ".env"  # Docker Compose reads the one beside docker-compose.yml

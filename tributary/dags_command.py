@@ -11,13 +11,13 @@ from contracts.commands import day
 from contracts.errors import BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
-from contracts.quality import read_stale
 from contracts.settings import home_folder
 from contracts.steps import CADENCES
 from contracts.transfer import TRANSFER_SETTINGS
+from pages.files import read_stale
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table_of, wait_for_all
-from tributary.commands import own_parser
+from tributary.own import own_parser
 
 BY_PERIOD = tuple(CADENCES)
 BOOTSTRAP = "bootstrap"  # takes a range of days; a run of `lake_maintenance_weekly` takes nothing
@@ -25,6 +25,8 @@ DAG_IDS = (*BY_PERIOD, BOOTSTRAP, "lake_maintenance_weekly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from tributary import stack
+
     parser = own_parser("dags")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="DAGs, whether they are paused, and files that could not be imported")
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(options, "transfer", None) and options.dag_id not in (None, AD_MODEL):
         raise BadInput(f"tributary dags {options.command} {options.dag_id}", "--transfer", expected=f"none, or {AD_MODEL}",
                        found=options.transfer)
-    api = AirflowApi.of(home_folder())
+    api = stack.api(home_folder())
     return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "mend": _mend, "trigger": _trigger, "runs": _runs}[
         options.command](api, options)
 

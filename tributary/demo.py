@@ -30,7 +30,7 @@ from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import start_all, wait_for_all
-from tributary.commands import own_parser
+from tributary.own import own_parser
 from tributary.stack import postgres, processes
 
 Source = Literal["simulator", "kuairand", "movielens"]
@@ -104,7 +104,7 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     with stages.stage("start PostgreSQL and Airflow"):
         stack.up(home)
     with stages.stage(f"Airflow backfill {plan.backfilled[0]} .. {plan.backfilled[-1]}"):
-        backfill(AirflowApi.of(home), plan)
+        backfill(stack.api(home), plan)
     print()
     scored = ("--from", str(plan.backfilled[0]), "--to", str(plan.backfilled[-1]))
     command("training", "compare", *scored)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contracts.commands import add_user, given_user
 from contracts.errors import BadInput
 from contracts.settings import folder_python, home_folder
+from tributary.own import own_parser
 
 WARNING = """
 This cannot be undone. It writes to the lake alone: jobs that run are waited for, others wait until it has ended; pause the DAGs first. Old
@@ -18,8 +19,6 @@ table again."""
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; 1 if the person said no."""
-    from tributary.commands import own_parser
-
     parser = own_parser("forget")
     add_user(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")

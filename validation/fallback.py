@@ -6,8 +6,6 @@ are those of that model; the same fallback made again is a no-op.
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +15,9 @@ import pyarrow.parquet as pq
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.releases import (
-    MANIFEST,
-    MAPPING_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    PREDICTIONS_FILE,
-    VECTORS_FILE,
-    Release,
-    changed_files,
-    of_role,
-    sha256_of,
-)
+from contracts.releases import MAPPING_FILE, METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release, of_role
 from lake.reader import LakeReader
+from lake.run_folders import Run, finished, link, make_run, open_released, read_release
 
 CARRIED = (MODEL_FILE, MAPPING_FILE, VECTORS_FILE)
 NEXT_DAY = "next_day"
@@ -53,62 +41,29 @@ def make_fallback(locations: Locations, folder: Path) -> Path | None:
     Raises:
         BadInput: the files of the model before are not those that were released.
     """
-    refused = Release.read(folder)
+    refused = read_release(folder)
     predecessor = list(of_role(refused.parents, "predecessor").values())
     if refused.kind != "actr" or not predecessor:
         return None
     source = _released(locations, predecessor[0])
-    draft = fallback_of(refused, Release.read(source))
-    target = locations.run_of(draft.kind, draft.period, draft.variant, draft.release_id)
-    if _is_whole(target):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in target.parent.glob(f".{draft.release_id}.*"):
-        shutil.rmtree(left_behind)
-    temporary = target.with_name(f".{draft.release_id}.{os.getpid()}")
-    temporary.mkdir()
-    for name in CARRIED:
-        _link(source / name, temporary / name)
-    _link(folder / PREDICTIONS_FILE, temporary / PREDICTIONS_FILE)
-    pq.write_table(_metrics(folder, refused), temporary / METRICS_FILE)
-    files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-    figures = {name: value for name, value in refused.metrics.items() if name.startswith(f"{NEXT_DAY}_")}
-    (temporary / MANIFEST).write_text(replace(draft, metrics=figures, files=files).to_json())
-    if target.exists():  # damaged: it is not whole
-        shutil.rmtree(target)
-    temporary.rename(target)
-    return target
+    draft = fallback_of(refused, source.release)
+
+    def fill(new: Path) -> Release:
+        for name in CARRIED:
+            link(source.folder / name, new / name)
+        link(folder / PREDICTIONS_FILE, new / PREDICTIONS_FILE)
+        pq.write_table(_metrics(folder, refused), new / METRICS_FILE)
+        return replace(draft, metrics={name: value for name, value in refused.metrics.items() if name.startswith(f"{NEXT_DAY}_")})
+
+    return (finished(locations, draft) or make_run(locations, draft, fill)).folder
 
 
-def _released(locations: Locations, release_id: str) -> Path:
-    """The folder of a release, checked against its row and its manifest."""
+def _released(locations: Locations, release_id: str) -> Run:
+    """The run of a release, checked against its row and its manifest."""
     row = LakeReader(locations).releases().get(release_id)
     if row is None:
         raise BadInput("releases", "release_id", expected=release_id, found="no such row")
-    folder = locations.home / row["artifact"]
-    manifest = folder / MANIFEST
-    found = sha256_of(manifest) if manifest.is_file() else "no such file"
-    if found != row["sha256"]:
-        raise BadInput(manifest, "sha256", expected=row["sha256"], found=found, hint=f"The folder is not what {release_id} released.")
-    if not _is_whole(folder):
-        raise BadInput(folder, "files", expected="those of the manifest", found="another one, or fewer",
-                       hint=f"The run folder of {release_id} was damaged: train that release again.")
-    return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return not changed_files(folder, Release.read(folder))
-    except (BadInput, KeyError, TypeError, ValueError):  # half a manifest is no manifest
-        return False
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name of the same file, which nobody changes once it lies in a run folder; a copy where there are no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    return open_released(locations, row)
 
 
 def _metrics(folder: Path, refused: Release) -> pa.Table:

@@ -13,9 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lake.metrics import Ranks, predicted_over_observed, row_losses
+
 Values = NDArray[np.float64]
 Severity = Literal["fail", "warn"]
-_EPSILON = 1e-7  # scores are float32 sigmoids: nearer to 0 or 1 than this they carry no information
+_LEAST_LOSS = 1e-7  # what a loss is divided by at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ def check_auc(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> 
     AUC over all rows, not within users: of 2,000 rows few users have both labels, and a GAUC would say little.
     """
     assert rows.before is not None
-    new, old = _Ranks(rows.scores, rows.clicks), _Ranks(rows.before, rows.clicks)
+    new, old = Ranks(rows.scores, rows.clicks), Ranks(rows.before, rows.clicks)
     expected = f"AUC not below that of the model before by more than {settings.auc_tolerance}"
     value = new.auc(np.ones(len(rows.clicks))) - old.auc(np.ones(len(rows.clicks)))
     if np.isnan(value):
@@ -145,9 +147,9 @@ def check_auc(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> 
 def check_logloss(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
     """The LogLoss is not higher than that of the model before by more than the tolerance."""
     assert rows.before is not None
-    new, old = _losses(rows.scores, rows.clicks), _losses(rows.before, rows.clicks)
-    drawn = _drawn(rows.user_ids, lambda weight: float(weight @ (new - old)) / max(float(weight @ old), _EPSILON), settings)
-    value, lowest = float((new - old).sum() / max(old.sum(), _EPSILON)), float(np.quantile(drawn, 1 - settings.confidence))
+    new, old = row_losses(rows.scores, rows.clicks), row_losses(rows.before, rows.clicks)
+    drawn = _drawn(rows.user_ids, lambda weight: float(weight @ (new - old)) / max(float(weight @ old), _LEAST_LOSS), settings)
+    value, lowest = float((new - old).sum() / max(old.sum(), _LEAST_LOSS)), float(np.quantile(drawn, 1 - settings.confidence))
     return GateCheck(name="logloss", severity=severity, passed=lowest <= settings.logloss_tolerance,
                      expected=f"LogLoss not above that of the model before by more than {settings.logloss_tolerance:.0%}",
                      found=f"{value:+.2%}, at least {lowest:+.2%}")
@@ -171,17 +173,11 @@ def _calibrated(rows: HeldOutRows, scores: Values, low: float, high: float, sett
     """Whether the true ratio may lie between the bounds, and the ratio with its interval."""
     drawn = _drawn(rows.user_ids, lambda weight: float(weight @ scores) / max(float(weight @ rows.clicks), 1.0), settings)
     lowest, highest = np.quantile(drawn, [1 - settings.confidence, settings.confidence])
-    return bool(lowest <= high and highest >= low), f"{scores.sum() / rows.clicks.sum():.2f} ({lowest:.2f} to {highest:.2f})"
+    return bool(lowest <= high and highest >= low), f"{predicted_over_observed(scores, rows.clicks):.2f} ({lowest:.2f} to {highest:.2f})"
 
 
 def _num_no_probability(scores: Values) -> int:
     return int((~((scores >= 0) & (scores <= 1))).sum())  # NaN is neither
-
-
-def _losses(scores: Values, clicks: NDArray[np.int64]) -> Values:
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    losses: Values = -np.where(clicks == 1, np.log(clipped), np.log1p(-clipped))
-    return losses
 
 
 def _drawn(user_ids: NDArray[np.int64], figure: Callable[[Values], float], settings: GateSettings) -> Values:
@@ -190,22 +186,3 @@ def _drawn(user_ids: NDArray[np.int64], figure: Callable[[Values], float], setti
     rng = np.random.default_rng(settings.seed)
     draws = (np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))[of_row] for _ in range(settings.draws))
     return np.array([figure(weight.astype(np.float64)) for weight in draws])
-
-
-class _Ranks:
-    """AUC of scores under any weights of the rows, ties counting half: they are sorted once."""
-
-    def __init__(self, scores: Values, clicks: NDArray[np.int64]) -> None:
-        self._order = np.argsort(scores, kind="stable")
-        in_order = scores[self._order]
-        self._clicks = clicks[self._order]
-        self._starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])  # of runs of equal scores
-
-    def auc(self, weight: Values) -> float:
-        """NaN where the weighted rows lack one of the labels."""
-        weight = weight[self._order]
-        positive = np.add.reduceat(weight * self._clicks, self._starts)
-        negative = np.add.reduceat(weight * (1 - self._clicks), self._starts)
-        pairs = positive.sum() * negative.sum()
-        below = np.cumsum(negative) - negative
-        return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else float("nan")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -14,8 +11,8 @@ import pyarrow.parquet as pq
 from contracts.commands import table_text
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
-from contracts.releases import GATE, HELD_OUT_FILE, MANIFEST, Release, sha256_of, staged_runs
-from pages.files import write_atomically
+from contracts.releases import GATE, HELD_OUT_FILE, Release
+from lake.run_folders import read_release, refuses, sha256_of, staged_runs, write_verdict
 from validation.fallback import NEXT_DAY, make_fallback
 from validation.gate import GateCheck, HeldOutRows, check_figures, judge
 
@@ -29,16 +26,16 @@ def gate(locations: Locations, kind: str, period: date) -> None:
     """
     stuck = []
     for folder in staged_runs(locations, kind, period):
-        release = Release.read(folder)
+        release = read_release(folder)
         checks = [*judge(read_held_out(folder, release), refuse_figures=kind == "actr"),
                   *check_figures(release.metrics, of_the_model_before=f"{NEXT_DAY}_")]
-        refused = [check for check in checks if not check.passed and check.severity == "fail"]
+        refused = list(filter(refuses, checks))
         fallback = make_fallback(locations, folder) if refused else None
-        _write_verdict(locations, folder, release, checks, fallback)
+        write_verdict(folder / GATE, release, checks, fallback=None if fallback is None else str(fallback.relative_to(locations.home)))
         print(f"{release.release_id}: {'REFUSED' if refused else 'passed'}")
         print(table_text(("check", "", "expected", "found"), [(c.name, _mark(c), c.expected, c.found) for c in checks]))
         if fallback is not None:
-            carried = Release.read(fallback)
+            carried = read_release(fallback)
             print(f"fallback: {carried.release_id} is released instead; it carries {carried.carries}\n")
         elif refused:
             first = refused[0]
@@ -64,14 +61,6 @@ def read_held_out(folder: Path, release: Release) -> HeldOutRows:
     before = rows["score_before"]
     return HeldOutRows(user_ids=rows["user_id"].to_numpy(), clicks=rows["click"].to_numpy().astype(np.int64),
                        scores=rows["score"].to_numpy(), before=before.to_numpy() if before.null_count == 0 else None)
-
-
-def _write_verdict(locations: Locations, folder: Path, release: Release, checks: Sequence[GateCheck], fallback: Path | None) -> None:
-    passed = all(check.passed or check.severity == "warn" for check in checks)
-    text = json.dumps({"release_id": release.release_id, "passed": passed, "manifest_sha256": sha256_of(folder / MANIFEST),
-                       "fallback": None if fallback is None else str(fallback.relative_to(locations.home)),
-                       "checks": [asdict(check) for check in checks]}, indent=2)
-    write_atomically(folder / GATE, text + "\n")
 
 
 def _mark(check: GateCheck) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +68,30 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     contract = judged_table(table)
     settings = deployment or Deployment.load(locations.home)
     builds = require_builds(locations, table, first, last, usual_days=thresholds.usual_days)
+    judged = _Judged(spark=spark, locations=locations, table=contract, builds=builds, deployment=settings, thresholds=thresholds)
     checks = derive_suite(contract, thresholds)
     wanted = list(days_between(first, last + ONE_DAY))
-    before = _days_before(spark, locations, contract, builds, first, settings, thresholds)
-    with persisted(_rows_of(spark, locations, contract, wanted)) as rows:  # Great Expectations reads them several times
-        days = _figures(spark, locations, rows, contract, wanted, builds, before, settings, thresholds)
+    before = _days_before(judged, first)
+    with persisted(_rows_of(judged, wanted)) as rows:  # Great Expectations reads them several times
+        days = _figures(judged, rows, wanted, before)
         results = _judge(checks, rows, days)
     digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
     earlier = read_verdict(locations, table, last)
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
     return Verdict(table=table, first_day=first, last_day=last, run_ts=datetime.now(UTC), results=results, days=days,
                    digests=digests, acceptance=kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """The table whose days are judged, where it is read, and what it is judged by."""
+
+    spark: SparkSession
+    locations: Locations
+    table: Table
+    builds: DayBuilds
+    deployment: Deployment
+    thresholds: Thresholds
 
 
 def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) -> frozenset[date]:
@@ -88,33 +101,33 @@ def _may_be_empty(table: Table, days: Sequence[date], deployment: Deployment) ->
     return frozenset(day for day in days if log is not None and deployment.may_be_empty(log, day))
 
 
-def _rows_of(spark: SparkSession, locations: Locations, table: Table, days: Sequence[date]) -> DataFrame:
+def _rows_of(judged: _Judged, days: Sequence[date]) -> DataFrame:
     from validation.measuring import load_days
 
-    return load_days(spark, locations, table.name, days)
+    return load_days(judged.spark, judged.locations, judged.table.name, days)
 
 
-def _days_before(spark: SparkSession, locations: Locations, table: Table, builds: DayBuilds, first: date, deployment: Deployment,
-                 thresholds: Thresholds) -> list[DayFigures]:
+def _days_before(judged: _Judged, first: date) -> list[DayFigures]:
     """Figures of the days before the first one: kept ones, and of the others as much as a comparison needs."""
     from validation.measuring import measure
 
-    known = known_before(locations, table, builds.own, first, thresholds.usual_days)
+    table, builds, usual_days = judged.table, judged.builds, judged.thresholds.usual_days
+    known = known_before(judged.locations, table, builds.own, first, usual_days)
     unknown = [day for day in builds.own if day < first and day not in known and builds.own[day]["row_cnt"]]
     if unknown:
-        rows = _rows_of(spark, locations, table, unknown)
-        for day, measured in measure(rows, table, deployment, most_rows=_most_rows(builds, unknown)).items():
-            known[day] = day_figures(table, day, measured, builds, usual_days=thresholds.usual_days)
+        rows = _rows_of(judged, unknown)
+        for day, measured in measure(rows, table, judged.deployment, most_rows=_most_rows(builds, unknown)).items():
+            known[day] = day_figures(table, day, measured, builds, usual_days=usual_days)
     return list(known.values())
 
 
-def _figures(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], builds: DayBuilds,
-             before: Sequence[DayFigures], deployment: Deployment, thresholds: Thresholds) -> tuple[DayFigures, ...]:
+def _figures(judged: _Judged, rows: DataFrame, days: Sequence[date], before: Sequence[DayFigures]) -> tuple[DayFigures, ...]:
     """Figures of the days, each compared with its own week before."""
     from validation.measuring import measure_all
 
-    usual_days = thresholds.usual_days
-    measured = measure_all(spark, locations, rows, table, days, deployment, most_rows=_most_rows(builds, days), usual_days=usual_days)
+    table, builds, deployment, usual_days = judged.table, judged.builds, judged.deployment, judged.thresholds.usual_days
+    measured = measure_all(judged.spark, judged.locations, rows, table, days, deployment, most_rows=_most_rows(builds, days),
+                           usual_days=usual_days)
     alone = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
     may_be_empty = _may_be_empty(table, days, deployment)
     alone = [replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in alone]

@@ -21,7 +21,7 @@ FAILED = "fails"  # what a figure begins with that the library could not give
 
 
 def tributary(rows: Rows) -> Mapping[str, float]:
-    from training.metrics import evaluate
+    from lake.metrics import evaluate
 
     found = evaluate(rows.scores, rows.clicks, rows.users)
     return {name: float(found[name]) for name in ("auc", "gauc", "gauc_plain", "logloss")}  # type: ignore[arg-type]  # all are defined

@@ -23,9 +23,9 @@ from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import Cadence, Period
-from contracts.quality import read_judged, read_stale
 from contracts.runs import period_of_run
 from contracts.settings import Deployment, home_folder
+from pages.files import read_judged, read_stale
 from pages.markup import POLICY
 from plugins.quality.calendar_page import Known, render_calendar
 from plugins.quality.files import model_reports, report_file

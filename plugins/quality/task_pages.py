@@ -16,8 +16,9 @@ from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.quality import JudgedDay, StaleFound
-from contracts.releases import GATE, Release, staged_runs
+from contracts.releases import GATE, Release
 from contracts.tables import TABLES
+from lake.run_folders import read_release, staged_runs
 from pages import markup
 from plugins.quality.calendar_page import model_links
 
@@ -73,7 +74,7 @@ def read_gate(locations: Locations, kind: str, period: date) -> list[GateFound]:
     if kind not in KINDS:
         raise BadInput("address", "kind", expected=f"one of {', '.join(KINDS)}", found=repr(kind))
     folders = staged_runs(locations, kind, period)
-    return [GateFound(release=Release.read(folder), verdict=_read_verdict(folder / GATE)) for folder in folders]
+    return [GateFound(release=read_release(folder), verdict=_read_verdict(folder / GATE)) for folder in folders]
 
 
 def render_gate(kind: str, period: date, found: Sequence[GateFound], *, model_reports: Sequence[str]) -> str:

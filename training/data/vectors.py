@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from torch import Tensor
 
 from contracts.errors import BadInput
-from training.data.mapping import Ids
+from training.data.mapping import IdMapping, Ids
 
 Floats = NDArray[np.float32]
 Entity = Literal["user", "item"]
@@ -160,3 +161,14 @@ def read_vectors(path: Path, dims: Mapping[str, int]) -> dict[Entity, EntityVect
         order = np.argsort(ids[rows], kind="stable")
         result[name] = EntityVectors(ids=ids[rows][order], vectors=vectors[order])
     return result
+
+
+def own_vectors(mapping: IdMapping, state: Mapping[str, Tensor]) -> dict[Entity, EntityVectors]:
+    """A model's own user and item embeddings, by raw id."""
+    vectors: dict[Entity, EntityVectors] = {}
+    for entity in VECTOR_ENTITIES:
+        ids = mapping.fields[ID_COLUMN[entity]].ids
+        order = np.argsort(ids, kind="stable")
+        weight = state[f"embeddings.{ID_COLUMN[entity]}.weight"].cpu().numpy()
+        vectors[entity] = EntityVectors(ids=ids[order], vectors=weight[1:][order])
+    return vectors

@@ -24,18 +24,11 @@ from training.engine.optimizer import Adam
 from training.engine.prefetch import prefetched
 from training.modules.embedding import FbgemmTable, IdEmbeddings, Table
 from training.modules.sharded import ShardedTable
+from training.modules.trainable import Trainable
 from training.recipes import Phase
 
 SCORING_BATCH = 8192
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
-
-
-class Trainable(Protocol):
-    """What the engine needs of a model, beside being a `torch.nn.Module`."""
-
-    def __call__(self, batch: Any) -> Tensor: ...
-
-    def loss(self, outputs: Tensor, batch: Any) -> dict[str, Tensor]: ...
 
 
 class Rows(Ordered, Protocol):
@@ -70,6 +63,29 @@ class Compute:
 
     bf16: bool = False
     compiled: bool = False
+
+
+_AS_WRITTEN = Compute()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What goes on around a training, and leaves its result as it is, but for the digits that `compute` changes.
+
+    Attributes:
+        checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
+        observe: called after each step, with its number over all epochs, its losses and its rows; it only looks.
+        after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
+        compute: precision and compilation.
+    """
+
+    checkpoint: Checkpoint | None = None
+    observe: Observer | None = None
+    after_epoch: Callable[[], None] = lambda: None
+    compute: Compute = _AS_WRITTEN
+
+
+_UNATTENDED = Supervision()
 
 
 def choose_device(name: str) -> torch.device:
@@ -108,41 +124,36 @@ def generator_of(*parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
 
 
-_AS_WRITTEN = Compute()
-
-
-def train(model: Any, samples: Rows, phase: Phase, *, seed: object, description: str,
-          checkpoint: Checkpoint | None = None, after_epoch: Callable[[], None] = lambda: None,
-          observe: Observer | None = None, compute: Compute = _AS_WRITTEN) -> Fitted:
+def train(model: Trainable, samples: Rows, phase: Phase, *, seed: object, description: str,
+          supervision: Supervision = _UNATTENDED) -> Fitted:
     """Trains a model in place; several processes share each batch, and take the steps that one would take.
 
     Args:
-        model: a `Trainable` module.
+        model: the model to train; its weights change.
         samples: the rows to train on.
         phase: epochs, batch size, rates, order.
-        seed: of the order of rows.
-        description: of the progress bar.
-        checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
-        after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
-        observe: called after each step, with its number over all epochs, its losses and its rows; it only looks.
-        compute: precision and compilation.
+        seed: the seed of the order of rows.
+        description: the title of the progress bar.
+        supervision: what goes on around it: checkpoints, observers, precision.
 
     Raises:
         TributaryError: the weights are no longer finite.
     """
     optimizer = _optimizer(model, phase)
-    if compute.compiled:
+    if supervision.compute.compiled:
         _compile(model)
+    checkpoint = supervision.checkpoint
     position = checkpoint.load(model, optimizer) if checkpoint else Position()
     done = _done(samples, phase, position)
     with progress(total=len(samples) * phase.epochs, description=description, unit="sample", initial=done) as bar:
+        epochs = _Epochs(model=model, optimizer=optimizer, phase=phase, seed=seed, supervision=supervision, bar=bar)
         for epoch in range(position.epoch, phase.epochs):
             order = shuffled(samples, phase.batch_size, generator_of(seed, epoch), in_time_order=phase.in_time_order)
             if epoch > position.epoch:
                 position = Position(epoch=epoch)
             model.train()
-            _train_epoch(model, samples.at_epoch(epoch), order, optimizer, position, checkpoint, bar, observe, compute, phase, seed)
-            after_epoch()
+            epochs.train(samples.at_epoch(epoch), order, position)
+            supervision.after_epoch()
     if not processes.agreed(_is_finite(model)):
         raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
     if checkpoint:
@@ -151,31 +162,43 @@ def train(model: Any, samples: Rows, phase: Phase, *, seed: object, description:
     return Fitted(row_cnt=rows, losses={name: value / rows for name, value in position.losses.items()})
 
 
-def _train_epoch(model: Any, samples: Rows, order: list[Tensor], optimizer: Adam, position: Position,
-                 checkpoint: Checkpoint | None, bar: Any, observe: Observer | None, compute: Compute, phase: Phase, seed: object) -> None:
-    sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
-            for name, value in position.losses.items()}
-    parts = [processes.part_of(index) for index in order[position.step:]]
-    for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
-        optimizer.learning_rate = phase.rate_at(position.epoch * len(order) + position.step, phase.epochs * len(order))
-        # Of each step by itself, so that a training that is taken up drops what it would have dropped.
-        torch.manual_seed(int(generator_of(seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
-        losses = _train_step(model, batch, optimizer, part.weight, compute.bf16)
-        for name, value in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
-        rows = len(order[position.step])
-        bar.update(rows)
-        position.step += 1
-        if observe:
-            observe(position.epoch * len(order) + position.step, losses, rows)
-        if checkpoint and checkpoint.due():
-            position.losses = _of_all(sums)
-            checkpoint.save(model, optimizer, position)
-    position.losses = _of_all(sums)
+@dataclass(frozen=True, kw_only=True)
+class _Epochs:
+    """What all epochs of one training share."""
+
+    model: Trainable
+    optimizer: Adam
+    phase: Phase
+    seed: object
+    supervision: Supervision
+    bar: Any
+
+    def train(self, samples: Rows, order: list[Tensor], position: Position) -> None:
+        """Takes the steps of an epoch that are not done yet, and moves the position to its end."""
+        sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
+                for name, value in position.losses.items()}
+        parts = [processes.part_of(index) for index in order[position.step:]]
+        checkpoint, observe = self.supervision.checkpoint, self.supervision.observe
+        for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
+            self.optimizer.learning_rate = self.phase.rate_at(position.epoch * len(order) + position.step, self.phase.epochs * len(order))
+            # Of each step by itself, so that a training that is taken up drops what it would have dropped.
+            torch.manual_seed(int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
+            losses = _train_step(self.model, batch, self.optimizer, part.weight, self.supervision.compute.bf16)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
+            rows = len(order[position.step])
+            self.bar.update(rows)
+            position.step += 1
+            if observe:
+                observe(position.epoch * len(order) + position.step, losses, rows)
+            if checkpoint and checkpoint.due():
+                position.losses = _of_all(sums)
+                checkpoint.save(self.model, self.optimizer, position)
+        position.losses = _of_all(sums)
 
 
-def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = model.loss(forward_in_bf16(model, batch) if bf16 else model(batch), batch)
+def _train_step(model: Trainable, batch: Any, optimizer: Adam, weight: float, bf16: bool) -> dict[str, Tensor]:
+    losses = model.loss(forward_in_bf16(model, batch) if bf16 else model(batch), batch)
     optimizer.zero_grad()
     total = torch.stack(list(losses.values())).sum()
     (total if weight == 1.0 else total * weight).backward()
@@ -183,7 +206,7 @@ def _train_step(model: Any, batch: Any, optimizer: Adam, weight: float, bf16: bo
     return {name: value.detach() for name, value in losses.items()}
 
 
-def forward_in_bf16(model: Any, batch: Any) -> Tensor:
+def forward_in_bf16(model: nn.Module, batch: Any) -> Tensor:
     """What a model gives for a batch, its products in bfloat16; as float32."""
     with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
         outputs: Tensor = model(batch)
@@ -238,7 +261,7 @@ def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
 
 
 @torch.no_grad()
-def score(model: Any, samples: EncodedSamples) -> NDArray[np.float64]:
+def score(model: nn.Module, samples: EncodedSamples) -> NDArray[np.float64]:
     """Click probability of each row, N; of several processes, each scores its share and all get the whole."""
     model.eval()
     scores_N = torch.zeros(len(samples), dtype=torch.float64, device=samples.device)

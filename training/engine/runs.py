@@ -1,14 +1,7 @@
-"""Run folders: what the training of one release leaves, complete or not there at all.
-
-A folder is written under a temporary name and renamed; last of all the period's `staged.json` names the folders of its
-task. A killed run leaves a temporary folder, which the next one removes.
-"""
+"""What every training writes into its run folder: figures, predictions, held-out rows. `lake/run_folders.py` makes the folder."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.releases import MANIFEST, METRICS_FILE, Release, changed_files, sha256_of
+from contracts.releases import METRICS_FILE, Release
+from lake.run_folders import Run, folder_of, make_run, open_run
 from training import processes
 
 PREDICTIONS_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("score", pa.float64()), ("click", pa.int32()),
@@ -41,14 +34,6 @@ class Metric:
     split: str
     value: float | None
     row_cnt: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run: its manifest and its folder."""
-
-    release: Release
-    folder: Path
 
 
 def metrics_of(split: str, values: Mapping[str, float | None], row_cnt: int) -> list[Metric]:
@@ -81,67 +66,20 @@ def _write_columns(path: Path, columns: Mapping[str, Any], schema: pa.Schema) ->
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
-def open_run(folder: Path) -> Run:
-    """A run folder, its files checked against the manifest.
-
-    Raises:
-        BadInput: no manifest, or a file is missing or was changed.
-    """
-    release = Release.read(folder)
-    for name, found in changed_files(folder, release).items():
-        raise BadInput(folder / name, "sha256", expected=release.files[name], found=found,
-                       hint="The run folder was damaged: train this release again.")
-    return Run(release=release, folder=folder)
-
-
-def finished(locations: Locations, release: Release) -> Run | None:
-    """The run of this very release, if it is there and whole."""
-    folder = locations.run_of(release.kind, release.period, release.variant, release.release_id)
-    try:
-        return open_run(folder)
-    except (BadInput, KeyError, TypeError, ValueError):  # half a manifest is no manifest
-        return None
-
-
 def write_run(locations: Locations, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]) -> Run:
     """Writes a run folder; of several processes the first does, and the others wait for it.
 
     Args:
-        locations: of the deployment.
+        locations: the deployment's paths.
         release: without metrics, files and dims.
         metrics: its figures.
         fill: writes the model's files into a folder and returns the widths of the vectors.
     """
-    folder = locations.run_of(release.kind, release.period, release.variant, release.release_id)
-    run = _write_run(folder, release, metrics, fill) if processes.is_first() else None
+    def complete(folder: Path) -> Release:
+        dims = fill(folder)
+        write_metrics(folder / METRICS_FILE, metrics, release.period)
+        return replace(release, metrics=headline(metrics), dims=dims)
+
+    run = make_run(locations, release, complete) if processes.is_first() else None
     processes.wait()
-    return run or open_run(folder)
-
-
-def _write_run(folder: Path, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]) -> Run:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in folder.parent.glob(f".{release.release_id}.*"):
-        shutil.rmtree(left_behind)
-    temporary = folder.with_name(f".{release.release_id}.{os.getpid()}")
-    temporary.mkdir()
-    dims = fill(temporary)
-    write_metrics(temporary / METRICS_FILE, metrics, release.period)
-    files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-    complete = replace(release, metrics=headline(metrics), files=files, dims=dims)
-    (temporary / MANIFEST).write_text(complete.to_json())
-    if folder.exists():  # `finished` found it damaged
-        folder.rename(folder.with_name(f".{release.release_id}.damaged"))
-    temporary.rename(folder)
-    shutil.rmtree(folder.with_name(f".{release.release_id}.damaged"), ignore_errors=True)
-    return Run(release=complete, folder=folder)
-
-
-def stage(locations: Locations, kind: str, period: date, runs: Sequence[Run]) -> Path:
-    """Names the runs that are ready to be audited and published."""
-    path = locations.staged(kind, period)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"runs": [str(run.folder.relative_to(locations.home)) for run in runs]}, indent=2) + "\n")
-    temporary.replace(path)
-    return path
-
-
+    return run or open_run(folder_of(locations, release))

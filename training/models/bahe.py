@@ -22,7 +22,8 @@ from torch.nn import functional
 from contracts.features import LOGS
 from training.models.language import HighLayers, LanguageModel, even, pool
 from training.modules.interaction import relu_mlp
-from training.recipes import Pooling
+from training.modules.trainable import Trainable
+from training.recipes import BaheRecipe, Pooling
 
 DIMS, HIDDEN = 64, (64,)
 _LEAST_DEVIATION = 1e-3  # of the mean one; a number that varies less is left as it is
@@ -90,7 +91,7 @@ class Head(nn.Module):
         return logits_B1.squeeze(1) + self.of_log[log_B]
 
 
-class _WithoutDropout(nn.Module):
+class _WithoutDropout(Trainable):
     """Keeps the high layers' dropout off while it trains (ours): decoders have none, and several processes take the steps of one."""
 
     high: nn.Module
@@ -165,6 +166,12 @@ class Bahe(_WithoutDropout):
 
     def loss(self, logits_B: Tensor, batch: VectorBatch) -> dict[str, Tensor]:
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
+
+
+def build_bahe(language: LanguageModel, recipe: BaheRecipe, pooling: Pooling) -> Bahe:
+    """BAHE over the high half of a language model, its head with fresh weights of the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return Bahe(language.high, language.width, sequences=len(LOGS), pooling=pooling, dims=recipe.dims, hidden=recipe.hidden)
 
 
 class FullTextCtr(_WithoutDropout):

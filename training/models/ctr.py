@@ -22,11 +22,12 @@ from training.models.srp4ctr import Bridge
 from training.modules.attention import TargetAttention
 from training.modules.embedding import IdEmbeddings, table_tensors, write_back
 from training.modules.interaction import Cross, batch_norm_mlp
+from training.modules.trainable import Trainable
 from training.modules.transfer import TextVectors, TransferSource
 from training.recipes import Body
 
 
-class CtrModel(nn.Module):
+class CtrModel(Trainable):
     """Click probability from fine-grained features, histories, statistics and transferred vectors.
 
     Args:

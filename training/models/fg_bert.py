@@ -24,6 +24,7 @@ from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, Seq
 from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.dropout import Dropout
 from training.modules.segments import Segments, take
+from training.modules.trainable import Trainable
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe
 
@@ -45,7 +46,7 @@ class Encoded:
     offsets: Tensor
 
 
-class FgBert(nn.Module):
+class FgBert(Trainable):
     """The encoder and its heads.
 
     Args:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from training.data.batches import Batch
 from training.modules.embedding import IdEmbeddings
 from training.modules.field_mlp import FieldMlp
+from training.modules.trainable import Trainable
 
 
-class TpmModel(nn.Module):
+class TpmModel(Trainable):
     """Click probability from a few basic features; its user and item tables become the month's snapshot.
 
     Args:

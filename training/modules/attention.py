@@ -72,8 +72,9 @@ class _Native(torch.autograd.Function):
     """All of the attention in one operation: see `training/native/target_attention.cpp`."""
 
     @staticmethod
-    def forward(ctx: Any, offsets: Tensor, query_BE: Tensor, from_query_BH: Tensor, key: Tensor, product: Tensor, deeper: Tensor | None,
-                deeper_bias: Tensor | None, score: Tensor, score_bias: Tensor, *parts: Tensor) -> Tensor:
+    # Autograd follows tensors that are arguments of their own, not those in a dataclass.
+    def forward(ctx: Any, offsets: Tensor, query_BE: Tensor, from_query_BH: Tensor, key: Tensor, product: Tensor,  # noqa: PLR0913
+                deeper: Tensor | None, deeper_bias: Tensor | None, score: Tensor, score_bias: Tensor, *parts: Tensor) -> Tensor:
         inputs = [value if value is None else value.contiguous()
                   for value in (query_BE, from_query_BH, key, product, deeper, deeper_bias, score, score_bias, *parts)]
         ctx.save_for_backward(offsets, *inputs)

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.releases import of_role
 from contracts.transfer import TRANSFER_SETTINGS
 from training.flops import Flops, flops_of
-from training.tasks.actr import open_released
+from training.tasks.actr_open import open_released
 from training.tasks.fg_bert import HIT_AT
 from training.tasks.session import Session
 

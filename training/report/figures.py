@@ -9,17 +9,17 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.features import STATISTICS
+from contracts.features import STATISTIC_COLUMNS
+from lake.metrics import equal_bins, grouped_auc, has_both_labels, num_not_finite, row_losses
 from lake.progress import each
 from lake.reader import LakeReader
 from training.compare import Scored
 from training.data.samples import Columns, read_day
 from training.intervals import Estimate, ratios
-from training.metrics import equal_bins, grouped_auc, has_both_labels, num_not_finite, row_losses
 from training.slices import slices
 
 Mask = NDArray[np.bool_]
-_SLICED_BY = ("item_id", *(name for statistic in STATISTICS for name in statistic.columns))
+_SLICED_BY = ("item_id", *STATISTIC_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)

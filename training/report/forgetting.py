@@ -22,7 +22,8 @@ from lake.progress import each
 from training.compare import Scored, joined_scores
 from training.data.samples import Samples, read_day
 from training.engine.loop import prepare_process, score
-from training.tasks.actr import Scorer, columns_of, open_released
+from training.tasks.actr_build import Scorer
+from training.tasks.actr_open import columns_of, open_released
 from training.tasks.session import Session
 
 AGES = (0, 7, 14, 28)

@@ -9,11 +9,11 @@ from math import isnan
 
 from contracts.periods import ONE_DAY
 from contracts.transfer import NO_TRANSFER
+from lake.metrics import CALIBRATION_BINS, evaluate, figure_text, predicted_over_observed
 from pages import charts, markup
 from pages.charts import Series
 from training.compare import TRUTH, Scored, difference
 from training.intervals import DRAWS, LEAST_USERS, NOT_A_NUMBER, Estimate
-from training.metrics import CALIBRATION_BINS, evaluate, figure_text, predicted_over_observed
 from training.report.drift import ENTITIES
 from training.report.encoder import Cost, Encoders
 from training.report.figures import Bin, by_day, calibration_of, gauc_of, logloss_of

@@ -23,18 +23,22 @@ from contracts.errors import BadInput
 from contracts.features import DWELL_BUCKETS, FEATURES, GAP_BUCKETS, HISTORY_DAYS, LOGS, SHORT_HISTORY_SECONDS, STATISTICS
 from contracts.periods import ONE_DAY
 from lake.reader import LakeReader
+from lake.run_folders import Run
 from training.data.batches import LOG_COUNT_SCALE
 from training.data.histories import HISTORY_FEATURES
 from training.data.mapping import IdMapping
 from training.data.sequences import FIELDS_OF_SIDE
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES
-from training.engine.runs import Run
 from training.models.adapted import AdaptedCtrModel
 from training.models.srp4ctr import Bridge
 from training.modules.interaction import BatchNorm
 from training.modules.transfer import MergedTable
+from training.recipes import body_of
 from training.serving import scorer
-from training.tasks.actr import FEATURE_SET, Scorer, body_of, open_released, texts_of
+from training.tasks.actr_build import Scorer
+from training.tasks.actr_open import open_released
+from training.tasks.actr_plan import FEATURE_SET
+from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
 SCORER_FILE, MODEL_FILE, WEIGHTS_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "weights.pt", "example.json"

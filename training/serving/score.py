@@ -8,11 +8,14 @@ from pathlib import Path
 
 from contracts.commands import table_text
 from contracts.errors import BadInput
+from lake.metrics import evaluate, figure_text
+from lake.run_folders import Run
 from training.data.samples import read_day
 from training.engine.loop import prepare_process, score
-from training.engine.runs import Run, write_predictions
-from training.metrics import evaluate, figure_text
-from training.tasks.actr import columns_of, open_released, predictions_of, texts_of
+from training.engine.runs import write_predictions
+from training.tasks.actr import predictions_of
+from training.tasks.actr_open import columns_of, open_released
+from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
 

@@ -27,7 +27,9 @@ from contracts.errors import BadInput
 from contracts.features import LOGS
 from contracts.periods import ONE_DAY
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from lake.metrics import evaluate
 from lake.progress import progress
+from lake.run_folders import Run
 from training import processes
 from training.data.codes import Ints
 from training.data.mapping import IdMapping
@@ -37,9 +39,8 @@ from training.data.texts import NO_TEXT, SequenceRows, TextHistories, TextSample
 from training.data.vectors import ID_COLUMN, Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import train
-from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
-from training.metrics import evaluate
-from training.models.bahe import Bahe, VectorBatch
+from training.engine.runs import Metric, metrics_of, write_held_out, write_run
+from training.models.bahe import Bahe, VectorBatch, build_bahe
 from training.models.language import LanguageModel, encode_texts, encoder_id, load, with_lora
 from training.models.language_pattern import digest_of
 from training.recipes import BaheRecipe, TextRecipe, as_json
@@ -105,15 +106,13 @@ class Language:
         return {"encoder_id": self.encoder_id, "high_id": self.high_id, "pooling": self.texts.pooling}
 
 
-def make_bahe(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
+def start_model(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
     """The model with fresh adapters and head, or with those of a finished run.
 
     Raises:
         BadInput: the run was trained on another language model.
     """
-    torch.manual_seed(recipe.seed)
-    model = Bahe(language.model.high, language.model.width, sequences=len(LOGS), pooling=language.texts.pooling, dims=recipe.dims,
-                 hidden=recipe.hidden)
+    model = build_bahe(language.model, recipe, language.texts.pooling)
     if source is None:
         return model
     if source.release.recipe["language"] != language.describe():
@@ -243,7 +242,7 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     hashes = np.concatenate([trainable.hashes, held_out.hashes, items.hashes, *of_users.hashes.values(),
                              *trainable.histories.hashes.values()])
     store, counted = open_store(session, language, hashes, recipe)
-    model = make_bahe(language, recipe, predecessor).to(session.device)
+    model = start_model(language, recipe, predecessor).to(session.device)
     if predecessor is None:
         begin_at_click_rates(model, trainable)
         model.standardise(some_vectors(store, hashes))
@@ -254,9 +253,9 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
         before, ads = scores_of(model, judged), trainable.of_requests(trainable.ad_requests)
         metrics = metrics + _figures("next_day", (held_out, before), (ads, scores_of(model, RequestRows.of(ads, store, session.device))))
     phase = recipe.daily if predecessor else recipe.first
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
-                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+                       supervision=supervision)
     scores = scores_of(model, judged)
     vectors: dict[Entity, EntityVectors] = {
         "user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),

@@ -9,7 +9,7 @@ from typing import Any
 
 from contracts.periods import Period
 from contracts.releases import DEFAULT_VARIANT, Release, parent_key
-from training.engine.runs import Run, finished
+from lake.run_folders import Run, finished
 from training.tasks.session import Session, say_finished
 
 

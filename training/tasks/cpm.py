@@ -16,29 +16,25 @@ from pathlib import Path
 import torch
 
 from contracts.errors import BadInput
-from contracts.features import CPM, STATISTICS, features_of
+from contracts.features import CPM, STATISTIC_COLUMNS, features_of
 from contracts.periods import TPM_SNAPSHOTS, Period
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from contracts.transfer import WITHOUT_SNAPSHOTS, CpmVariant, cpm_variants
+from lake.run_folders import Run, finished
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
-from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, Snapshots, read_vectors, write_vectors
+from training.data.vectors import VECTOR_ENTITIES, Entity, EntityVectors, Snapshots, read_vectors, write_vectors
 from training.engine.checkpoint import save_weights
 from training.engine.loop import fill_batch_norm, score, train
-from training.engine.runs import Run, finished, write_run
-from training.models.adapted import AdaptedCtrModel, Source
-from training.models.ctr import CtrModel
-from training.models.srp4ctr import Bridge
-from training.modules.embedding import IdEmbeddings
-from training.modules.transfer import AggregatedSnapshots, TextVectors, TransferSource
-from training.recipes import Body, as_json
-from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, say_finished, train_metrics
+from training.engine.runs import write_run
+from training.models.build import TRANSFER_DIMS, CtrParts, build_ctr
+from training.modules.transfer import AggregatedSnapshots, TransferSource
+from training.recipes import as_json
+from training.tasks.session import HeldOut, Session, say_finished, train_metrics
 
-STATISTIC_COLUMNS = tuple(name for statistic in STATISTICS for name in statistic.columns)
 CATEGORICAL = tuple(feature.name for feature in features_of(CPM))
 FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
-TRANSFER_DIMS: dict[Entity, int] = {entity: EMBEDDING_DIMS[ID_COLUMN[entity]] for entity in VECTOR_ENTITIES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +115,6 @@ def _run_variant(session: Session, period: Period, variant: CpmVariant, samples:
     return _train(session, release, samples.rows, plan, list(snapshots.values()))
 
 
-def build_model(body: Body, mapping: IdMapping, num_dense: int, transfer: TransferSource, *, seed: int, device: torch.device,
-                frozen: frozenset[str] = frozenset(), source: Source | None = None, bridge: Bridge | None = None,
-                texts: TextVectors | None = None) -> CtrModel:
-    """A CPM or A-CTR with fresh weights of this seed; `frozen` tables do not learn, a `source` joins through adapters."""
-    torch.manual_seed(seed)
-    embeddings = IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
-    if source is not None:
-        return AdaptedCtrModel(body, embeddings, num_dense, transfer, source).to(device)
-    return CtrModel(body, embeddings, num_dense, transfer, frozen, bridge, texts).to(device)
-
-
-def rate_prior(body: Body) -> tuple[float, float]:
-    return body.rate_prior_clicks, body.rate_prior_impressions
-
-
 def _train(session: Session, release: Release, samples: Samples, plan: SnapshotPlan | None, months: Sequence[Run]) -> Run:
     recipe = session.recipe.cpm
     rows = samples.trainable()
@@ -143,15 +124,15 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     torch.manual_seed(recipe.seed)
     aggregated = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS) if plan else None
     transfer = aggregated or TransferSource(TRANSFER_DIMS)
-    model = build_model(recipe.body, mapping, len(STATISTIC_COLUMNS), transfer, seed=recipe.seed, device=session.device)
+    parts = CtrParts(body=recipe.body, mapping=mapping, num_dense=len(STATISTIC_COLUMNS), transfer=transfer)
+    model = build_ctr(parts, seed=recipe.seed, device=session.device)
     first_day = date.fromordinal(int(samples.day.min()))
-    encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=rate_prior(recipe.body), transfer=transfer.index,
+    encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=recipe.body.rate_prior, transfer=transfer.index,
                         first_day=first_day)
     encoded = encoding.encode(rows, session.device)
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"cpm {release.period} {release.variant}", checkpoint=session.checkpoint(release), observe=observe,
-                       compute=session.compute)
+                       description=f"cpm {release.period} {release.variant}", supervision=supervision)
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))

@@ -23,6 +23,8 @@ from contracts.errors import BadInput
 from contracts.features import HELD_OUT_ONE_IN
 from contracts.periods import Period
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
+from lake.metrics import evaluate
+from lake.run_folders import Run
 from training.data.behaviours import Behaviours, read_newest
 from training.data.codes import Ints, ordinal_days
 from training.data.mapping import SHARED_ROW, Coded, IdMapping, Seen
@@ -31,8 +33,8 @@ from training.data.sequences import ID_FIELDS, EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import generator_of, train
-from training.engine.runs import Metric, Run, metrics_of, write_held_out, write_run
-from training.metrics import evaluate
+from training.engine.runs import Metric, metrics_of, write_held_out, write_run
+from training.models.build import build_fg_bert
 from training.models.ctr import load_weights
 from training.models.fg_bert import FgBert, masks_of
 from training.recipes import FgBertRecipe, as_json
@@ -112,9 +114,9 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
     rows = _encoded(session, behaviours, sequences, mapping)
     chosen_S = torch.from_numpy(chosen).to(session.device)
     learned = replace(rows, start_S=rows.start_S[chosen_S], end_S=rows.end_S[chosen_S], masks=masks_of(recipe))
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, learned, recipe.train, seed=f"{recipe.seed}/{release.period}", description=f"fg_bert {release.period}",
-                       checkpoint=session.checkpoint(release), observe=observe, compute=session.compute)
+                       supervision=supervision)
     judged = _judge(model, rows, behaviours, sequences)
     before = None
     if predecessor:
@@ -148,10 +150,9 @@ def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, p
     seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used.numpy()])) for name, of_name in coded.items()}
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, ID_FIELDS) if predecessor else IdMapping.empty(ID_FIELDS)
     mapping, carried = before.grown(seen, ID_FIELDS, recipe.admission)
-    torch.manual_seed(recipe.seed)
     frequency = {name: torch.from_numpy(np.bincount(mapping.fields[name].rows_of(of_name), minlength=mapping.fields[name].row_cnt))
                  for name, of_name in coded.items()}
-    model = FgBert(recipe, mapping.row_cnts(), frequency)
+    model = build_fg_bert(recipe, mapping, frequency)
     if predecessor:
         if recipe_of(predecessor.release) != replace(recipe, train=FgBertRecipe().train, admission=FgBertRecipe().admission):
             raise BadInput(predecessor.folder, "recipe", expected=f"that of this FG-BERT, {recipe}", found=recipe_of(predecessor.release),

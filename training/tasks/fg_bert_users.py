@@ -17,13 +17,14 @@ from torch import Tensor
 
 from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
 from lake.progress import progress
+from lake.run_folders import Run, finished
 from training.data.batches import in_order
 from training.data.behaviours import read_newest
 from training.data.mapping import IdMapping
 from training.data.sequences import EncodedSequences
 from training.data.vectors import EntityVectors, write_vectors
 from training.engine.checkpoint import save_weights
-from training.engine.runs import Metric, Run, finished, write_held_out, write_run
+from training.engine.runs import Metric, write_held_out, write_run
 from training.models.fg_bert import FgBert
 from training.models.srp4ctr import mean_by_sequence
 from training.tasks.fg_bert import open_fg_bert

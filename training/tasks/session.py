@@ -15,26 +15,25 @@ from numpy.typing import NDArray
 
 from contracts.commands import table_text
 from contracts.errors import BadInput, ParentMissing
-from contracts.features import FEATURES
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, Parent, Period
-from contracts.releases import MANIFEST, Release, Served, sha256_of, training_command
+from contracts.releases import Release, Served, training_command
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import maker
 from contracts.tables import owner_key
 from lake.locks import hold
+from lake.metrics import evaluate, figure_text
 from lake.reader import LakeReader
+from lake.run_folders import Run, open_released, stage_runs
 from training import processes
 from training.data.samples import Samples
-from training.engine.board import Board, Observer, require_tensorboard, write_figures
+from training.engine.board import Board, require_tensorboard, write_figures
 from training.engine.checkpoint import Checkpoint
-from training.engine.loop import Compute, Fitted, prepare_process
-from training.engine.runs import SLICE, Metric, Run, metrics_of, open_run, stage, write_held_out
-from training.metrics import evaluate, figure_text
+from training.engine.loop import Compute, Fitted, Supervision, prepare_process
+from training.engine.runs import SLICE, Metric, metrics_of, write_held_out
 from training.recipes import CHECKPOINT_SECONDS, Recipe
 from training.slices import slices
 
-EMBEDDING_DIMS = {feature.name: feature.embedding_dim for feature in FEATURES}
 _AS_WRITTEN = Compute()
 JUDGED_ROWS = 2_000
 
@@ -122,12 +121,7 @@ class Session:
 
     def open_release(self, row: dict[str, Any]) -> Run:
         """The run folder of a row of `releases`, checked against it."""
-        folder = self.locations.home / row["artifact"]
-        manifest = folder / MANIFEST
-        if manifest.is_file() and sha256_of(manifest) != row["sha256"]:
-            raise BadInput(manifest, "sha256", expected=row["sha256"], found=sha256_of(manifest),
-                           hint=f"The folder is not what {row['release_id']} released.")
-        return open_run(folder)
+        return open_released(self.locations, row)
 
     def inputs(self, tables: Sequence[str], days: Sequence[date]) -> dict[str, str]:
         """Digests of the partitions to read, by `table/owner`.
@@ -144,24 +138,21 @@ class Session:
             digests |= self.reader.require_builds(name, list(owners), hint=hint)
         return digests
 
-    def checkpoint(self, release: Release) -> Checkpoint:
-        """Where the training of a release keeps its state in the middle."""
-        return Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
-
     @contextmanager
-    def observed(self, release: Release) -> Iterator[Observer | None]:
-        """What looks at a release's training, step by step; None where TensorBoard was not asked for; the first process does."""
+    def supervised(self, release: Release) -> Iterator[Supervision]:
+        """What goes on around a release's training: its checkpoint, and TensorBoard where it was asked for; the first process observes."""
+        checkpoint = Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
         if not self.tensorboard or not processes.is_first():
-            yield None
+            yield Supervision(checkpoint=checkpoint, compute=self.compute)
             return
         with Board(self.locations.tensorboard(release.kind, release.variant, release.release_id)) as board:
-            yield board
+            yield Supervision(checkpoint=checkpoint, observe=board, compute=self.compute)
 
     def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
         """Stages the runs and prints their figures, what was written and what comes next; the first process does."""
         if not processes.is_first():
             return
-        path = stage(self.locations, kind, period.start, runs)
+        path = stage_runs(self.locations, kind, period.start, runs)
         _print_metrics(runs)
         for run in runs:
             print(f"wrote {run.folder.relative_to(self.locations.home)}")

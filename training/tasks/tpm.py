@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from contracts.errors import BadInput
 from contracts.features import TPM, features_of
 from contracts.periods import Period
 from contracts.releases import HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release
+from lake.run_folders import Run
 from training.data.batches import Encoding
 from training.data.mapping import IdMapping
 from training.data.samples import Columns, Samples, read_days
-from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, Entity, EntityVectors, write_vectors
+from training.data.vectors import own_vectors, write_vectors
 from training.engine.checkpoint import read_weights, save_weights
 from training.engine.loop import score, train
-from training.engine.runs import Run, write_run
+from training.engine.runs import write_run
+from training.models.build import build_tpm
 from training.models.ctr import load_weights
-from training.models.tpm import TpmModel
-from training.modules.embedding import IdEmbeddings
 from training.recipes import as_json
 from training.tasks.continued import Continued, run_continued
-from training.tasks.session import EMBEDDING_DIMS, HeldOut, Session, train_metrics
+from training.tasks.session import HeldOut, Session, train_metrics
 
 FEATURE_SET = tuple(feature.name for feature in features_of(TPM))
 
@@ -52,16 +47,13 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
     recipe = session.recipe.tpm
     before = IdMapping.load(predecessor.folder / MAPPING_FILE, FEATURE_SET) if predecessor else IdMapping.empty(FEATURE_SET)
     mapping, carried = before.grown(rows.seen(FEATURE_SET), FEATURE_SET, recipe.admission)
-    torch.manual_seed(recipe.seed)
-    model = TpmModel(IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=recipe.seed, device=session.device), recipe.hidden)
-    model.to(session.device)
+    model = build_tpm(recipe, mapping, session.device)
     if predecessor:
         load_weights(model, read_weights(predecessor.folder / MODEL_FILE), carried=carried)
     encoding = Encoding(mapping=mapping, transfer={})
-    with session.observed(release) as observe:
+    with session.supervised(release) as supervision:
         fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"tpm {release.period}", checkpoint=session.checkpoint(release), observe=observe,
-                       compute=session.compute)
+                       description=f"tpm {release.period}", supervision=supervision)
     held_out = samples.select(samples.held_out)
     judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))
     metrics = train_metrics(fitted) + judged.metrics
@@ -74,14 +66,3 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
         return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))
 
     return write_run(session.locations, release, metrics, fill)
-
-
-def own_vectors(mapping: IdMapping, state: Mapping[str, Tensor]) -> dict[Entity, EntityVectors]:
-    """A model's own user and item embeddings, by raw id."""
-    vectors: dict[Entity, EntityVectors] = {}
-    for entity in VECTOR_ENTITIES:
-        ids = mapping.fields[ID_COLUMN[entity]].ids
-        order = np.argsort(ids, kind="stable")
-        weight = state[f"embeddings.{ID_COLUMN[entity]}.weight"].cpu().numpy()
-        vectors[entity] = EntityVectors(ids=ids[order], vectors=weight[1:][order])
-    return vectors

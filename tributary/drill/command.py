@@ -23,10 +23,10 @@ from contracts.settings import DEFAULT_HOME, SETTINGS_FILE, home_folder
 from contracts.steps import DAY_JOBS
 from tributary import stack
 from tributary.airflow_api import AirflowApi, ApiError
-from tributary.commands import own_parser
 from tributary.drill import inputs, victims
 from tributary.drill.backfill import Backfill, NotReached
 from tributary.drill.victims import NEED_UP, Victim
+from tributary.own import own_parser
 from tributary.stack import components, ports, processes
 
 MARK = "drill.txt"  # makes a folder the drill's own
@@ -86,7 +86,7 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
 
     up()
     last = START + timedelta(days=options.days - 1)
-    backfill = Backfill(api=AirflowApi.of(home), first=START, last=last)
+    backfill = Backfill(api=stack.api(home), first=START, last=last)
     kills = list(kill_at_random(home, backfill, options.kills, random.Random(seed), up))
     problems = [f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None]
     say("no more kills: the backfill comes to its end")

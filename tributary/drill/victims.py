@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tributary.cli import FOLDERS
+from contracts.steps import FOLDERS
 from tributary.stack import airflow, components, postgres, processes
 
 Victim = Literal["task's command", "task's runner", "spark-connect", "scheduler", "postgres", "postgres, all of it", "api-server",

@@ -6,8 +6,8 @@ that they have started.
 
 from tributary.stack.airflow import airflow_env, password
 from tributary.stack.components import StackFailed
-from tributary.stack.machine import SPARK_PORT, UI_PORT, StackInfo, down, info, is_up, up, up_spark
+from tributary.stack.machine import SPARK_PORT, UI_PORT, StackInfo, api, down, info, is_up, up, up_spark
 from tributary.stack.status import status
 
-__all__ = ["SPARK_PORT", "UI_PORT", "StackFailed", "StackInfo", "airflow_env", "down", "info", "is_up", "password", "status", "up",
+__all__ = ["SPARK_PORT", "UI_PORT", "StackFailed", "StackInfo", "airflow_env", "api", "down", "info", "is_up", "password", "status", "up",
            "up_spark"]

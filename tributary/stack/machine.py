@@ -13,6 +13,7 @@ from pathlib import Path
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import DATABASE_VARIABLE, Deployment, database_address
+from tributary.airflow_api import AirflowApi
 from tributary.stack import airflow, components, database, ending, heartbeats, logs, ports, postgres, processes, space, starting, supervisor
 from tributary.stack.components import SPARK, SUPERVISOR, Setup, StackFailed
 from tributary.stack.starting import Say
@@ -156,6 +157,16 @@ def info(home: Path) -> StackInfo:
     ui, spark = (record.address for record in found.values() if record is not None)
     return StackInfo(home=home, ui=ui, spark=spark, user=airflow.USER, password_file=airflow.password_file(home),
                      token_file=locations.connect_token)
+
+
+def api(home: Path) -> AirflowApi:
+    """The API of the running stack.
+
+    Raises:
+        BadInput: it does not run.
+    """
+    found = info(home)
+    return AirflowApi(found.ui, found.user, airflow.password(found.home), deployment=Deployment.load(found.home))
 
 
 def _checked(home: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""`docs/tables.md`, made from the contracts: `python -m contracts.tables_page` writes it, `--check` says whether it is current."""
+"""`docs/tables.md`, made from the contracts: `python -m pages.tables_page` writes it, `--check` says whether it is current."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contracts.steps import REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS, TABLES, Column, Table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tables.md"
-COMMAND = "python -m contracts.tables_page"
+COMMAND = "python -m pages.tables_page"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

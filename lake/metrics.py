@@ -1,4 +1,4 @@
-"""AUC, GAUC, LogLoss and calibration, in numpy, without a loop over users.
+"""AUC, GAUC, LogLoss and calibration of scores, as training reports them and the gate judges by them: in numpy, without a loop over users.
 
 GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions, `gauc_plain`
 is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over bins of equal count,
@@ -78,6 +78,30 @@ def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray
 def auc(scores: Scores, clicks: Labels) -> float | None:
     """Area under the ROC curve, ties counting half; None where one of the labels is absent, NaN where a score is not finite."""
     return gauc(scores, clicks, np.zeros(len(scores), np.int64), weighted=False)  # all rows are one user's
+
+
+class Ranks:
+    """AUC of scores under any weights of the rows, ties counting half: they are sorted once, for the many draws of a bootstrap.
+
+    Args:
+        scores: N.
+        clicks: N, 0 or 1.
+    """
+
+    def __init__(self, scores: Scores, clicks: Labels) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        in_order = scores[self._order]
+        self._clicks = clicks[self._order]
+        self._starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])  # of runs of equal scores
+
+    def auc(self, weight: Scores) -> float:
+        """Of weights N, >= 0; NaN where the weighted rows lack one of the labels."""
+        weight = weight[self._order]
+        positive = np.add.reduceat(weight * self._clicks, self._starts)
+        negative = np.add.reduceat(weight * (1 - self._clicks), self._starts)
+        pairs = positive.sum() * negative.sum()
+        below = np.cumsum(negative) - negative
+        return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else float("nan")
 
 
 def gauc(scores: Scores, clicks: Labels, user_ids: Labels, *, weighted: bool = True) -> float | None:

@@ -1,0 +1,37 @@
+"""What the import rules cannot say: contracts touch no files, and nobody makes or opens a run folder by himself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+FILES = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "is_file", "is_dir", "stat", "iterdir", "glob", "rglob",
+         "mkdir", "unlink", "touch", "rename"}
+ALLOWED = {("settings.py", "load"), ("zones.py", "_version"), ("zones.py", "_version_of")}  # docs/adr/0019-who-reads-files.md
+
+
+def calls_of(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+    """Every call, by the function that it is made in and by the name that is called."""
+    for node in ast.iter_child_nodes(tree):
+        inside = node.name if isinstance(node, ast.FunctionDef) else function
+        if isinstance(node, ast.Call):
+            called = node.func
+            yield inside, called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+        yield from calls_of(node, inside)
+
+
+def test_contracts_touch_no_files_but_the_settings_and_pythons_zones() -> None:
+    found = {(path.name, function) for path in (PROJECT / "contracts").glob("*.py")
+             for function, called in calls_of(ast.parse(path.read_text())) if called in FILES}
+    assert found == ALLOWED
+
+
+def test_no_function_is_longer_than_a_page() -> None:
+    """Of the source; decorators are not counted."""
+    folders = [path.parent for path in PROJECT.glob("*/__init__.py") if path.parent.name != "tests"]
+    long = {f"{path.relative_to(PROJECT)}: {node.name}": node.end_lineno - node.lineno + 1
+            for folder in folders for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None and node.end_lineno - node.lineno >= 80}
+    assert not long
