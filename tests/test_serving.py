@@ -22,12 +22,12 @@ from training.serving.export import export, latencies, requests
 from training.serving.score import score_day
 from training.serving.scorer import BadRequest, Scorer
 
-EXPORTED = [name for name, setting in TRANSFER_SETTINGS.items() if not setting.adapters]
+EXPORTED = list(TRANSFER_SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def folders(chain, tmp_path_factory):
-    """Every exportable setting's release of the second day, exported."""
+    """Every setting's release of the second day, exported."""
     session, _, actrs = chain
     home = tmp_path_factory.mktemp("exported")
     return {name: export(session, actrs[DAYS[1]][name], home / name) for name in EXPORTED}
@@ -64,7 +64,7 @@ def test_candidates_of_a_request_do_not_see_each_other(chain, folders):
 def test_a_user_without_behaviours_and_unknown_ids_get_scores(chain, folders):
     session, _, _ = chain
     _, request = next(requests(session.reader, DAYS[2]))
-    for name in ("none", "tpm+cpm", "srp4ctr"):
+    for name in ("none", "tpm+cpm", "adapters", "srp4ctr"):
         opened = Scorer(folders[name])
         strange = {**request, "context": {"user_id": 10**12}, "behaviours": []}
         strange["candidates"] = [candidate | {"item_id": None, "campaign_id": 10**15} for candidate in request["candidates"]]
@@ -112,8 +112,6 @@ def test_a_request_that_cannot_be_scored_names_its_field(chain, folders, change,
 
 def test_what_cannot_be_exported_says_why(chain, folders, tmp_path):
     session, cpms, actrs = chain
-    with pytest.raises(BadInput, match="expected a setting without adapters"):
-        export(session, actrs[DAYS[1]]["adapters"], tmp_path / "new")
     with pytest.raises(BadInput, match="not there yet"):
         export(session, actrs[DAYS[1]]["none"], folders["none"])
     cpm = next(iter(next(iter(cpms.values())).values()))
@@ -158,6 +156,7 @@ def test_the_report_says_what_encoders_learned_and_what_they_cost(chain):
     assert set(costs) == set(EXPORTED)
     assert costs["none"].flops.user == 0 < costs["srp4ctr"].flops.user
     assert costs["srp4ctr"].flops == costs["srp4ctr_frozen"].flops and costs["none"].flops == costs["tpm"].flops
+    assert costs["adapters"].flops.candidate > 2 * costs["none"].flops.candidate, "the source model and the adapters are run too"
     assert encoders_of(session, session.reader.active_releases("actr"), ["none", "tpm"], days) is None
     gathered = Gathered(source="made", days=tuple(days), variants=(), silent=variants, scored=NO_ROWS, missing=(), served=(), slices={},
                         moved=(), forgetting=None, encoders=found)
