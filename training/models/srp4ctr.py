@@ -52,6 +52,8 @@ class QueryingTransformer(nn.Module):
     as long as one query's, however many there are.
     """
 
+    _frozen: Tensor | None
+
     def __init__(self, size: Width, queries: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, size.width) * 0.02)
