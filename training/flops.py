@@ -1,21 +1,28 @@
-"""FLOPs of an ad model by request: what depends on the user alone, and what on each candidate.
+"""FLOPs of an ad model by request: what depends on the user only, and what on each candidate.
 
-Counted are the products of matrices, two FLOPs for a multiplication and its addition, as `torch.utils.flop_counter` counts them;
-element-wise operations and look-ups are left out, there and here. SRP4CTR (arXiv 2407.19658) gives two figures of a sample: with the
+They are torch's own count (`torch.utils.flop_counter`) while the module runs: products of matrices, two FLOPs for a multiplication and
+its addition. Element-wise operations and look-ups are not counted. SRP4CTR (arXiv 2407.19658) gives two figures of a sample: with the
 user's part U and the candidate's I, U + I at batch 1 (*efficiency*) and U / 100 + I at 100 candidates (*inference*).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from torch import nn
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from training import native
+from training.data.batches import Batch, Jagged
+from training.data.histories import HISTORY_FEATURES
+from training.data.sequences import FIELDS_OF_SIDE, SequenceBatch, SequenceInput, sequence_batch
+from training.data.vectors import VECTOR_ENTITIES
 from training.models.ctr import CtrModel
 from training.models.fg_bert import FgBert
 from training.models.srp4ctr import Bridge
-from training.modules.attention import TargetAttention
-from training.modules.transformer import CrossLayer, EncoderLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +34,8 @@ class Flops:
         candidate: done for each, I.
     """
 
-    user: float = 0.0
-    candidate: float = 0.0
-
-    def __add__(self, other: Flops) -> Flops:
-        return Flops(user=self.user + other.user, candidate=self.candidate + other.candidate)
+    user: int = 0
+    candidate: int = 0
 
     def by_sample(self, candidates: int) -> float:
         """`U / candidates + I`."""
@@ -39,62 +43,61 @@ class Flops:
 
 
 def flops_of(model: CtrModel, *, long: int, short: int) -> Flops:
-    """Of a model for a user with so many behaviours in the long and the short history; the encoder reads the long one's."""
-    attention = sum(_target_attention(module, length) for module, length in
-                    ((model.long_attention, long), (model.short_attention, short)))
-    body = attention + sum(_linear(layer) for layer in model.cross.modules()) + sum(_linear(layer) for layer in model.mlp)
-    body += _linear(model.texts_in) if model.texts_in is not None else 0.0
-    if model.bridge is None or model.bridge_in is None:
-        return Flops(candidate=body)
-    joined = Flops(user=_linear(model.bridge_in[1]), candidate=_linear(model.bridge_in[0]))
-    return Flops(candidate=body) + flops_of_bridge(model.bridge, long) + joined
+    """FLOPs of a model in training's form, in which the body reads histories once for each candidate and the encoder once for all.
+
+    Args:
+        model: in evaluation mode.
+        long: behaviours in the long history; the sequence encoder reads as many of them as it was trained with.
+        short: behaviours in the short history.
+    """
+    return _parts(lambda candidates: model(_batch(model, candidates, long, short)), model)
 
 
 def flops_of_bridge(bridge: Bridge, length: int) -> Flops:
-    """Of SRP4CTR's part: encoder and queries by the user, uni cross-attention by the candidate."""
-    user, candidate = flops_of_encoder(bridge.network, length), 0.0
-    if bridge.querying is not None:
-        count = len(bridge.querying.queries)
-        user += count * (_linear(bridge.querying.project) + _linear(bridge.querying.out))
-        user += _scores(count, count, bridge.querying.queries.shape[1])
-        user += length * (_linear(bridge.querying.key) + _linear(bridge.querying.value))
-        user += _cross_layer(bridge.querying.cross, count, length)
-    if bridge.cross is not None:
-        candidate += _linear(bridge.network.project["item"])
-        candidate += sum(_cross_layer(layer, 1, length) for layer in bridge.cross.layers if isinstance(layer, CrossLayer))
-    return Flops(user=user, candidate=candidate)
+    """FLOPs of SRP4CTR's part for a sequence of so many behaviours: encoder and queries by the user, cross-attention by the candidate."""
+    return _parts(lambda candidates: bridge(_sequence(bridge.network, candidates, length)), bridge)
 
 
-def flops_of_encoder(encoder: FgBert, length: int) -> float:
-    """Of one sequence of so many behaviours through all layers."""
-    total = length * sum(_linear(part) for part in encoder.project.values())
-    for layer in encoder.layers:
-        assert isinstance(layer, EncoderLayer)
-        own = sum(_linear(part) for part in (layer.query, layer.key, layer.value, layer.out, layer.feed_forward.inner,
-                                             layer.feed_forward.outer))
-        total += length * own + _scores(length, length, layer.query.out_features)
-    return total
+def flops_of_full_attention(bridge: Bridge, length: int) -> int:
+    """FLOPs of a candidate that is one more behaviour of the sequence, which every token sees: candidates share nothing."""
+    return _counted(lambda: bridge.network.encode(_zeros(bridge.network, length + 1)), bridge)
 
 
-def flops_of_full_attention(bridge: Bridge, length: int) -> float:
-    """Of a candidate that is one more behaviour of the sequence, whose every token sees it: nothing is shared between candidates."""
-    return flops_of_encoder(bridge.network, length + 1)
+def _parts(run: Callable[[int], object], module: torch.nn.Module) -> Flops:
+    """From requests with one and with two candidates."""
+    one, two = (_counted(partial(run, candidates), module) for candidates in (1, 2))
+    return Flops(user=2 * one - two, candidate=two - one)
 
 
-def _linear(module: nn.Module) -> float:
-    return 2.0 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0.0
+def _counted(run: Callable[[], object], module: torch.nn.Module) -> int:
+    """The counter sees neither native operations nor fused attention on a CPU, so their twins run."""
+    assert not module.training, "a batch of one candidate has no statistics to normalise by"
+    with torch.no_grad(), native.in_torch(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
 
 
-def _scores(queries: int, keys: int, width: int) -> float:
-    """Of attention's two products."""
-    return 4.0 * queries * keys * width
+def _batch(model: CtrModel, candidates: int, long: int, short: int) -> Batch:
+    """Candidates of one user; row 0 throughout, since what is looked up costs no FLOPs."""
+    device = next(model.parameters()).device
+
+    def history(length: int) -> Jagged:
+        rows = torch.zeros(candidates * length, dtype=torch.int64, device=device)
+        return Jagged(rows=dict.fromkeys(HISTORY_FEATURES, rows), offsets=torch.arange(candidates + 1, device=device) * length)
+
+    nothing = torch.zeros(candidates, dtype=torch.int64, device=device)
+    return Batch(
+        rows_BF=nothing[:, None].expand(-1, len(model.embeddings.names)), dense_BS=torch.zeros(candidates, model.num_dense, device=device),
+        long=history(long), short=history(short), user_at_B=nothing, item_at_B=nothing, day_B=nothing, label_B=nothing.float(),
+        sequence=_sequence(model.bridge.network, candidates, min(long, model.bridge.network.recipe.length)) if model.bridge else None,
+        texts=dict.fromkeys(VECTOR_ENTITIES, nothing))
 
 
-def _cross_layer(layer: CrossLayer, queries: int, keys: int) -> float:
-    own = sum(_linear(part) for part in (layer.query, layer.out, layer.feed_forward.inner, layer.feed_forward.outer))
-    return queries * own + _scores(queries, keys, layer.query.out_features)
+def _sequence(encoder: FgBert, candidates: int, length: int) -> SequenceInput:
+    nothing = torch.zeros(candidates, dtype=torch.int64, device=encoder.positions.weight.device)
+    return SequenceInput(sequences=_zeros(encoder, length), of_B=nothing, candidate=dict.fromkeys(FIELDS_OF_SIDE["item"], nothing))
 
 
-def _target_attention(attention: TargetAttention, length: int) -> float:
-    of_key = [attention.key, attention.product, *attention.deeper, attention.score]
-    return _linear(attention.query) + length * sum(_linear(part) for part in of_key)
+def _zeros(encoder: FgBert, length: int) -> SequenceBatch:
+    at_P = torch.arange(length, device=encoder.positions.weight.device)
+    return sequence_batch(dict.fromkeys(encoder.fields, torch.zeros_like(at_P)), at_P, torch.tensor([0, length], device=at_P.device))

@@ -36,11 +36,11 @@ class Jagged:
 
     Attributes:
         rows: table rows of the behaviours (P) by feature.
-        offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`.
+        offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`. None: all rows share one history, that of a request's user.
     """
 
     rows: Mapping[str, Tensor]
-    offsets: Tensor
+    offsets: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)

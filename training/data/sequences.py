@@ -70,13 +70,13 @@ class SequenceBatch:
 
     Attributes:
         rows: P by field: table rows of ids, codes of the rest.
-        offsets: S + 1.
+        offsets: S + 1; None: there is one sequence, of all P.
         position_P: place from the end of its sequence, 0 for the newest.
         masks: P by side; empty outside of pre-training.
     """
 
     rows: Mapping[str, Tensor]
-    offsets: Tensor
+    offsets: Tensor | None
     position_P: Tensor
     masks: Mapping[str, Tensor]
 
@@ -143,13 +143,17 @@ class SequenceInput:
 
     Attributes:
         sequences: the distinct ones.
-        of_B: which of them each candidate goes with.
+        of_B: which of them each candidate goes with; None: all with the only one.
         candidate: rows (B) of the item-side fields.
     """
 
     sequences: SequenceBatch
-    of_B: Tensor
+    of_B: Tensor | None
     candidate: Mapping[str, Tensor]
+
+    def spread(self, values_S: Tensor) -> Tensor:
+        """What the sequences have, S x ..., for each candidate, B x ...; 1 x ... where there is but one sequence."""
+        return values_S if self.of_B is None else values_S[self.of_B]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,9 +81,14 @@ class AdaptedCtrModel(CtrModel):
         self._source = (source,)  # in a tuple, so that it is not taken for a part of the model
         self.adapters = nn.ModuleList(Adapter(size) for size in body.hidden)
 
+    @property
+    def source(self) -> Source:
+        """The finished CPM next to it."""
+        return self._source[0]
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits, B."""
-        source_layers = self._source[0].hidden(batch)
+        source_layers = self.source.hidden(batch)
         x_BH = self.interactions(batch)
         for block, adapter, layer_BH in zip(blocks(self.mlp), self.adapters, source_layers, strict=True):
             x_BH = block(x_BH) + adapter(layer_BH)

@@ -45,6 +45,7 @@ class CtrModel(Trainable):
                  texts: TextVectors | None = None) -> None:
         super().__init__()
         self.embeddings = embeddings
+        self.num_dense = num_dense
         self.transfer = transfer
         self._frozen = frozen
         learns_D = torch.ones(embeddings.width, dtype=torch.bool)
@@ -75,7 +76,7 @@ class CtrModel(Trainable):
             assert batch.sequence is not None
             encoded, of_user = self.bridge.encode(batch.sequence.sequences)
             of_candidate = self.bridge.candidates(batch.sequence.candidate, encoded, batch.sequence.of_B)
-            first_BH = first_BH + self.bridge_in[0](of_candidate) + self.bridge_in[1](of_user)[batch.sequence.of_B]
+            first_BH = first_BH + self.bridge_in[0](of_candidate) + batch.sequence.spread(self.bridge_in[1](of_user))
         if self.texts is not None and self.texts_in is not None:
             first_BH = first_BH + self.texts_in(self.texts(batch))
         logits_B1: Tensor = self.mlp[1:](first_BH)

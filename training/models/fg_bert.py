@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from training.data.mapping import SHARED_ROW
 from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, Masks, SequenceBatch
 from training.modules.cross_entropy import linear_cross_entropy
 from training.modules.dropout import Dropout
-from training.modules.segments import Segments, take
+from training.modules.segments import Segments, Whole, take, whole_or_segments
 from training.modules.trainable import Trainable
 from training.modules.transformer import EncoderLayer, Width
 from training.recipes import FgBertRecipe
@@ -38,12 +39,17 @@ class Encoded:
     Attributes:
         keys_and_values: of each layer, as its own tokens had them; P x H x (E / H) each.
         output_PE: of the last layer.
-        offsets: S + 1.
+        offsets: S + 1; None: there is one sequence.
     """
 
     keys_and_values: Sequence[tuple[Tensor, Tensor]]
     output_PE: Tensor
-    offsets: Tensor
+    offsets: Tensor | None
+
+    @cached_property
+    def whole(self) -> Whole:
+        """What queries see of the only sequence."""
+        return Whole(has_key=self.output_PE.new_ones(self.output_PE.shape[0], dtype=torch.bool).any())
 
 
 class FgBert(Trainable):
@@ -93,6 +99,11 @@ class FgBert(Trainable):
             nn.init.normal_(side.weight, std=side.in_features**-0.5)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """What it reads of a behaviour."""
+        return tuple(self._dims)
+
+    @property
     def predicted(self) -> tuple[str, ...]:
         """Fields that have a head."""
         return tuple(self._dims) if self.recipe.objective == "fg_bert" else ("item_id",)
@@ -125,12 +136,13 @@ class FgBert(Trainable):
             batch: the sequences.
             asked_Q: ascending places of the behaviours whose output is wanted; by default all. The last layer then makes no other.
         """
-        segments = Segments.within(batch.offsets, causal=self.recipe.objective == "sasrec")
+        segments = whole_or_segments(batch.offsets, causal=self.recipe.objective == "sasrec")
         hidden_PE, found = self.tokens(batch), []
         for layer in self.layers:
             assert isinstance(layer, EncoderLayer)
             found.append(layer.keys_and_values(hidden_PE))
             if asked_Q is not None and len(found) == len(self.layers) and not segments.causal:
+                assert batch.offsets is not None, "pre-training has many sequences"
                 hidden_PE, segments = take(hidden_PE, asked_Q), Segments(torch.searchsorted(asked_Q, batch.offsets), batch.offsets)
             hidden_PE = layer(hidden_PE, found[-1], segments)
         if asked_Q is not None and segments.causal:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.data.sequences import SequenceBatch, SequenceInput
 from training.models.fg_bert import Encoded, FgBert
-from training.modules.segments import Segments, attend
+from training.modules.segments import Segments, Whole, attend
 from training.modules.transformer import CrossLayer, Width, split_heads
 
 _BEGIN = 0.1  # standard deviation of the queries that have not read a sequence yet
@@ -30,15 +30,19 @@ class UniCrossAttention(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(size) for _ in range(layers))
 
-    def forward(self, candidates_BE: Tensor, encoded: Encoded, of_B: Tensor) -> Tensor:
+    def forward(self, candidates_BE: Tensor, encoded: Encoded, of_B: Tensor | None) -> Tensor:
         """B x E."""
+        if of_B is None or encoded.offsets is None:
+            return self._through(candidates_BE, encoded, encoded.whole)
         order_B = torch.argsort(of_B, stable=True)
         counts_S = torch.bincount(of_B, minlength=len(encoded.offsets) - 1)
         segments = Segments(torch.cat([counts_S.new_zeros(1), counts_S.cumsum(0)]), encoded.offsets)
-        hidden_BE = candidates_BE[order_B]
+        return self._through(candidates_BE[order_B], encoded, segments)[torch.argsort(order_B)]
+
+    def _through(self, hidden_BE: Tensor, encoded: Encoded, segments: Segments | Whole) -> Tensor:
         for layer, keys_and_values in zip(self.layers, encoded.keys_and_values, strict=True):
             hidden_BE = layer(hidden_BE, keys_and_values, segments)
-        return hidden_BE[torch.argsort(order_B)]
+        return hidden_BE
 
 
 class QueryingTransformer(nn.Module):
@@ -48,6 +52,8 @@ class QueryingTransformer(nn.Module):
     as long as one query's, however many there are.
     """
 
+    _frozen: Tensor | None
+
     def __init__(self, size: Width, queries: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, size.width) * 0.02)
@@ -56,22 +62,39 @@ class QueryingTransformer(nn.Module):
         nn.init.constant_(self.norm.weight, _BEGIN)
         self.key, self.value = nn.Linear(size.width, size.width), nn.Linear(size.width, size.width)
         self.cross = CrossLayer(size)
+        self.register_buffer("_frozen", None, persistent=False)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """From here on the queries do not change, so what they are before they read a sequence is made once."""
+        self.register_buffer("_frozen", self._mixed(), persistent=False)
+
+    def _mixed(self) -> Tensor:
+        """K x E: the queries that have seen each other, the same for all sequences."""
+        own = Segments.within(torch.tensor([0, len(self.queries)], device=self.queries.device))
+        query, key, value = (split_heads(part, self.cross.heads) for part in self.project(self.queries).chunk(3, dim=1))
+        mixed_KE: Tensor = self.norm(self.queries + self.out(attend(query, key, value, own).flatten(1)))
+        return mixed_KE
 
     def forward(self, encoded: Encoded) -> Tensor:
         """S x K x E."""
-        count, heads = len(encoded.offsets) - 1, self.cross.heads
-        own = Segments.within(torch.tensor([0, len(self.queries)], device=self.queries.device))
-        query, key, value = (split_heads(part, heads) for part in self.project(self.queries).chunk(3, dim=1))
-        mixed_KE = attend(query, key, value, own).flatten(1)
-        queries_KE = self.norm(self.queries + self.out(mixed_KE))  # the same for all sequences: they have not been read yet
-        segments = Segments(torch.arange(count + 1, device=encoded.offsets.device) * len(self.queries), encoded.offsets)
+        heads, offsets = self.cross.heads, encoded.offsets
+        queries_KE = self._mixed() if self._frozen is None else self._frozen
+        if offsets is None:
+            count, segments = 1, encoded.whole  # type: int, Segments | Whole
+        else:
+            count, segments = len(offsets) - 1, Segments(torch.arange(len(offsets), device=offsets.device) * len(self.queries), offsets)
+            queries_KE = queries_KE.repeat(count, 1)
         keys_and_values = split_heads(self.key(encoded.output_PE), heads), split_heads(self.value(encoded.output_PE), heads)
-        found_QE = self.cross(queries_KE.repeat(count, 1), keys_and_values, segments)
+        found_QE = self.cross(queries_KE, keys_and_values, segments)
         return found_QE.view(count, len(self.queries), -1) / len(self.queries)**0.5
 
 
 def mean_by_sequence(encoded: Encoded) -> Tensor:
     """Mean of the output over each sequence, S x E; zeros for one without behaviours."""
+    if encoded.offsets is None:
+        total_E, count = encoded.output_PE.sum(dim=0), torch.ones_like(encoded.output_PE[:, 0]).sum()
+        return (total_E / count.clamp(min=1.0))[None]
     lengths = encoded.offsets.diff()
     of_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE))
     total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(0, of_P, encoded.output_PE)
@@ -118,10 +141,11 @@ class Bridge(nn.Module):
             return encoded, self.querying(encoded).flatten(1)
         return encoded, mean_by_sequence(encoded)
 
-    def candidates(self, rows: Mapping[str, Tensor], encoded: Encoded, of_B: Tensor) -> Tensor:
+    def candidates(self, rows: Mapping[str, Tensor], encoded: Encoded, of_B: Tensor | None) -> Tensor:
         """B x `of_candidate`."""
         if self.cross is None:
-            return torch.zeros(len(of_B), 0, device=of_B.device)
+            any_B = next(iter(rows.values()))
+            return torch.zeros(any_B.shape[0], 0, device=any_B.device)
         with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
             first_BE = self.network.candidates(rows)
         found_BE: Tensor = self.cross(first_BE, encoded, of_B)
@@ -130,4 +154,5 @@ class Bridge(nn.Module):
     def forward(self, given: SequenceInput) -> Tensor:
         """B x (`of_candidate` + `of_user`)."""
         encoded, of_user = self.encode(given.sequences)
-        return torch.cat([self.candidates(given.candidate, encoded, given.of_B), of_user[given.of_B]], dim=1)
+        of_candidate = self.candidates(given.candidate, encoded, given.of_B)
+        return torch.cat([of_candidate, given.spread(of_user).expand(of_candidate.shape[0], -1)], dim=1)

@@ -5,7 +5,7 @@ in each part, so W[q, k, q - k, q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k):
 of once per behaviour, and nothing of width 4E is built.
 
 On a CPU the whole of it is one native operation (`training/native/target_attention.cpp`); elsewhere, and where that cannot be
-compiled, the same in torch.
+compiled, the same in torch. Where all candidates share one history, as those of a request do, its keys are made once.
 
 Shapes: B samples, P behaviours of all of them end to end, E width of an item's token, H hidden width.
 """
@@ -130,14 +130,18 @@ class TargetAttention(nn.Module):
         self.score = nn.Linear(hidden[-1], 1)
         self._fits = len(hidden) <= 2 and all(size % native.WIDTH == 0 and size <= _WIDEST for size in (width, *hidden))
 
-    def forward(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor) -> Tensor:
+    def forward(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor | None) -> Tensor:
         """B x E.
 
         Args:
             query_BE: candidates.
             parts: behaviours; side by side they are P x E.
-            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`.
+            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`. None: all samples have all P behaviours.
         """
+        if offsets is None:
+            keys_PE = torch.cat(list(parts), dim=1)
+            weights_BP1 = self._weights(query_BE[:, None], keys_PE, self.query(query_BE)[:, None])
+            return weights_BP1.squeeze(2) @ keys_PE
         if self._fits and query_BE.device.type == "cpu" and query_BE.dtype == torch.float32 and _library() is not None:
             return self._native(query_BE, parts, offsets)
         return self.in_torch(query_BE, torch.cat(list(parts), dim=1), offsets)
@@ -153,10 +157,15 @@ class TargetAttention(nn.Module):
         row_P = torch.repeat_interleave(torch.arange(len(query_BE), device=offsets.device), offsets.diff(), output_size=len(keys_PE))
         both = spread(torch.cat([query_BE, self.query(query_BE)], dim=1), row_P, offsets)
         query_PE, from_query_PH = both[:, :query_BE.shape[1]], both[:, query_BE.shape[1]:]
-        hidden_PH = functional.relu(from_query_PH + self.key(keys_PE) + self.product(query_PE * keys_PE))
+        return pool(self._weights(query_PE, keys_PE, from_query_PH) * keys_PE, row_P, offsets)
+
+    def _weights(self, query: Tensor, keys_PE: Tensor, from_query: Tensor) -> Tensor:
+        """Weights of behaviours: P x 1 for queries P x E, B x P x 1 for queries B x 1 x E; `from_query`: their part of the first layer."""
+        hidden = functional.relu(from_query + self.key(keys_PE) + self.product(query * keys_PE))
         for layer in self.deeper:
-            hidden_PH = functional.relu(layer(hidden_PH))
-        return pool(self.score(hidden_PH) * keys_PE, row_P, offsets)
+            hidden = functional.relu(layer(hidden))
+        weights: Tensor = self.score(hidden)
+        return weights
 
 
 def problem() -> choice.Ways:

@@ -174,6 +174,22 @@ class FbgemmTable(nn.Module):
         return found
 
 
+class FrozenTable(nn.Module):
+    """A table that is only read, by torch's own operations.
+
+    Args:
+        weight: V x D.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, rows_N: Tensor) -> Tensor:
+        """N -> N x D."""
+        return self.get_buffer("weight").index_select(0, rows_N)
+
+
 class IdEmbeddings(nn.Module):
     """The tables of a model's categorical features.
 
@@ -246,7 +262,7 @@ class IdEmbeddings(nn.Module):
             rows = rows_BF if len(members) == len(self.names) else rows_BF[:, members]
             asked = [number for number, (name, _) in enumerate(more) if str(self._dims[name]) == width]
             parts = self._step(table, [rows + self.get_buffer(f"_starts_{width}"), *(self._placed(*more[number]) for number in asked)])
-            own.append(parts[0].reshape(len(rows_BF), -1))
+            own.append(parts[0].reshape(rows_BF.shape[0], -1))
             for number, part in zip(asked, parts[1:], strict=True):
                 found[number] = part
         return own[0] if len(own) == 1 else torch.cat(own, dim=1), found
@@ -262,6 +278,12 @@ class IdEmbeddings(nn.Module):
                 found[number] = part
         return found
 
+    def freeze(self) -> None:
+        """From here on the tables are only read, whatever kernel trained them. Not where several processes share them."""
+        for width, table in self.tables.items():
+            weight: Tensor = getattr(table, "weight")  # noqa: B009
+            self.tables[width] = FrozenTable(weight.detach())
+
     def _placed(self, name: str, rows_N: Tensor) -> Tensor:
         return rows_N + self._starts[name]
 
@@ -269,7 +291,7 @@ class IdEmbeddings(nn.Module):
     def _step(table: Any, rows: Sequence[Tensor]) -> Sequence[Tensor]:
         flat = [part.reshape(-1) for part in rows]
         vectors: Tensor = table(torch.cat(flat) if len(flat) > 1 else flat[0])
-        return vectors.split([len(part) for part in flat])
+        return vectors.split([part.shape[0] for part in flat])
 
     def _of(self, name: str, what: str) -> Tensor:
         table = self.tables[str(self._dims[name])]

@@ -119,6 +119,32 @@ class Segments:
         return allowed
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The keys that a single segment's queries may see: all, however many there are, so that a program of it holds for any number.
+
+    Args:
+        has_key: whether there is any, as a tensor; None: the queries are the keys' own tokens.
+        causal: as of `Segments`.
+    """
+
+    has_key: Tensor | None = None
+    causal: bool = False
+
+
+def whole_or_segments(offsets: Tensor | None, *, causal: bool = False) -> Segments | Whole:
+    """Self-attention inside the sequences that offsets cut, or inside the only one."""
+    return Whole(causal=causal) if offsets is None else Segments.within(offsets, causal=causal)
+
+
+def has_key(queries_QE: Tensor, segments: Segments | Whole) -> Tensor:
+    """Whether the segment of each query has a key, Q x 1; one for all queries of a single segment."""
+    if isinstance(segments, Whole):
+        assert segments.has_key is not None, "who reads keys made elsewhere says whether there are any"
+        return segments.has_key
+    return torch.repeat_interleave(segments.key_offsets.diff() > 0, segments.query_offsets.diff(), output_size=len(queries_QE))[:, None]
+
+
 def _longest(offsets: Tensor) -> int:
     lengths = offsets.diff()
     return int(lengths.max()) if len(lengths) else 0
@@ -245,8 +271,11 @@ def _arguments(given: Sequence[Tensor], causal: bool) -> list[Any]:
     return [sizes, *map(native.address, given)]
 
 
-def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
+def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments | Whole) -> Tensor:
     """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
+    if isinstance(segments, Whole):
+        query, key, value = (tokens.transpose(0, 1)[None] for tokens in (query_QHD, key_KHD, value_KHD))
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=segments.causal)[0].transpose(0, 1)
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
     if (query_QHD.device.type == "cpu" and query_QHD.dtype == torch.float32 and query_QHD.shape[2] % native.WIDTH == 0

@@ -67,7 +67,7 @@ class TransferSource(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """B x `width`."""
-        return torch.zeros(len(batch.label_B), self.width, device=batch.label_B.device)
+        return batch.dense_BS.new_zeros(batch.dense_BS.shape[0], self.width)
 
 
 class MergedTable(TransferSource):
@@ -107,6 +107,10 @@ class TextVectors(nn.Module):
     def width(self) -> int:
         """Columns of `forward`."""
         return 3 * self.dim + len(VECTOR_ENTITIES)
+
+    def newest(self) -> TextVectors:
+        """With the last vector of each id only."""
+        return TextVectors({entity: DatedVectors.stack({0: dated.newest()}, self.dim) for entity, dated in self.vectors.items()})
 
     @staticmethod
     def read(vectors: NDArray[np.float32]) -> Tensor:

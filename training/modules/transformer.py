@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.modules.dropout import Dropout
-from training.modules.segments import Segments, attend
+from training.modules.segments import Segments, Whole, attend, has_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Width:
 
 def split_heads(tokens_PE: Tensor, heads: int) -> Tensor:
     """P x E -> P x H x (E / H)."""
-    return tokens_PE.view(len(tokens_PE), heads, tokens_PE.shape[1] // heads)
+    return tokens_PE.view(tokens_PE.shape[0], heads, tokens_PE.shape[1] // heads)
 
 
 class FeedForward(nn.Module):
@@ -66,7 +66,7 @@ class EncoderLayer(nn.Module):
         """P x H x (E / H) each."""
         return split_heads(self.key(tokens_PE), self.heads), split_heads(self.value(tokens_PE), self.heads)
 
-    def forward(self, tokens_PE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(self, tokens_PE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments | Whole) -> Tensor:
         """P x E -> P x E."""
         attended_PE = attend(split_heads(self.query(tokens_PE), self.heads), *keys_and_values, segments).flatten(1)
         normal_PE = self.norm(tokens_PE + self.dropout(self.out(attended_PE)))
@@ -86,10 +86,9 @@ class CrossLayer(nn.Module):
         self.dropout = Dropout(size.dropout)
         self.feed_forward = FeedForward(size)
 
-    def forward(self, queries_QE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(self, queries_QE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments | Whole) -> Tensor:
         """Q x E -> Q x E; a query without any key goes through the FFN alone."""
         attended_QE = attend(split_heads(self.query(queries_QE), self.heads), *keys_and_values, segments).flatten(1)
-        has_key_Q = torch.repeat_interleave(segments.key_offsets.diff() > 0, segments.query_offsets.diff(), output_size=len(queries_QE))
-        attended_QE = torch.where(has_key_Q[:, None], self.out(attended_QE), 0.0)
+        attended_QE = torch.where(has_key(queries_QE, segments), self.out(attended_QE), 0.0)
         deeper_QE: Tensor = self.feed_forward(self.norm(queries_QE + self.dropout(attended_QE)))
         return deeper_QE

@@ -13,6 +13,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -26,15 +29,30 @@ FOR_THIS_PROCESSOR = "-march=native"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # bytes; of Linux's madvise
 _log = logging.getLogger(__name__)
+_twins_only: ContextVar[bool] = ContextVar("_twins_only", default=False)
 
 
-@cache
+@contextmanager
+def in_torch() -> Iterator[None]:
+    """Inside, every native operation runs as its twin: what is exported, or counted by torch, has to be made of torch's operations."""
+    token = _twins_only.set(True)
+    try:
+        yield
+    finally:
+        _twins_only.reset(token)
+
+
 def library(name: str) -> ctypes.CDLL | None:
-    """The library of `<name>.cpp`; None where it cannot be had, which is logged once, or is switched off.
+    """The library of `<name>.cpp`; None inside `in_torch`, where it is switched off, and where it cannot be had, which is logged once.
 
     Raises:
         BadInput: the environment asks for what there is not.
     """
+    return None if _twins_only.get() else _library(name)
+
+
+@cache
+def _library(name: str) -> ctypes.CDLL | None:
     if native_mode() == "torch":
         return None
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")

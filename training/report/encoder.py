@@ -8,7 +8,6 @@ from datetime import date
 from typing import Any
 
 from contracts.releases import of_role
-from contracts.transfer import TRANSFER_SETTINGS
 from training.flops import Flops, flops_of
 from training.tasks.actr_open import open_released
 from training.tasks.fg_bert import HIT_AT
@@ -65,11 +64,10 @@ def encoders_of(session: Session, active: Mapping[tuple[str, date], Mapping[str,
         weeks.append(Week(period=releases[name]["period"], release_id=name, hit_rate=metrics.get(HIT), auc=metrics.get(AUC),
                           loss=metrics.get("train_loss")))
     newest = {variant: active[variant, day] for day in sorted(days) for variant in variants if (variant, day) in active}
-    costs = [_cost(session, row) for variant, row in newest.items() if not TRANSFER_SETTINGS[variant].adapters]
-    return Encoders(weeks=tuple(weeks), costs=tuple(costs))
+    return Encoders(weeks=tuple(weeks), costs=tuple(_cost(session, row) for row in newest.values()))
 
 
 def _cost(session: Session, row: Mapping[str, Any]) -> Cost:
     scorer = open_released(session, session.open_release(dict(row)))
     long, short = scorer.lengths
-    return Cost(variant=row["variant"], flops=flops_of(scorer.model, long=long, short=short), lengths=scorer.lengths)
+    return Cost(variant=row["variant"], flops=flops_of(scorer.model.eval(), long=long, short=short), lengths=scorer.lengths)

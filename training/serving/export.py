@@ -1,6 +1,7 @@
-"""Writes an A-CTR as a folder that scores requests with torch alone (`training/serving/scorer.py`).
+"""Writes an A-CTR as a folder that scores requests with torch only (`training/serving/scorer.py`).
 
-What a release is bound to goes with it: the merged vectors of its CPM, the encoder of its FG-BERT, the newest vectors of BAHE.
+What a release is bound to goes with it: the merged vectors of its CPM or the CPM itself, the encoder of its FG-BERT, the newest vectors
+of BAHE.
 """
 
 from __future__ import annotations
@@ -26,22 +27,17 @@ from lake.reader import LakeReader
 from lake.run_folders import Run
 from training.data.batches import LOG_COUNT_SCALE
 from training.data.histories import HISTORY_FEATURES
-from training.data.mapping import IdMapping
-from training.data.sequences import FIELDS_OF_SIDE
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES
-from training.models.adapted import AdaptedCtrModel
-from training.models.srp4ctr import Bridge
-from training.modules.interaction import BatchNorm
-from training.modules.transfer import MergedTable
 from training.recipes import body_of
 from training.serving import scorer
+from training.serving.program import RequestModel, exported, item_fields
 from training.tasks.actr_build import Scorer
 from training.tasks.actr_open import open_released
 from training.tasks.actr_plan import FEATURE_SET
 from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
-SCORER_FILE, MODEL_FILE, WEIGHTS_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "weights.pt", "example.json"
+SCORER_FILE, MODEL_FILE, IDS_FILE, PROGRAM_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "ids.pt", "program.pt2", "example.json"
 _LONG_SECONDS = HISTORY_DAYS * 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BEHAVIOUR_COLUMNS = ("event_ts", *HISTORY_FEATURES, "action", "dwell_seconds", "log")
@@ -51,22 +47,22 @@ def export(session: Session, run: Run, folder: Path) -> Path:
     """Writes the folder of a release; it must not be there.
 
     Raises:
-        BadInput: the release is no A-CTR, its setting keeps a second network beside it, or the folder is there.
+        BadInput: the release is no A-CTR, or the folder is there.
     """
     if run.release.kind != "actr":
         raise BadInput("--release", "kind", expected="actr", found=run.release.kind)
     if folder.exists():
         raise BadInput(folder, "--out", expected="a folder that is not there yet", found="one that is")
     opened = open_released(session, run, texts=texts_of(session, run, run.release.period + ONE_DAY))
-    if isinstance(opened.model, AdaptedCtrModel):
-        raise BadInput("--release", "variant", expected="a setting without adapters", found=run.release.variant,
-                       hint="Its source model would have to be served beside it.")
+    if opened.model.texts is not None:
+        opened.model.texts = opened.model.texts.newest()
+    model = RequestModel(opened.model)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        description, weights = _describe(session, run, opened)
-        (temporary / MODEL_FILE).write_text(json.dumps(description, indent=1))
-        torch.save(weights, temporary / WEIGHTS_FILE)
+        (temporary / MODEL_FILE).write_text(json.dumps(_describe(session, run, opened, model), indent=1))
+        torch.save(_ids_of(opened), temporary / IDS_FILE)
+        torch.export.save(exported(model), temporary / PROGRAM_FILE)
         shutil.copy(str(scorer.__file__), temporary / SCORER_FILE)
         example = next(requests(session.reader, run.release.period), None)
         if example:
@@ -77,57 +73,37 @@ def export(session: Session, run: Run, folder: Path) -> Path:
     return folder
 
 
-def _describe(session: Session, run: Run, opened: Scorer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    model, body = opened.model.eval(), body_of(run.release)
-    names = sorted(model.embeddings.names, key=lambda name: model.embeddings.columns(name).start)
-    statistics = [s.columns for s in STATISTICS if s.impressions in opened.encoding.statistics]
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
-               if not name.startswith("bridge.encoder.") and not name.endswith((".square", "num_batches_tracked"))}
-    weights |= _ids(opened.encoding.mapping, "")
-    transferred = {}
-    if isinstance(model.transfer, MergedTable):
-        for entity in VECTOR_ENTITIES:
-            transferred[entity] = ID_COLUMN[entity]
-            weights[f"transfer.{entity}"] = model.transfer.get_buffer(entity).cpu()
-            weights[f"ids.transfer.{entity}"] = torch.from_numpy(model.transfer.index[entity].ids)
-    if model.texts is not None:
-        for entity, dated in model.texts.vectors.items():
-            newest = dated.newest()
-            weights[f"texts.{entity}"] = model.texts.read(newest.vectors)
-            weights[f"ids.texts.{entity}"] = torch.from_numpy(newest.ids)
-    norms = {module.eps for module in model.mlp if isinstance(module, BatchNorm)}
-    assert len(norms) == 1, "one epsilon"
-    description = {
-        "release": run.release.release_id, "day_timezone": session.deployment.day_timezone, "features": names,
-        "history_features": HISTORY_FEATURES, "behaviour_columns": _BEHAVIOUR_COLUMNS, "statistics": statistics,
+def _describe(session: Session, run: Run, opened: Scorer, model: RequestModel) -> dict[str, Any]:
+    """What the scorer has to know of the program's inputs."""
+    body, own = body_of(run.release), model.model
+    described: dict[str, Any] = {
+        "release": run.release.release_id, "day_timezone": session.deployment.day_timezone, "inputs": list(model.inputs(1, 1, 1)),
+        "features": own.embeddings.names, "history_features": HISTORY_FEATURES, "behaviour_columns": _BEHAVIOUR_COLUMNS,
+        "statistics": [s.columns for s in STATISTICS if s.impressions in opened.encoding.statistics],
         "rate_prior": opened.encoding.rate_prior, "log_count_scale": LOG_COUNT_SCALE,
         "histories": {"long": {"length": body.long_length, "seconds": _LONG_SECONDS},
                       "short": {"length": body.short_length, "seconds": SHORT_HISTORY_SECONDS}},
-        "attention_layers": len(body.attention_hidden), "cross_layers": body.cross_layers, "hidden_layers": len(body.hidden),
-        "batch_norm_epsilon": norms.pop(), "transferred": transferred, "transfer_width": model.transfer.width, "bridge": None,
-        "texts": {entity: ID_COLUMN[entity] for entity in VECTOR_ENTITIES} if model.texts is not None else {},
+        "transferred": {entity: ID_COLUMN[entity] if own.transfer.index else None for entity in VECTOR_ENTITIES},
+        "texts": {entity: ID_COLUMN[entity] for entity in VECTOR_ENTITIES} if own.texts else {}, "sequence": None,
     }
-    if model.bridge is not None and opened.encoding.sequence is not None:
-        described, of_encoder = _bridge(model.bridge, opened.encoding.sequence.mapping)
-        description["bridge"] = described | {"length": min(body.long_length, opened.encoding.sequence.length), "seconds": _LONG_SECONDS}
-        weights |= of_encoder
-    return description, weights
+    if model.encoder is not None and opened.encoding.sequence is not None:
+        described["sequence"] = {
+            "fields": model.encoder.fields, "item_fields": item_fields(model.encoder), "dwell_buckets": DWELL_BUCKETS,
+            "gap_buckets": GAP_BUCKETS, "logs": LOGS, "length": min(body.long_length, opened.encoding.sequence.length),
+            "seconds": _LONG_SECONDS}
+    return described
 
 
-def _bridge(bridge: Bridge, mapping: IdMapping) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    encoder, recipe = bridge.network, bridge.network.recipe
-    weights = {f"encoder.{name}": tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()
-               if not name.startswith(("heads.", "biases.", "masked."))}
-    described = {"layers": recipe.layers, "heads": recipe.heads, "causal": recipe.objective == "sasrec",
-                 "queries": 0 if bridge.querying is None else len(bridge.querying.queries),
-                 **{f"{side}_fields": [name for name in names if name in recipe.fields] for side, names in FIELDS_OF_SIDE.items()},
-                 "dwell_buckets": DWELL_BUCKETS, "gap_buckets": GAP_BUCKETS, "logs": LOGS}
-    return described, weights | _ids(mapping, "encoder.")
-
-
-def _ids(mapping: IdMapping, prefix: str) -> dict[str, Tensor]:
-    """Ids by the order of their rows; the first has the row after the shared one."""
-    return {f"ids.{prefix}{name}": torch.tensor(field.ids) for name, field in mapping.fields.items()}
+def _ids_of(opened: Scorer) -> dict[str, Tensor]:
+    """Ids by the order of their rows in each of the program's tables; the first has the row after the shared one."""
+    encoding, model = opened.encoding, opened.model
+    found: dict[str, Any] = {name: field.ids for name, field in encoding.mapping.fields.items()}
+    found |= {f"transferred.{entity}": index.ids for entity, index in model.transfer.index.items()}
+    if model.texts is not None:
+        found |= {f"texts.{entity}": dated.ids for entity, dated in model.texts.vectors.items()}
+    if encoding.sequence is not None:
+        found |= {f"encoder.{name}": field.ids for name, field in encoding.sequence.mapping.fields.items()}
+    return {f"ids.{name}": torch.from_numpy(ids) for name, ids in found.items()}
 
 
 def requests(reader: LakeReader, day: date) -> Iterator[tuple[list[int], dict[str, Any]]]:
