@@ -13,11 +13,11 @@ from landing_rows import csv_bytes, good_row, write
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.steps import DAY_JOBS
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from pages.files import read_judged
 from spark_jobs import ingest_logs
-from spark_jobs.days import DAY_JOBS
 from spark_jobs.staleness import find_stale
 from tributary.cli import main as tributary
 

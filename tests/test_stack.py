@@ -276,7 +276,8 @@ class TestApi:
         assert api.create_backfill("cpm_weekly", date(2022, 4, 25), date(2022, 4, 29), max_active_runs=2) == 7
         method, path, body = handler.asked[-1]
         assert (method, path) == ("POST", "/api/v2/backfills")
-        assert (body["from_date"], body["to_date"]) == ("2022-04-26T00:00:00+08:00", "2022-04-30T00:00:00+08:00")
+        assert [datetime.fromisoformat(body[name]) for name in ("from_date", "to_date")] == [
+            datetime.fromisoformat(midnight) for midnight in ("2022-04-26T00:00:00+08:00", "2022-04-30T00:00:00+08:00")]
         with pytest.raises(BadInput, match="expected the first day of a week, found 2022-04-26"):
             api.create_backfill("cpm_weekly", date(2022, 4, 26), date(2022, 4, 29))
 
