@@ -186,5 +186,5 @@ def test_no_exported_tensor_knows_a_user_who_was_forgotten_before(trained: Path,
     session = session_of(home)
     row = session.reader.releases()[session.reader.active("actr", "none", date(2026, 1, 10))["release_id"]]  # type: ignore[index]
     folder = export(session, open_run(home / row["artifact"]), tmp_path / "again")
-    ids = torch.load(folder / "ids.pt", weights_only=True)["ids.user_id"]
+    ids = torch.load(folder / "weights.pt", weights_only=True)["ids.user_id"]
     assert USER not in ids.tolist() and 15 in ids.tolist()

@@ -142,10 +142,10 @@ def test_the_environment_forces_either_way_without_a_trial(value, served, tried,
 
 def test_another_value_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("TRIBUTARY_NATIVE", "yes")
-    native._library.cache_clear()
+    native.library.cache_clear()
     with pytest.raises(BadInput, match="environment: TRIBUTARY_NATIVE: expected one of trial, 1, 0, found yes"):
         native.library("dropout")
-    native._library.cache_clear()
+    native.library.cache_clear()
 
 
 @pytest.mark.skipif(native.library("dropout") is None, reason="no C++ compiler")

@@ -53,7 +53,7 @@ def _published(actrs, name):
     return dict(zip(rows["event_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize("name", _settings())
+@pytest.mark.parametrize("name", list(_settings()))
 def test_an_exported_model_scores_as_the_daily_task_did(chain, folders, name):
     session, _, actrs = chain
     opened, scores = Scorer(folders[name]), {}

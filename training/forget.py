@@ -188,12 +188,12 @@ def _scores_of(locations: Locations, user_id: int, *, dry_run: bool) -> Iterator
 
 def _exports_of(locations: Locations, user_id: int) -> list[Path]:
     """Exported folders that know the user; they can be made again from their releases."""
-    from training.serving.export import EXAMPLE_FILE
+    from training.serving.export import EXAMPLE_FILE, WEIGHTS_FILE
 
     found = []
     for folder in sorted(path for path in locations.exported("").glob("*") if path.is_dir()):
-        saved = [torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))]  # ids lay among weights once
-        ids = [tensor for tensors in saved for name, tensor in tensors.items() if name.startswith("ids.") and "user" in name]
+        weights = torch.load(folder / WEIGHTS_FILE, weights_only=True) if (folder / WEIGHTS_FILE).is_file() else {}
+        ids = [tensor for name, tensor in weights.items() if name.startswith("ids.") and "user" in name]
         example = json.loads((folder / EXAMPLE_FILE).read_text()) if (folder / EXAMPLE_FILE).is_file() else {}
         if any(bool((tensor == user_id).any()) for tensor in ids) or example.get("context", {}).get(FIELD) == user_id:
             found.append(folder)

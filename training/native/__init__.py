@@ -13,9 +13,9 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -29,30 +29,27 @@ FOR_THIS_PROCESSOR = "-march=native"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # bytes; of Linux's madvise
 _log = logging.getLogger(__name__)
-_twins_only: ContextVar[bool] = ContextVar("_twins_only", default=False)
 
 
 @contextmanager
 def in_torch() -> Iterator[None]:
-    """Inside, every native operation runs as its twin: what is exported, or counted by torch, has to be made of torch's operations."""
-    token = _twins_only.set(True)
+    """Inside, every native operation runs as its twin, in all threads: what is exported or counted has to be made of torch's operations."""
+    module = sys.modules[__name__]
+    serving = module.library
+    setattr(module, "library", lambda name: None)  # noqa: B010
     try:
         yield
     finally:
-        _twins_only.reset(token)
+        setattr(module, "library", serving)  # noqa: B010
 
 
+@cache
 def library(name: str) -> ctypes.CDLL | None:
     """The library of `<name>.cpp`; None inside `in_torch`, where it is switched off, and where it cannot be had, which is logged once.
 
     Raises:
         BadInput: the environment asks for what there is not.
     """
-    return None if _twins_only.get() else _library(name)
-
-
-@cache
-def _library(name: str) -> ctypes.CDLL | None:
     if native_mode() == "torch":
         return None
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")

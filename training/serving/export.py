@@ -37,7 +37,7 @@ from training.tasks.actr_plan import FEATURE_SET
 from training.tasks.actr_texts import texts_of
 from training.tasks.session import Session
 
-SCORER_FILE, MODEL_FILE, IDS_FILE, PROGRAM_FILE, EXAMPLE_FILE = "scorer.py", "model.json", "ids.pt", "program.pt2", "example.json"
+SCORER_FILE, PROGRAM_FILE, MODEL_FILE, WEIGHTS_FILE, EXAMPLE_FILE = "scorer.py", "program.py", "model.json", "weights.pt", "example.json"
 _LONG_SECONDS = HISTORY_DAYS * 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BEHAVIOUR_COLUMNS = ("event_ts", *HISTORY_FEATURES, "action", "dwell_seconds", "log")
@@ -61,8 +61,9 @@ def export(session: Session, run: Run, folder: Path) -> Path:
     temporary.mkdir(parents=True)
     try:
         (temporary / MODEL_FILE).write_text(json.dumps(_describe(session, run, opened, model), indent=1))
-        torch.save(_ids_of(opened), temporary / IDS_FILE)
-        torch.export.save(exported(model), temporary / PROGRAM_FILE)
+        program = exported(model)
+        (temporary / PROGRAM_FILE).write_text(program.source)
+        torch.save(program.weights | _ids_of(opened), temporary / WEIGHTS_FILE)
         shutil.copy(str(scorer.__file__), temporary / SCORER_FILE)
         example = next(requests(session.reader, run.release.period), None)
         if example:

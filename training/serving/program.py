@@ -10,6 +10,7 @@ Shapes: C candidates, P behaviours, F features, S dense inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,15 @@ from training.models.srp4ctr import QueryingTransformer
 from training.modules.embedding import IdEmbeddings
 
 HISTORIES = ("long", "short")
+_HEAD = '''"""Scores of a request: made from the trained model by torch.export, so it is not to be edited."""
+
+from math import inf, nan
+
+import torch
+from torch import device
+
+
+'''
 _MOST = 1 << 20  # candidates of a request, and behaviours: what the export asks to be bounded
 
 
@@ -91,7 +101,20 @@ def item_fields(encoder: FgBert) -> tuple[str, ...]:
     return tuple(name for name in FIELDS_OF_SIDE["item"] if name in encoder.fields)
 
 
-def exported(model: RequestModel) -> ExportedProgram:
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A model as a function of torch's operations.
+
+    Attributes:
+        source: of a Python module whose `forward` takes the weights, then the inputs in the order of `RequestModel.inputs`.
+        weights: by the names of the arguments, in their order.
+    """
+
+    source: str
+    weights: dict[str, Tensor]
+
+
+def exported(model: RequestModel) -> Program:
     """The program for any number of candidates and behaviours, none of the latter included."""
     count, lengths = Dim("candidates", min=0, max=_MOST), {which: Dim(which, min=0, max=_MOST) for which in (*HISTORIES, "sequence")}
     given = model.inputs(3, 5, 4)
@@ -101,23 +124,25 @@ def exported(model: RequestModel) -> ExportedProgram:
         dynamic[name] = {dim: lengths.get(name, count)} if value.numel() or name == "dense" else None
     with torch.no_grad(), native.in_torch():
         program = torch.export.export(model, (given,), dynamic_shapes=(dynamic,), strict=False)
-    _drop_what_is_not_read(program)
-    return program
+    return _written(program)
 
 
-def _drop_what_is_not_read(program: ExportedProgram) -> None:
-    """Heads of the pre-training, the last layer of a source model and the like would be saved, and checks of types be made at each call."""
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            program.graph.erase_node(node)
-    program.graph.eliminate_dead_code()
-    program.graph_module.recompile()
-    used = {node.name for node in program.graph.nodes if node.users}
+def _written(program: ExportedProgram) -> Program:
+    """The program as source. Weights that it does not read (heads of the pre-training, the last layer of a source model) stay behind."""
+    graph = program.graph
+    for node in graph.nodes:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:  # a check of types at each call
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    held, weights = {**program.state_dict, **program.constants}, {}
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     for spec in program.graph_signature.input_specs:
-        for held in (program.state_dict, program.constants):
-            if spec.target in held and spec.arg.name not in used:
-                empty = torch.empty(0, dtype=held[spec.target].dtype)
-                held[spec.target] = nn.Parameter(empty) if isinstance(held[spec.target], nn.Parameter) else empty
+        if spec.target is not None:
+            if nodes[spec.arg.name].users:
+                weights[spec.arg.name] = held[spec.target].detach().clone()
+            else:
+                graph.erase_node(nodes[spec.arg.name])
+    return Program(source=_HEAD + graph.python_code("self").src.lstrip().replace("def forward(self, ", "def forward("), weights=weights)
 
 
 def _places(*shape: int) -> Tensor:

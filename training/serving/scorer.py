@@ -1,7 +1,7 @@
 """Scores one request of an exported A-CTR: JSON in, scores out, with torch only.
 
 `python scorer.py < request.json` prints the scores as JSON; `--repeat N` prints milliseconds instead. The file lies next to the
-`model.json`, `ids.pt` and `program.pt2` that it reads, and needs nothing else of Tributary. The mathematics is in the program, which was
+`model.json`, `weights.pt` and `program.py` that it reads, and needs nothing else of Tributary. The mathematics is in the program, which was
 made from the trained model; here a request is parsed, its ids become rows of the program's tables, and its inputs are put together. The
 program reads the user's behaviours once, and computes what depends on them only once for all candidates.
 
@@ -21,6 +21,7 @@ Shapes: C candidates, P behaviours, F features, S statistics (two for each pair 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -32,7 +33,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import torch
-import torch.export
 from torch import Tensor
 
 SHARED_ROW = 0
@@ -50,16 +50,17 @@ class Scorer:
     """An exported model.
 
     Args:
-        folder: where `model.json`, `ids.pt` and `program.pt2` lie.
+        folder: where `model.json`, `weights.pt` and `program.py` lie.
     """
 
     def __init__(self, folder: Path) -> None:
         self.model: dict[str, Any] = json.loads((folder / "model.json").read_text())
-        ids: dict[str, Tensor] = torch.load(folder / "ids.pt", weights_only=True)
-        self._rows = {name.removeprefix("ids."): {value: row for row, value in enumerate(of_name.tolist(), SHARED_ROW + 1)}
-                      for name, of_name in ids.items()}
+        saved: dict[str, Tensor] = torch.load(folder / "weights.pt", weights_only=True)
+        self._rows = {name.removeprefix("ids."): {value: row for row, value in enumerate(ids.tolist(), SHARED_ROW + 1)}
+                      for name, ids in saved.items() if name.startswith("ids.")}
+        self._weights = [tensor for name, tensor in saved.items() if not name.startswith("ids.")]
         self._zone = ZoneInfo(self.model["day_timezone"])
-        self._run = program_of(folder / "program.pt2")
+        self._run = program_of(folder / "program.py")
 
     @torch.inference_mode()
     def score(self, request: Mapping[str, Any]) -> list[float]:
@@ -76,7 +77,7 @@ class Scorer:
         for value in values:
             value.setdefault("hour", now.astimezone(self._zone).hour)
         given = self._of_candidates(values) | self._of_user(behaviours, times, now)
-        scores: list[float] = self._run(*(given[name] for name in self.model["inputs"]))[0].double().tolist()
+        scores: list[float] = self._run(*self._weights, *(given[name] for name in self.model["inputs"]))[0].double().tolist()
         return scores
 
     def _read(self, request: Mapping[str, Any]) -> tuple[datetime, Sequence[Mapping[str, Any]], list[int]]:
@@ -167,20 +168,13 @@ class Scorer:
 
 
 def program_of(path: Path) -> Callable[..., tuple[Tensor, ...]]:
-    """The program as a function of its inputs, in their order.
-
-    Its lifted graph is called: `ExportedProgram.module()` checks all inputs again at each call, which takes longer than a small program.
-    """
-    program = torch.export.load(path)
-    held = {**program.state_dict, **program.constants}
-    weights = [held[spec.target] for spec in program.graph_signature.input_specs if spec.target is not None]
-    graph = program.graph_module
-
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = graph(*weights, *inputs)
-        return found
-
-    return run
+    """The function that a program's file defines: of its weights, then its inputs."""
+    spec = importlib.util.spec_from_file_location("program", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    forward: Callable[..., tuple[Tensor, ...]] = module.forward
+    return forward
 
 
 def _whole(values: Sequence[Sequence[int]]) -> Tensor:
