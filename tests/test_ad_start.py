@@ -58,10 +58,11 @@ def test_the_pages_of_such_a_day_say_why_it_is_empty(spark: Any, tmp_path: Path)
     locations = Locations(tmp_path)
     for day in (BEFORE, FIRST):
         write(locations.landing_day("natural", day) / "a.csv", csv_bytes([good_row(1, day=day)]))
-    write(locations.landing_day("ad", FIRST) / "a.csv", csv_bytes([good_row(n, day=FIRST, log="ad") for n in range(30)]))
+    rows = [good_row(n, day=FIRST, log="ad", **({} if n % 2 else {"click": "0", "action": "0"})) for n in range(30)]
+    write(locations.landing_day("ad", FIRST) / "a.csv", csv_bytes(rows))
     ingest_logs.run(spark, locations, DEPLOYMENT, [BEFORE, FIRST])
     verdict = run_range(spark, locations, "ad_log", BEFORE, FIRST, deployment=DEPLOYMENT)
-    assert not verdict.failed("fail") and [day.ads_from for day in verdict.days] == [FIRST, None]
+    assert verdict.status == "pass" and [day.ads_from for day in verdict.days] == [FIRST, None]
     assert "2026-01-01 .. 2026-01-01: no ads yet, as declared: ad_start is 2026-01-02." in write_report(locations, verdict).read_text()
     index = write_index(locations).read_text()
     assert "ad_log, 2026-01-01: pass, no ads yet, as declared: ad_start is 2026-01-02" in index

@@ -121,6 +121,10 @@ class DayFigures(RowFigures):
         value = getattr(self, outer)
         return value.get(column.rstrip(")")) if column else value
 
+    def judged(self, name: str) -> float | None:
+        """The figure as checks judge it: that a day before the first advertisements has no row is as declared."""
+        return None if name == "rows" and self.ads_from is not None else self.figure(name)
+
     def as_json(self) -> dict[str, Any]:
         """Without the figures that do not apply."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})} | {"ds": str(self.ds)}

@@ -195,10 +195,8 @@ def _figures_frame(checks: Iterable[Check], days: Sequence[DayFigures]) -> Any:
     import pandas as pd
 
     names = list(dict.fromkeys(str(check.figure) for check in checks))
-    frame = pd.DataFrame([{"ds": str(day.ds)} | {name: day.figure(name) for name in names} for day in days])
-    frame = frame.astype({name: float for name in names})
-    frame.loc[[day.ads_from is not None for day in days], "rows"] = None
-    return frame
+    frame = pd.DataFrame([{"ds": str(day.ds)} | {name: day.judged(name) for name in names} for day in days])
+    return frame.astype({name: float for name in names})
 
 
 def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -255,7 +255,7 @@ def broken_on(verdict: Verdict, day: date) -> list[str]:
 
 
 def _state(verdict: Verdict, result: Result, day: date) -> State:
-    value = figures_on(verdict, day).figure(result.figure) if result.figure else None
+    value = figures_on(verdict, day).judged(result.figure) if result.figure else None
     if value is None:
         return "pass" if result.success else result.severity
     inside = (result.low is None or value >= result.low) and (result.high is None or value <= result.high)
