@@ -39,7 +39,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
-test: setup  ## pure tests, Spark, DAG policies: some twelve minutes on two cores
+test: setup  ## pure tests, Spark, DAG policies: some twenty minutes on two cores
 	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" $(IN_TWO)
 
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
