@@ -179,6 +179,8 @@ FOLDERS: dict[str, str] = {
 # DAGs that make periods, and how often.
 CADENCES: dict[str, Cadence] = {**dict.fromkeys(DAY_DAGS, "day"), **{kind.dag: kind.cadence for kind in KINDS.values()}}
 
+BOOTSTRAP, MAINTENANCE = "bootstrap", "lake_maintenance_weekly"  # a range of days by hand; and no period at all
+DAG_IDS = (*CADENCES, BOOTSTRAP, MAINTENANCE)
 
 # Tables that checks judge day by day, in the order in which they are made.
 VALIDATED_TABLES = tuple(table for one in STEPS for table in one.judged)

@@ -12,7 +12,7 @@ from contracts.errors import BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
 from contracts.settings import home_folder
-from contracts.steps import CADENCES
+from contracts.steps import BOOTSTRAP, CADENCES, DAG_IDS
 from contracts.transfer import TRANSFER_SETTINGS
 from pages.files import read_stale
 from tributary.airflow_api import AirflowApi
@@ -20,8 +20,6 @@ from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table
 from tributary.own import own_parser
 
 BY_PERIOD = tuple(CADENCES)
-BOOTSTRAP = "bootstrap"  # takes a range of days; a run of `lake_maintenance_weekly` takes nothing
-DAG_IDS = (*BY_PERIOD, BOOTSTRAP, "lake_maintenance_weekly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

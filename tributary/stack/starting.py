@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts.locations import Locations
 from contracts.settings import Deployment
+from contracts.steps import DAG_IDS
 from tributary.airflow_api import AirflowApi, ApiError
 from tributary.stack import airflow, components, logs, ports, postgres, processes
 from tributary.stack.components import SPARK, Setup, StackFailed
@@ -102,9 +103,8 @@ def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Reco
     api = AirflowApi(address, airflow.USER, airflow.password(home), deployment=Deployment.load(home))
     wait(home, api.is_healthy, alive, timeout=AIRFLOW_TIMEOUT_SECONDS, what="a healthy Airflow")
     api.ensure_pool(airflow.GPU_POOL, slots=training_slots(), description="training: so many at a time")
-    wanted = {path.stem for path in (airflow.PROJECT / "dags").glob("*.py") if not path.stem.startswith("_")}
-    wait(home, lambda: wanted <= set(api.dag_ids()) or bool(api.import_errors()), alive, timeout=AIRFLOW_TIMEOUT_SECONDS,
-         what=f"the DAGs {', '.join(sorted(wanted))}")
+    wait(home, lambda: set(DAG_IDS) <= set(api.dag_ids()) or bool(api.import_errors()), alive, timeout=AIRFLOW_TIMEOUT_SECONDS,
+         what=f"the DAGs {', '.join(DAG_IDS)}")
     for file, error in api.import_errors().items():
         say(f"warning: {file} could not be imported: {error.strip().splitlines()[-1]}")
 
