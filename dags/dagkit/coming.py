@@ -16,14 +16,13 @@ from typing import Any, Literal
 
 from contracts.periods import Period
 from contracts.settings import Deployment
-from contracts.steps import CADENCES
+from contracts.steps import BOOTSTRAP, CADENCES, DAY_DAGS
 
 State = Literal["coming", "made", "failed", "absent", "behind"]
 Count = Callable[[str, Sequence[datetime] | None, Sequence[str]], Awaitable[int]]
 
 GRACE_SECONDS = 300.0  # in which backfills that are started together, or a scheduler that restarts, make their runs
 ACTIVE = ("queued", "running")
-BOOTSTRAPPED = ("logs_daily", "features_daily")
 
 
 async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[date], count: Count) -> State:
@@ -52,7 +51,7 @@ async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[
         return "coming"
     if await count(dag, ticks, ["success"]) == len(ticks):
         return "made"
-    others = [*([dag] if dag != own_dag else []), *(["bootstrap"] if dag in BOOTSTRAPPED else [])]
+    others = [*([dag] if dag != own_dag else []), *([BOOTSTRAP] if dag in DAY_DAGS else [])]
     return "coming" if sum([await count(other, None, ACTIVE) for other in others]) else "absent"
 
 
