@@ -146,6 +146,8 @@ def _merge_new(spark: SparkSession, locations: Locations, contract: Table, rows:
             return
         except PySparkException as error:
             _retry_or_raise(error, attempt)
+        finally:
+            spark.catalog.dropTempView("new_rows")
 
 
 def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
