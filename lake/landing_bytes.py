@@ -1,7 +1,8 @@
-"""One pass over a landing file's bytes: its digest, whether a compressed file is whole, and how a CSV file uses quotes."""
+"""One pass over a landing file's bytes: its digest, whether a compressed file is whole, and what decides how its text is read."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import zlib
 from collections.abc import Iterator
@@ -17,19 +18,26 @@ from contracts.errors import BadInput
 # `spanning`: the same, but some quoted field holds a line break. `irregular`: anything else, such as 15" or a quote that never closes.
 Quotes = Literal["regular", "spanning", "irregular"]
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what is computed of it stays in a processor's cache
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_QUOTE, _COMMA, _LINE_FEED, _RETURN = b'",\n\r'
+_QUOTE, _COMMA, _LINE_FEED, _RETURN, _OPENS, _CLOSES = b'",\n\r{}'
 _BOUNDS = np.zeros(256, dtype=bool)  # bytes that may stand outside of a quote that opens or closes a field
 _BOUNDS[[_QUOTE, _COMMA, _LINE_FEED, _RETURN]] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """What one pass over a file found: the sha256 of its bytes as they lie on disk, and its quotes if it is a CSV file."""
+    """What one pass over a file found.
+
+    Attributes:
+        sha256: of its bytes as they lie on disk.
+        quotes: how they stand, if it is a CSV file.
+        has_plain_lines: it is a file of JSON lines, and they are as `LineScanner` wants them.
+    """
 
     sha256: bytes
     quotes: Quotes = "regular"
+    has_plain_lines: bool = False
 
 
 def scan(path: Path) -> Scanned:
@@ -39,16 +47,17 @@ def scan(path: Path) -> Scanned:
         BadInput: a compressed file ends before its end, or is damaged: Spark would fail on it in the middle of the job.
     """
     sha256 = hashlib.sha256()
-    quotes = QuoteScanner() if path.name.removesuffix(".gz").endswith(".csv") else None
+    name = path.name.removesuffix(".gz")
+    quotes = QuoteScanner() if name.endswith(".csv") else None
+    lines = LineScanner() if name.endswith(".jsonl") else None
     for stored, content in _chunks(path):
         sha256.update(stored)
-        if quotes is not None:
-            for part in content:
-                quotes.add(part)
-        else:
-            for _ in content:
-                pass
-    return Scanned(sha256=sha256.digest(), quotes=quotes.result() if quotes is not None else "regular")
+        for part in content:
+            for scanner in (quotes, lines):
+                if scanner is not None:
+                    scanner.add(part)
+    return Scanned(sha256=sha256.digest(), quotes=quotes.result() if quotes is not None else "regular",
+                   has_plain_lines=lines is not None and lines.result())
 
 
 def not_whole(path: Path, error: object) -> BadInput:
@@ -99,17 +108,48 @@ class QuoteScanner:
             return
         bytes_N = np.frombuffer(bytes((before,)) + data + bytes((after,)), dtype=np.uint8)
         is_quote_N = bytes_N[1:-1] == _QUOTE
-        place_Q = np.flatnonzero(is_quote_N)
-        opens_Q = (np.arange(len(place_Q)) + self._is_inside) % 2 == 0
-        earlier_Q, later_Q = bytes_N[place_Q], bytes_N[place_Q + 2]
-        beside_Q = np.where(opens_Q, earlier_Q, later_Q)
-        self._is_irregular = not _BOUNDS[beside_Q].all()
-        is_end_N = bytes_N[1:-1] == _LINE_FEED
+        is_mark_N = is_quote_N | (bytes_N[1:-1] == _LINE_FEED)
         if b"\r" in data:
-            is_end_N |= bytes_N[1:-1] == _RETURN
-        end_L = np.flatnonzero(is_end_N)
-        self._spans |= bool(((np.searchsorted(place_Q, end_L) + self._is_inside) % 2 == 1).any())
-        self._is_inside = bool((len(place_Q) + self._is_inside) % 2)
+            is_mark_N |= bytes_N[1:-1] == _RETURN
+        place_M = np.flatnonzero(is_mark_N)  # of quotes and ends of lines
+        is_quote_M = is_quote_N[place_M]
+        odd_M = np.cumsum(is_quote_M, dtype=np.uint8) & 1  # the sum may go round
+        is_inside_M = odd_M.view(bool) ^ self._is_inside  # behind each mark
+        opens_Q, closes_Q = place_M[is_quote_M & is_inside_M], place_M[is_quote_M & ~is_inside_M]
+        self._is_irregular = not (_BOUNDS[bytes_N[opens_Q]].all() and _BOUNDS[bytes_N[closes_Q + 2]].all())
+        self._spans |= bool((is_inside_M & ~is_quote_M).any())
+        self._is_inside ^= (len(opens_Q) + len(closes_Q)) % 2 == 1
+
+
+class LineScanner:
+    """Finds out, chunk by chunk, whether each line of a file is UTF-8 and begins and ends with the only braces that it has.
+
+    Of such a line Spark's JSON reader drops nothing.
+    """
+
+    def __init__(self) -> None:
+        self._is_plain = True
+        self._before = _LINE_FEED
+        self._text = codecs.getincrementaldecoder("utf-8")()
+
+    def add(self, chunk: bytes) -> None:
+        if not self._is_plain or not chunk:
+            return
+        try:
+            if not chunk.isascii() or self._text.getstate()[0]:
+                self._text.decode(chunk)
+        except UnicodeDecodeError:
+            self._is_plain = False
+            return
+        bytes_N = np.frombuffer(bytes((self._before,)) + chunk, dtype=np.uint8)
+        opens_N, closes_N, ends_N = (bytes_N == sign for sign in (_OPENS, _CLOSES, _LINE_FEED))
+        # Braces open behind the ends of lines, and nowhere else; they close before them, and nowhere else.
+        self._is_plain = b"\r" not in chunk and np.array_equal(opens_N[1:], ends_N[:-1]) and np.array_equal(closes_N[:-1], ends_N[1:])
+        self._before = chunk[-1]
+
+    def result(self) -> bool:
+        """After the last chunk."""
+        return self._is_plain and not self._text.getstate()[0] and self._before in (_CLOSES, _LINE_FEED)
 
 
 def _chunks(path: Path) -> Iterator[tuple[bytes, Iterator[bytes]]]:

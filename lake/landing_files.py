@@ -40,6 +40,7 @@ class LandingFile:
         columns: that it names, in its order; of JSON lines those that were seen.
         parquet: how its landing columns are read, where it is a Parquet file.
         quotes: how they stand, where it is a CSV file.
+        has_plain_lines: it is a file of JSON lines of which Spark's JSON reader drops nothing.
         sha256: of its bytes.
         opened: the path by which Spark opens it: the file, or a link to it where its name is none that Spark can open.
     """
@@ -49,6 +50,7 @@ class LandingFile:
     columns: tuple[str, ...]
     parquet: Mapping[str, Delivered] = field(default_factory=dict)
     quotes: Quotes = "regular"
+    has_plain_lines: bool = False
     sha256: bytes
     opened: Path
 
@@ -72,8 +74,8 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
     scanned = scan(path)
     if kind == "parquet":
         refuse_damaged(path, parquet)
-    return LandingFile(path=path, kind=kind, columns=columns, parquet=parquet, quotes=scanned.quotes, sha256=scanned.sha256,
-                       opened=_openable(path, locations))
+    return LandingFile(path=path, kind=kind, columns=columns, parquet=parquet, quotes=scanned.quotes,
+                       has_plain_lines=scanned.has_plain_lines, sha256=scanned.sha256, opened=_openable(path, locations))
 
 
 def format_of(path: Path) -> Format | None:

@@ -91,6 +91,10 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.codegen.cache.maxEntries": "2000",  # a day of jobs and checks compiles more than the default of 100, daily
+        # Else the right side of AND and OR is computed for every row where it stands twice: a regular expression that bad rows alone need.
+        "spark.sql.subexpressionElimination.skipForShortcutExpr": "true",
+        # A number of a JSON line reads the same whether Spark's reader or its function from_json reads it.
+        "spark.sql.json.enableExactStringParsing": "false",
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "2000",  # files of a few days are listed faster than a job starts
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * cores),  # VACUUM starts this many tasks; 10,000 by default

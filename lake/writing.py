@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
@@ -18,6 +18,7 @@ from contracts.settings import table_address
 from contracts.tables import Table, owner_key
 from lake.persisted import persisted
 from lake.reader import column_types, rows_by_file
+from lake.sql import literal, literals
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -287,9 +288,5 @@ def owner_predicate(owners: Sequence[Owner]) -> str:
     names = list(owners[0])
     values = {name: sorted({str(owner[name]) for owner in owners}) for name in names}
     if reduce(lambda size, name: size * len(values[name]), names, 1) == len({tuple(map(str, o.values())) for o in owners}):
-        return " AND ".join(f"{name} IN ({_literals(values[name])})" for name in names)
-    return " OR ".join("(" + " AND ".join(f"{name} = {_literals([str(value)])}" for name, value in owner.items()) + ")" for owner in owners)
-
-
-def _literals(values: Iterable[str]) -> str:
-    return ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
+        return " AND ".join(f"{name} IN ({literals(values[name])})" for name in names)
+    return " OR ".join("(" + " AND ".join(f"{name} = {literal(str(value))}" for name, value in owner.items()) + ")" for owner in owners)

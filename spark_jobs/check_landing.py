@@ -242,11 +242,11 @@ def _judge(rows: DataFrame, files: Sequence[LandingFile], log: Log, deployment: 
            done: Mapping[Group, Checked]) -> None:
     """Adds to `done` what becomes of the rows, and, where some would go to quarantine, by which rules."""
     rules = rules_for(log, deployment)
-    has_fields = F.col(CORRUPT).isNull()  # a line without fields breaks the first rule, and would break every other one
-    found = [F.when(rule.broken & has_fields if number else rule.broken,
-                    F.struct(F.lit(number).alias("number"), F.make_valid_utf8(rule.found.cast("string")).alias("found")))
-             for number, rule in enumerate(rules)]
-    broken = F.array_compact(F.array(*found))
+    # A line without fields breaks the first rule, and would break every other one.
+    found = ", ".join(f"CASE WHEN ({rule.broken}) AND ({CORRUPT} IS NULL OR {number} = 0) "
+                      f"THEN named_struct('number', {number}, 'found', make_valid_utf8({rule.found})) END"
+                      for number, rule in enumerate(rules))
+    broken = F.expr(f"array_compact(array({found}))")
     rows = with_broken_rule(with_judged(rows, log, deployment, forgotten).withColumn("all_broken", broken), log, deployment,
                             keep=("all_broken", ROW_INDEX))
     with reading(files):

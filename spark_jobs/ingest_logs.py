@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -28,6 +28,7 @@ from lake.forgotten import WORD_ENDS, Forgotten
 from lake.landing_files import SUFFIXES, LandingFile, digest_of, is_bare, landing_files, look_at, unread_names
 from lake.persisted import persisted
 from lake.progress import each
+from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing, reading
 from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, Rule, rules_for, typed, value_rules_for
@@ -165,7 +166,8 @@ def with_judged(rows: DataFrame, log: Log, deployment: Deployment, forgotten: Fo
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     """Adds each landing column as its contract's type (null where unreadable), `unknown`, `event_day` and `late`."""
     contract, types = tables.table(f"{log}_log"), dict(rows.dtypes)
-    values = {name: typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids) for name in LANDING_COLUMNS[log]}
+    values = {name: F.expr(typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids))
+              for name in LANDING_COLUMNS[log]}
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
     rows = with_unknown(rows.withColumns(values), value_rules_for(log, deployment))
     return rows.withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
@@ -175,8 +177,8 @@ def with_unknown(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     """Makes values that break a rule null, and adds `unknown`, the names of the rules that a row's values have broken."""
     if not rules:
         return rows.withColumn(UNKNOWN_RULES, F.lit(None).cast("array<string>"))
-    broken = [F.when(rule.broken, F.lit(rule.name)) for rule in rules]
-    rows = rows.withColumn(UNKNOWN_RULES, F.array_compact(F.array(*broken)))
+    broken = ", ".join(f"CASE WHEN {rule.broken} THEN {literal(rule.name)} END" for rule in rules)
+    rows = rows.withColumn(UNKNOWN_RULES, F.expr(f"array_compact(array({broken}))"))
     names = {rule.field: [one.name for one in rules if one.field == rule.field] for rule in rules}
     return rows.withColumns({field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
                              for field, of_field in names.items()})
@@ -213,25 +215,21 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of `keep`.
     """
     rules = rules_for(log, deployment)
-    verdicts = (F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), F.lit(rule.field).alias("field"),
-                                             F.lit(rule.expected).alias("expected"), _found(rule).alias("found")))
-                for rule in rules)
-    any_broken = reduce(Column.__or__, (rule.broken for rule in rules))
-    rows = rows.withColumn("broken", F.when(any_broken, F.coalesce(*verdicts)))
-    fields = F.to_json(F.struct(*(F.col(RAW + name).alias(name) for name in LANDING_COLUMNS[log])))
-    line = F.to_json(F.struct(F.col(CORRUPT).alias("line")))
-    raw = F.when(F.col("broken").isNotNull(), _readable(F.when(F.col(CORRUPT).isNotNull(), line).otherwise(fields)))
+    verdicts = " ".join(f"WHEN {rule.broken} THEN named_struct('rule', {literal(rule.name)}, 'field', {literal(rule.field)}, "
+                        f"'expected', {literal(rule.expected)}, 'found', {_readable(f'left({rule.found}, {LONGEST_FOUND})')})"
+                        for rule in rules)
+    any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
+    fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
+    raw = f"CASE WHEN {CORRUPT} IS NULL THEN to_json(struct({fields})) ELSE to_json(struct({CORRUPT} AS line)) END"
+    rows = rows.withColumn("broken", F.expr(f"CASE WHEN {any_broken} THEN CASE {verdicts} END END"))
+    rows = rows.withColumn("raw", F.expr(f"CASE WHEN broken IS NOT NULL THEN {_readable(raw)} END"))
     names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]
-    return rows.withColumn("raw", raw).select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
+    return rows.select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
 
 
-def _found(rule: Rule) -> Column:
-    return _readable(F.left(rule.found.cast("string"), F.lit(LONGEST_FOUND)))
-
-
-def _readable(text: Column) -> Column:
+def _readable(text: str) -> str:
     """Text whose bytes are UTF-8, whatever was delivered: other readers of the table refuse it else."""
-    return F.make_valid_utf8(text)
+    return f"make_valid_utf8({text})"
 
 
 def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:

@@ -119,19 +119,32 @@ def _read_lines(spark: SparkSession, files: Sequence[LandingFile], names: Sequen
 
 
 def _json_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> Iterator[DataFrame]:
-    """One frame, whatever keys the lines have. Spark's JSON reader would drop what follows the first object of a line."""
+    """A frame for files of plain lines and one for all others, whatever keys the lines have."""
     of_kind = [file for file in files if file.kind == "jsonl"]
-    if not of_kind:
-        return
+    for is_plain in (True, False):
+        alike = [file for file in of_kind if file.has_plain_lines == is_plain]
+        if alike:
+            rows = _read_plain_objects(spark, log, alike) if is_plain else _read_objects(spark, log, alike)
+            values = {name: F.when(F.col(CORRUPT).isNull(), F.col("values")[name]) for name in LANDING_COLUMNS[log]}
+            yield _raw_columns(rows, log, values)
+
+
+def _read_plain_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
+    reader = spark.read.schema(_texts([*LANDING_COLUMNS[log], CORRUPT])).options(mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT)
+    rows = reader.json(_paths(files))
+    return rows.select(F.col("_metadata.file_path").alias("path"), F.struct(*LANDING_COLUMNS[log]).alias("values"), CORRUPT)
+
+
+def _read_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
+    """Lines are read as text and parsed as a whole: Spark's JSON reader would drop what follows the first object of a line."""
     schema = StructType([StructField("object", _texts(LANDING_COLUMNS[log])), StructField(_END_OF_LINE, StringType())])
-    lines = spark.read.text(_paths(of_kind)).select("value", F.col("_metadata.file_path").alias("path"))
+    lines = spark.read.text(_paths(files)).select("value", F.col("_metadata.file_path").alias("path"))
     lines = lines.where(F.btrim("value", F.lit(" \t\r\n\x0b\x0c")) != "")
     whole = F.concat(F.lit('{"object":'), "value", F.lit(f',"{_END_OF_LINE}":"1"}}'))
     rows = lines.select("value", "path", F.from_json(whole, schema, {"mode": "PERMISSIVE"}).alias("parsed"))
     values = F.col("parsed")["object"]
     corrupt = F.when(values.isNull() | F.col("parsed")[_END_OF_LINE].isNull(), F.col("value"))
-    rows = rows.select("path", values.alias("values"), corrupt.alias(CORRUPT))
-    yield _raw_columns(rows, log, {name: F.when(F.col(CORRUPT).isNull(), F.col("values")[name]) for name in LANDING_COLUMNS[log]})
+    return rows.select("path", values.alias("values"), corrupt.alias(CORRUPT))
 
 
 def _parquet_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile], string_ids: Sequence[str]) -> Iterator[DataFrame]:

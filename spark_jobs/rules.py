@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
-
 from contracts import tables
 from contracts.features import FEATURES, Log
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
+from lake.sql import literals
 from spark_jobs import times
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
@@ -34,61 +32,61 @@ class Rule:
         name: the rule's name in quarantine and reports.
         field: the landing column at fault.
         expected: in words.
-        broken: true where a row breaks it; never null.
-        found: what stands there instead.
+        broken: a condition of SQL, true where a row breaks it; never null.
+        found: SQL of the text that stands there instead.
     """
 
     name: str
     field: str
     expected: str
-    broken: Column
-    found: Column
+    broken: str
+    found: str
 
 
-def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> Column:
-    """A landing column's value as its contract's type; null where it is not one.
+def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> str:
+    """SQL of a landing column's value as its contract's type; null where it is not one.
 
     Args:
         column: the contract's column.
         raw_type: Spark's name of the type in which it was delivered.
         hashed: it is an id that is hashed: xxhash64 masked to 63 bits.
     """
-    raw = F.col(RAW + column.name)
+    raw = RAW + column.name
     if raw_type in EXACT_TYPES.get(column.type, ()) and not hashed:
-        return raw.try_cast(column.type)
+        return f"try_cast({raw} AS {column.type})"
+    text = _text(raw)
     if column.type == "timestamp" and not hashed:
-        return times.timestamp_of(raw.cast("string"))
-    text = raw.cast("string") if column.type == "string" else F.trim(raw.cast("string"))
+        return times.timestamp_of(text)
+    trimmed = f"trim({text})"
     if hashed:
-        return F.when((text != "") & is_utf8(text), F.xxhash64(text).bitwiseAND(F.lit(POSITIVE_BITS)))
+        return f"CASE WHEN {trimmed} != '' AND {is_utf8(trimmed)} THEN xxhash64({trimmed}) & {POSITIVE_BITS} END"
     if column.type == "string":
-        return F.when(text != "", text)
+        return f"nullif({text}, '')"
+    value = f"try_cast({trimmed} AS {column.type})"
     if column.type in ("bigint", "int"):  # tools write the integers of a column with a gap as 10.0
-        whole = F.when(F.endswith(text, F.lit(".0")), F.left(text, F.length(text) - F.lit(2)))
-        return F.coalesce(text.try_cast(column.type), whole.try_cast(column.type))
-    return text.try_cast(column.type)
+        whole = f"left({trimmed}, length({trimmed}) - 2)"
+        return f"coalesce({value}, CASE WHEN endswith({trimmed}, '.0') THEN try_cast({whole} AS {column.type}) END)"
+    return value
 
 
-def is_utf8(text: Column) -> Column:
+def is_utf8(text: str) -> str:
     """Whether a text was UTF-8 before a reader took it: of ids that were not, many would be one."""
-    return F.is_valid_utf8(text) & ~F.contains(text, F.lit(REPLACED))
+    return f"is_valid_utf8({text}) AND NOT contains({text}, '{REPLACED}')"
 
 
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's landing rows, in the order in which they are tried; a row that breaks one goes to quarantine."""
     contract = tables.table(f"{log}_log")
     rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names, or one JSON object",
-                  broken=F.col(CORRUPT).isNotNull(), found=F.col(CORRUPT))]
+                  broken=f"{CORRUPT} IS NOT NULL", found=CORRUPT)]
     for column in map(contract.column, LANDING_COLUMNS[log]):
         if not _costs_the_value(column):
             rules += _column_rules(column, hashed=column.name in deployment.string_ids)
     rules.append(Rule(name="action_of_click", field="action", expected="0 without a click, 1 or more with one",
-                      broken=F.coalesce((F.col("action") >= 1) != (F.col("click") == 1), F.lit(False)),
-                      found=F.concat_ws(" ", F.lit("action"), F.col("action"), F.lit("click"), F.col("click"))))
+                      broken="coalesce((action >= 1) != (click = 1), false)", found="concat_ws(' ', 'action', action, 'click', click)"))
     lateness = deployment.allowed_lateness_days
-    days_behind = F.datediff("ds", "event_day")
     rules.append(Rule(name="event_day", field="event_ts", expected=f"the file's day or up to {lateness} day(s) before",
-                      broken=F.coalesce((days_behind < 0) | (days_behind > lateness), F.lit(False)), found=F.col(RAW + "event_ts")))
+                      broken=f"coalesce(datediff(ds, event_day) NOT BETWEEN 0 AND {lateness}, false)", found=_text(RAW + "event_ts")))
     return rules
 
 
@@ -109,32 +107,33 @@ def _costs_the_value(column: tables.Column) -> bool:
 
 
 def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
-    raw, value = F.col(RAW + column.name), F.col(column.name)
-    text = raw.cast("string")
-    is_empty = F.coalesce(F.trim(text) == "", F.lit(True))
-    unreadable = value.isNull() & ~is_empty if column.nullable else value.isNull()
+    text = _text(RAW + column.name)
+    unreadable = f"{column.name} IS NULL"
+    if column.nullable:
+        unreadable += f" AND coalesce(trim({text}) != '', false)"
     rules = []
     for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items():
-        is_fault = F.coalesce(fault, F.lit(False))
-        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, broken=unreadable & is_fault, found=text))
-        unreadable = unreadable & ~is_fault
-    rules.append(Rule(name=f"{column.name}_type", field=column.name, broken=unreadable, found=F.coalesce(text, F.lit("nothing")),
+        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, found=text,
+                          broken=f"{unreadable} AND coalesce({fault}, false)"))
+        unreadable += f" AND NOT coalesce({fault}, false)"
+    rules.append(Rule(name=f"{column.name}_type", field=column.name, broken=unreadable, found=f"coalesce({text}, 'nothing')",
                       expected="a non-empty string, UTF-8" if hashed else column.legal_values))
-    within = column.legal_values
-    outside = F.lit(False)
-    if column.minimum is not None:
-        outside = outside | (value < column.minimum)
-    if column.maximum is not None:
-        outside = outside | (value > column.maximum)
-    if column.allowed is not None:
-        outside = outside | ~value.isin(*column.allowed)
-    if column.type == "double":
-        outside = outside | F.isnan(value)
-    if column.longest is not None:
-        outside = outside | (F.length(value) > column.longest)
-    outside = F.coalesce(outside, F.lit(False))
+    within = Rule(name=f"{column.name}_{'length' if column.type == 'string' else 'range'}", field=column.name,
+                  expected=column.legal_values, broken=f"coalesce({_is_outside(column)}, false)", found=text)
     if column.type != "string":
-        return [*rules, Rule(name=f"{column.name}_range", field=column.name, expected=within, broken=outside, found=text)]
-    no_utf8 = F.coalesce(~is_utf8(value), F.lit(False))
-    return [Rule(name=f"{column.name}_length", field=column.name, expected=within, broken=outside, found=text),
-            Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", broken=no_utf8, found=text)]
+        return [*rules, within]
+    return [within, Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", found=text,
+                         broken=f"coalesce(NOT ({is_utf8(column.name)}), false)")]
+
+
+def _is_outside(column: tables.Column) -> str:
+    """Whether a value is none of the legal ones; may be null where the value is."""
+    name = column.name
+    bounds = {f"{name} < {column.minimum}": column.minimum, f"{name} > {column.maximum}": column.maximum,
+              f"{name} NOT IN ({literals(column.allowed or ())})": column.allowed, f"isnan({name})": column.type == "double" or None,
+              f"length({name}) > {column.longest}": column.longest}
+    return " OR ".join(condition for condition, bound in bounds.items() if bound is not None) or "false"
+
+
+def _text(name: str) -> str:
+    return f"CAST({name} AS string)"

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,12 +23,13 @@ from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
-from lake.landing_bytes import QuoteScanner
+from lake.landing_bytes import LineScanner, QuoteScanner
 from lake.landing_files import look_at
 from lake.reader import LakeReader
 from lake.xxhash import xxhash64
 from spark_jobs import check_landing, ingest_logs
 from spark_jobs.check_landing import Checked
+from spark_jobs.landing import read_landing
 
 NEXT = DAY + timedelta(days=1)
 DEPLOYMENT = Deployment(history_start=DAY, actr_start=NEXT, string_ids=STRING_IDS)
@@ -198,6 +200,36 @@ def test_quotes_are_told_apart_however_the_bytes_come(text: str, kind: str) -> N
         for begin in range(0, len(content), size):
             scanner.add(content[begin: begin + size])
         assert scanner.result() == kind, size
+
+
+@pytest.mark.parametrize(("content", "is_plain"), [
+    (b'{"a": 1}\n{"a": 2}\n', True), (b'{"a": 1}\n{"a": 2}', True), ('{"a": "\u00fc"}\n'.encode(), True), (b"{}\n{}\n", True),
+    (b"{a\n", False), (b'{"a": "}"}\n', False), (b'{"a": {"b": 1}}\n', False), (b'{"a": 1}{"a": 2}\n', False), (b'{"a": 1}x\n', False),
+    (b'x{"a": 1}\n', False), (b'{"a": 1}\r\n', False), (b'{"a": 1}\n\n{"a": 2}\n', False), (b'[{"a": 1}]\n', False),
+    (b'{"a": 1}\n{"a', False), (b'{"a": "\xff"}\n', False), (b'{"a": 1}\n1\n', False), (b'{"a": 1\n}\n', False),
+    (b'\xef\xbb\xbf{"a": 1}\n', False), (b'\n{"a": 1}\n', False),
+])
+def test_plain_lines_are_told_apart_however_the_bytes_come(content: bytes, is_plain: bool) -> None:
+    for size in (1, 2, 3, 7, len(content)):
+        scanner = LineScanner()
+        for begin in range(0, len(content), size):
+            scanner.add(content[begin: begin + size])
+        assert scanner.result() == is_plain, size
+
+
+@pytest.mark.spark
+def test_plain_lines_read_as_any_others(spark: Any, tmp_path: Path) -> None:
+    """What Spark's JSON reader gives for them is what its parser gives for each line, wrong ones too."""
+    lines = [json_bytes([good_row(1, item_text="tab\t, quote \" and \u00fc")])[:-1], b"{}", b"{'event_id': 1}", b'{"event_id": 01}',
+             b'{"event_id": 1.50, "click": true, "item_text": null}', b'{"event_id": [1, 2], "event_id": 3, "user_id": 1e3, "_corrupt": 1}',
+             b'{"event_id": NaN}', b'{"event_id": 1, "item_id": }', b'{"event_id" 1}', b'{"item_text": "\x01"}', b'{"EVENT_ID": 7}',
+             b'{"item_text": "\\ud800 \\u0000"}']
+    path = write(tmp_path / "natural" / str(DAY) / "a.jsonl", b"\n".join([*lines, lines[0]]))
+    file = look_at(path, "natural", Locations(tmp_path), ())
+    assert file.has_plain_lines
+    plain, other = (sorted(map(repr, read_landing(spark, "natural", [replace(file, has_plain_lines=way)]).collect()))
+                    for way in (True, False))
+    assert len(plain) == len(lines) + 1 and plain == other
 
 
 @pytest.mark.spark

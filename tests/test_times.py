@@ -38,7 +38,7 @@ def test_what_is_a_time_and_what_is_said_of_the_rest(spark: Any) -> None:
     from pyspark.sql import functions as F
 
     texts = [*TIMES, *CLOCKS, *ZONES, *NO_TIMES]
-    value, (clock, zone) = times.timestamp_of(F.col("text")), times.faults(F.col("text")).values()
+    value, (clock, zone) = F.expr(times.timestamp_of("text")), map(F.expr, times.faults("text").values())
     fault = F.when(value.isNotNull(), "none").when(clock, "clock").when(zone, "zone").otherwise("unknown")
     rows = spark.createDataFrame([(text,) for text in texts], "text string")
     rows = rows.select("text", value.cast("string").alias("value"), fault.alias("fault"))
