@@ -10,7 +10,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from importlib import import_module
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import duckdb_features, recompute
 from benchmarks.made_logs import Size, days_before, make_home, write_landing
-from benchmarks.recording import finish, peak_memory_gib
+from benchmarks.recording import finish, peak_memory_gib, with_descendants
 from benchmarks.seeding import copy_partials, forget_day, seed_logs
 from contracts.commands import table_text
 from contracts.locations import Locations
@@ -80,7 +80,7 @@ def main() -> None:
         for name in parts:
             part = {"history": history_part, "duckdb": duckdb_part, "large": large_part, "sizes": sizes_part}[name]
             figures |= part(spark, work / name, plan, details)
-        pids = [os.getpid(), *_children(os.getpid())]
+        pids = with_descendants(os.getpid())  # the JVM is our child
         figures["peak_memory_gib"] = round(peak_memory_gib(pids), 2)
     shutil.rmtree(work, ignore_errors=True)
     finish("features", figures, details=details, packages=("pyspark", "delta-spark", "duckdb"), quick=options.quick)
@@ -239,14 +239,6 @@ def folder_bytes(folder: Path) -> int:
 
 def said(text: str) -> None:
     print(f"== {text}", flush=True)
-
-
-def _children(pid: int) -> Sequence[int]:
-    """All processes below one: the driver's JVM is our child."""
-    parents: Mapping[int, int] = {int(path.name): int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                                  for path in Path("/proc").iterdir() if path.name.isdigit()}
-    below = [child for child, parent in parents.items() if parent == pid]
-    return [*below, *(grandchild for child in below for grandchild in _children(child))]
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.rivals.common import MARK
 
@@ -46,8 +49,15 @@ def run_for_result(command: Sequence[str], environment: Mapping[str, str] | None
     return result_in(done.stdout, done.returncode, " ".join(command))
 
 
+def with_descendants(pid: int) -> list[int]:
+    """A process and all that it has started, directly or not; without those if it has gone."""
+    with suppress(psutil.NoSuchProcess):
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return [pid]
+
+
 def peak_memory_gib(pids: Sequence[int]) -> float:
-    """The largest resident sets that these processes ever had, added up."""
+    """The largest resident sets that these processes ever had, added up; psutil knows the present ones."""
     lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return sum(int(line.split()[1]) for line in lines) / 2**20  # one that has ended has no such line
 

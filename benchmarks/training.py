@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.recording import finish, result_in, run_for_result
+from benchmarks.recording import finish, result_in, run_for_result, with_descendants
 from benchmarks.rivals.common import THREADS
 from benchmarks.rivals.prepare import prepare
 from benchmarks.table_growth import growth
@@ -216,19 +216,8 @@ def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, 
 def watch_memory(process: subprocess.Popen[str], peak: list[int]) -> None:
     """Samples the memory of a process and all below it, in bytes."""
     while process.poll() is None:
-        peak[0] = max(peak[0], memory_bytes(list(below(process.pid))))
+        peak[0] = max(peak[0], memory_bytes(with_descendants(process.pid)))
         time.sleep(2.0)  # reading the memory of a large process holds it up
-
-
-def below(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
-    yield pid
-    try:
-        children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    except OSError:
-        return
-    for child in children:
-        yield from below(child)
 
 
 def make_environment(work: Path, name: str) -> None:

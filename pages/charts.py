@@ -1,7 +1,8 @@
 """Charts of several series with intervals, as SVG: lines over days or ages, points against a diagonal, differences from zero.
 
 A series is told by its colour, its mark, its dashes and its name beside it, never by colour alone. Colours are the page's, so
-that they follow light and dark; a page that holds a chart adds `STYLE`.
+that they follow light and dark; a page that holds a chart includes `templates/charts.css`. They are drawn by hand: a library would bring
+scripts or colours of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import floor, log10
+
+from markupsafe import Markup
 
 from pages.markup import text
 from pages.pictures import runs
@@ -21,20 +24,6 @@ MARKED_POINTS = 31  # of more, a line has a mark at its end alone
 X_LABELS = 5
 REFERENCE = -1  # the place of a series that is no setting: dashed, in the colour of text
 
-STYLE = """
-:root { --s0: #5d6875; --s1: #1f5fb0; --s2: #b5480f; --s3: #14743f; --s4: #8338a0; --s5: #8f6200; --s6: #0b7683; --s7: #b92d68;
-  --s8: #6b4f35; }
-@media (prefers-color-scheme: dark) { :root { --s0: #a9b4c1; --s1: #7fb3ff; --s2: #ff9a6a; --s3: #70d49c; --s4: #d69cf2; --s5: #e8c05c;
-  --s6: #5fd2de; --s7: #ff92c0; --s8: #cfb594; } }
-.s0 { color: var(--s0); } .s1 { color: var(--s1); } .s2 { color: var(--s2); } .s3 { color: var(--s3); } .s4 { color: var(--s4); }
-.s5 { color: var(--s5); } .s6 { color: var(--s6); } .s7 { color: var(--s7); } .s8 { color: var(--s8); } .reference { color: var(--ink); }
-.plots figure.panel { flex: 0 1 230px; min-width: 200px; }
-svg .line { fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linejoin: round; } svg .reference .line { stroke-width: 1.2; }
-svg .band { fill: currentColor; fill-opacity: 0.13; } svg .whisker { stroke: currentColor; stroke-width: 1.3; fill: none; }
-svg .dot { fill: currentColor; } svg .zero { stroke: var(--soft); stroke-dasharray: 4 3; }
-svg text.label { fill: var(--ink); font-size: 12px; }
-svg .flag { fill: var(--soft); }
-"""
 DASHES = ("", "7 3", "2 3")
 SHAPES = 5
 Axis = Callable[[float], float]
@@ -65,7 +54,7 @@ class Series:
 
 
 def lines(series: Sequence[Series], labels: Sequence[str], *, caption: str, flags: Sequence[int] = (), flag_meaning: str = "",
-          digits: int = 3) -> str:
+          digits: int = 3) -> Markup:
     """Lines over the places of an axis, each with a band and its name at its end.
 
     Args:
@@ -78,7 +67,7 @@ def lines(series: Sequence[Series], labels: Sequence[str], *, caption: str, flag
     """
     drawn = [one for one in series if any(value is not None for value in one.values)]
     if not drawn:
-        return f"<figure><figcaption>{text(caption)}: no figure</figcaption></figure>"
+        return Markup(f"<figure><figcaption>{text(caption)}: no figure</figcaption></figure>")
     spans = [bound for one in drawn for i, value in enumerate(one.values) if value is not None
              for bound in (value, *(one.interval(i) or ()))]
     ticks = scale(min(spans), max(spans))
@@ -102,7 +91,7 @@ def lines(series: Sequence[Series], labels: Sequence[str], *, caption: str, flag
     return _figure(caption, _spoken(drawn, labels, digits) + flagged, "".join(marks), WIDTH, HEIGHT)
 
 
-def against_diagonal(one: Series, at: Sequence[float], *, top: float) -> str:
+def against_diagonal(one: Series, at: Sequence[float], *, top: float) -> Markup:
     """Points beside the diagonal on which they should lie, a small panel.
 
     Args:
@@ -132,7 +121,7 @@ def against_diagonal(one: Series, at: Sequence[float], *, top: float) -> str:
     return _figure(one.name, spoken, "".join(marks), PANEL, PANEL, kind="panel", heading=key(one.name, one.place))
 
 
-def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]], *, caption: str, digits: int = 4) -> str:
+def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]], *, caption: str, digits: int = 4) -> Markup:
     """Differences with their intervals, a line each, about zero.
 
     Args:
@@ -163,10 +152,10 @@ def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]]
     return _figure(caption, ", ".join(spoken), "".join(marks), WIDTH, height)
 
 
-def key(name: str, place: int) -> str:
+def key(name: str, place: int) -> Markup:
     """A setting's name with its mark before it, for tables."""
     mark = _group(place, _mark(place, 7, 6, 4.2))
-    return f'<svg class="key" width="14" height="12" viewBox="0 0 14 12" aria-hidden="true">{mark}</svg> {text(name)}'
+    return Markup(f'<svg class="key" width="14" height="12" viewBox="0 0 14 12" aria-hidden="true">{mark}</svg> {text(name)}')
 
 
 def scale(low: float, high: float, steps: int = 4) -> list[float]:
@@ -265,11 +254,11 @@ def _dash(place: int) -> str:
     return "4 4" if place == REFERENCE else DASHES[place % len(DASHES)]
 
 
-def _figure(caption: str, spoken: str, inner: str, width: int, height: int, *, kind: str = "", heading: str = "") -> str:
+def _figure(caption: str, spoken: str, inner: str, width: int, height: int, *, kind: str = "", heading: str = "") -> Markup:
     classes = f' class="{kind}"' if kind else ""
-    return (f'<figure{classes}><figcaption>{heading or text(caption)}</figcaption>'
-            f'<svg role="img" viewBox="0 0 {width} {height}"><title>{text(caption)}</title><desc>{text(spoken)}</desc>'
-            f"{inner}</svg></figure>")
+    return Markup(
+        f'<figure{classes}><figcaption>{heading or text(caption)}</figcaption>'
+        f'<svg role="img" viewBox="0 0 {width} {height}"><title>{text(caption)}</title><desc>{text(spoken)}</desc>{inner}</svg></figure>')
 
 
 def _spoken(drawn: Sequence[Series], labels: Sequence[str], digits: int) -> str:

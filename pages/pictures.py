@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from math import ceil, log10
 from typing import Literal
 
+from markupsafe import Markup
+
 from pages.markup import text
 
 State = Literal["pass", "warn", "fail"]
@@ -20,7 +22,7 @@ TICK_HEIGHTS: dict[State, float] = {"pass": 0.35, "warn": 0.65, "fail": 1.0}  # 
 
 
 def plot(kind: Literal["bars", "line"], labels: Sequence[str], values: Sequence[float], *, caption: str,
-         ticks: Sequence[tuple[float, str]], strong: Sequence[bool]) -> str:
+         ticks: Sequence[tuple[float, str]], strong: Sequence[bool]) -> Markup:
     """A plot with an axis.
 
     Args:
@@ -56,12 +58,12 @@ def plot(kind: Literal["bars", "line"], labels: Sequence[str], values: Sequence[
         edge = x(i) + (-step * 0.36 if anchor == "start" else step * 0.36 if anchor == "end" else 0)
         marks.append(f'<text x="{edge:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text(labels[i])}</text>')
     spoken = f"{caption}: " + ", ".join(f"{label} {value:.6g}" for label, value in zip(labels, values, strict=True))
-    return (f'<figure><figcaption>{text(caption)}</figcaption><svg role="img" aria-label="{text(spoken)}"'
-            f' viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(marks)}</svg></figure>')
+    return Markup(f'<figure><figcaption>{text(caption)}</figcaption><svg role="img" aria-label="{text(spoken)}"'
+                  f' viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(marks)}</svg></figure>')
 
 
 def sparkline(values: Sequence[float | None], states: Sequence[State | None], *, low: float | None = None, high: float | None = None,
-              spoken: str) -> str:
+              spoken: str) -> Markup:
     """A check's figure over the last days: a line, its bounds where they are near, and a mark where it broke them.
 
     Args:
@@ -91,7 +93,7 @@ def sparkline(values: Sequence[float | None], states: Sequence[State | None], *,
     return _spark(marks, spoken)
 
 
-def strip(states: Sequence[State | None], *, spoken: str) -> str:
+def strip(states: Sequence[State | None], *, spoken: str) -> Markup:
     """What a check came to on each of the last days: a bar a day, the higher the graver."""
     width = (SPARK_WIDTH - 2) / max(len(states), 1)
     inner = SPARK_HEIGHT - 6
@@ -101,8 +103,9 @@ def strip(states: Sequence[State | None], *, spoken: str) -> str:
     return _spark(marks, spoken)
 
 
-def _spark(marks: Sequence[str], spoken: str) -> str:
-    return f'<svg class="spark" role="img" aria-label="{text(spoken)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">{"".join(marks)}</svg>'
+def _spark(marks: Sequence[str], spoken: str) -> Markup:
+    return Markup(f'<svg class="spark" role="img" aria-label="{text(spoken)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">'
+                  f'{"".join(marks)}</svg>')
 
 
 def _mark(state: State, x: float, y: float, size: float) -> str:

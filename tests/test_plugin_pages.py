@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
@@ -113,6 +114,11 @@ def test_pages_are_harmless_whatever_the_logs_and_addresses_hold() -> None:
         assert markup.POLICY in page
         for harmful in ("<script", "<img", "\u202e", 'src="', "<iframe", "<form", "http:", "https:"):
             assert harmful not in page
+
+
+def test_a_template_without_one_of_its_values_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'message' is undefined"):
+        markup.render("plugins/quality/templates/message.html.jinja", title="title")
 
 
 def test_a_day_says_what_was_found_and_what_was_not_judged() -> None:

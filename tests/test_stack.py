@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from stack_fixture import CALENDAR, FakeAirflow, free_port, run, wait_for
 
@@ -108,6 +109,20 @@ class TestProcesses:
             processes.kill_marked(home)
         assert not one.is_alive
         assert not machine.is_up(home)
+
+    def test_what_is_told_of_a_process_and_of_one_that_has_gone(self, home: Path) -> None:
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "an argument"], cwd=home)
+        try:
+            wait_for(lambda: processes.command_line(process.pid)[-1:] == ["an argument"])
+            assert processes.ancestors(process.pid)[0] == os.getpid() and processes.working_in(home) == [process.pid]
+            assert processes.memory_bytes([process.pid, process.pid]) > processes.memory_bytes([process.pid]) > 0
+            ticks = processes.start_ticks(process.pid)
+            assert ticks is not None and abs(processes.started_at(ticks) - psutil.Process(process.pid).create_time()) < 1.5
+        finally:
+            process.kill()
+            process.wait()
+        assert processes.command_line(process.pid) == processes.ancestors(process.pid) == processes.working_in(home) == []
+        assert processes.memory_bytes([process.pid]) == 0 and processes.start_ticks(process.pid) is None
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": 1}', "no json"])
     def test_a_broken_record_is_none(self, home: Path, text: str) -> None:

@@ -70,7 +70,6 @@ def test_pages_are_self_contained_and_forbid_the_rest(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     pages = [write_report(locations, make_verdict()).read_text(), write_index(locations).read_text(), render_index([])]
     for text in pages:
-        assert markup.text(markup.POLICY) == "default-src &#x27;none&#x27;; style-src &#x27;unsafe-inline&#x27;; img-src data:"
         assert '<meta http-equiv="Content-Security-Policy" content="' + markup.POLICY + '">' in text
         assert text.index("Content-Security-Policy") < text.index("<style>")
         for outside in ("http:", "https:", "<link", "@import", "url(", 'src="/', "<script", "<iframe", "<form"):

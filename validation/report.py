@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Literal
+
+from markupsafe import Markup
 
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
@@ -51,50 +54,31 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
         history: which verdict speaks for each of the last days, those of this one among them.
         quarantined: bad rows of a log; None for other tables.
     """
-    broken = [*verdict.failed("fail"), *verdict.failed("warn")]
-    held = [result for result in verdict.results if result.success]
-    parts = [_header(verdict)]
-    if broken:
-        parts.append(markup.section("To look at", _check_table(broken, verdict, history)))
-    parts.append(markup.section("Rows", _counts(verdict) + _plots(verdict, history)))
-    if quarantined is not None:
-        parts.append(markup.section("Quarantine", _quarantine(quarantined)))
-    if any(day.unknown for day in verdict.days):
-        parts.append(markup.section("Values read as unknown", _unknown(verdict)))
-    parts.append(markup.section("Checks", _held(held, verdict, history)))
-    if len(verdict.days) > 1:
-        parts.append(markup.section(f"Day by day: {len(verdict.days)} days judged together", _day_by_day(verdict)))
-    return markup.page(f"{verdict.table}, {verdict.period}: {verdict.status}", "\n".join(parts))
+    known = [figures_on(own, day) for day, own in history.items()]
+    used = [(name, label) for name, label in DAY_COLUMNS if any(day.figure(name) is not None for day in verdict.days)]
+    return markup.render(
+        "validation/templates/report.html.jinja", verdict=verdict, summary=SUMMARIES[verdict.status], grain=TABLES[verdict.table].grain,
+        no_ads=_no_ads(verdict), severities=SEVERITIES, days_pictured=DAYS_PICTURED, counts=_counts(verdict), unknown=_unknown(verdict),
+        plots=_plots(verdict, known), alone=len(known) < 2, quarantined=quarantined,
+        picture=partial(_picture, verdict=verdict, history=history),
+        day_columns=[label for _, label in used],
+        day_rows=[[day.ds, *(figure_text(name, day.figure(name)) for name, _ in used)] for day in reversed(verdict.days)])
 
 
-def _header(verdict: Verdict) -> str:
-    failed, warned = len(verdict.failed("fail")), len(verdict.failed("warn"))
+def _no_ads(verdict: Verdict) -> str:
+    """What is said of days before advertisements began; "" if there are none."""
     early = [day for day in verdict.days if day.ads_from is not None]
-    no_ads = ""
-    if early:
-        days = "" if len(verdict.days) == 1 else f"{early[0].ds} .. {early[-1].ds}: "
-        no_ads = f"<p>{markup.text(days + rows_in_words(0, early[0].ads_from))}.</p>\n"
-    covers = "" if verdict.first_day == verdict.last_day else f" This report covers {verdict.period}."
-    more = ""
-    if verdict.acceptance is not None:
-        more = f"<p>Accepted on {verdict.acceptance.accepted_ts:%Y-%m-%d %H:%M} UTC: {markup.text(verdict.acceptance.reason)}</p>\n"
-    elif verdict.status == "fail":
-        accept = f'tributary validation accept --table {verdict.table} --ds {verdict.last_day} --reason "..."'
-        more = f"<p>Mend the input and build the day again, or let it pass as it is:</p>{markup.listing(accept)}\n"
-    return (
-        f'<header>\n<p><a href="../index.html">All reports</a></p>\n<h1>{markup.text(verdict.table)}, {markup.text(verdict.period)} '
-        f"{markup.badge(verdict.status)}</h1>\n<p>{markup.text(SUMMARIES[verdict.status] + covers)}</p>\n{no_ads}{more}"
-        f'<p class="soft">A row is {markup.text(TABLES[verdict.table].grain)} · {len(verdict.results)} checks: '
-        f"{failed} failed, {warned} warned · "
-        f"judged {verdict.run_ts:%Y-%m-%d %H:%M:%S} UTC by Great Expectations</p>\n</header>"
-    )
+    if not early:
+        return ""
+    days = "" if len(verdict.days) == 1 else f"{early[0].ds} .. {early[-1].ds}: "
+    return days + rows_in_words(0, early[0].ads_from)
 
 
 CARDS = (("click_rate", "click rate"), ("history_share", "with a history"), ("text_share", "with an item text"),
          ("shared_users_share", "users shared"), ("shared_items_share", "items shared"))
 
 
-def _counts(verdict: Verdict) -> str:
+def _counts(verdict: Verdict) -> list[tuple[str, str]]:
     days = verdict.days
     shown = [("in the table", f"{verdict.rows:,}")]
     if log_of(TABLES[verdict.table]) is not None:
@@ -107,7 +91,7 @@ def _counts(verdict: Verdict) -> str:
             shown.append((label, figure_text(name, share)))
     lengths = [(name, label) for name, label in LENGTHS if len(days) == 1 and days[0].figure(name) is not None]
     shown += [(label, figure_text(name, days[0].figure(name))) for name, label in lengths]
-    return markup.cards(shown)
+    return shown
 
 
 LENGTHS = (("history_mean", "behaviours, mean"), ("history_p50", "median"), ("history_p95", "95th percentile"), ("history_max", "longest"))
@@ -126,25 +110,7 @@ def _mean(days: Sequence[DayFigures], name: str) -> float | None:
     return sum(share * count for share, count in known) / rows if rows else None
 
 
-def _held(held: Sequence[Result], verdict: Verdict, history: History) -> str:
-    """Checks of figures, then, folded away, the many that a column's declaration alone asks for."""
-    figures = [result for result in held if result.figure is not None]
-    rows = [result for result in held if result.figure is None]
-    folded = f"<details><summary>{len(rows)} checks of columns and rows</summary>\n{_check_table(rows, verdict, history)}</details>"
-    return f'<p class="soft">{len(held)} checks held</p>' + (_check_table(figures, verdict, history) if figures else "") + folded
-
-
-def _check_table(results: Sequence[Result], verdict: Verdict, history: History) -> str:
-    rows = [[markup.badge("pass" if result.success else result.severity), SEVERITIES[result.severity], _name(result),
-             markup.text(result.expected), markup.text(result.found), _picture(result, verdict, history)] for result in results]
-    return markup.table(["Verdict", "Severity", "Check", "Expected", "Found", f"Last {DAYS_PICTURED} days"], rows, names=(0, 1))
-
-
-def _name(result: Result) -> str:
-    return markup.text(result.name) + (f" <code>{markup.text(result.field)}</code>" if result.field else "")
-
-
-def _picture(result: Result, verdict: Verdict, history: History) -> str:
+def _picture(result: Result, *, verdict: Verdict, history: History) -> Markup:
     """The check over the last days: its figure where it has one, else what it came to."""
     days = list(days_between(verdict.last_day - ONE_DAY * (DAYS_PICTURED - 1), verdict.last_day + ONE_DAY))
     values = [figures_on(history[day], day).figure(result.figure) if result.figure and day in history else None
@@ -157,17 +123,13 @@ def _picture(result: Result, verdict: Verdict, history: History) -> str:
     return pictures.sparkline(values, states, low=result.low, high=result.high, spoken=spoken)
 
 
-def _plots(verdict: Verdict, history: History) -> str:
-    known = [figures_on(own, day) for day, own in history.items()]
+def _plots(verdict: Verdict, known: Sequence[DayFigures]) -> list[Markup]:
     plots = [_plot("bars", "Rows a day", [(day.ds, float(day.rows)) for day in known], verdict, "rows")]
     rates = [(day.ds, day.click_rate) for day in known if day.click_rate is not None]
-    if rates:
-        plots.append(_plot("line", "Click rate", rates, verdict, "click_rate"))
-    note = "" if len(known) > 1 else '<p class="soft">Earlier days show here once they have been judged.</p>'
-    return f'<div class="plots">{"".join(plots)}</div>{note}'
+    return [*plots, _plot("line", "Click rate", rates, verdict, "click_rate")] if rates else plots
 
 
-def _plot(kind: Literal["bars", "line"], caption: str, points: list[tuple[date, float]], verdict: Verdict, name: str) -> str:
+def _plot(kind: Literal["bars", "line"], caption: str, points: list[tuple[date, float]], verdict: Verdict, name: str) -> Markup:
     values = [value for _, value in points]
     ticks = [(tick, _tick_label(name, tick)) for tick in nice_ticks(max(values))]
     own = [verdict.first_day <= day <= verdict.last_day for day, _ in points]
@@ -182,37 +144,10 @@ DAY_COLUMNS = (("rows", "rows"), ("read", "read"), ("duplicates", "duplicates"),
                ("click_rate", "click rate"), ("history_share", "with a history"), ("history_mean", "behaviours, mean"))
 
 
-def _day_by_day(verdict: Verdict) -> str:
-    used = [(name, label) for name, label in DAY_COLUMNS if any(day.figure(name) is not None for day in verdict.days)]
-    rows = [[markup.text(day.ds), *(markup.text(figure_text(name, day.figure(name))) for name, _ in used)]
-            for day in reversed(verdict.days)]
-    return markup.table(["Day", *(label for _, label in used)], rows, numbers=range(1, len(used) + 1))
-
-
-def _unknown(verdict: Verdict) -> str:
-    """How many values of optional features were illegal, by rule; their rows were kept."""
+def _unknown(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """How many values of optional features were illegal, by rule, and of which share of the rows; their rows were kept."""
     kept = _total(verdict.days, "kept") or 0
     counts = Counter[str]()
     for day in verdict.days:
         counts.update(day.unknown)
-    rows = [[f"<code>{markup.text(rule)}</code>", f"{count:,}", f"{count / kept * 100:.1f} %" if kept else ""]
-            for rule, count in counts.most_common()]
-    return ('<p class="soft">Values of optional features that broke a rule: each reads as unknown, and its row was kept.</p>'
-            + markup.table(["Rule", "Rows", "Of the rows kept"], rows, numbers=(1, 2)))
-
-
-def _quarantine(quarantined: Quarantined) -> str:
-    if not quarantined.total:
-        return "<p>No row broke a rule.</p>"
-    shown = f"{quarantined.rows_shown} of {quarantined.total:,} rows are shown" if quarantined.rows_shown < quarantined.total else \
-        f"All {quarantined.total:,} rows are shown"
-    parts = [f'<p class="soft">{shown}; user ids are masked, digits as 9 and letters as x. The line below each rule reads all of its '
-             "rows, whole, in a Spark session on this lake.</p>"]
-    for rule in quarantined.rules:
-        rows = [[f"<code>{markup.text(found)}</code>", markup.text(file), markup.text(day)] for found, file, day in rule.rows]
-        expected = f": expected {markup.text(rule.expected)}" if rule.expected else ""
-        plural = "" if rule.count == 1 else "s"
-        parts.append(f'<h3>{markup.text(rule.rule)} <code>{markup.text(rule.field)}</code></h3>'
-                     f"<p>{rule.count:,} row{plural}{expected}</p>"
-                     + (markup.table(["Found", "File", "Day"], rows, names=(2,)) if rows else "") + markup.listing(rule.finder))
-    return "".join(parts)
+    return [(rule, f"{count:,}", f"{count / kept * 100:.1f} %" if kept else "") for rule, count in counts.most_common()]

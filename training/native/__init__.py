@@ -99,7 +99,7 @@ def vectors_of(of_name: ctypes.CDLL) -> str:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on."""
+    """What `-march=native` depends on; psutil knows neither a processor's name nor its flags."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -27,7 +27,7 @@ def pids_of(home: Path, victim: Victim) -> list[int]:
     """The processes to kill at once; [] if there is none at this moment."""
     if victim in ("task's command", "task's runner"):
         commands = sorted(commands_of_tasks(home))
-        found = commands[:1] if victim == "task's command" else [next(processes.ancestors(pid)) for pid in commands[:1]]
+        found = commands[:1] if victim == "task's command" else [parent for pid in commands[:1] for parent in processes.ancestors(pid)[:1]]
         return [pid for pid in found if pid > 1]
     if victim == "everything":
         return [*processes.marked(home), *processes.working_in(postgres.folder_of(home))]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
+
+import psutil
 
 from contracts.errors import BadInput
+from tributary.stack import processes
 
-_LISTENING = "0A"
 PATIENCE_SECONDS = 5.0
 
 
@@ -51,24 +51,6 @@ def answers(port: int) -> bool:
 
 def holder(port: int) -> str | None:
     """The process that listens on a port, as far as this user may see; None if he may not."""
-    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        with suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{entry}/fd"):
-                if os.readlink(f"/proc/{entry}/fd/{descriptor}") in inodes:
-                    command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    return f"process {entry} ({command[:100]})"
-    return None
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(fields[9])
-    return found
+    pid = next((one.pid for one in psutil.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None), None)
+    return None if pid is None else f"process {pid} ({' '.join(processes.command_line(pid))[:100]})"

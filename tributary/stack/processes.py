@@ -12,10 +12,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from tributary.stack import logs
 
@@ -91,6 +94,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def boot_id() -> str:
+    """The kernel's name of this boot: psutil has only its time, which moves when somebody sets the clock."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -122,11 +126,13 @@ def is_dying(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the third, the state, on; [] if it has gone."""
-    try:
+    """Fields of /proc/<pid>/stat from the third, the state, on; [] if it has gone.
+
+    psutil gives the start as a time of the clock, which moves when the clock is set, and neither flags nor pending signals.
+    """
+    with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    return []
 
 
 def exit_code(pid: int) -> int | None:
@@ -136,12 +142,7 @@ def exit_code(pid: int) -> int | None:
 
 def started_at(ticks: int) -> float:
     """Seconds since the epoch of a start time in ticks."""
-    uptime = float(Path("/proc/uptime").read_text().split()[0])
-    return time.time() - uptime + ticks / _TICKS_PER_SECOND
-
-
-def all_pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / _TICKS_PER_SECOND
 
 
 def marked(home: Path, marker: str = MARKER, *, component: str | None = None) -> Iterator[int]:
@@ -149,13 +150,16 @@ def marked(home: Path, marker: str = MARKER, *, component: str | None = None) ->
 
     With the default marker: those that the stack of this home has started, directly or not; of one component, if it is named.
     """
-    wanted = {f"{marker}={home}".encode()} | ({f"{COMPONENT}={component}".encode()} if component else set())
-    for pid in all_pids():
-        if pid == os.getpid():
-            continue
-        with suppress(OSError):
-            if wanted <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")) and start_ticks(pid) is not None:
-                yield pid
+    wanted = {marker: str(home)} | ({COMPONENT: component} if component else {})
+    return _living("environ", lambda environ: wanted.items() <= environ.items())
+
+
+def _living(attribute: str, is_wanted: Callable[[Any], bool]) -> Iterator[int]:
+    """Pids of living processes, other than this one, by an attribute that psutil may read of them."""
+    for process in psutil.process_iter([attribute]):
+        value = process.info[attribute]  # None if it belongs to another user, or has gone
+        if value is not None and is_wanted(value) and process.pid != os.getpid() and start_ticks(process.pid) is not None:
+            yield process.pid
 
 
 def orphans(home: Path, leaders: Iterable[int]) -> list[int]:
@@ -164,48 +168,42 @@ def orphans(home: Path, leaders: Iterable[int]) -> list[int]:
     return [pid for pid in marked(home) if not led & {pid, *ancestors(pid)}]
 
 
-def ancestors(pid: int) -> Iterator[int]:
-    """Its parent, the parent's parent, and so on."""
-    with suppress(IndexError):
-        while pid > 1:
-            pid = int(_stat(pid)[1])
-            yield pid
+def ancestors(pid: int) -> list[int]:
+    """Its parent, the parent's parent, and so on; [] if it has gone."""
+    with suppress(psutil.Error):
+        return [parent.pid for parent in psutil.Process(pid).parents()]
+    return []
 
 
 def command_line(pid: int) -> list[str]:
     """Its arguments; [] if it has gone."""
-    with suppress(OSError):
-        return [part.decode(errors="replace") for part in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    with suppress(psutil.Error):
+        return list(psutil.Process(pid).cmdline())
     return []
 
 
 def working_in(folder: Path) -> list[int]:
     """Pids of living processes whose working folder is `folder`: PostgreSQL's, which overwrite their environment."""
-    found = []
-    for pid in all_pids():
-        with suppress(OSError):
-            if os.readlink(f"/proc/{pid}/cwd") == str(folder) and pid != os.getpid() and start_ticks(pid) is not None:
-                found.append(pid)
-    return found
+    return list(_living("cwd", lambda cwd: cwd == str(folder)))
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
     """Proportional memory of processes: pages shared among them count once; resident memory where that is not readable."""
     total = 0
     for pid in pids:
-        with suppress(OSError, IndexError, ValueError):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
             try:
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("Pss:")))
-            except (OSError, StopIteration):
-                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                total += process.memory_full_info().pss
+            except psutil.AccessDenied:
+                total += process.memory_info().rss
     return total
 
 
 def session_of(pid: int) -> list[int]:
     """Living processes of the session that `pid` leads."""
     found = []
-    for other in all_pids():
+    for other in psutil.pids():
         with suppress(OSError):
             if os.getsid(other) == pid and start_ticks(other) is not None:
                 found.append(other)
