@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
-from functools import wraps
+from functools import reduce, wraps
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,18 +122,53 @@ class Day(click.ParamType):
 DAY = Day()
 
 
-def with_home(function: Function) -> Function:
-    """Gives a command `--home`, and the function `home`."""
-    def folder(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
-        from contracts.settings import home_folder
+def together(*decorators: Decorator) -> Decorator:
+    """One decorator of several; the help lists what they give in this order."""
+    return lambda function: reduce(lambda inner, decorator: decorator(inner), reversed(decorators), function)
 
-        return (value or home_folder()).resolve()
 
-    return click.option("--home", type=click.Path(path_type=Path), metavar="FOLDER", callback=folder, help=HOME_HELP)(function)
+def _folder(_: click.Context, __: click.Parameter, given: Path | None) -> Path:
+    from contracts.settings import home_folder
+
+    return (given or home_folder()).resolve()
+
+
+# Each gives a command options, and its function arguments named like them, or as in quotes.
+with_home = click.option("--home", type=click.Path(path_type=Path), metavar="FOLDER", callback=_folder, help=HOME_HELP)
+with_period = together(
+    click.option("--kind", required=True, type=click.Choice(tuple(KINDS)), help="The kind of model."),
+    click.option("--period", required=True, type=DAY, help="First day of the period."))
+with_user = together(  # of what forgets somebody
+    click.option("--user", required=True, metavar="ID", help="The user; - reads it from standard input, which no list of processes shows."),
+    click.option("--dry-run", is_flag=True, help="Say what would be removed, and change nothing."))
+
+
+def one_day(help: str = "The day.", **attributes: Any) -> Decorator:
+    """`--ds`; `attributes` as click takes them."""
+    return click.option("--ds", type=DAY, help=help, **attributes)
+
+
+def span(first: str, last: str, **attributes: Any) -> Decorator:
+    """`--from` and `--to` with these helps, as `first` and `last`; `attributes` as click takes them."""
+    return together(click.option("--from", "first", type=DAY, help=first, **attributes),
+                    click.option("--to", "last", type=DAY, help=last, **attributes))
+
+
+def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
+    """`--table`, which may be repeated, as `tables`; one of `names`, where they are given."""
+    return click.option("--table", "tables", multiple=True, type=click.Choice(sorted(names)) if names else str, metavar="TABLE", help=help)
+
+
+with_landing_files = together(  # of `tributary sources check`, and of the job that it runs
+    with_home,
+    click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
+    click.option("--log", type=click.Choice(LOGS), help="Default: what landing/<log>/ in the path says."),
+    one_day("Day of arrival (default: what landing/<log>/<day>/ in the path says)."),
+    click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."))
 
 
 def with_deployment(function: Function) -> Function:
-    """Gives a command `--home`, and the function paths and settings of that deployment as its first arguments."""
+    """`--home`, as paths and settings of that deployment: the function's first arguments."""
     @with_home
     @wraps(function)
     def call(home: Path, **options: Any) -> Any:
@@ -145,22 +180,8 @@ def with_deployment(function: Function) -> Function:
     return call
 
 
-def one_day(help: str = "The day.", **attributes: Any) -> Decorator:
-    """Gives a command `--ds`, and the function `ds`; `attributes` as click takes them."""
-    return click.option("--ds", type=DAY, help=help, **attributes)
-
-
-def span(first: str, last: str, **attributes: Any) -> Decorator:
-    """Gives a command `--from` and `--to`, with these helps, and the function `first` and `last`; `attributes` as click takes them."""
-    def add(function: Function) -> Function:
-        return click.option("--from", "first", type=DAY, help=first, **attributes)(
-            click.option("--to", "last", type=DAY, help=last, **attributes)(function))
-
-    return add
-
-
 def with_days(function: Function) -> Function:
-    """Gives a command `--ds D` for a day, or `--from A --to B` for consecutive days, and the function `days`.
+    """`--ds D` for a day, or `--from A --to B` for consecutive days, as the list `days`.
 
     The command raises BadInput where neither or both are given, or the range is empty.
     """
@@ -174,49 +195,19 @@ def with_days(function: Function) -> Function:
 
 
 def _days(ds: date | None, first: date | None, last: date | None) -> list[date]:
-    given = {"--ds": ds, "--from": first, "--to": last}
-    if ds is not None and first is None and last is None:
-        first = last = ds
-    if first is None or last is None or ds not in (None, first):
-        names = " ".join(name for name, value in given.items() if value is not None)
+    names = " ".join(name for name, value in (("--ds", ds), ("--from", first), ("--to", last)) if value is not None)
+    if names not in ("--ds", "--from --to"):
         raise BadInput("command line", "days", expected="either --ds DAY, or --from DAY and --to DAY", found=names or "neither")
-    if last < first:
-        raise BadInput("command line", "--to", expected=f"a day not before --from {first}", found=last)
-    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
-
-
-def with_period(function: Function) -> Function:
-    """Gives a command `--kind` and `--period`, and the function `kind` and `period`."""
-    return click.option("--kind", required=True, type=click.Choice(tuple(KINDS)), help="The kind of model.")(
-        click.option("--period", required=True, type=DAY, help="First day of the period.")(function))
-
-
-def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
-    """Gives a command `--table`, which may be repeated, and the function `tables`; of these names, where they are given."""
-    return click.option("--table", "tables", multiple=True, type=click.Choice(sorted(names)) if names else str, metavar="TABLE", help=help)
-
-
-def with_user(function: Function) -> Function:
-    """Gives a command that forgets somebody `--user ID` and `--dry-run`, and the function `user` and `dry_run`."""
-    return click.option("--user", required=True, metavar="ID",
-                        help="The user; - reads it from standard input, which no list of processes shows.")(
-        click.option("--dry-run", is_flag=True, help="Say what would be removed, and change nothing.")(function))
+    begin, end = ds or first, ds or last
+    assert begin is not None and end is not None
+    if end < begin:
+        raise BadInput("command line", "--to", expected=f"a day not before --from {begin}", found=end)
+    return [begin + timedelta(days=i) for i in range((end - begin).days + 1)]
 
 
 def given_user(text: str) -> str:
     """The value of `--user`."""
     return sys.stdin.readline().strip() if text == "-" else text
-
-
-def with_landing_files(function: Function) -> Function:
-    """Gives a command the options of `tributary sources check`: which landing files are to be checked."""
-    for decorator in (
-            click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."),
-            one_day("Day of arrival (default: what landing/<log>/<day>/ in the path says)."),
-            click.option("--log", type=click.Choice(LOGS), help="Default: what landing/<log>/ in the path says."),
-            click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."), with_home):
-        function = decorator(function)
-    return function
 
 
 def _sentence(text: str) -> str:

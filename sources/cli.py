@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contracts.commands import DAY, Decorator, Function, folder_group, run_line, span, with_home, with_landing_files
+from contracts.commands import DAY, Decorator, folder_group, run_line, span, together, with_home, with_landing_files
 from contracts.settings import folder_python
 
 if TYPE_CHECKING:
@@ -35,12 +35,8 @@ def _first_day(default: date) -> Decorator:
 
 
 def _original(name: str) -> Decorator:
-    """Gives a command `--home` and `--data`."""
-    def add(function: Function) -> Function:
-        return with_home(click.option("--data", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
-                                      help=f"Folder of {name}'s original files, or its parent.")(function))
-
-    return add
+    return together(with_home, click.option("--data", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+                                            help=f"Folder of {name}'s original files, or its parent."))
 
 
 def simulator_settings(*, start: date, days: int, duplicate_rate: float, malformed_rate: float, late_rate: float,

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contracts.commands import DAY, Function, folder_group, given_user, one_day, run_line, table_text, with_days, with_deployment, with_user
+from contracts.commands import (
+    DAY,
+    folder_group,
+    given_user,
+    one_day,
+    run_line,
+    table_text,
+    together,
+    with_days,
+    with_deployment,
+    with_user,
+)
 from contracts.errors import BadInput
 from contracts.kinds import KINDS, Kind
 from contracts.locations import Locations
@@ -37,6 +48,15 @@ _device = click.option("--device", default="auto", type=click.Choice(("auto", "c
 _threads = click.option("--threads", default=1, type=click.IntRange(min=1),
                         help="CPU threads; results differ in the last digits.")
 _release = click.option("--release", required=True, metavar="ID", help="Id of an A-CTR's release, as the table `releases` has it.")
+_with_training = together(
+    _recipe_name, _device, _threads,
+    click.option("--checkpoint-seconds", default=CHECKPOINT_SECONDS, metavar="X",
+                 help="How often the state is kept, from which a killed run goes on."),
+    click.option("--tensorboard", is_flag=True, help="Write losses, speed and figures under tensorboard/ in the deployment's folder; "
+                 "look at them with `tensorboard --logdir` (needs the extra tensorboard)."),
+    click.option("--bf16", is_flag=True, help="On a GPU: products in bfloat16; results differ."),
+    click.option("--compile", "compiled", is_flag=True,
+                 help="On a GPU: torch.compile, which takes its seconds; results differ in the last digits."))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,22 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)  # which of native code and torch serves
     return run_line(commands, argv)
-
-
-def _with_training(function: Function) -> Function:
-    """Gives a command what says how to train: recipe, device, threads, checkpoints, what is logged."""
-    for decorator in (
-            click.option("--compile", "compiled", is_flag=True,
-                         help="On a GPU: torch.compile, which takes its seconds; results differ in the last digits."),
-            click.option("--bf16", is_flag=True, help="On a GPU: products in bfloat16; results differ."),
-            click.option("--tensorboard", is_flag=True,
-                         help="Write losses, speed and figures under tensorboard/ in the deployment's folder; look at them with "
-                              "`tensorboard --logdir` (needs the extra tensorboard)."),
-            click.option("--checkpoint-seconds", default=CHECKPOINT_SECONDS, metavar="X",
-                         help="How often the state is kept, from which a killed run goes on."),
-            _threads, _device, _recipe_name):
-        function = decorator(function)
-    return function
 
 
 def _add_kind(kind: Kind) -> None:

@@ -29,7 +29,7 @@ class Tributary(CommandGroup):
         """The sub-command, or what hands on to the folder."""
         if cmd_name in FOLDERS:
             return Folder(cmd_name)
-        found: click.Command = getattr(import_module(OWN[cmd_name].module), cmd_name.replace("-", "_"))
+        found: click.Command = getattr(import_module(f"tributary.{OWN[cmd_name].module}"), cmd_name.replace("-", "_"))
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from contracts.commands import DAY, CommandGroup, Decorator, Function, run_line, span
+from contracts.commands import DAY, CommandGroup, Decorator, Function, run_line, span, together
 from contracts.errors import BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
@@ -54,15 +54,11 @@ def _dag(names: Sequence[str] = DAG_IDS, *, metavar: str = "DAG_ID", **attribute
     return click.argument("dag_id", type=click.Choice(names), metavar=metavar, **attributes)
 
 
-def _with_form(function: Function) -> Function:
-    """Gives a command that starts runs what their form has, and `--no-wait`."""
-    for decorator in (
-            click.option("--no-wait", is_flag=True, help="Return as soon as Airflow knows."),
-            click.option("--transfer", type=click.Choice(tuple(TRANSFER_SETTINGS)), metavar="SETTING",
-                         help=f"Of {AD_MODEL}: this one of the deployment's transfer settings only (default: all)."),
-            click.option("--recipe", type=click.Choice(RECIPES), help="Settings of the models (default: the deployment's).")):
-        function = decorator(function)
-    return function
+_with_form = together(  # of what starts runs: what their form has
+    click.option("--recipe", type=click.Choice(RECIPES), help="Settings of the models (default: the deployment's)."),
+    click.option("--transfer", type=click.Choice(tuple(TRANSFER_SETTINGS)), metavar="SETTING",
+                 help=f"Of {AD_MODEL}: this one of the deployment's transfer settings only (default: all)."),
+    click.option("--no-wait", is_flag=True, help="Return as soon as Airflow knows."))
 
 
 def _say(line: str) -> None:
