@@ -16,7 +16,7 @@ from contracts.errors import EXIT_BAD_INPUT, BadInput
 from contracts.kinds import RECIPES
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder
-from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
+from contracts.transfer import TRANSFER_SETTINGS
 from tributary.own import own_command
 
 
@@ -25,14 +25,14 @@ from tributary.own import own_command
 @click.option("--history-end", type=DAY, help="Last day of a closed data set; none if days keep coming.")
 @click.option("--actr-start", type=DAY, required=True, help="The one ad-model day without a predecessor.")
 @click.option("--ad-start", type=DAY, help="First day with advertisements if they began later: before it no ad folder is needed.")
-@click.option("--day-timezone", default="UTC", help="IANA name; a day begins at its midnight.")
-@click.option("--source", default="own", help="Where the landing files come from, for people.")
-@click.option("--allowed-lateness-days", type=int, default=1, help="How many days late an event may arrive.")
-@click.option("--feedback-delay-seconds", type=int, default=600, help="Age at which a behaviour may be used.")
-@click.option("--replay-days", type=int, default=30, help="Ad days replayed from a new CPM.")
-@click.option("--recipe", type=click.Choice(RECIPES), default=RECIPES[0], help="Settings of the models.")
+@click.option("--day-timezone", default=Deployment.day_timezone, help="IANA name; a day begins at its midnight.")
+@click.option("--source", default=Deployment.source, help="Where the landing files come from, for people.")
+@click.option("--allowed-lateness-days", type=int, default=Deployment.allowed_lateness_days, help="How many days late an event may arrive.")
+@click.option("--feedback-delay-seconds", type=int, default=Deployment.feedback_delay_seconds, help="Age at which a behaviour may be used.")
+@click.option("--replay-days", type=int, default=Deployment.replay_days, help="Ad days replayed from a new CPM.")
+@click.option("--recipe", type=click.Choice(RECIPES), default=Deployment.recipe, help="Settings of the models.")
 @click.option("--string-id", "string_ids", multiple=True, metavar="COLUMN", help="A landing column that holds strings; may be repeated.")
-@click.option("--variant", "variants", multiple=True, default=DEFAULT_VARIANTS, type=click.Choice(tuple(TRANSFER_SETTINGS)),
+@click.option("--variant", "variants", multiple=True, default=Deployment.variants, type=click.Choice(tuple(TRANSFER_SETTINGS)),
               metavar="SETTING",
               help=f"A transfer setting, of {', '.join(TRANSFER_SETTINGS)}; may be repeated: they are trained side by side.")
 @click.option("--anchor", type=DAY, help="With --month-days and --week-days: equal blocks instead of the calendar's.")
