@@ -133,7 +133,7 @@ def _folder(_: click.Context, __: click.Parameter, given: Path | None) -> Path:
     return (given or home_folder()).resolve()
 
 
-# Each gives a command options, and its function arguments named like them, or as in quotes.
+# Decorators of commands: each adds options, whose values the function gets under their names.
 with_home = click.option("--home", type=click.Path(path_type=Path), metavar="FOLDER", callback=_folder, help=HOME_HELP)
 with_period = together(
     click.option("--kind", required=True, type=click.Choice(tuple(KINDS)), help="The kind of model."),
@@ -144,18 +144,18 @@ with_user = together(  # of what forgets somebody
 
 
 def one_day(help: str = "The day.", **attributes: Any) -> Decorator:
-    """`--ds`; `attributes` as click takes them."""
+    """Adds `--ds`; `attributes` as click takes them."""
     return click.option("--ds", type=DAY, help=help, **attributes)
 
 
 def span(first: str, last: str, **attributes: Any) -> Decorator:
-    """`--from` and `--to` with these helps, as `first` and `last`; `attributes` as click takes them."""
+    """Adds `--from` and `--to` with these help texts, which the function gets as `first` and `last`; `attributes` as click takes them."""
     return together(click.option("--from", "first", type=DAY, help=first, **attributes),
                     click.option("--to", "last", type=DAY, help=last, **attributes))
 
 
 def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
-    """`--table`, which may be repeated, as `tables`; one of `names`, where they are given."""
+    """Adds `--table`, which may be repeated and which the function gets as `tables`; only `names` are taken, where they are given."""
     return click.option("--table", "tables", multiple=True, type=click.Choice(sorted(names)) if names else str, metavar="TABLE", help=help)
 
 
@@ -168,7 +168,7 @@ with_landing_files = together(  # of `tributary sources check`, and of the job t
 
 
 def with_deployment(function: Function) -> Function:
-    """`--home`, as paths and settings of that deployment: the function's first arguments."""
+    """Adds `--home`; the function gets paths and settings of that deployment as its first arguments."""
     @with_home
     @wraps(function)
     def call(home: Path, **options: Any) -> Any:
@@ -181,9 +181,9 @@ def with_deployment(function: Function) -> Function:
 
 
 def with_days(function: Function) -> Function:
-    """`--ds D` for a day, or `--from A --to B` for consecutive days, as the list `days`.
+    """Adds `--ds D` for a day and `--from A --to B` for consecutive days, which the function gets as the list `days`.
 
-    The command raises BadInput where neither or both are given, or the range is empty.
+    The command raises BadInput where neither or both are given, or where the range is empty.
     """
     @one_day()
     @span("First day of a range, done as one job.", "Last day of the range, included.")

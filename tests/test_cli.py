@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -98,13 +99,13 @@ def test_the_command_lines_of_the_folders_start_without_their_engines() -> None:
     assert "validation.cli" in loaded and not loaded & {"pyspark", "torch", "great_expectations", "faiss", "argparse"}
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
-def test_what_a_command_raises_reaches_its_caller(error: type[BaseException]) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "a pipe of the command")], ids=repr)
+def test_what_a_command_raises_reaches_its_caller(error: BaseException) -> None:
     @click.command()
     def command() -> None:
         raise error
 
-    with pytest.raises(error):
+    with pytest.raises(type(error)):
         run_line(command, [])
 
 

@@ -75,20 +75,17 @@ def _list(api: AirflowApi) -> int:
     return 1 if errors else 0
 
 
-@_command("unpause")
-@_dag(metavar="DAG_ID...", nargs=-1, required=True)
-def _unpause(api: AirflowApi, dag_id: Sequence[str]) -> None:
-    for one in dag_id:
-        api.set_paused(one, False)
-        print(f"{one}: active")
+def _add_hold(name: str, *, paused: bool) -> None:
+    @_command(name)
+    @_dag(metavar="DAG_ID...", nargs=-1, required=True)
+    def _(api: AirflowApi, dag_id: Sequence[str]) -> None:
+        for one in dag_id:
+            api.set_paused(one, paused)
+            print(f"{one}: {'paused' if paused else 'active'}")
 
 
-@_command("pause")
-@_dag(metavar="DAG_ID...", nargs=-1, required=True)
-def _pause(api: AirflowApi, dag_id: Sequence[str]) -> None:
-    for one in dag_id:
-        api.set_paused(one, True)
-        print(f"{one}: paused")
+_add_hold("unpause", paused=False)
+_add_hold("pause", paused=True)
 
 
 @_command("backfill", "With a DAG: its periods from the one that begins on --from to the one that begins on --to. Without one: whatever "
