@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1  # worth a retry: infrastructure
-EXIT_BAD_INPUT = 2  # the same number as argparse's usage errors
+EXIT_BAD_INPUT = 2  # the same number as a command line that click refuses
 EXIT_QUALITY_FAILED = 3
 EXIT_PARENT_MISSING = 4  # nobody is going to make it: run the command that the message names
 EXIT_NOT_YET = 75  # EX_TEMPFAIL: ask again later

@@ -40,6 +40,7 @@ class Step:
         begins: the DAG that waits until this command exits with 0, before anything else.
         when_it_stops: what a person should do.
         checks_stop: what a person should do when the checks stop the day.
+        options: those of its example; a range of days by default, where it takes one.
     """
 
     folder: str
@@ -55,6 +56,13 @@ class Step:
     begins: str | None = None
     when_it_stops: str = TRIED_AGAIN
     checks_stop: str = ""
+    options: str = ""
+
+    @property
+    def example(self) -> str:
+        """A command line to try."""
+        days = "--from 2026-01-01 --to 2026-01-31" if self.span == "days" else ""
+        return f"tributary {self} {self.options or days}".rstrip()
 
     @property
     def command(self) -> tuple[str, str]:
@@ -84,15 +92,21 @@ _CHECKPOINTS = ("behaviour_checkpoints", "statistic_checkpoints")
 
 
 def _training(kind: Kind) -> Step:
-    return Step(folder="training", name=kind.name, meaning=kind.meaning, reads=kind.reads)
+    return Step(folder="training", name=kind.name, meaning=kind.meaning, reads=kind.reads,
+                options=f"{kind.period_option} 2026-03-02")
 
 
 STEPS: tuple[Step, ...] = (
-    Step(folder="sources", name="simulate", meaning="write the landing files of a simulated platform, and the true click probabilities"),
-    Step(folder="sources", name="kuairand", meaning="cut the original files of KuaiRand into landing days"),
-    Step(folder="sources", name="movielens", meaning="cut the original files of MovieLens-1M into landing days"),
-    Step(folder="sources", name="taobao", meaning="cut the original files of Ali_Display_Ad_Click into landing days"),
-    Step(folder="sources", name="check", meaning="show what ingestion would make of landing files; writes nothing"),
+    Step(folder="sources", name="simulate", options="--days 30 --users 500",
+         meaning="write the landing files of a simulated platform, and the true click probabilities"),
+    Step(folder="sources", name="kuairand", options="--data ~/data/kuairand-pure",
+         meaning="cut the original files of KuaiRand into landing days"),
+    Step(folder="sources", name="movielens", options="--data ~/data/movielens-1m",
+         meaning="cut the original files of MovieLens-1M into landing days"),
+    Step(folder="sources", name="taobao", options="--data ~/data/taobao --from 2017-05-06 --to 2017-05-13",
+         meaning="cut the original files of Ali_Display_Ad_Click into landing days"),
+    Step(folder="sources", name="check", options="tributary-home/landing/ad/2026-01-31 --strict",
+         meaning="show what ingestion would make of landing files; writes nothing"),
 
     Step(folder="spark_jobs", name="ingest_logs", span="days", dag="logs_daily", reads=(*LANDING, "forgotten"),
          writes=(*LOG_TABLES, "quarantine"), judged=LOG_TABLES, check_task="validate_logs",
@@ -104,10 +118,12 @@ STEPS: tuple[Step, ...] = (
          when_it_stops=TRIED_AGAIN + " `features_daily` of this day and of all later ones waits for it."),
     Step(folder="spark_jobs", name="collect_behaviour_texts", span="days", dag="logs_daily", task="collect_texts", reads=LOG_TABLES,
          writes=("behaviour_texts",), meaning="the texts of behaviours that were not known yet, each once"),
-    Step(folder="spark_jobs", name="check_landing", reads=(*LANDING, "forgotten"), meaning="what `tributary sources check` runs"),
-    Step(folder="spark_jobs", name="check_partials", begins="features_daily",
+    Step(folder="spark_jobs", name="check_landing", options="tributary-home/landing/ad/2026-01-31",
+         reads=(*LANDING, "forgotten"), meaning="what `tributary sources check` runs"),
+    Step(folder="spark_jobs", name="check_partials", options="--ds 2026-01-31", begins="features_daily",
          meaning="whether every day since `history_start` has its partials (exit 75: not yet)"),
-    Step(folder="spark_jobs", name="build_checkpoints", span="until", reads=(*_PARTIALS, *_CHECKPOINTS), writes=_CHECKPOINTS,
+    Step(folder="spark_jobs", name="build_checkpoints", options="--ds 2026-01-31",
+         span="until", reads=(*_PARTIALS, *_CHECKPOINTS), writes=_CHECKPOINTS,
          meaning="running merges of the partials, every ten days; made when first needed, rarely by hand"),
     Step(folder="spark_jobs", name="build_user_histories", span="days", dag="features_daily", task="build_histories",
          reads=(*_PARTIALS, "behaviour_checkpoints"), writes=("user_histories",), meaning="each active user's behaviours up to a day",
@@ -122,49 +138,57 @@ STEPS: tuple[Step, ...] = (
          checks_stop=LOOK_AT_REPORT + "No model trains on these days until they are repaired."),
     Step(folder="spark_jobs", name="list_stale", meaning="partitions whose inputs have changed since, and the commands that rebuild them"),
     Step(folder="spark_jobs", name="mend", meaning="rebuild whatever is stale, and what lies behind it"),
-    Step(folder="spark_jobs", name="compare_tables",
+    Step(folder="spark_jobs", name="compare_tables", options="--with other-home --table ad_samples",
          meaning="whether two deployments hold equal logs and features, row by row (exit 1: no)"),
-    Step(folder="spark_jobs", name="maintain_lake", meaning="few large files: OPTIMIZE and VACUUM; no row changes"),
+    Step(folder="spark_jobs", name="maintain_lake", options="--table builds",
+         meaning="few large files: OPTIMIZE and VACUUM; no row changes"),
     Step(folder="spark_jobs", name="add_text_vectors", writes=("behaviour_text_vectors",),
          meaning="checks staged vectors of behaviour texts and adds them to their table",
          when_it_stops="the log names the file at fault; clear the run from `encode_texts` on."),
-    Step(folder="spark_jobs", name="publish_release",
+    Step(folder="spark_jobs", name="publish_release", options="--kind actr --period 2026-03-02",
          writes=(*(kind.vectors for kind in KINDS.values()), "predictions", "model_metrics", "releases", "activations"),
          meaning="commits the vectors and metrics of an audited release to the tables, the release last",
          when_it_stops="it is safe to run again: the same release is a no-op."),
-    Step(folder="spark_jobs", name="activate_release", writes=("activations",),
+    Step(folder="spark_jobs", name="activate_release", options="--release actr-2026-03-02-0123456789ab", writes=("activations",),
          meaning="let a release that was published before serve its period again"),
-    Step(folder="spark_jobs", name="forget_user", reads=(*LOG_TABLES, "quarantine"), writes=("forgotten",),
+    Step(folder="spark_jobs", name="forget_user", options="--user 17 --dry-run", reads=(*LOG_TABLES, "quarantine"), writes=("forgotten",),
          meaning="delete every trace of a user; `tributary forget` asks before it does"),
 
     *map(_training, KINDS.values()),
-    Step(folder="training", name="encode_texts", reads=("behaviour_texts", "behaviour_text_vectors"),
+    Step(folder="training", name="encode_texts", options="--ds 2026-01-31", reads=("behaviour_texts", "behaviour_text_vectors"),
          meaning="sends behaviour texts that have no vector yet through a language model's low layers, stages their vectors as files",
          when_it_stops="it is tried again by itself, twice, and goes on where it was."),
-    Step(folder="training", name="compare", reads=("predictions", "quality_results"),
+    Step(folder="training", name="compare", options="--from 2026-03-03 --to 2026-03-09", reads=("predictions", "quality_results"),
          meaning="scored days next to each other: rows, quality, GAUC with and without transfer"),
-    Step(folder="training", name="report", reads=("predictions", "quality_results", "actr_embeddings", "ad_samples", "user_histories"),
+    Step(folder="training", name="report", options="--from 2026-03-03 --to 2026-03-09",
+         reads=("predictions", "quality_results", "actr_embeddings", "ad_samples", "user_histories"),
          meaning="the same as a page: days, slices, calibration, forgetting, drift, with intervals"),
-    Step(folder="training", name="score", reads=("ad_samples", "user_histories"), meaning="a day's ad samples, scored by any release"),
-    Step(folder="training", name="export", reads=("ad_samples", "user_histories"),
+    Step(folder="training", name="score", options="--ds 2026-03-03 --release actr-2026-03-02-0123456789ab",
+         reads=("ad_samples", "user_histories"), meaning="a day's ad samples, scored by any release"),
+    Step(folder="training", name="export", options="--release actr-2026-03-02-0123456789ab", reads=("ad_samples", "user_histories"),
          meaning="a release as a folder that scores requests with torch only"),
-    Step(folder="training", name="forget_user", meaning="take a user out of run folders, scores and exports: a part of `tributary forget`"),
+    Step(folder="training", name="forget_user", options="--user 17 --dry-run",
+         meaning="take a user out of run folders, scores and exports: a part of `tributary forget`"),
 
-    Step(folder="validation", name="run", writes=("quality_results",),
+    Step(folder="validation", name="run", options="--table natural_log --table ad_log --ds 2026-01-31", writes=("quality_results",),
          reads=(*LOG_TABLES, "quarantine", "statistic_partials", "user_histories", *SAMPLE_TABLES),
          meaning="judge tables of a day; exit 3 if a check that stops the day failed"),
-    Step(folder="validation", name="show", meaning="print the results of a day's checks"),
-    Step(folder="validation", name="accept", writes=("quality_results",),
+    Step(folder="validation", name="show", options="--table natural_log --ds 2026-01-31", meaning="print the results of a day's checks"),
+    Step(folder="validation", name="accept", options='--table natural_log --ds 2026-01-31 --reason "a holiday"',
+         writes=("quality_results",),
          meaning="let a failed day pass as it is, with a reason that is kept"),
-    Step(folder="validation", name="gate", meaning="judge staged models by held-out rows; a refused A-CTR gets a fallback"),
+    Step(folder="validation", name="gate", options="--kind actr --period 2026-03-02",
+         meaning="judge staged models by held-out rows; a refused A-CTR gets a fallback"),
     Step(folder="validation", name="index", meaning="make the index of all reports again"),
 
-    Step(folder="publishing", name="parents", meaning="whether the parents of a period exist (exit 75: not yet)"),
-    Step(folder="publishing", name="audit", reads=tuple(kind.vectors for kind in KINDS.values()),
+    Step(folder="publishing", name="parents", options="--kind actr --period 2026-03-02",
+         meaning="whether the parents of a period exist (exit 75: not yet)"),
+    Step(folder="publishing", name="audit", options="--kind actr --period 2026-03-02", reads=tuple(kind.vectors for kind in KINDS.values()),
          meaning="checks the staged vectors, builds their index",
          when_it_stops="readers see nothing of this run; the log names the check."),
     Step(folder="publishing", name="releases", meaning="the releases that serve, newest first; which are current, which stale"),
-    Step(folder="publishing", name="neighbours", reads=(*LOG_TABLES, *(kind.vectors for kind in KINDS.values())),
+    Step(folder="publishing", name="neighbours", options="--table actr_embeddings --id 17",
+         reads=(*LOG_TABLES, *(kind.vectors for kind in KINDS.values())),
          meaning="entities nearest to one, with their titles, from a release"),
 )
 
@@ -191,9 +215,9 @@ def step(folder: str, name: str) -> Step:
     return next(one for one in STEPS if one.command == (folder, name))
 
 
-def commands_of(folder: str) -> dict[str, str]:
-    """The commands of a working folder and what each does, in order."""
-    return {one.name: one.meaning for one in STEPS if one.folder == folder}
+def commands_of(folder: str) -> dict[str, Step]:
+    """The commands of a working folder by name, in order."""
+    return {one.name: one for one in STEPS if one.folder == folder}
 
 
 def day_steps(dag: str | None = None) -> tuple[Step, ...]:

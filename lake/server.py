@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
 import secrets
@@ -10,20 +9,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
+from contracts.commands import run_line, with_home
 from contracts.errors import BadInput, run_command
 from contracts.locations import Locations
-from contracts.settings import connect_token, home_folder, spark_host
+from contracts.settings import connect_token, spark_host
 from lake import locks, zones
 from lake.java import require_java
 from lake.session import server_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lake.server", description=__doc__)
-    parser.add_argument("--home", type=Path, default=None, help="the deployment's folder")
-    parser.add_argument("--port", type=int, default=15002, help="port (default 15002)")
-    options = parser.parse_args(argv)
-    locations = Locations((options.home or home_folder()).resolve())
+    """Becomes the server."""
+    return run_line(_serve, argv)
+
+
+@click.command("python -m lake.server", help=__doc__)
+@with_home
+@click.option("--port", type=int, default=15002, show_default=True, help="Its port.")
+def _serve(home: Path, port: int) -> None:
+    locations = Locations(home)
     require_java()
     zones.require_same_days(locations)
     lock = locks.try_lock(locations.lake_lock)
@@ -33,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                        found=f"process {holder.get('pid', '?')} ({holder.get('address') or holder.get('command', 'unknown')})")
     token = _token(locations)
     host = "localhost" if spark_host() == "127.0.0.1" else spark_host()
-    locks.write_holder(lock, address=f"sc://{host}:{options.port}")
+    locks.write_holder(lock, address=f"sc://{host}:{port}")
     # The JVM inherits the open file and with it the lock, which ends when the JVM does, however it ends.
     fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.fcntl(lock, fcntl.F_GETFD) & ~fcntl.FD_CLOEXEC)
-    command = server_command(locations, options.port, token)
+    command = server_command(locations, port, token)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.execv(command[0], command)
 

@@ -6,15 +6,16 @@ zones, of its own version.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
+import click
+
 from contracts import zones
-from contracts.commands import day
+from contracts.commands import run_line, span
 from contracts.errors import run_command
 from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
@@ -92,15 +93,16 @@ def java() -> Iterator[Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints Java's rules as JSON: `tributary init`, which imports no `lake`, asks for them."""
-    parser = argparse.ArgumentParser(prog="python -m lake.zones", description=main.__doc__)
-    parser.add_argument("name")
-    parser.add_argument("first", type=day)
-    parser.add_argument("last", type=day)
-    options = parser.parse_args(argv)
+    return run_line(_rules, argv)
+
+
+@click.command("python -m lake.zones", help=main.__doc__)
+@click.argument("name")
+@span("The first day.", "The last day, included.", required=True)
+def _rules(name: str, first: date, last: date) -> None:
     with java() as jvm:
-        rules = java_rules(jvm, options.name, options.first, options.last)
+        rules = java_rules(jvm, name, first, last)
     print(json.dumps({"source": rules.source, "changes": rules.changes}))
-    return 0
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def partitions(until: date, *, of: tuple[Running, ...] = (BEHAVIOURS, STATISTICS
 def digests(reader: LakeReader, running: Running, until: date) -> dict[str, str]:
     """Of one checkpoint's partitions, by `table/owner`: what a build that reads it records."""
     return reader.require_builds(running.table, [owner_key(until_ds=until, log=log) for log in LOGS],
-                                 hint=f"Make it: tributary spark_jobs build_checkpoints --until {until}")
+                                 hint=f"Make it: tributary spark_jobs build_checkpoints --ds {until}")
 
 
 def split_behaviours(behaviours: Column, instant: Column) -> tuple[Column, Column]:

@@ -300,7 +300,7 @@ def shown_value(value: str | None, *, masked: bool) -> str:
 
 
 def _print(done: Checked, *, strict: bool) -> None:
-    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (--day says it)'}, "
+    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (--ds says it)'}, "
           f"{len(done.files)} file{'s' if len(done.files) != 1 else ''}")
     rows = [(name, count, done.expected[name], example.file, example.line or "?", example.found)
             for name, count in done.broken.most_common() for example in done.examples[name]]

@@ -2,153 +2,162 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.commands import add_check, add_command, add_days, add_home, add_user, days_of, deployment_of, given_user, stage, table_text
-from contracts.commands import day as day_argument
+import click
+
+from contracts.commands import (
+    folder_group,
+    given_user,
+    one_day,
+    run_line,
+    stage,
+    table_text,
+    with_days,
+    with_deployment,
+    with_landing_files,
+    with_period,
+    with_tables,
+    with_user,
+)
 from contracts.errors import NotYet
-from contracts.kinds import KINDS
+from contracts.features import Log
 from contracts.locations import Locations
-from contracts.settings import Deployment, home_folder
+from contracts.settings import Deployment
 from contracts.steps import DAY_JOBS, next_command
 from contracts.tables import TABLES
 from spark_jobs.days import run_checkpoint, run_days, span_option
 
+commands = folder_group("spark_jobs")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tributary spark_jobs", description="Spark jobs; every write to a Delta table.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="JOB")
-
-    def add(name: str) -> argparse.ArgumentParser:
-        command = add_command(commands, "spark_jobs", name)
-        add_home(command)
-        return command
-
-    for name in DAY_JOBS:
-        job = add(name)
-        add_days(job)
-        if name == "ingest_logs":
-            job.add_argument("--allow-empty", action="store_true", help="a landing day without a row is right")
-    add_check(add("check_landing"))
-    checkpoint = add("build_checkpoints")
-    checkpoint.add_argument("--until", type=day_argument, required=True, help="merge all days before this one")
-    check = add("check_partials")
-    check.add_argument("--ds", type=day_argument, required=True)
-    check.add_argument("--json", action="store_true", help="also print what is missing as JSON")
-    add("list_stale")
-    compare = add("compare_tables")
-    compare.add_argument("--with", dest="other", type=Path, required=True, metavar="FOLDER", help="the other deployment's folder")
-    compare.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
-                         help="may be repeated; logs and features by default")
-    add("mend")
-    maintain = add("maintain_lake")
-    maintain.add_argument("--table", action="append", default=[], choices=sorted(TABLES), metavar="TABLE",
-                          help="may be repeated; all by default")
-    publish = add("publish_release")
-    publish.add_argument("--kind", required=True, choices=tuple(KINDS))
-    publish.add_argument("--period", required=True, type=day_argument, help="first day of the period")
-    add("add_text_vectors")
-    back = add("activate_release")
-    back.add_argument("--release", required=True, help="its id")
-    forget = add("forget_user")
-    add_user(forget)
-    options = parser.parse_args(argv)
-    if options.command == "check_landing":
-        return _check_landing(options)
-    locations, deployment = deployment_of(options)
-    return _COMMANDS.get(options.command, _run_days)(options, locations, deployment)
+    """Runs one command; see `tributary spark_jobs --help`."""
+    return run_line(commands, argv)
 
 
-def _run_days(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
-    days = days_of(options)
-    deployment.refuse_unfinished(days[-1], datetime.now(UTC))
-    extra = {"allow_empty": options.allow_empty} if options.command == "ingest_logs" else {}
-    _say(locations, run_days(locations, deployment, options.command, days, **extra), days)
-    print(f"next: tributary {next_command(options.command)} {span_option(days[0], days[-1])}")
-    return 0
+def _add_day_job(name: str) -> None:
+    def job(locations: Locations, deployment: Deployment, days: list[date], **options: Any) -> None:
+        deployment.refuse_unfinished(days[-1], datetime.now(UTC))
+        _say(locations, run_days(locations, deployment, name, days, **options), days)
+        print(f"next: tributary {next_command(name)} {span_option(days[0], days[-1])}")
+
+    if name == "ingest_logs":
+        job = click.option("--allow-empty", is_flag=True, help="A landing day without a row is right.")(job)
+    commands.add(name)(with_deployment(with_days(job)))
 
 
-def _run_checkpoint(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
-    _say(locations, run_checkpoint(locations, deployment, options.until), [options.until])
-    return 0
+for _name in DAY_JOBS:
+    _add_day_job(_name)
 
 
-def _check_landing(options: argparse.Namespace) -> int:
+@commands.add("build_checkpoints")
+@with_deployment
+@one_day("The day before which all days are merged.", required=True)
+def _build_checkpoints(locations: Locations, deployment: Deployment, ds: date) -> None:
+    _say(locations, run_checkpoint(locations, deployment, ds), [ds])
+
+
+@commands.add("check_landing")
+@with_landing_files
+def _check_landing(home: Path, paths: Sequence[Path], log: Log | None, ds: date | None, strict: bool) -> int:
     from spark_jobs import check_landing
 
-    return check_landing.command(options.paths, (options.home or home_folder()).resolve(), log=options.log, day=options.day,
-                                 strict=options.strict)
+    return check_landing.command(paths, home, log=log, day=ds, strict=strict)
 
 
-def _check_partials(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+@commands.add("check_partials")
+@with_deployment
+@one_day(required=True)
+@click.option("--json", "as_json", is_flag=True, help="Also print what is missing as JSON.")
+def _check_partials(locations: Locations, deployment: Deployment, ds: date, as_json: bool) -> None:
     from lake.reader import LakeReader
     from spark_jobs.inputs import missing_partials
 
-    missing = missing_partials(LakeReader(locations), deployment, options.ds)
+    missing = missing_partials(LakeReader(locations), deployment, ds)
     if missing is not None:
-        if options.json:
+        if as_json:
             print(missing.line())
-        raise NotYet(f"{options.ds} waits for {missing}")
-    print(f"partials of all days from {deployment.history_start} to {options.ds} are there")
-    return 0
+        raise NotYet(f"{ds} waits for {missing}")
+    print(f"partials of all days from {deployment.history_start} to {ds} are there")
 
 
-def _list_stale(_: argparse.Namespace, locations: Locations, __: Deployment) -> int:
+@commands.add("list_stale")
+@with_deployment
+def _list_stale(locations: Locations, _: Deployment) -> int:
     from spark_jobs.mend import list_stale
 
     return list_stale(locations)
 
 
-def _compare(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+@commands.add("compare_tables")
+@with_deployment
+@click.option("--with", "other", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="The other deployment's folder.")
+@with_tables("May be repeated; logs and features by default.", TABLES)
+def _compare_tables(locations: Locations, _: Deployment, other: Path, tables: Sequence[str]) -> int:
     from spark_jobs import compare_tables
 
-    return compare_tables.command(locations, options.other.resolve(), options.table)
+    return compare_tables.command(locations, other.resolve(), tables)
 
 
-def _mend(_: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+@commands.add("mend")
+@with_deployment
+def _mend(locations: Locations, deployment: Deployment) -> int:
     from spark_jobs.mend import mend
 
     return mend(locations, deployment)
 
 
-def _maintain(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+@commands.add("maintain_lake")
+@with_deployment
+@with_tables("May be repeated; all by default.", TABLES)
+def _maintain_lake(locations: Locations, _: Deployment, tables: Sequence[str]) -> None:
     from lake.session import spark_session
     from spark_jobs import maintain_lake
 
     with stage("maintain_lake"), spark_session(locations, app="maintain_lake") as spark:
-        done = maintain_lake.run(spark, locations, options.table)
+        done = maintain_lake.run(spark, locations, tables)
     print(table_text(("table", "files before", "files after", "MiB"),
                      [(one.table, one.files_before, one.files_after, round(one.size_bytes / 2**20, 1)) for one in done]))
-    return 0
 
 
-def _publish(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+@commands.add("publish_release")
+@with_deployment
+@with_period
+def _publish_release(locations: Locations, deployment: Deployment, kind: str, period: date) -> int:
     from spark_jobs import publish_release
 
-    return publish_release.command(locations, deployment, options.kind, options.period)
+    return publish_release.command(locations, deployment, kind, period)
 
 
-def _add_text_vectors(_: argparse.Namespace, locations: Locations, __: Deployment) -> int:
+@commands.add("add_text_vectors")
+@with_deployment
+def _add_text_vectors(locations: Locations, _: Deployment) -> int:
     from spark_jobs import add_text_vectors
 
     return add_text_vectors.command(locations)
 
 
-def _activate(options: argparse.Namespace, locations: Locations, _: Deployment) -> int:
+@commands.add("activate_release")
+@with_deployment
+@click.option("--release", required=True, metavar="ID", help="Its id.")
+def _activate_release(locations: Locations, _: Deployment, release: str) -> int:
     from spark_jobs import activate_release
 
-    return activate_release.command(locations, options.release)
+    return activate_release.command(locations, release)
 
 
-def _forget(options: argparse.Namespace, locations: Locations, deployment: Deployment) -> int:
+@commands.add("forget_user")
+@with_deployment
+@with_user
+def _forget_user(locations: Locations, deployment: Deployment, user: str, dry_run: bool) -> int:
     from spark_jobs import forget_user
 
-    return forget_user.command(locations, deployment, given_user(options.user), dry_run=options.dry_run)
+    return forget_user.command(locations, deployment, given_user(user), dry_run=dry_run)
 
 
 def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
@@ -184,10 +193,3 @@ def _read_by(locations: Locations, builds: Sequence[Any]) -> tuple[int, int]:
     reader = LakeReader(locations)
     rows = [build["row_cnt"] for table, wanted in owners.items() for build in reader.builds(table, wanted).values()]
     return len(rows), sum(rows)
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Locations, Deployment], int]] = {
-    "build_checkpoints": _run_checkpoint, "check_partials": _check_partials, "publish_release": _publish,
-    "activate_release": _activate, "list_stale": _list_stale, "mend": _mend, "maintain_lake": _maintain,
-    "add_text_vectors": _add_text_vectors, "compare_tables": _compare, "forget_user": _forget,
-}

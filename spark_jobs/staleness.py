@@ -95,7 +95,7 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
     for job in JOBS:
         days = sorted({item.day for item in stale if JOB_OF[item.table] == job})
         if step("spark_jobs", job).span == "until":
-            commands += [f"tributary spark_jobs {job} --until {day}" for day in days]
+            commands += [f"tributary spark_jobs {job} --ds {day}" for day in days]
             continue
         for span in spans(days):
             commands.append(f"tributary spark_jobs {job} {span_option(*span)}")

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 
+from contracts.commands import Day, Declared, run_line
+from contracts.errors import run_command
+from contracts.periods import PeriodSettings
 from contracts.settings import Deployment
-from contracts.steps import commands_of
+from contracts.steps import FOLDERS, STEPS, commands_of
 from tributary import cli
+from tributary.own import DAGS, OWN
 
 PROJECT = Path(cli.__file__).parent.parent
+# What `tributary` is followed by, and its declaration.
+EVERY: dict[str, Declared] = {**{str(one): one for one in STEPS}, **{name: one for name, one in OWN.items() if name != "dags"},
+                              **{f"dags {name}": one for name, one in DAGS.items()}}
 
 
 def tributary(*arguments: str, env: dict[str, str] | None = None, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
@@ -38,25 +49,64 @@ def test_help_imports_almost_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     loaded = set(done.stdout.splitlines()[-1].split())
     heavy = {"argparse", "subprocess", "json", "tomllib", "lake", "numpy", "pandas", "pyspark", "torch", "airflow",
-             "great_expectations", "faiss", "contracts.settings", *cli.FOLDERS}
+             "great_expectations", "faiss", "contracts.settings", *FOLDERS}
     assert "tributary.cli" in loaded
     assert loaded & heavy == set()
 
 
 def test_help_lists_every_command() -> None:
-    text = cli.help_text()
-    for name in [*cli.OWN, *cli.FOLDERS, *(command for folder in cli.FOLDERS for command in commands_of(folder))]:
+    text = cli.tributary.get_help(click.Context(cli.tributary))
+    for name in [*OWN, *FOLDERS, *(command for folder in FOLDERS for command in commands_of(folder))]:
         assert f" {name} " in text, name
 
 
-@pytest.mark.parametrize("folder", cli.FOLDERS)
-def test_help_names_the_commands_that_the_folder_has(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main = importlib.import_module(f"{folder}.cli").main
-    for command in commands_of(folder):
-        with pytest.raises(SystemExit) as ended:
-            main([command, "--help"])
-        assert ended.value.code == 0, capsys.readouterr().err
-        assert f"tributary {folder} {command}" in capsys.readouterr().out
+def found(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that these words begin with, and what is left of them."""
+    group: click.Command = importlib.import_module(f"{words[0]}.cli").commands if words[0] in FOLDERS else cli.tributary
+    left = words[1:] if words[0] in FOLDERS else words
+    while isinstance(group, click.Group):
+        command = group.get_command(click.Context(group), left[0])
+        assert command is not None, left
+        group, left = command, left[1:]
+    return group, left
+
+
+@pytest.mark.parametrize("declared", EVERY.values(), ids=EVERY)
+def test_every_command_has_a_description_and_an_example_that_it_takes(declared: Declared, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_HOME", str(tmp_path))  # the examples set it
+    program, *words = shlex.split(declared.example)
+    command, options = found(words)
+    text = " ".join(command.get_help(click.Context(command)).split())
+    assert program == "tributary" and " ".join(declared.example.split()) in text
+    assert text.lower().count(declared.meaning.lower()) == 1
+    command.make_context(command.name, options)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_options_have_the_same_names_everywhere(name: str) -> None:
+    command, _ = found(name.split())
+    settings = {f"--{one.name.replace('_', '-')}" for one in (*fields(Deployment), *fields(PeriodSettings))} if name == "init" else set()
+    days = {"--ds", "--period", "--from", "--to"}
+    for option in (one for one in command.params if isinstance(one, click.Option)):
+        assert (set(option.opts) <= days | settings) if isinstance(option.type, Day) else not set(option.opts) & days, option.opts
+    assert "--home" in [name for one in command.params for name in one.opts]
+
+
+def test_the_command_lines_of_the_folders_start_without_their_engines() -> None:
+    code = f"import sys; import {', '.join(f'{folder}.cli' for folder in FOLDERS)}; print(' '.join(sys.modules))"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT).stdout.split())
+    assert "validation.cli" in loaded and not loaded & {"pyspark", "torch", "great_expectations", "faiss", "argparse"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "a pipe of the command")], ids=repr)
+def test_what_a_command_raises_reaches_its_caller(error: BaseException) -> None:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_line(command, [])
 
 
 @pytest.mark.parametrize(("front", "home"), [(["--home", "/some/where"], "/some/where"), (["--home=/some/where"], "/some/where"),
@@ -80,15 +130,21 @@ def test_folder_interpreter_that_is_none() -> None:
     ("statsu", "Did you mean `tributary status`?"),
     ("build_samples", "Did you mean `tributary spark_jobs build_samples`?"),
     ("quux", "`tributary --help` lists them all."),
+    ("dags trigge", "Did you mean `tributary dags trigger`?"),
 ])
 def test_unknown_command(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name]) == 2
-    assert capsys.readouterr().err.strip().endswith(f"found {name}. {hint}")
+    assert cli.main(name.split()) == 2
+    assert capsys.readouterr().err.strip().endswith(f"found {name.split()[-1]}. {hint}")
+
+
+def test_unknown_command_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(importlib.import_module("spark_jobs.cli").main, ["list_stal"]) == 2
+    assert capsys.readouterr().err.strip().endswith("found list_stal. Did you mean `tributary spark_jobs list_stale`?")
 
 
 def test_home_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--home"]) == 2
-    assert "--home: expected a folder, found nothing" in capsys.readouterr().err
+    assert "Option '--home' requires an argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

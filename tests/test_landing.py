@@ -157,6 +157,5 @@ def test_the_command_tells_bad_input_by_its_exit_code(tmp_path: Path, capsys: py
     assert "simulate: --days: expected a number >= 1, found 0" in capsys.readouterr().err
     assert run_command(cli.main, ["movielens", "--home", str(tmp_path), "--data", str(tmp_path)]) == EXIT_BAD_INPUT
     assert f"{tmp_path}: --data: expected a folder with ratings.dat, or its parent, found an empty folder" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(["simulate", "--start", "soon"])
+    assert run_command(cli.main, ["simulate", "--from", "soon"]) == EXIT_BAD_INPUT
     assert "expected a day such as 2026-01-31, found 'soon'" in capsys.readouterr().err

@@ -379,7 +379,7 @@ def test_bad_options_are_named(tmp_path: Path, option: str, value: str) -> None:
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--days", "2", "--users", "20", "--items", "30", "--start", "2026-03-01", "--unrelated-domains"]
+    options = ["--days", "2", "--users", "20", "--items", "30", "--from", "2026-03-01", "--unrelated-domains"]
     assert cli.main(["simulate", "--home", str(tmp_path), *options]) == 0
     said = capsys.readouterr().out
     assert f"under {tmp_path / 'landing'}" in said
@@ -389,4 +389,6 @@ def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys:
 
 
 def test_the_commands_defaults_are_the_settings() -> None:
-    assert cli.simulator_settings(cli._parser().parse_args(["simulate"])) == SimulatorSettings()
+    options = cli.commands.commands["simulate"].make_context("simulate", []).params
+    del options["home"]
+    assert cli.simulator_settings(**options) == SimulatorSettings()

@@ -308,8 +308,8 @@ class TestApi:
         assert [body["dag_run_conf"] for body in bodies] == [{}, {"recipe": "quick"}]
 
     @pytest.mark.parametrize(("arguments", "conf"), [
-        (["ad_ctr_daily", "--ds", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
-        (["ad_ctr_daily", "--ds", "2026-01-06", "--transfer", "tpm+cpm"], {"ds": "2026-01-06", "transfer": "tpm+cpm"}),
+        (["ad_ctr_daily", "--period", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
+        (["ad_ctr_daily", "--period", "2026-01-06", "--transfer", "tpm+cpm"], {"ds": "2026-01-06", "transfer": "tpm+cpm"}),
         (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
         (["lake_maintenance_weekly"], {})])
     def test_a_run_by_hand_gets_what_its_form_has(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch,
@@ -321,9 +321,10 @@ class TestApi:
         assert handler.asked[-1] == ("POST", f"/api/v2/dags/{arguments[0]}/dagRuns", {"logical_date": None, "conf": conf})
 
     @pytest.mark.parametrize(("arguments", "message"), [
-        (["ad_ctr_daily"], "expected --ds, found none"), (["bootstrap", "--ds", "2026-01-06"], "expected --from --to, found --ds"),
-        (["lake_maintenance_weekly", "--ds", "2026-01-06"], "expected none, found --ds"),
-        (["bahe_daily", "--ds", "2026-01-06", "--transfer", "tpm"], "--transfer: expected none, or ad_ctr_daily, found tpm")])
+        (["ad_ctr_daily"], "expected --period, found none"),
+        (["bootstrap", "--period", "2026-01-06"], "expected --from --to, found --period"),
+        (["lake_maintenance_weekly", "--period", "2026-01-06"], "expected none, found --period"),
+        (["bahe_daily", "--period", "2026-01-06", "--transfer", "tpm"], "--transfer: expected none, or ad_ctr_daily, found tpm")])
     def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
         monkeypatch.setattr(stack, "api", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
         with pytest.raises(BadInput, match=message):

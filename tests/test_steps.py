@@ -39,6 +39,7 @@ import json, sys
 from datetime import date
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
+from click import Context
 from contracts import steps
 from pages import tables_page
 from contracts.settings import Deployment
@@ -60,14 +61,15 @@ print("RESULT" + json.dumps({
     "tasks": {dag.dag_id: {t.task_id: [sorted(a.name for a in t.inlets), sorted(a.name for a in t.outlets), sorted(t.downstream_task_ids)]
               for t in dag.tasks} for dag in bag.dags.values()},
     "pages": {dag.dag_id: dag.doc_md for dag in bag.dags.values()},
-    "help": cli.help_text(), "tables": tables_page.page(), "dags": list(DAG_IDS), "order": list(backfills.ORDER),
+    "help": cli.tributary.get_help(Context(cli.tributary, terminal_width=200)),
+    "tables": tables_page.page(), "dags": list(DAG_IDS), "order": list(backfills.ORDER),
     "chained": list(backfills.CHAINED), "spans": sorted(backfills.spans_of_days(deployment, date(2026, 2, 1), date(2026, 2, 20))),
     "over": [list(c) for c in steps.commands_over(("--ds", "D"))], "next": steps.next_command("build_samples"),
     "release": [list(c) for c in steps.release_commands("made", "P")],
     "rebuilt": mending_commands([Stale(table="made_table", owner="ds=2026-02-09", changed=("x",))]),
     "parents": [[p.role, p.kind, str(p.period)] for p in deployment.lineage.parents("made", week.start)],
     "waits": [[one.dag, one.what] for one in missing_inputs(LakeReader(Locations(home)), deployment, "made", week.start)],
-    "command": training_cli._parser().parse_args(["made", "--period", "2026-02-09"]).command,
+    "command": training_cli.commands.commands["made"].make_context("made", ["--period", "2026-02-09"]).params["period"].isoformat(),
 }))
 """
 
@@ -119,7 +121,7 @@ class TestWhatIsAdded:
         assert derived["parents"] == [["snapshot", "tpm", "2026-01-01"], ["predecessor", "made", "2026-02-02"]]
         assert [dag for dag, _ in derived["waits"]] == ["tpm_monthly", "made_weekly", "features_daily"]
         assert derived["waits"][-1][1].startswith("made_table of 7 days")
-        assert derived["command"] == "made" and "\n## made_vectors\n" in derived["tables"] and " made  " in derived["help"]
+        assert derived["command"] == "2026-02-09" and "\n## made_vectors\n" in derived["tables"] and " made  " in derived["help"]
 
 
 def test_every_table_is_written_by_a_step() -> None:

@@ -328,9 +328,8 @@ def test_show_and_index_tell_what_was_found(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_day_that_passed_is_not_accepted(tmp_path: Path) -> None:
     write_report(Locations(tmp_path), make_verdict())
-    arguments = cli._parser().parse_args(["accept", "--table", "natural_log", "--ds", str(DAY), "--reason", "r"])
     with pytest.raises(BadInput, match="nothing to accept"):
-        arguments.command(Locations(tmp_path), arguments)
+        cli.main(["accept", "--table", "natural_log", "--ds", str(DAY), "--reason", "r", "--home", str(tmp_path)])
 
 
 def test_the_index_leads_to_the_model_reports(tmp_path: Path) -> None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 from collections.abc import Sequence
+from datetime import date
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from contracts.commands import add_command, add_days, add_home, add_user, day, days_of, deployment_of, given_user
+import click
+
+from contracts.commands import (
+    DAY,
+    folder_group,
+    given_user,
+    one_day,
+    run_line,
+    table_text,
+    together,
+    with_days,
+    with_deployment,
+    with_user,
+)
 from contracts.errors import BadInput
-from contracts.features import ACTR
-from contracts.kinds import KINDS
+from contracts.kinds import KINDS, Kind
+from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from contracts.transfer import ALL_SETTINGS, TRANSFER_SETTINGS
@@ -21,220 +35,174 @@ from training.recipes import CHECKPOINT_SECONDS, RECIPES, Recipe, recipe
 if TYPE_CHECKING:
     from training.tasks.session import Session
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
 FORGETTING_DAYS = 14
+
+commands = folder_group("training")
+commands.epilog = ("By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
+                   "-m training cpm --period ...")
+
+_recipe_name = click.option("--recipe", "name", type=click.Choice(tuple(RECIPES)),
+                            help="Settings of the models (default: the deployment's).")
+_device = click.option("--device", default="auto", type=click.Choice(("auto", "cpu", "cuda")),
+                       help="Where it is computed; auto is cuda where there is one.")
+_threads = click.option("--threads", default=1, type=click.IntRange(min=1),
+                        help="CPU threads; results differ in the last digits.")
+_release = click.option("--release", required=True, metavar="ID", help="Id of an A-CTR's release, as the table `releases` has it.")
+_with_training = together(
+    _recipe_name, _device, _threads,
+    click.option("--checkpoint-seconds", default=CHECKPOINT_SECONDS, metavar="X",
+                 help="How often the state is kept, from which a killed run goes on."),
+    click.option("--tensorboard", is_flag=True, help="Write losses, speed and figures under tensorboard/ in the deployment's folder; "
+                 "look at them with `tensorboard --logdir` (needs the extra tensorboard)."),
+    click.option("--bf16", is_flag=True, help="On a GPU: products in bfloat16; results differ."),
+    click.option("--compile", "compiled", is_flag=True,
+                 help="On a GPU: torch.compile, which takes its seconds; results differ in the last digits."))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; see `tributary training --help`."""
-    options = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)  # which of native code and torch serves
-    return {"compare": _compare, "report": _report, "score": _score, "export": _export,
-            "encode_texts": _encode_texts, "forget_user": _forget_user}.get(options.command, _train)(options)
+    return run_line(commands, argv)
 
 
-def _train(options: argparse.Namespace) -> int:
+def _add_kind(kind: Kind) -> None:
+    """A command that trains the models of a period of a kind."""
+    what = "The day." if kind.cadence == "day" else f"First day of the {kind.cadence}."
+
+    @with_deployment
+    @click.option(kind.period_option, "period", required=True, type=DAY, help=what)
+    @_with_training
+    def train(locations: Locations, deployment: Deployment, period: date, name: str | None, **how: Any) -> None:
+        _train(locations, recipe(name or deployment.recipe), kind, period, **how)
+
+    if kind.transfers:
+        train = click.option("--transfer", type=click.Choice((ALL_SETTINGS, *TRANSFER_SETTINGS)), default=ALL_SETTINGS, metavar="SETTING",
+                             help="Make this one of the deployment's transfer settings only.")(train)
+    commands.add(kind.name)(train)
+
+
+def _train(locations: Locations, settings: Recipe, kind: Kind, period: date, *, device: str, bf16: bool, compiled: bool,
+           transfer: str = ALL_SETTINGS, **how: Any) -> None:
     from training import processes
     from training.engine.devices import held_device
     from training.engine.loop import Compute, choose_device
     from training.tasks.session import Session
 
-    locations, deployment = deployment_of(options)
-    kind = choose_device(options.device)
-    if kind.type == "cpu" and (options.bf16 or options.compile):
-        raise BadInput("--bf16" if options.bf16 else "--compile", "device", expected="cuda", found="cpu",
+    chosen = choose_device(device)
+    if chosen.type == "cpu" and (bf16 or compiled):
+        raise BadInput("--bf16" if bf16 else "--compile", "device", expected="cuda", found="cpu",
                        hint="They are for GPUs: on a CPU the network is native code.")
-    with held_device(kind, locations.locks) as free, processes.joined(free) as device:
-        session = Session.open(locations.home, _recipe(options, deployment), device, threads=options.threads,
-                               checkpoint_seconds=options.checkpoint_seconds,
-                               tensorboard=options.tensorboard,
-                               compute=Compute(bf16=options.bf16, compiled=options.compile))
-        _train_model(options, session if options.transfer == ALL_SETTINGS else session.alone(options.transfer))
-    return 0
+    with held_device(chosen, locations.locks) as free, processes.joined(free) as joined:
+        session = Session.open(locations.home, settings, joined, compute=Compute(bf16=bf16, compiled=compiled), **how)
+        task = getattr(import_module(f"training.tasks.{kind.name}"), f"run_{kind.name}")  # a kind's task, by its name
+        task(session if transfer == ALL_SETTINGS else session.alone(transfer), period)
 
 
-def _recipe(options: argparse.Namespace, deployment: Deployment) -> Recipe:
-    """The recipe that the command names, else the deployment's."""
-    return recipe(options.recipe or deployment.recipe)
+for _kind in KINDS.values():
+    _add_kind(_kind)
 
 
-def _train_model(options: argparse.Namespace, session: Session) -> None:
-    from importlib import import_module
-
-    run = getattr(import_module(f"training.tasks.{options.command}"), f"run_{options.command}")  # a kind's task, by its name
-    run(session, options.period)
-
-
-def _compare(options: argparse.Namespace) -> int:
+@commands.add("compare")
+@with_deployment
+@with_days
+def _compare(locations: Locations, deployment: Deployment, days: list[date]) -> None:
     from training.compare import report
 
-    locations, deployment = deployment_of(options)
-    print(report(locations, deployment, days_of(options)))
-    return 0
+    print(report(locations, deployment, days))
 
 
-def _report(options: argparse.Namespace) -> int:
+@commands.add("report")
+@with_deployment
+@with_days
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+              help="The HTML file (default: reports/models/FROM_TO.html in the deployment's folder).")
+@click.option("--forgetting-days", type=click.IntRange(min=0), default=FORGETTING_DAYS, metavar="N",
+              help="Let the models of the last N days score older days; 0 leaves it out.")
+@_device
+@_threads
+def _report(locations: Locations, _: Deployment, *, days: list[date], out: Path | None, forgetting_days: int, device: str,
+            threads: int) -> None:
     from pages.files import write_atomically
     from training.report.gather import gather
     from training.report.page import render, verdicts
 
-    session = _reading(options, options.device, options.threads)
-    locations, days = session.locations, days_of(options)
-    found = gather(session, days, forgetting_days=options.forgetting_days)
-    path = (options.out or locations.model_report(days[0], days[-1])).resolve()
+    found = gather(_reading(locations, device, threads), days, forgetting_days=forgetting_days)
+    path = (out or locations.model_report(days[0], days[-1])).resolve()
     write_atomically(path, render(found))
     for line in verdicts(found) or ["nothing to compare; the report says what is missing"]:
         print(line)
     print(f"report: {path.as_uri()}")
-    if options.out is None:
+    if out is None:
         index = f"tributary validation index --home {shlex.quote(str(locations.home))}"
         print(f"next: open it in a browser; `{index}` links it from the calendar of all reports")
-    return 0
 
 
-def _score(options: argparse.Namespace) -> int:
+@commands.add("score")
+@with_deployment
+@one_day(required=True)
+@_release
+@_device
+@_threads
+def _score(locations: Locations, _: Deployment, ds: date, release: str, device: str, threads: int) -> None:
     from training.serving.score import score_day
 
-    session = _reading(options, options.device, options.threads)
-    path = score_day(session, session.release(options.release), options.period)
-    print(f"wrote {path.relative_to(session.locations.home)}")
-    return 0
+    session = _reading(locations, device, threads)
+    path = score_day(session, session.release(release), ds)
+    print(f"wrote {path.relative_to(locations.home)}")
 
 
-def _export(options: argparse.Namespace) -> int:
+@commands.add("export")
+@with_deployment
+@_release
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="The folder, not there yet (default: exported/RELEASE in the deployment's folder).")
+def _export(locations: Locations, _: Deployment, release: str, out: Path | None) -> None:
     import json
 
-    from contracts.commands import table_text
     from training.serving.export import EXAMPLE_FILE, export, latencies
 
-    session = _reading(options, "cpu", 1)
-    run = session.release(options.release)
-    folder = export(session, run, (options.out or session.locations.exported(run.release.release_id)).resolve())
+    session = _reading(locations, "cpu", 1)
+    run = session.release(release)
+    folder = export(session, run, (out or locations.exported(run.release.release_id)).resolve())
     example = folder / EXAMPLE_FILE
     print(f"wrote {folder}")
     if example.is_file():
         found = latencies(folder, json.loads(example.read_text()))
         print(table_text(("candidates", "ms"), [(str(count), f"{value:.2f}") for count, value in found.items()]))
         print(f"next: python {shlex.quote(str(folder / 'scorer.py'))} < {shlex.quote(str(example))}")
-    return 0
 
 
-def _reading(options: argparse.Namespace, device: str, threads: int) -> Session:
+def _reading(locations: Locations, device: str, threads: int) -> Session:
     """A session that trains nothing: releases bear the recipes that they were made with."""
     from training.engine.loop import choose_device
     from training.tasks.session import Session
 
-    locations, _ = deployment_of(options)
     return Session.open(locations.home, recipe("default"), choose_device(device), threads=threads)
 
 
-def _encode_texts(options: argparse.Namespace) -> int:
+@commands.add("encode_texts")
+@with_deployment
+@_recipe_name
+@one_day("A day whose texts have to be there; all that have no vector are encoded.")
+@click.option("--source", help="The language model: minilm, smollm2, a folder, a GGUF file or a name on the hub (default: the recipe's).")
+def _encode_texts(locations: Locations, deployment: Deployment, name: str | None, ds: date | None, source: str | None) -> None:
     from lake.reader import LakeReader
     from training.models.language import load
     from training.tasks.text_vectors import encode_new_texts
 
-    locations, deployment = deployment_of(options)
-    texts = _recipe(options, deployment).texts
+    texts = recipe(name or deployment.recipe).texts
     reader = LakeReader(locations)
-    if options.ds:
-        reader.require_builds("behaviour_texts", [owner_key(ds=options.ds)],
-                              hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {options.ds}")
-    encode_new_texts(locations, reader, load(options.source or texts.source, low_layers=texts.low_layers), texts)
-    return 0
+    if ds:
+        reader.require_builds("behaviour_texts", [owner_key(ds=ds)],
+                              hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {ds}")
+    encode_new_texts(locations, reader, load(source or texts.source, low_layers=texts.low_layers), texts)
 
 
-def _forget_user(options: argparse.Namespace) -> int:
+@commands.add("forget_user")
+@with_deployment
+@with_user
+def _forget_user(locations: Locations, _: Deployment, user: str, dry_run: bool) -> int:
     from training.forget import forget
 
-    locations, _ = deployment_of(options)
-    return forget(locations, int(given_user(options.user)), dry_run=options.dry_run)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tributary training", description="Train a period's models and stage their files for publishing.",
-        epilog="By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
-               "-m training cpm --period ...")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    _add_kinds(commands)
-    _add_uses_of_a_release(commands)
-    texts = add_command(commands, "training", "encode_texts")
-    add_home(texts)
-    texts.add_argument("--recipe", choices=tuple(RECIPES), help="settings (default: the deployment's)")
-    texts.add_argument("--ds", type=day, help="a day whose texts have to be there; all that have no vector are encoded")
-    texts.add_argument("--source", help="the language model: minilm, smollm2, a folder, a GGUF file or a name on the hub "
-                                        "(default: the recipe's)")
-    user = add_command(commands, "training", "forget_user")
-    add_home(user)
-    add_user(user)
-    _add_comparisons(commands)
-    return parser
-
-
-def _add_kinds(commands: Commands) -> None:
-    """A command for each kind of model."""
-    common = argparse.ArgumentParser(add_help=False)
-    add_home(common)
-    common.add_argument("--recipe", choices=tuple(RECIPES), help="settings of the models (default: the deployment's)")
-    common.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
-                        help="where to train (default: cuda where there is one)")
-    common.add_argument("--threads", default=1, type=_threads, help="CPU threads; results differ in the last digits (default: 1)")
-    common.add_argument("--checkpoint-seconds", default=CHECKPOINT_SECONDS, type=float,
-                        help="how often the state is kept, from which a killed run goes on (default: %(default)g)")
-    common.add_argument("--tensorboard", action="store_true", help="write losses, speed and figures under tensorboard/ in the deployment's "
-                        "folder; look at them with `tensorboard --logdir` (needs the extra tensorboard)")
-    common.add_argument("--bf16", action="store_true", help="on a GPU: products in bfloat16; results differ")
-    common.add_argument("--compile", action="store_true",
-                        help="on a GPU: torch.compile, which takes its seconds; results differ in the last digits")
-    for kind in KINDS.values():
-        command = add_command(commands, "training", kind.name, parents=[common])
-        what = "the day" if kind.cadence == "day" else f"first day of the {kind.cadence}"
-        command.add_argument(kind.period_option, required=True, type=day, dest="period", help=f"{what}, YYYY-MM-DD")
-        command.set_defaults(transfer=ALL_SETTINGS)
-    commands.choices[ACTR].add_argument("--transfer", choices=(ALL_SETTINGS, *TRANSFER_SETTINGS), metavar="SETTING",
-                                        help="make this one of the deployment's transfer settings alone (default: all)")
-
-
-def _add_uses_of_a_release(commands: Commands) -> None:
-    """What is done with one released A-CTR: a day's scores, an export."""
-    score = add_command(commands, "training", "score")
-    score.add_argument("--ds", required=True, type=day, dest="period", help="the day, YYYY-MM-DD")
-    export = add_command(commands, "training", "export")
-    export.add_argument("--out", type=Path, help="the folder, not there yet (default: exported/RELEASE in the deployment's folder)")
-    for command in (score, export):
-        add_home(command)
-        command.add_argument("--release", required=True, help="id of an A-CTR's release, as the table `releases` has it")
-    _add_scoring(score)
-
-
-def _add_comparisons(commands: Commands) -> None:
-    """What compares the transfer settings over a range of days: a table, a report."""
-    compare = add_command(commands, "training", "compare")
-    report = add_command(commands, "training", "report")
-    for command in (compare, report):
-        add_home(command)
-        add_days(command)
-    report.add_argument("--out", type=Path, help="the HTML file (default: reports/models/FROM_TO.html in the deployment's folder)")
-    report.add_argument("--forgetting-days", type=_count, default=FORGETTING_DAYS, metavar="N",
-                        help="let the models of the last N days score older days; 0 leaves it out (default: %(default)s)")
-    _add_scoring(report)
-
-
-def _add_scoring(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
-                         help="where to score (default: cuda if there is one)")
-    command.add_argument("--threads", default=1, type=_threads, help="CPU threads (default: 1)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, found {text!r}")
-    return int(text)
-
-
-def _threads(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number >= 1, found {text!r}")
-    return int(text)
+    return forget(locations, int(given_user(user)), dry_run=dry_run)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from contracts.errors import BadInput
-from tributary.own import own_parser
+from tributary.own import own_command
 from tributary.stack.processes import write_private
 
 ENV_FILE = ".env"  # Docker Compose reads the one beside docker-compose.yml
@@ -35,18 +37,17 @@ SECRETS: dict[str, tuple[str, Callable[[], str]]] = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = own_parser("compose-env")
-    parser.add_argument("--out", type=Path, default=Path(ENV_FILE), metavar="FILE",
-                        help="where to write (default: .env in the working folder, which is to be that of docker-compose.yml)")
-    parser.add_argument("--force", action="store_true", help="make new secrets where there are some")
-    options = parser.parse_args(argv)
-    path = options.out.absolute()
-    write(path, force=options.force)
+@own_command("compose-env")
+@click.option("--out", type=click.Path(path_type=Path), default=Path(ENV_FILE), metavar="FILE",
+              help="Where to write: in the working folder by default, which is to be that of docker-compose.yml.")
+@click.option("--force", is_flag=True, help="Make new secrets where there are some.")
+def compose_env(out: Path, force: bool) -> None:
+    """Writes the secrets, and says what is next."""
+    path = out.absolute()
+    write(path, force=force)
     print(f"wrote {path}: {len(SECRETS)} secrets, readable by you alone; keep a copy with your backups")
     print("next: docker compose run --rm cli init --history-start DAY --actr-start DAY, then docker compose up --detach")
     print(f"then: http://localhost:8080, user admin, password AIRFLOW_ADMIN_PASSWORD in {path}")
-    return 0
 
 
 def write(path: Path, *, force: bool = False) -> None:

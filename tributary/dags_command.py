@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import wraps
+from typing import Any
 
-from contracts.commands import day
+import click
+
+from contracts.commands import DAY, CommandGroup, Decorator, Function, run_line, span, together
 from contracts.errors import BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
@@ -15,66 +19,54 @@ from contracts.settings import home_folder
 from contracts.steps import BOOTSTRAP, CADENCES, DAG_IDS
 from contracts.transfer import TRANSFER_SETTINGS
 from pages.files import read_stale
+from tributary import stack
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table_of, wait_for_all
-from tributary.own import own_parser
+from tributary.own import DAGS, HOME, OWN
 
 BY_PERIOD = tuple(CADENCES)
 
+dags = CommandGroup("tributary dags", OWN["dags"].meaning, DAGS, params=[HOME])
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from tributary import stack
-
-    parser = own_parser("dags")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="DAGs, whether they are paused, and files that could not be imported")
-    for name, text in (("unpause", "let a DAG run"), ("pause", "hold a DAG")):
-        one = commands.add_parser(name, help=text)
-        one.add_argument("dag_id", nargs="+", choices=DAG_IDS, metavar="dag_id")
-    backfill = commands.add_parser("backfill", help="run all periods of a range, of one DAG or of all",
-                                   description="With a DAG: its periods from the one that begins on --from to the one that begins on --to. "
-                                   "Without one: whatever the schedule would have made on these days, of every DAG.")
-    backfill.add_argument("dag_id", nargs="?", choices=BY_PERIOD, metavar="dag_id", help="all DAGs by default")
-    backfill.add_argument("--from", dest="first", type=day, required=True, help="first period (its first day), or first day")
-    backfill.add_argument("--to", dest="last", type=day, required=True, help="last period (its first day), or last day, inclusive")
-    backfill.add_argument("--max-active-runs", type=int, default=1, help="periods of a DAG at a time (default 1)")
-    backfill.add_argument("--backwards", action="store_true", help="newest first; refused by DAGs whose days are chained")
-    backfill.add_argument("--reprocess", choices=("none", "failed", "completed"), default="failed",
-                          help="what to do beside the missing runs: nothing, failed runs (default), or all runs")
-    _add_form(backfill)
-    backfill.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
-    commands.add_parser("mend", help="build stale days again, and then the models that rest on what changed")
-    trigger = commands.add_parser("trigger", help="run one period by hand, or a DAG that has none")
-    trigger.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    trigger.add_argument("--ds", type=day, help="first day of the period")
-    trigger.add_argument("--from", dest="first", type=day, help=f"first day of a range, of {BOOTSTRAP}")
-    trigger.add_argument("--to", dest="last", type=day, help="last day of the range, included")
-    _add_form(trigger)
-    trigger.add_argument("--no-wait", action="store_true", help="return as soon as Airflow knows")
-    runs = commands.add_parser("runs", help="runs of a DAG")
-    runs.add_argument("dag_id", choices=DAG_IDS, metavar="dag_id")
-    runs.add_argument("--from", dest="first", type=day, help="first day")
-    runs.add_argument("--to", dest="last", type=day, help="last day")
-    options = parser.parse_args(argv)
-    if getattr(options, "transfer", None) and options.dag_id not in (None, AD_MODEL):
-        raise BadInput(f"tributary dags {options.command} {options.dag_id}", "--transfer", expected=f"none, or {AD_MODEL}",
-                       found=options.transfer)
-    api = stack.api(home_folder())
-    return {"list": _list, "pause": _pause, "unpause": _pause, "backfill": _backfill, "mend": _mend, "trigger": _trigger, "runs": _runs}[
-        options.command](api, options)
+    """Runs one command; see `tributary dags --help`."""
+    return run_line(dags, argv)
 
 
-def _add_form(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", choices=RECIPES, help="settings of the models (default: the deployment's)")
-    parser.add_argument("--transfer", choices=TRANSFER_SETTINGS, metavar="SETTING",
-                        help=f"of {AD_MODEL}: this one of the deployment's transfer settings alone (default: all)")
+def _command(name: str, more: str = "") -> Callable[[Function], click.Command]:
+    """Makes a function of a client of the running stack's Airflow the command of this name."""
+    def add(function: Function) -> click.Command:
+        @wraps(function)
+        def call(**options: Any) -> Any:
+            if options.get("transfer") and options["dag_id"] not in (None, AD_MODEL):
+                raise BadInput(f"tributary dags {name} {options['dag_id']}", "--transfer", expected=f"none, or {AD_MODEL}",
+                               found=options["transfer"])
+            return function(stack.api(home_folder()), **options)
+
+        return dags.add(name, more, params=[HOME])(call)
+
+    return add
+
+
+def _dag(names: Sequence[str] = DAG_IDS, *, metavar: str = "DAG_ID", **attributes: Any) -> Decorator:
+    """Gives a command the argument DAG_ID; `attributes` as click takes them."""
+    return click.argument("dag_id", type=click.Choice(names), metavar=metavar, **attributes)
+
+
+_with_form = together(  # of what starts runs: what their form has
+    click.option("--recipe", type=click.Choice(RECIPES), help="Settings of the models (default: the deployment's)."),
+    click.option("--transfer", type=click.Choice(tuple(TRANSFER_SETTINGS)), metavar="SETTING",
+                 help=f"Of {AD_MODEL}: this one of the deployment's transfer settings only (default: all)."),
+    click.option("--no-wait", is_flag=True, help="Return as soon as Airflow knows."))
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _list(api: AirflowApi, options: argparse.Namespace) -> int:
+@_command("list")
+def _list(api: AirflowApi) -> int:
     for dag in api.call("GET", "/dags", limit=100)["dags"]:
         print(f"{dag['dag_id']:<25}{'paused' if dag['is_paused'] else 'active':<8}{dag['timetable_description'] or ''}")
     errors = api.import_errors()
@@ -83,22 +75,35 @@ def _list(api: AirflowApi, options: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _pause(api: AirflowApi, options: argparse.Namespace) -> int:
-    for dag_id in options.dag_id:
-        api.set_paused(dag_id, options.command == "pause")
-        print(f"{dag_id}: {'paused' if options.command == 'pause' else 'active'}")
-    return 0
+def _add_hold(name: str, *, paused: bool) -> None:
+    @_command(name)
+    @_dag(metavar="DAG_ID...", nargs=-1, required=True)
+    def _(api: AirflowApi, dag_id: Sequence[str]) -> None:
+        for one in dag_id:
+            api.set_paused(one, paused)
+            print(f"{one}: {'paused' if paused else 'active'}")
 
 
-def _backfill(api: AirflowApi, options: argparse.Namespace) -> int:
-    first, last = options.first, options.last
-    spans = {options.dag_id: (first, last)} if options.dag_id else spans_of_days(api.deployment, first, last)
+_add_hold("unpause", paused=False)
+_add_hold("pause", paused=True)
+
+
+@_command("backfill", "With a DAG: its periods from the one that begins on --from to the one that begins on --to. Without one: whatever "
+          "the schedule would have made on these days, of every DAG.")
+@_dag(BY_PERIOD, metavar="[DAG_ID]", required=False)
+@span("First period (its first day), or first day.", "Last period (its first day), or last day, included.", required=True)
+@click.option("--max-active-runs", type=int, default=1, help="Periods of a DAG at a time.")
+@click.option("--backwards", is_flag=True, help="Newest first; refused by DAGs whose days are chained.")
+@click.option("--reprocess", type=click.Choice(("none", "failed", "completed")), default="failed",
+              help="What to do besides the missing runs: nothing, failed runs, or all runs.")
+@_with_form
+def _backfill(api: AirflowApi, *, dag_id: str | None, first: date, last: date, no_wait: bool, **how: Any) -> int:
+    spans = {dag_id: (first, last)} if dag_id else spans_of_days(api.deployment, first, last)
     if not spans:
         raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
                        found=f"{first} .. {last}")
-    start_all(api, spans, max_active_runs=options.max_active_runs, reprocess=options.reprocess,
-              backwards=options.backwards, recipe=options.recipe, transfer=options.transfer, say=_say)
-    return 0 if options.no_wait else _wait_and_tell(api, spans)
+    start_all(api, spans, say=_say, **how)
+    return 0 if no_wait else _wait_and_tell(api, spans)
 
 
 def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
@@ -114,7 +119,8 @@ def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
     return 1 if failed else 0
 
 
-def _mend(api: AirflowApi, _: argparse.Namespace) -> int:
+@_command("mend")
+def _mend(api: AirflowApi) -> int:
     code = subprocess.run([sys.executable, "-m", "spark_jobs", "mend"], check=False).returncode
     if code:
         return code
@@ -128,18 +134,23 @@ def _mend(api: AirflowApi, _: argparse.Namespace) -> int:
     return _wait_and_tell(api, spans)
 
 
-def _trigger(api: AirflowApi, options: argparse.Namespace) -> int:
-    days = {"ds": options.ds, "from": options.first, "to": options.last}
-    wanted = {"ds"} if options.dag_id in BY_PERIOD else {"from", "to"} if options.dag_id == BOOTSTRAP else set()
+@_command("trigger")
+@_dag()
+@click.option("--period", type=DAY, help="First day of the period.")
+@span(f"First day of a range, of {BOOTSTRAP}.", "Last day of the range, included.")
+@_with_form
+def _trigger(api: AirflowApi, *, dag_id: str, period: date | None, first: date | None, last: date | None, no_wait: bool,
+             **form: str | None) -> None:
+    days = {"period": period, "from": first, "to": last}
+    wanted = {"period"} if dag_id in BY_PERIOD else {"from", "to"} if dag_id == BOOTSTRAP else set()
     given = {name for name, value in days.items() if value is not None}
     if given != wanted:
-        raise BadInput(f"tributary dags trigger {options.dag_id}", "days", expected=_options(wanted), found=_options(given))
-    api.unpause(options.dag_id)
-    run_id = api.trigger(options.dag_id, _conf(**days, recipe=options.recipe, transfer=options.transfer))
-    print(f"{options.dag_id}: {api.address}/dags/{options.dag_id}/runs/{run_id}")
-    if not options.no_wait:
-        api.wait_for_run(options.dag_id, run_id, say=_say)
-    return 0
+        raise BadInput(f"tributary dags trigger {dag_id}", "days", expected=_options(wanted), found=_options(given))
+    api.unpause(dag_id)
+    run_id = api.trigger(dag_id, _conf(ds=period, **{"from": first, "to": last}, **form))
+    print(f"{dag_id}: {api.address}/dags/{dag_id}/runs/{run_id}")
+    if not no_wait:
+        api.wait_for_run(dag_id, run_id, say=_say)
 
 
 def _options(names: set[str]) -> str:
@@ -151,8 +162,10 @@ def _conf(**fields: object) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items() if value is not None}
 
 
-def _runs(api: AirflowApi, options: argparse.Namespace) -> int:
-    for run in api.runs(options.dag_id, options.first, options.last):
+@_command("runs")
+@_dag()
+@span("First day.", "Last day, included.")
+def _runs(api: AirflowApi, dag_id: str, first: date | None, last: date | None) -> None:
+    for run in api.runs(dag_id, first, last):
         seconds = "" if run.seconds is None else f"{run.seconds:8.1f} s"
         print(f"{run.period!s:<12}{run.state:<10}{run.run_type:<12}{seconds}  {run.run_id}")
-    return 0

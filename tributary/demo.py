@@ -6,7 +6,6 @@ backfill of every DAG that they need. Everything it calls is a command that a pe
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -18,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import click
 
 from contracts.errors import BadInput, TributaryError
 from contracts.kinds import KINDS
@@ -30,7 +31,7 @@ from contracts.transfer import reads
 from tributary import stack
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import start_all, wait_for_all
-from tributary.own import own_parser
+from tributary.own import own_command
 from tributary.stack import postgres, processes
 
 Source = Literal["simulator", "kuairand", "movielens"]
@@ -66,22 +67,22 @@ class Plan:
         return any(parent.kind == "fg_bert" for parent in (*self.trained, *self.scheduled))
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = own_parser("demo")
-    parser.add_argument("--source", choices=SOURCES, default="simulator", help="where the logs come from (default simulator)")
-    parser.add_argument("--data", type=Path, help=f"folder of the original files of kuairand or movielens (default: {DATA_VARIABLE})")
-    parser.add_argument("--days", type=int, default=100, help="days to simulate (default 100)")
-    parser.add_argument("--users", type=int, default=1500, help="users to simulate (default 1500)")
-    parser.add_argument("--unrelated-domains", action="store_true", help="simulate domains that share neither taste nor item quality")
-    options = parser.parse_args(argv)
-    home = home_folder(f"{DEFAULT_HOME}/demo-{options.source}")
+@own_command("demo")
+@click.option("--source", type=click.Choice(SOURCES), default="simulator", help="Where the logs come from.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="FOLDER",
+              help=f"The original files of kuairand or movielens (default: {DATA_VARIABLE}).")
+@click.option("--days", type=int, default=100, help="Days to simulate.")
+@click.option("--users", type=int, default=1500, help="Users to simulate.")
+@click.option("--unrelated-domains", is_flag=True, help="Simulate domains that share neither taste nor item quality.")
+def demo(source: Source, data: Path | None, **simulated: Any) -> None:
+    """Runs all stages, and leaves the stack up."""
+    home = home_folder(f"{DEFAULT_HOME}/demo-{source}")
     os.environ[HOME_VARIABLE] = str(home)
     began = time.monotonic()
     with PeakMemory(home) as memory:
-        run(home, _source_command(options, home), memory)
+        run(home, _source_command(home, source, data, **simulated), memory)
     print(f"\ndemo: {time.monotonic() - began:.0f} s, peak memory of all its processes {memory.peak_gib:.2f} GiB\n")
     _say_addresses(home)
-    return 0
 
 
 def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
@@ -280,15 +281,15 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
     return [release for release in found.values() if release.kind != "actr"]
 
 
-def _source_command(options: argparse.Namespace, home: Path) -> list[str]:
-    if options.source == "simulator":
-        unrelated = ["--unrelated-domains"] if options.unrelated_domains else []
-        return ["sources", "simulate", "--home", str(home), "--days", str(options.days), "--users", str(options.users), *unrelated]
-    folder = options.data or data_folder()
+def _source_command(home: Path, source: Source, data: Path | None, *, days: int, users: int, unrelated_domains: bool) -> list[str]:
+    if source == "simulator":
+        unrelated = ["--unrelated-domains"] if unrelated_domains else []
+        return ["sources", "simulate", "--home", str(home), "--days", str(days), "--users", str(users), *unrelated]
+    folder = data or data_folder()
     if folder is None:
-        raise BadInput("tributary demo", "--data", expected=f"the folder of the original files of {options.source}", found="none",
-                       hint=f"With make: make demo SOURCE={options.source} DATA=<folder>, or set {DATA_VARIABLE}.")
-    return ["sources", options.source, "--home", str(home), "--data", str(folder.resolve())]
+        raise BadInput("tributary demo", "--data", expected=f"the folder of the original files of {source}", found="none",
+                       hint=f"With make: make demo SOURCE={source} DATA=<folder>, or set {DATA_VARIABLE}.")
+    return ["sources", source, "--home", str(home), "--data", str(folder.resolve())]
 
 
 def _say_addresses(home: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from contracts.commands import add_user, given_user
+import click
+
+from contracts.commands import given_user, with_user
 from contracts.errors import BadInput
 from contracts.settings import folder_python, home_folder
-from tributary.own import own_parser
+from tributary.own import own_command
 
 WARNING = """
 This cannot be undone. It writes to the lake alone: jobs that run are waited for, others wait until it has ended; pause the DAGs first. Old
@@ -17,24 +18,23 @@ versions of every table with users are deleted too: a reader who holds one open,
 table again."""
 
 
-def main(argv: Sequence[str]) -> int:
+@own_command("forget")
+@with_user
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(user: str, dry_run: bool, yes: bool) -> int:
     """Runs the command; 1 if the person said no."""
-    parser = own_parser("forget")
-    add_user(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    options = parser.parse_args(argv)
-    user = given_user(options.user)
-    if not options.yes and not options.dry_run and (options.user == "-" or not sys.stdin.isatty()):
+    given = given_user(user)
+    if not yes and not dry_run and (user == "-" or not sys.stdin.isatty()):
         raise BadInput("tributary forget", "--yes", expected="--yes or --dry-run where nobody can be asked", found="neither")
-    code = 0 if options.yes and not options.dry_run else _run(user, "--dry-run")
-    if code or options.dry_run:
+    code = 0 if yes and not dry_run else _run(given, "--dry-run")
+    if code or dry_run:
         return code
-    if not options.yes:
+    if not yes:
         print(WARNING)
         if input("Forget this user? Type yes: ").strip().lower() != "yes":
             print("nothing was changed")
             return 1
-    return _run(user)
+    return _run(given)
 
 
 def _run(user: str, *more: str) -> int:

@@ -3,7 +3,6 @@ training.models.language_families` writes it, `--check` reports whether it is cu
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
+from contracts.commands import run_line
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput, run_command
 from training.models.language import split
 
@@ -103,13 +104,17 @@ FAMILIES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 2 if the page is not current")
-    options = parser.parse_args(argv)
+    """Makes the table, or says whether it is current."""
+    return run_line(_make, argv)
+
+
+@click.command(COMMAND, help=__doc__)
+@click.option("--check", is_flag=True, help="Write nothing; exit with 2 if the page is not current.")
+def _make(check: bool) -> int:
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     new = f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
-    if not options.check:
+    if not check:
         PAGE.write_text(new, encoding="utf-8")
         print(f"wrote {PAGE}: {len(FAMILIES)} rows")
     elif new != text:

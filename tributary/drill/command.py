@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import click
+
 from contracts.commands import table_text
 from contracts.errors import BadInput, TributaryError
 from contracts.locations import Locations
@@ -26,8 +27,9 @@ from tributary.airflow_api import AirflowApi, ApiError
 from tributary.drill import inputs, victims
 from tributary.drill.backfill import Backfill, NotReached
 from tributary.drill.victims import NEED_UP, Victim
-from tributary.own import own_parser
+from tributary.own import own_command
 from tributary.stack import components, ports, processes
+from tributary.stack.options import with_ports
 
 MARK = "drill.txt"  # makes a folder the drill's own
 START = date(2026, 1, 1)
@@ -56,38 +58,34 @@ class Kill:
     needed: str
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = own_parser("drill")
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how many (default 20)")
-    parser.add_argument("--seed", type=int, metavar="S", help="another one gives other moments and another order (default: at random)")
-    parser.add_argument("--days", type=int, default=4, metavar="N", help="simulated days of logs and features (default 4)")
-    parser.add_argument("--ui-port", type=int, default=stack.UI_PORT, help=f"Airflow's UI and API (default {stack.UI_PORT})")
-    parser.add_argument("--spark-port", type=int, default=stack.SPARK_PORT, help=f"Spark Connect (default {stack.SPARK_PORT})")
-    parser.add_argument("--keep-up", action="store_true", help="leave the stack running, to look at it")
-    options = parser.parse_args(argv)
-    for name in ("kills", "days"):
-        if getattr(options, name) < 1:
-            raise BadInput("tributary drill", f"--{name}", expected="a number >= 1", found=getattr(options, name))
+@own_command("drill")
+@click.option("--kills", type=click.IntRange(min=1), default=20, metavar="N", help="How many.")
+@click.option("--seed", type=int, metavar="N", help="Another one gives other moments and another order (default: at random).")
+@click.option("--days", type=click.IntRange(min=1), default=4, metavar="N", help="Simulated days of logs and features.")
+@with_ports
+@click.option("--keep-up", is_flag=True, help="Leave the stack running, to look at it.")
+def drill(kills: int, seed: int | None, days: int, keep_up: bool, **of_stack: int) -> int:
+    """Makes its deployment anew, disturbs it, and compares it with another; 1 if they differ."""
     home = home_folder(f"{DEFAULT_HOME}/drill")
-    seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    say(f"drill of {options.kills} kills in {home}, --seed {seed}")
-    make_deployment(home, options.days)
+    seed = random.randrange(1_000_000) if seed is None else seed
+    say(f"drill of {kills} kills in {home}, --seed {seed}")
+    make_deployment(home, days)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its stack is ended with it
     try:
-        return _drill(home, options, seed)
+        return _drill(home, kills, seed, days, of_stack)
     finally:
-        if not options.keep_up:
+        if not keep_up:
             stack.down(home, say=say)
 
 
-def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
+def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int]) -> int:
     def up() -> None:
-        stack.up(home, ui_port=options.ui_port, spark_port=options.spark_port, say=lambda line: say(f"  {line}"))
+        stack.up(home, **of_stack, say=lambda line: say(f"  {line}"))
 
     up()
-    last = START + timedelta(days=options.days - 1)
+    last = START + timedelta(days=days - 1)
     backfill = Backfill(api=stack.api(home), first=START, last=last)
-    kills = list(kill_at_random(home, backfill, options.kills, random.Random(seed), up))
+    kills = list(kill_at_random(home, backfill, count, random.Random(seed), up))
     problems = [f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None]
     say("no more kills: the backfill comes to its end")
     try:
@@ -103,7 +101,7 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
     if left := lasting_orphans(home):
         problems.append("processes left behind: " + "; ".join(f"{pid} {' '.join(processes.command_line(pid))[:100]}" for pid in left))
     print_kills(kills)
-    print(f"backfill: started {backfill.rounds} times, two DAGs over {options.days} days; runs that failed and were made again: "
+    print(f"backfill: started {backfill.rounds} times, two DAGs over {days} days; runs that failed and were made again: "
           f"{', '.join(backfill.failed) or 'none'}")
     for problem in problems:
         print(f"problem: {problem}")
@@ -125,7 +123,7 @@ def make_deployment(home: Path, days: int) -> None:
         shutil.rmtree(home)
     home.mkdir(parents=True)
     (home / MARK).write_text("Made by `tributary drill`, which makes everything in this folder anew.\n")
-    if _tributary("sources", "simulate", "--home", str(home), "--start", str(START), "--days", str(days), "--users", "80", "--items", "90"):
+    if _tributary("sources", "simulate", "--home", str(home), "--from", str(START), "--days", str(days), "--users", "80", "--items", "90"):
         raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, said above")
     other = _undisturbed(home)
     other.mkdir()
