@@ -19,6 +19,7 @@ from lake.session import server_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Checks that nobody else writes to the lake, takes its lock, and replaces this process by the server."""
     parser = argparse.ArgumentParser(prog="python -m lake.server", description=__doc__)
     parser.add_argument("--home", type=Path, default=None, help="the deployment's folder")
     parser.add_argument("--port", type=int, default=15002, help="port (default 15002)")
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _token(locations: Locations) -> str:
-    """The server's token: that of the environment, else one made once, readable by its owner alone."""
+    """The server's token: that of the environment, else one that is made once and readable only by its owner."""
     given, path = connect_token(), locations.connect_token
     path.parent.mkdir(parents=True, exist_ok=True)
     if given is not None:

@@ -89,4 +89,5 @@ class Catalogue:
 
     @property
     def num_ended(self) -> int:
+        """Number of items that are no longer shown."""
         return int((~self.lives_I).sum())

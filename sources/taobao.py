@@ -83,10 +83,12 @@ class TaobaoSettings:
 
     @property
     def days(self) -> list[date]:
+        """All days that are written."""
         return list(days_between(self.first, self.last + timedelta(days=1)))
 
     @property
     def days_without_ads(self) -> list[date]:
+        """The days before the first with advertisements."""
         return [day for day in self.days if day < deployments.TAOBAO_FIRST_AD_DAY]
 
 
@@ -129,6 +131,7 @@ class Original:
 
     @classmethod
     def read(cls, data: Path) -> Original:
+        """Opens the original files in `data`, checks their columns, and reads the small ones."""
         folder = find_folder(data, FOLDER_NAMES, IMPRESSION_FILE)
         for name, columns in ((BEHAVIOUR_FILE, BEHAVIOUR_COLUMNS), (IMPRESSION_FILE, IMPRESSION_COLUMNS)):
             _require_columns(folder / name, list(columns))

@@ -98,6 +98,7 @@ class Tastes:
 
     @classmethod
     def draw(cls, settings: WorldSettings, rng: np.random.Generator) -> Tastes:
+        """Draws the tastes of all users and items from a standard normal distribution."""
         return cls(
             user_UD=rng.standard_normal((settings.users, settings.taste_dim)),
             item_ID=rng.standard_normal((settings.items, settings.taste_dim)),
@@ -157,7 +158,8 @@ class World:
 
         Args:
             log: the domain.
-            user_N, item_N: by index, from 0.
+            user_N: the users' indexes, from 0.
+            item_N: the items' indexes, from 0.
             position_N: where on the page.
             time_ms_N: of the request, in milliseconds since midnight.
         """

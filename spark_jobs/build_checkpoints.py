@@ -44,6 +44,7 @@ class Running:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Columns of a partial that the merge reads."""
         return ("log", *self.keys, *(("behaviours",) if self is BEHAVIOURS else ("impressions", "clicks")))
 
 

@@ -102,6 +102,7 @@ class Checked:
         return [*self.warnings, *(f"{count:,} of {counts['read']:,} rows {what}" for what, count in rows.items() if count)]
 
     def exit_code(self, *, strict: bool) -> int:
+        """The command's exit code; with `strict`, warnings count as problems."""
         return EXIT_BAD_INPUT if self.problems or (strict and self.all_warnings) else EXIT_OK
 
 

@@ -38,6 +38,7 @@ class Compared:
 
     @property
     def is_equal(self) -> bool:
+        """Whether both tables hold the same rows."""
         return not self.missing and not self.surplus
 
 

@@ -82,6 +82,7 @@ class Work:
         return work
 
     def keep(self, locations: Locations) -> None:
+        """Writes what is still to do into the home folder, so that an interrupted command can be continued."""
         temporary = locations.forgetting.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(vars(self)))
         temporary.replace(locations.forgetting)

@@ -110,6 +110,7 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
 
 
 def warn(text: str) -> None:
+    """Prints a warning on stderr."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 

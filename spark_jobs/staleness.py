@@ -46,6 +46,7 @@ class Stale:
 
     @property
     def day_column(self) -> str:
+        """Name of the owner column that holds the day."""
         return "until_ds" if "until_ds=" in self.owner else "ds"
 
 

@@ -1,6 +1,6 @@
-"""The index of all reports: a calendar of days, each with a mark a table. Made again from the JSON files beside the reports.
+"""The index of all reports: a calendar of days with a mark for each table, made from the JSON files next to the reports.
 
-The same verdicts, in short, are left as one JSON file for the page in Airflow's UI (contracts/quality.py).
+A summary of the same verdicts is written as one JSON file for the page in Airflow's UI (contracts/quality.py).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ WEEKDAYS = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
 def index_path(locations: Locations) -> Path:
+    """Path of the page."""
     return locations.reports / "index.html"
 
 

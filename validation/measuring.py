@@ -1,7 +1,7 @@
-"""What Spark measures of a table's days: one pass for the figures, one for the spread of the values, by day.
+"""What Spark measures on a table's days: one pass for the figures and one for the distributions of values, by day.
 
-Two tables ask for more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
-Nothing is filtered or sorted row by row where an element or a count tells as much.
+Two tables need more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
+Arrays are not filtered or sorted where one element or a count gives the same answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from validation.distributions import BUCKETS, PLACES, UNKNOWN, Counts, Distribut
 from validation.figures import Measured
 from validation.suites import HISTORIES, log_behind, log_of
 
-SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many tell how its values are spread
+SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many are sampled for the distributions
 NULLS = "nulls_"  # prefix of a column's count of nulls among the figures of the pass
 
 
@@ -35,13 +35,13 @@ def load_days(spark: SparkSession, locations: Locations, name: str, days: Sequen
 
 
 def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows: int = 0) -> dict[date, Measured]:
-    """Figures and spreads by day, of days that have a row.
+    """Figures and distributions by day, for days that have a row.
 
     Args:
-        rows: of one or more days; a column that the contract has and they lack is not measured.
-        table: their contract.
-        deployment: its time zone and allowed lateness.
-        most_rows: rows of the largest day, as built.
+        rows: rows of one or more days; a column of the contract that they lack is not measured.
+        table: the contract of their table.
+        deployment: the deployment's settings, for its time zone and allowed lateness.
+        most_rows: number of rows of the largest day, as its build records it.
     """
     found = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
     spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
@@ -119,12 +119,12 @@ def _bucket(spread: Distribution) -> Column:
 
 
 def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histories: DataFrame, delay_seconds: int) -> dict[date, Measured]:
-    """Adds how the samples' `history_end` stands to their users' histories.
+    """Adds how the samples' `history_end` compares with their users' histories.
 
     Args:
-        measured: by day.
-        samples: of those days.
-        histories: user_histories of the same days.
+        measured: what was measured so far, by day.
+        samples: rows of the samples table of those days.
+        histories: rows of user_histories of the same days.
         delay_seconds: feedback delay; a behaviour is seen if event_ts + delay < sample_ts.
     """
     needed = {"ds", "user_id", "sample_ts", "history_end"}
@@ -150,10 +150,10 @@ def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: Data
     """Adds the shares of the ad log's users and items that the natural log knows.
 
     Args:
-        measured: by day.
-        ads: the ad log of those days.
-        natural: ds, entity, entity_id: what the natural log holds of the same days and the `usual_days` before.
-        usual_days: how many days before a day count.
+        measured: what was measured so far, by day.
+        ads: rows of the ad log of those days.
+        natural: ds, entity, entity_id: the entities in the natural log of the same days and the `usual_days` before.
+        usual_days: how many days before a day are included.
     """
     if not {"user_id", "item_id"} <= set(ads.columns):
         return dict(measured)
@@ -194,7 +194,7 @@ def natural_entities(spark: SparkSession, locations: Locations, days: Sequence[d
 
 def measure_all(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], deployment: Deployment, *,
                 most_rows: int, usual_days: int) -> dict[date, Measured]:
-    """`measure`, with what the table asks for beside."""
+    """Everything that `measure` gives, and what only some tables need."""
     measured = measure(rows, table, deployment, most_rows=most_rows)
     if log_behind(table) is not None:
         histories = load_days(spark, locations, HISTORIES, days)

@@ -27,9 +27,9 @@ class BrokenRule:
     """Bad rows of one rule and field.
 
     Attributes:
-        rule, field, expected: of the quarantine, as they may be shown.
-        count: how many rows.
-        rows: a few of them, values of `COLUMNS` as they may be shown.
+        rule, field, expected: values of the quarantine's columns, safe to show.
+        count: number of rows.
+        rows: a few of them, as values of `COLUMNS` that are safe to show.
         finder: a line of PySpark that reads all of them.
     """
 
@@ -49,10 +49,12 @@ class Quarantined:
 
     @property
     def total(self) -> int:
+        """Number of bad rows of all rules."""
         return sum(rule.count for rule in self.rules)
 
     @property
     def rows_shown(self) -> int:
+        """Number of rows that are shown."""
         return sum(len(rule.rows) for rule in self.rules)
 
 
@@ -75,7 +77,7 @@ def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> 
 
 
 def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, field: str | None = None) -> str:
-    """A line of PySpark that reads the rows; rule and field are quoted for SQL, and the whole for Python."""
+    """A line of PySpark that reads the rows; values are quoted for SQL, and the SQL for Python."""
     conditions = [f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'", f"log = {_sql(log)}",
                   f"rule = {_sql(rule)}", *([f"field = {_sql(field)}"] if field is not None else [])]
     path = _python(table_address(Locations(locations.home.absolute()), "quarantine"))

@@ -2,7 +2,7 @@
 
 Two runs of Great Expectations over the rows, because it asks Spark two or three times for each failed or passed check when
 it is to give details: first all checks with a bare yes or no, which share their jobs (7 jobs and 1 s for 25 checks where
-details of all take 53 jobs and 5 s), then the failed ones alone with counts and examples.
+details of all take 53 jobs and 5 s), then only the failed ones, with counts and examples.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
         spark: a session, classic or Spark Connect.
         locations: the deployment's paths.
         table: a table whose partitions are days.
-        first, last: the days, both inclusive.
+        first: the first day.
+        last: the last day, inclusive.
         deployment: the deployment's settings; by default those of its home folder.
         thresholds: bounds that no contract states.
 
