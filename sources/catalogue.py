@@ -27,7 +27,7 @@ class Catalogue:
     Attributes:
         category_I: index of the category, from 0.
         advertiser_I, campaign_I: ids; an advertiser's campaigns are its own.
-        text_I: what the item is called.
+        text_I: the item's text.
         popularity_I: by log, share of impressions once fully grown, to a common factor; 0 where it is not advertised.
         born_I: day of birth, counted from the simulation's first day.
         lives_I: whether it is still shown.
@@ -48,7 +48,7 @@ class Catalogue:
 
         Args:
             category_N: index of the category.
-            text_N: what they are called.
+            text_N: the items' texts.
             advertised_N: whether the ad domain shows them.
             advertisers: ids are drawn from 1 to this.
             born: day of birth.

@@ -64,8 +64,8 @@ class TaobaoSettings:
     """Which days are written.
 
     Attributes:
-        first, last: both included, within the 22 days of the behaviours; the last one has impressions.
-        batch_bytes: how much of a file is read at once.
+        first, last: the first and last day, both inclusive, within the 22 days of the behaviours; the last one has impressions.
+        batch_bytes: number of bytes of a file that are read at once.
     """
 
     first: date = deployments.TAOBAO_DAYS[0]

@@ -1,4 +1,4 @@
-"""Training rows, thin and point in time: an impression, what was known then, how far into its user's history it sees."""
+"""Training rows, point-in-time correct: an impression, what was known then, and how much of its user's history it sees."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def on_time(rows: DataFrame) -> DataFrame:
 
 
 def to_samples(rows: DataFrame, requests: DataFrame, statistics: DataFrame, deployment: Deployment) -> DataFrame:
-    """Log rows -> samples, one row an impression.
+    """Log rows -> samples, one row per impression.
 
     Args:
-        rows: a log, on time.
-        requests: its requests, with `sample_ts` and `history_end`.
+        rows: rows of a log that arrived on their own day.
+        requests: the requests of these rows, with `sample_ts` and `history_end`.
         statistics: entity_statistics of the same days.
-        deployment: time zone.
+        deployment: the deployment's settings, for its time zone.
     """
     samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:

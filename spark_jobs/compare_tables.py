@@ -24,7 +24,7 @@ class Compared:
 
     Attributes:
         name: the table.
-        rows, other_rows: how many there are.
+        rows, other_rows: numbers of rows here and in the other deployment.
         missing, surplus: rows that only the other deployment, or only this one, has; a doubled row is surplus once.
         first: the first partition that differs, for people; "" if none does.
     """

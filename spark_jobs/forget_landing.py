@@ -81,7 +81,7 @@ def count_rows(path: Path, user: User) -> int:
 
 
 def remove_rows(path: Path, user: User) -> None:
-    """Rewrites a landing file without a user's rows, whole or not at all."""
+    """Rewrites a landing file without a user's rows, completely or not at all."""
     temporary = path.with_name(f".{path.name}.forgetting")  # one that a killed command has left is written again
     if kind_of(path) == "parquet":
         _write_others(path, temporary, user)

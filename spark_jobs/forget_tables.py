@@ -61,7 +61,7 @@ def _quarantined(reader: LakeReader, user: User) -> dict[str, list[str]]:
 
 
 def remove_rows(spark: SparkSession, locations: Locations, user: User, partitions: Mapping[str, Sequence[str]]) -> list[Build]:
-    """Replaces these partitions by what is left without the user; not recorded yet."""
+    """Replaces these partitions by their rows without the user, without recording the builds."""
     builds: list[Build] = []
     for name, keys in each(partitions.items(), description="rewrite", unit="table"):
         contract, owners = TABLES[name], [dict(part.split("=", 1) for part in key.split(",")) for key in keys]
@@ -88,10 +88,10 @@ def record(spark: SparkSession, locations: Locations, builds: Sequence[Build], r
     """Records rewritten partitions, and with them all that were built from them or from rewritten landing days, in one commit.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
         builds: the rewritten partitions.
-        removed: rows that were taken from each.
+        removed: number of rows that were removed from each.
         landing: digests of rewritten landing days before and now, by their keys among a build's inputs.
 
     Returns:
