@@ -262,11 +262,11 @@ def database_address() -> str | None:
     value = os.environ.get(DATABASE_VARIABLE) or None
     if value is None:
         return None
-    found = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
-    if found is None:
+    parts = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
+    if parts is None:
         raise BadInput("environment", DATABASE_VARIABLE, expected="an address such as postgresql://user:password@host:5432/airflow",
                        found="another form (not shown, since it may hold a password)")
-    return f"postgresql+psycopg2://{found['rest']}"
+    return f"postgresql+psycopg2://{parts['rest']}"
 
 
 def store_endpoint() -> str | None:

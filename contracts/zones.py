@@ -21,7 +21,7 @@ _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIELD = "day_timezone"
 FIXED = "UTC"  # by definition without rules
-AHEAD = timedelta(days=3 * 366)  # zones change at short notice: further ahead nobody knows
+AHEAD = timedelta(days=3 * 366)  # zones change at short notice, so rules further ahead are not reliable
 UPDATE = ("Bring the older one up to date: Java's by its package or its tool TZUpdater; Python's by the system's package `tzdata`, or, "
           "where it reads no files of the system, by the wheel `tzdata`.")
 

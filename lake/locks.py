@@ -1,8 +1,8 @@
 """Locks on (table, partition), by `flock`: released by the kernel when their holder dies, however it dies.
 
 A lock file names its holder and the Spark Connect session that it writes through: a client killed by -9 leaves its
-query running in the server, so whoever takes the lock over ends that session first. Sessions have a lock of their own too, by
-which the next client knows of a killed one whose partitions nobody asks for again.
+query running in the server, so the next holder ends that session first. Each session also has a lock of its own, by
+which the next client detects a killed one even if it writes other partitions.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def hold_session(folder: Path, session_id: str) -> Iterator[None]:
     path, making = folder / f"{session_id}.lock", folder / f".{session_id}"
     with _wait_for(making, timeout_seconds=0) as file:
         write_holder(file)
-        making.rename(path)  # nobody finds it under its name before it is held
+        making.rename(path)  # so that the file never has its final name without being locked
         yield
         path.unlink()
 

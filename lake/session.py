@@ -126,7 +126,7 @@ def _store_confs() -> dict[str, str]:
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
-    """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST says otherwise.
+    """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST names another host.
 
     Its settings go into a file that only the user reads: a command line is open to everybody on the machine.
     """
@@ -248,7 +248,7 @@ def end_session(locations: Locations, session_id: str) -> None:
     """Interrupts what a dead client left running in the server, and closes its session for good."""
     address = server_address(locations)
     if address is None:
-        return  # its server is gone, and its queries with it
+        return  # the server has ended, and its queries with it
     from pyspark.errors import PySparkException
 
     left_behind = _open(locations, address, session_id)

@@ -1,7 +1,7 @@
-"""The simulator's items: born, shown ever more for some days, and ended one day; ids stay and are never used again.
+"""The simulator's items: each is born, is shown more often for some days, and ends one day; ids are never used again.
 
-As many items live on every day as on the first one: where one ends, a new one takes its place at midnight, advertised if
-that was. An item's life does not depend on what it is worth, so a birth tells nobody anything about tastes.
+The number of live items is the same every day: where one ends, a new one replaces it at midnight, and is advertised if the old
+one was. An item's life does not depend on its quality, so its age reveals nothing about tastes.
 
 Shapes: I items ever born, by index; N of them.
 """
@@ -68,7 +68,7 @@ class Catalogue:
         )
 
     def followed_by(self, newborn: Catalogue, ended_I: np.ndarray) -> Catalogue:
-        """These items, of which some have ended, and then the new ones."""
+        """This catalogue with some items ended, followed by the new ones."""
         joined = {name: np.concatenate([getattr(self, name), getattr(newborn, name)])
                   for name in ("category_I", "advertiser_I", "campaign_I", "text_I", "born_I")}
         lives_I = np.concatenate([self.lives_I & ~ended_I, newborn.lives_I])
@@ -84,7 +84,7 @@ class Catalogue:
 
     @property
     def num_born_later(self) -> int:
-        """Items that were not there from the start."""
+        """Number of items that were born after the simulation began."""
         return int((self.born_I > BEFORE_ALL).sum())
 
     @property

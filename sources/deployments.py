@@ -87,9 +87,9 @@ def write(home: Path, deployment: Deployment) -> Path:
         return path
     present = Deployment.load(home)
     for name in sorted((field.name for field in fields(Deployment)), key=lambda name: name != "source"):  # source first
-        wanted, found = getattr(deployment, name), getattr(present, name)
-        if wanted != found:
-            raise BadInput(path, name, expected=_shown(wanted), found=_shown(found),
+        wanted, actual = getattr(deployment, name), getattr(present, name)
+        if wanted != actual:
+            raise BadInput(path, name, expected=_shown(wanted), found=_shown(actual),
                            hint="This folder belongs to another deployment: use another --home, or remove it.")
     return path
 

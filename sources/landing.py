@@ -158,5 +158,5 @@ def refuse_foreign_files(folder: Path, part: str) -> None:
     """Raises BadInput if a landing day holds another file than the one that is about to be written."""
     foreign = sorted(path.name for path in folder.iterdir() if path.name != part) if folder.exists() else []
     if foreign:
-        raise BadInput(folder, "files", expected=f"{part} alone, as a source writes it", found=", ".join(foreign[:5]),
+        raise BadInput(folder, "files", expected=f"only {part}, as a source writes it", found=", ".join(foreign[:5]),
                        hint="They would be read together with the file to be written. Move them away, or use another --home.")

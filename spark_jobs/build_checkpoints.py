@@ -91,7 +91,7 @@ def digests(reader: LakeReader, running: Running, until: date) -> dict[str, str]
 
 
 def split_behaviours(behaviours: Column, instant: Column) -> tuple[Column, Column]:
-    """An array that is sorted by time -> what lies before an instant, and the rest: nothing, unless something arrived late."""
+    """Splits an array that is sorted by time: what is before an instant, and the rest, which is empty unless a behaviour arrived late."""
     has_later = F.coalesce(F.try_element_at(behaviours, F.lit(-1))["event_ts"] >= instant, F.lit(False))
     before = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] < instant)).otherwise(behaviours)
     after = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] >= instant))

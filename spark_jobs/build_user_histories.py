@@ -67,7 +67,7 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
 def with_history(active: DataFrame, parts: DataFrame, deployment: Deployment) -> DataFrame:
     """Adds `behaviours`; drops users of the day without any.
 
-    What lies in an earlier day's part and was not known before this day counts to this day, and nothing that was known after it does.
+    A behaviour in an earlier day's part that first became known on this day belongs to this day; one that became known later does not.
 
     Args:
         active: (ds, user_id) of the users active on each day.

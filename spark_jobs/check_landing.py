@@ -184,7 +184,7 @@ def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Gro
             parts = path.absolute().parts
             of_log = log or next((name for name in LOGS if name == parts[-3]), None)
             if of_log is None:
-                raise BadInput(path, "--log", expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path says it",
+                raise BadInput(path, "--log", expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
                                found="none")
             found[of_log, day or _as_day(parts[-2])].append(path.absolute())
     return dict(sorted(found.items(), key=str))
@@ -301,7 +301,7 @@ def shown_value(value: str | None, *, masked: bool) -> str:
 
 
 def _print(done: Checked, *, strict: bool) -> None:
-    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (--day says it)'}, "
+    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (name it by --day)'}, "
           f"{len(done.files)} file{'s' if len(done.files) != 1 else ''}")
     rows = [(name, count, done.expected[name], example.file, example.line or "?", example.found)
             for name, count in done.broken.most_common() for example in done.examples[name]]

@@ -185,12 +185,12 @@ def _event_ids(locations: Locations, user: User) -> set[int]:
 
 def _truth_rows(locations: Locations, events: set[int]) -> dict[str, set[int]]:
     """The simulator's true probabilities of these events, by file."""
-    found = {}
+    rows = {}
     for path in sorted(locations.truth.glob("*.parquet")) if events else []:
         there = events & set(pq.read_table(path, columns=["event_id"])["event_id"].to_pylist())
         if there:
-            found[str(path.relative_to(locations.home))] = there
-    return found
+            rows[str(path.relative_to(locations.home))] = there
+    return rows
 
 
 def _write_table(locations: Locations, name: str, rows: pa.Table) -> None:

@@ -92,21 +92,21 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
     """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
-    found = {}
+    landing_days = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
         is_early = deployment.may_be_empty(log, day)
         if is_early and is_bare(locations.landing_day(log, day)):
-            found[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
+            landing_days[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
             continue
         files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
         looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
         undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
-        found[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
+        landing_days[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
                                 unread=tuple(unread_names(files[0].parent)))
-        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, found[day].unread)):
+        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, landing_days[day].unread)):
             if names and day >= days[0]:
                 warn(f"{files[0].parent}: {what}: {', '.join(names)}")
-    return found
+    return landing_days
 
 
 def warn(text: str) -> None:
@@ -242,8 +242,8 @@ def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
     payload = F.xxhash64(*(name for name in LANDING_COLUMNS[log] if name != "arrival_ts"))
     good = F.col("rule").isNull() & ~F.col("is_forgotten")
     # Bad rows have no reliable event_id: each stands by itself, under a negative key, so that one window serves all.
-    alone = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
-    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(alone)})
+    own_key = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
+    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(own_key)})
     seen = Window.partitionBy("group_id").orderBy("ds", "payload", "arrival_ts", "file")
     rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
     is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))

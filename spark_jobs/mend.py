@@ -27,8 +27,8 @@ SHOWN = 12  # of the stale partitions that a command lists one by one
 def list_stale(locations: Locations) -> int:
     """Prints what is stale and the commands that repair it."""
     stale = find_stale(locations)
-    found = _write_found(locations, stale)
-    _print_releases(found)
+    result = _write_found(locations, stale)
+    _print_releases(result)
     if not stale:
         print("no partition is stale: every one was made from its inputs as they are now")
         return 0
@@ -79,11 +79,11 @@ def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
     registry = Registry.read(LakeReader(locations))
     releases = [(name, f"trained on rows that have changed since: {_first_of(changed)}") for name, changed in stale_releases(locations)]
     releases += registry.stale().items()
-    found = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
+    result = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
                        days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
                        releases=tuple(releases), periods=tuple(_periods(registry, [name for name, _ in releases])))
-    write_atomically(locations.stale_found, found.to_json())
-    return found
+    write_atomically(locations.stale_found, result.to_json())
+    return result
 
 
 def _periods(registry: Registry, stale: Sequence[str]) -> Iterator[tuple[str, date, date]]:

@@ -159,8 +159,8 @@ def _files(spark: SparkSession, releases: Mapping[Path, Release], name: str) -> 
 
 
 def _publish_days(spark: SparkSession, locations: Locations, name: str, rows: DataFrame) -> list[Build]:
-    found = rows.select("ds", "release_id").distinct().orderBy("ds", "release_id").collect()
-    owners = [{"ds": row["ds"], "release_id": row["release_id"]} for row in found]
+    days = rows.select("ds", "release_id").distinct().orderBy("ds", "release_id").collect()
+    owners = [{"ds": row["ds"], "release_id": row["release_id"]} for row in days]
     return write_partitions(spark, locations, name, rows, owners=owners) if owners else []
 
 

@@ -50,18 +50,18 @@ def distributions_of(table: Table) -> tuple[Distribution, ...]:
     """Columns of a table whose drift is watched: a log's features; a samples table's derived features, history and statistics."""
     names = set(table.column_names)
     is_samples = "history_end" in names
-    found = [
+    distributions = [
         Distribution(column=feature.name, kind="hashed" if feature.maximum is None else "value",
                      unit="users" if feature.side == "user" else "requests")
         for feature in FEATURES if feature.name in names and "click" in names and (feature.source == "derived") == is_samples
     ]
     if is_samples:
-        found.append(Distribution(column="history_end", kind="magnitude", unit="users", warm_up_days=WARM_UP_DAYS))
+        distributions.append(Distribution(column="history_end", kind="magnitude", unit="users", warm_up_days=WARM_UP_DAYS))
         for entity, unit in UNITS.items():
             for source in LOGS:
-                found += [Distribution(column=column, kind="magnitude", unit=unit, warm_up_days=DRIFT_WINDOW)
+                distributions += [Distribution(column=column, kind="magnitude", unit=unit, warm_up_days=DRIFT_WINDOW)
                           for column in Statistic(entity=entity, log=source, window_days=DRIFT_WINDOW).columns]
-    return tuple(found)
+    return tuple(distributions)
 
 
 def total(counts: Sequence[Counts]) -> Counts:

@@ -149,7 +149,7 @@ def _square(day: date, tables: Sequence[str], cells: Cells, newest: Cells) -> st
 
 
 def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> str:
-    """One verdict; `newest` says by table and last day which one has the files named by that day."""
+    """One verdict's mark; `newest` holds, by table and last day, the verdict whose files are named by that day."""
     if verdict is None:
         return f'<span class="mark absent" title="{markup.text(f"{table}, {day}: not judged")}">{NO_SIGN}</span>'
     together = f", judged together with {verdict.period}" if len(verdict.days) > 1 else ""

@@ -43,10 +43,10 @@ def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows:
         deployment: the deployment's settings, for its time zone and allowed lateness.
         most_rows: number of rows of the largest day, as its build records it.
     """
-    found = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
+    figures_by_day = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
     spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
     measured = {}
-    for day, figures in found.items():
+    for day, figures in figures_by_day.items():
         p50, p95 = figures.pop("percentiles", None) or (None, None)
         nulls = {name.removeprefix(NULLS): figures.pop(name) for name in list(figures) if name.startswith(NULLS)}
         figures.pop("ds")
@@ -55,16 +55,16 @@ def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows:
 
 
 def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Column]:
-    there = set(rows.columns)
+    present = set(rows.columns)
     figures = [F.count(F.lit(1)).alias("rows")]
-    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in there]
-    if "click" in there:
+    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in present]
+    if "click" in present:
         figures.append(F.sum("click").alias("clicks"))
     distinct = {"user_id": "users", "item_id": "items", "request_id": "requests"}
-    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in there]
-    if log_of(table) is not None and {"event_ts", "late"} <= there:
+    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in present]
+    if log_of(table) is not None and {"event_ts", "late"} <= present:
         figures.append(F.count_if(_outside_day(deployment)).alias("rows_outside_day"))
-    if "history_end" in there:
+    if "history_end" in present:
         figures += [F.count_if(F.col("history_end") > 0).alias("with_history"), *_lengths(F.col("history_end"))]
     if table.name == HISTORIES and _has_times(rows):
         last = F.element_at("behaviours", -1)["event_ts"]
@@ -140,10 +140,10 @@ def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histor
     def rows_where(condition: Column, name: str) -> Column:
         return F.coalesce(F.sum(F.when(condition, F.col("rows"))), F.lit(0)).alias(name)
 
-    found = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
+    rows = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
         rows_where(end > size, "rows_beyond_history"), rows_where(last_seen >= old_enough, "rows_seeing_ahead"),
         rows_where(first_unseen < old_enough, "rows_seeing_less")).collect()
-    return _extended(measured, found)
+    return _extended(measured, rows)
 
 
 def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: DataFrame, usual_days: int) -> dict[date, Measured]:
@@ -162,8 +162,8 @@ def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: Data
     # The newest day not after ds tells as much as all of them.
     newest = F.array_max(F.filter("seen", lambda day: day <= F.col("ds")))
     is_shared = F.coalesce(newest >= F.date_sub("ds", usual_days), F.lit(False)).cast("int")
-    found = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))
-    named = found.select("ds", *(F.col(entity).alias(f"shared_{entity}s_share") for entity in ("user", "item")))
+    shares = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))
+    named = shares.select("ds", *(F.col(entity).alias(f"shared_{entity}s_share") for entity in ("user", "item")))
     return _extended(measured, named.collect())
 
 

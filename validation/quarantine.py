@@ -63,15 +63,15 @@ def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> 
     log = log_of(TABLES[table])
     if log is None:
         return None
-    found = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
-    if not found.num_rows:
+    bad = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
+    if not bad.num_rows:
         return Quarantined()
-    groups = found.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
+    groups = bad.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
     groups.sort(key=lambda group: (-group["count_all"], group["rule"], group["field"]))
     several = len(groups) > len({group["rule"] for group in groups})
     shares = _turns([group["count_all"] for group in groups])
     return Quarantined(rules=tuple(
-        _broken_rule(group, _some_rows(found, group, shown_rows), table,
+        _broken_rule(group, _some_rows(bad, group, shown_rows), table,
                      finder(locations, log, days, group["rule"], group["field"] if several else None))
         for group, shown_rows in zip(groups, shares, strict=True)))
 

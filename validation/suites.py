@@ -1,6 +1,6 @@
 """Which checks a table has. They derive from its contract, so that a new column is judged without a line here.
 
-Pure: a check says how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
+A check declares how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
 the table's own rows, or its figures: a frame with one row a day (`validation.figures`) for what no column can tell.
 """
 

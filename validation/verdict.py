@@ -207,8 +207,8 @@ def verdicts_by_day(locations: Locations, table: str, first: date, last: date) -
     days: dict[date, Verdict] = {}
     later = iter([path for day, path in named if last < day <= last + ONE_DAY * LATER_FILES])
     while True:
-        found = speaking(verdict for verdict in verdicts if verdict is not None)
-        days = {day: verdict for (day, _), verdict in found.items() if first <= day <= last}
+        chosen = speaking(verdict for verdict in verdicts if verdict is not None)
+        days = {day: verdict for (day, _), verdict in chosen.items() if first <= day <= last}
         path = next(later, None) if len(days) <= (last - first).days else None
         if path is None:
             return dict(sorted(days.items()))
@@ -254,8 +254,8 @@ def status_on(verdict: Verdict, day: date) -> Status:
 
 def broken_on(verdict: Verdict, day: date) -> list[str]:
     """Checks that one of a verdict's days broke, those that stop the day first."""
-    alone = len(verdict.days) == 1
-    broken = [result for result in verdict.results if not (result.success if alone else _state(verdict, result, day) == "pass")]
+    is_single = len(verdict.days) == 1
+    broken = [result for result in verdict.results if not (result.success if is_single else _state(verdict, result, day) == "pass")]
     return [result.id for result in sorted(broken, key=lambda result: result.severity)]
 
 
