@@ -28,7 +28,7 @@ class JudgedDay:
 
     Attributes:
         table, day: the table and its day.
-        status: the day's status, by the newest verdict that includes it.
+        status: the day's status, by the verdict over the fewest days that include it, and of these the newest.
         rows: number of rows of the day.
         broken: names of the checks that failed, the most severe first.
         judged_ts: when the day was judged, in UTC.
