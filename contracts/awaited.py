@@ -1,4 +1,4 @@
-"""What a run waits for: a command names it, a line each, and whoever schedules asks whether it is being made."""
+"""What a run waits for: a command prints a line for each missing input, and the scheduler looks up whether that input is being made."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PREFIX = "awaits: "
 
 @dataclass(frozen=True, kw_only=True)
 class Awaited:
-    """Something that is not there yet.
+    """An input that does not exist yet.
 
     Attributes:
-        what: in words.
+        what: a description of the input, for people.
         dag: the DAG that makes it.
         periods: first days of the periods whose runs make it, in order.
     """
@@ -26,7 +26,7 @@ class Awaited:
 
     @property
     def command(self) -> str:
-        """What makes it, if nobody else does."""
+        """The command that makes the input, if no run is going to make it."""
         return f"tributary dags backfill {self.dag} --from {self.periods[0]} --to {self.periods[-1]}"
 
     def __str__(self) -> str:
@@ -38,6 +38,6 @@ class Awaited:
 
     @classmethod
     def read(cls, lines: Iterable[str]) -> list[Awaited]:
-        """All that a command's output names."""
-        found = [json.loads(line.removeprefix(_PREFIX)) for line in lines if line.startswith(_PREFIX)]
-        return [cls(what=one["what"], dag=one["dag"], periods=tuple(map(date.fromisoformat, one["periods"]))) for one in found]
+        """Parses all such lines of a command's output; other lines are skipped."""
+        records = [json.loads(line.removeprefix(_PREFIX)) for line in lines if line.startswith(_PREFIX)]
+        return [cls(what=one["what"], dag=one["dag"], periods=tuple(map(date.fromisoformat, one["periods"]))) for one in records]

@@ -17,7 +17,7 @@ EXIT_NOT_YET = 75  # EX_TEMPFAIL: ask again later
 
 
 class TributaryError(ValueError):
-    """A message for the person who ran the command; printed without a traceback."""
+    """An error whose message is for the person who ran the command; it is printed without a traceback."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -29,7 +29,7 @@ class BadInput(TributaryError):
         where: the file, table or option that holds the field.
         field: the field's name.
         expected: what it should have been.
-        found: what it was.
+        found: what it actually was.
         hint: optional; what to do about it.
     """
 

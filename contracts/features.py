@@ -25,7 +25,7 @@ FINE_GRAINED = frozenset({CPM, ACTR})  # E-CDCTR: CPM and A-CTR read the same fi
 HISTORY_LENGTH = 200  # positives that a user's long history holds
 HISTORY_DAYS = 180  # how far back a long history reaches
 SHORT_HISTORY_SECONDS = 7 * 24 * 3600
-HELD_OUT_ONE_IN = 50  # requests that a hash keeps out of all training, for the gate
+HELD_OUT_ONE_IN = 50  # a hash keeps one request in so many out of all training; the gate judges models on these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Feature:
 
     Attributes:
         name: the column's name in logs, samples and batches.
-        side: whose attribute it is; an `ad` feature exists in the ad log alone and reads as unknown elsewhere.
+        side: whose attribute it is; an `ad` feature exists only in the ad log and reads as unknown elsewhere.
         meaning: one line for `docs/tables.md`.
         type: its Spark type in logs and samples; batches hold int64.
         source: `landing` (delivered in the landing file) or `derived` (computed by build_samples).
@@ -69,7 +69,7 @@ FEATURES: tuple[Feature, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Statistic:
-    """Impressions and clicks of an entity in one log over the `window_days` days before a sample's own."""
+    """Impressions and clicks of an entity in one log, summed over the `window_days` days before a sample's day."""
 
     entity: Entity
     log: Log
@@ -77,19 +77,22 @@ class Statistic:
 
     @property
     def impressions(self) -> str:
+        """Name of the column that counts impressions."""
         return f"{self.entity}_{self.log}_impressions_{self.window_days}d_cnt"
 
     @property
     def clicks(self) -> str:
+        """Name of the column that counts clicks."""
         return f"{self.entity}_{self.log}_clicks_{self.window_days}d_cnt"
 
     @property
     def columns(self) -> tuple[str, str]:
+        """Names of both columns: impressions, then clicks."""
         return self.impressions, self.clicks
 
 
 STATISTIC_WINDOWS = (1, 7, 30, 180)
-SMOOTHING_IMPRESSIONS = 20  # a smoothed click rate counts this many impressions of the whole log's rate beside the entity's own
+SMOOTHING_IMPRESSIONS = 20  # a smoothed click rate adds so many impressions at the whole log's rate to the entity's own
 STATISTICS: tuple[Statistic, ...] = tuple(
     Statistic(entity=entity, log=log, window_days=days) for entity in ENTITIES for log in LOGS for days in STATISTIC_WINDOWS
 )
@@ -112,11 +115,11 @@ class BehaviourField:
     """Side information of a behaviour, as FG-BERT reads and predicts it (SRP4CTR, arXiv 2407.19658).
 
     Attributes:
-        name: of the feature, or of the code.
-        side: whether it tells of the item, or of what the user did with it: what one mask hides together.
+        name: its name in batches: that of a feature, or of a code that the batch computes.
+        side: whether it describes the item, or what the user did with it; one mask hides all fields of a side together.
         meaning: one line.
         embedding_dim: width of its embedding.
-        codes: how many values it has; None for ids, which get rows as they are seen.
+        codes: number of its codes; None for ids, which get embedding rows when they are first seen.
     """
 
     name: str
@@ -126,8 +129,8 @@ class BehaviourField:
     codes: int | None = None
 
 
-DWELL_BUCKETS = (0.0, 1.0, 3.0, 7.0, 15.0, 30.0, 60.0, 180.0, 600.0)  # seconds; one code below each, one above
-GAP_BUCKETS = (1, 10, 60, 300, 1800, 3 * 3600, 12 * 3600, 24 * 3600, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds, likewise
+DWELL_BUCKETS = (0.0, 1.0, 3.0, 7.0, 15.0, 30.0, 60.0, 180.0, 600.0)  # bounds in seconds; a code below each, and one above
+GAP_BUCKETS = (1, 10, 60, 300, 1800, 3 * 3600, 12 * 3600, 24 * 3600, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # likewise, and one of the first
 BEHAVIOUR_FIELDS: tuple[BehaviourField, ...] = (
     BehaviourField(name="item_id", side="item", meaning="what was clicked", embedding_dim=64),
     BehaviourField(name="category_id", side="item", meaning="its category", embedding_dim=16),
@@ -139,11 +142,11 @@ BEHAVIOUR_FIELDS: tuple[BehaviourField, ...] = (
     BehaviourField(name="log", side="behaviour", meaning="in which log", embedding_dim=8, codes=len(LOGS)),
 )
 
-# What a behaviour reads like, by its action; `{text}` is the item's text. Its hash names it: xxhash64 masked to 63 bits.
+# The text of a behaviour, by its action; `{text}` is the item's text. A text is identified by its xxhash64, masked to 63 bits.
 BEHAVIOUR_TEXTS: dict[int, str] = {
     1: "Clicked {text}", 2: "Liked {text}", 3: "Commented on {text}", 4: "Forwarded {text}", 5: "Followed {text}", 6: "Bought {text}",
 }
-CANDIDATE_ACTION = 1  # what was shown reads as clicked: its vector is looked up where the behaviours' are
+CANDIDATE_ACTION = 1  # a shown item gets the text of a click, so that its vector is looked up among those of the behaviours
 LONGEST_TEXT = 20_000  # characters of an item's text; a longer one is a fault of delivery
 
 

@@ -18,11 +18,11 @@ class ParentRule:
     """Which releases of a kind a period of another kind is made from.
 
     Attributes:
-        role: what they are read for.
+        role: what the parents are read for.
         kind: the kind of the parents.
         which: `previous`: the period before, of the same kind. `last_closed`: the last period that had ended when this one began.
             `snapshots`: the months closed before each training day, and before this period (E-CDCTR).
-        binds: a chain of models starts again when this parent changes.
+        binds: whether a chain of models starts again when this parent changes.
     """
 
     role: Role
@@ -38,15 +38,15 @@ class Kind:
     Attributes:
         name: the word for it in commands, folders and tables.
         meaning: one line for people.
-        makes: what goes in and what comes out, for its DAG.
-        cadence: one release a day, week or month.
-        model_version: part of every release id: raised when a change of the code would change results.
+        makes: its inputs -> its outputs, as its DAG's page shows them.
+        cadence: whether there is one release a day, a week or a month.
+        model_version: part of every release id; raised when a change of the code changes results.
         vectors: the table that its vectors are published to.
         vectors_meaning: what a row of that table is.
         dag: the DAG that makes it.
         reads: tables that its training reads.
-        reads_days: of which days it reads them for certain: those of its period; `last_month`: the month up to the period's end; `replay`:
-            the first period of all reads the days that a restart replays, every other one its own.
+        reads_days: which days of them it always reads. `period`: those of its period; `last_month`: the month up to the period's end;
+            `replay`: in its very first period those that a restart replays, in every other one those of the period.
         parents: releases that it is made from.
         first: the property of `Lineage` that names the first day of its first period.
         prepared_by: commands that run before the training, as (folder, command).
@@ -80,7 +80,7 @@ class Kind:
 
     @property
     def period_option(self) -> str:
-        """What names its period on the command line of its training."""
+        """The option that names the period in its training command."""
         return "--ds" if self.cadence == "day" else "--period"
 
     @property

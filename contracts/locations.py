@@ -15,6 +15,7 @@ class Locations:
 
     @property
     def landing(self) -> Path:
+        """Folder in which landing files arrive: `<log>/<day of arrival>/`."""
         return self.home / "landing"
 
     def landing_day(self, log: str, day: date) -> Path:
@@ -23,7 +24,7 @@ class Locations:
 
     @property
     def landing_names(self) -> Path:
-        """Links to landing files whose names Spark cannot open; made when they are read, and may be deleted."""
+        """Links to landing files whose names Spark cannot open; they are made when the files are read, and may be deleted."""
         return self.landing / ".names"
 
     @property
@@ -33,26 +34,28 @@ class Locations:
 
     @property
     def lake(self) -> Path:
+        """Folder of the tables, unless TRIBUTARY_LAKE names a store."""
         return self.home / "lake"
 
     def table(self, name: str) -> Path:
-        """Folder of a table in the home folder; whoever opens one asks for `contracts.settings.table_address`."""
+        """Folder of a table in the home folder; to open a table, use `contracts.settings.table_address`."""
         return self.lake / name
 
     @property
     def runs(self) -> Path:
+        """Folder of all run folders."""
         return self.home / "runs"
 
     def run_of(self, kind: str, period: date, variant: str, release_id: str) -> Path:
-        """Where the training of one release leaves its files."""
+        """The run folder: where the training of one release leaves its files."""
         return self.runs / kind / str(period) / variant / release_id
 
     def unfinished(self, release_id: str) -> Path:
-        """The state of a training in the middle; gone when it is over."""
+        """The saved state of an unfinished training; it is deleted when the training ends."""
         return self.runs / "unfinished" / f"{release_id}.safetensors"
 
     def staged(self, kind: str, period: date) -> Path:
-        """Names the run folders that a training task has left to be audited and published, as JSON."""
+        """JSON file that names the run folders a training task has left to be audited and published."""
         return self.runs / kind / str(period) / "staged.json"
 
     def text_vectors(self, encoder_id: str) -> Path:
@@ -60,55 +63,61 @@ class Locations:
         return self.runs / "text_vectors" / encoder_id
 
     def text_store(self, encoder_id: str) -> Path:
-        """An encoder's vectors of texts as files that training maps into memory; made from the lake, and made again if they are gone."""
+        """An encoder's vectors of texts as files that training maps into memory; rebuilt from the lake if they are missing."""
         return self.home / "cache" / "text_vectors" / encoder_id
 
     def scores(self, day: date, release_id: str) -> Path:
-        """A day's scores by a release that was asked for, beside the published ones."""
+        """A day's scores by any release that a person chose, kept apart from the published predictions."""
         return self.home / "scores" / str(day) / f"{release_id}.parquet"
 
     def exported(self, release_id: str) -> Path:
-        """A release as a folder that scores requests by itself."""
+        """A release exported as a folder that needs nothing else to score requests."""
         return self.home / "exported" / release_id
 
     @property
     def indexes(self) -> Path:
+        """Folder of the indexes for retrieval, one for each release."""
         return self.home / "indexes"
 
     def index(self, release_id: str) -> Path:
+        """Folder of a release's index."""
         return self.indexes / release_id
 
     @property
     def reports(self) -> Path:
+        """Folder of the reports on data quality."""
         return self.home / "reports"
 
     def report(self, table: str, day: date) -> Path:
+        """The report on one table and day."""
         return self.reports / table / f"{day}.html"
 
     @property
     def judged_days(self) -> Path:
-        """Each judged day's verdict in short, for whoever shows a calendar: `contracts.quality.JudgedDay`."""
+        """JSON file with each judged day's verdict in short, for calendars: `contracts.quality.JudgedDay`."""
         return self.reports / "judged_days.json"
 
     @property
     def stale_found(self) -> Path:
-        """What was found stale when somebody last looked: `contracts.quality.StaleFound`."""
+        """JSON file with the result of the last search for stale partitions: `contracts.quality.StaleFound`."""
         return self.reports / "stale.json"
 
     @property
     def model_reports(self) -> Path:
+        """Folder of the reports on models."""
         return self.reports / "models"
 
     def model_report(self, first: date, last: date) -> Path:
-        """The report of what ad models scored on the days `first` .. `last`."""
+        """The report on the scores of ad models on the days `first` .. `last`."""
         return self.model_reports / f"{first}_{last}.html"
 
     def tensorboard(self, kind: str, variant: str, release_id: str) -> Path:
-        """Event files of one release's training, where they were asked for."""
+        """Event files of one release's training, if a person asked for them."""
         return self.home / "tensorboard" / kind / variant / release_id
 
     @property
     def locks(self) -> Path:
+        """Folder of the lock files."""
         return self.home / "locks"
 
     @property
@@ -123,7 +132,7 @@ class Locations:
 
     @property
     def writers_lock(self) -> Path:
-        """Shared by all who write to the lake, held alone by whoever removes files that old versions of tables name."""
+        """Shared by all who write to the lake, held exclusively by whoever removes files that old versions of tables name."""
         return self.home / "locks" / "writers.lock"
 
     @property
@@ -133,14 +142,15 @@ class Locations:
 
     @property
     def forgotten_salt(self) -> Path:
-        """What ids are hashed with before they enter `forgotten`; without it the table says nothing of anybody."""
+        """The salt with which ids are hashed before they enter `forgotten`; without it no row of that table leads to a user."""
         return self.home / "forgotten.salt"
 
     @property
     def forgetting(self) -> Path:
-        """What a `forget_user` that was cut short still has to finish; holds no id."""
+        """What an interrupted `forget_user` still has to finish; it holds no user id."""
         return self.home / "forgetting.json"
 
     @property
     def connect_token(self) -> Path:
+        """File with the token that clients of the Spark Connect server show."""
         return self.stack / "connect.token"

@@ -20,9 +20,9 @@ def shown(value: object, *, fields: Iterable[str], columns: Iterable[str]) -> st
     """A bad value as it may be shown.
 
     Args:
-        value: what was found.
-        fields: the fields that it was found in.
-        columns: columns of the table; a value found in none of them may be a whole row, and is masked.
+        value: the value that a check or rule refused.
+        fields: the fields that held it.
+        columns: columns of the table; a value of none of them may be a whole row, and is masked.
     """
     if value is None:
         return "nothing"
@@ -34,6 +34,6 @@ def shown(value: object, *, fields: Iterable[str], columns: Iterable[str]) -> st
 
 
 def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """Cut to a readable length; what is not printable (control characters, marks of direction) as its escape."""
+    """The text, cut to a readable length; characters that are not printable (control, direction marks) are escaped."""
     cut = text if len(text) <= longest else text[:longest] + "..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)

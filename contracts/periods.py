@@ -31,6 +31,7 @@ class Period:
     end: date
 
     def days(self) -> list[date]:
+        """All days of the period, in order."""
         return list(days_between(self.start, self.end))
 
     def __str__(self) -> str:
@@ -61,6 +62,7 @@ class PeriodSettings:
 
     @property
     def is_calendar(self) -> bool:
+        """Whether months are the calendar's and weeks are ISO weeks."""
         return self.anchor is None
 
     def containing(self, cadence: Cadence, day: date) -> Period:
@@ -91,6 +93,7 @@ class PeriodSettings:
         return period
 
     def previous(self, period: Period) -> Period:
+        """The period of the same cadence that ends where this one begins."""
         return self.containing(period.cadence, period.start - ONE_DAY)
 
     def closed_before(self, cadence: Cadence, day: date) -> Period:
@@ -120,7 +123,7 @@ def days_between(start: date, end: date) -> Iterator[date]:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Parent:
-    """A release that another release is made from: `role` says what for."""
+    """A release that another release is made from; `role` tells what it is read for."""
 
     role: Role
     kind: str
@@ -147,7 +150,7 @@ class Lineage:
 
     @property
     def encoder_start(self) -> date:
-        """First day of the first FG-BERT: the one that the first A-CTR reads. A history holds 200 behaviours: no earlier one is needed."""
+        """First day of the first FG-BERT: the one that the first A-CTR reads. Histories are short, so no earlier one is needed."""
         week = self.settings.closed_before("week", self.actr_start)
         return week.start if self.exists(week) else self.settings.containing("week", self.history_start).start
 
@@ -158,7 +161,7 @@ class Lineage:
 
     @property
     def texts_start(self) -> date:
-        """First day of the first BAHE: the day before the first A-CTR, which reads vectors of the days before its rows'."""
+        """First day of the first BAHE: the day before the first A-CTR, which reads vectors of the days before each row's day."""
         return max(self.actr_start - ONE_DAY, self.history_start)
 
     @property
@@ -186,18 +189,18 @@ class Lineage:
         return period
 
     def parents(self, kind: str, start: date) -> list[Parent]:
-        """Releases that the `kind` model of the period `start` is made from: mandatory, as far as its variant reads them."""
+        """Releases that the `kind` model of the period `start` is made from; each is mandatory if its variant reads it."""
         period = self.period(kind, start)
         return [Parent(role=rule.role, kind=rule.kind, period=first)
                 for rule in KINDS[kind].parents for first in self._first_days_by(rule, period)]
 
     def certain_days(self, kind: str, start: date, *, replay_days: int) -> list[date]:
-        """Days of the tables that the training of a period reads whatever its chain has been.
+        """Days of the tables that the training of a period always reads, whether it continues an earlier model or starts again.
 
         Args:
-            kind: of model.
+            kind: the kind of model.
             start: first day of the period.
-            replay_days: days that an ad model replays when it starts again.
+            replay_days: number of days that an ad model replays when it starts again.
         """
         period = self.period(kind, start)
         reads_days = KINDS[kind].reads_days
@@ -217,7 +220,7 @@ class Lineage:
         return list(days_between(max(end - timedelta(days=length), self.history_start), end))
 
     def bahe_training_days(self, day: date, *, first_days: int) -> list[date]:
-        """Days that a BAHE of `day` trains on: the day alone, the first of all on several."""
+        """Days that a BAHE of `day` trains on: only that day, but the first BAHE trains on the last `first_days` days."""
         start = max(day + ONE_DAY - timedelta(days=first_days), self.history_start) if day == self.texts_start else day
         return list(days_between(start, day + ONE_DAY))
 

@@ -1,7 +1,7 @@
-"""What the pages about quality in Airflow's UI are made from: the content of two small JSON files beside the reports (`pages/files.py`).
+"""Two small JSON files next to the reports, from which the pages about quality in Airflow's UI are made (`pages/files.py`).
 
-Whoever shows a day must not need what judged it: validation leaves each day's verdict here, and whoever looked for stale
-partitions leaves what it found, when, and the commands that mend it.
+A page must not need the libraries that judged a day: validation writes each day's verdict here, and the search for stale
+partitions writes its result, the time, and the commands that repair the partitions.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail", "accepted"]
-UNKNOWN = "unknown_"  # begins the counts of a log's build that say how many values a rule made unknown
+UNKNOWN = "unknown_"  # prefix of the counts, in a log's build, of values that a rule made unknown
 FORMAT = 1  # of both files; raised when an older one can no longer be read
 
 
 def rows_in_words(rows: int, ads_from: date | None) -> str:
-    """How many rows a day has; of one before advertisements began, why it has none."""
+    """A day's number of rows in words; for a day before advertisements began, why it has none."""
     return f"{rows:,} rows" if ads_from is None else f"no ads yet, as declared: ad_start is {ads_from}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedDay:
-    """What a table's day came to.
+    """The verdict on one day of a table.
 
     Attributes:
-        table, day: which.
-        status: of the day, as far as the verdict that speaks for it is about it.
-        rows: of the day.
-        broken: checks that failed, the gravest first.
-        judged_ts: when, in UTC.
-        report: its report's path below the reports' folder; several days that were judged together share one.
-        ads_from: the declared first day with advertisements, of a day before it that has no row; None of every other day.
+        table, day: the table and its day.
+        status: the day's status, by the verdict over the fewest days that include it, and of these the newest.
+        rows: number of rows of the day.
+        broken: names of the checks that failed, the most severe first.
+        judged_ts: when the day was judged, in UTC.
+        report: path of its report below the reports' folder; days that were judged together share one.
+        ads_from: the declared first day with advertisements, for a day before it without rows; None for every other day.
     """
 
     table: str
@@ -47,16 +47,17 @@ class JudgedDay:
 
     @property
     def rows_in_words(self) -> str:
+        """The day's number of rows in words, as pages show it."""
         return rows_in_words(self.rows, self.ads_from)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaleDay:
-    """A partition that no longer is what its job would make now.
+    """A stale partition: one that its job would now write with other rows.
 
     Attributes:
-        table, day: which; of a checkpoint, the day before which it ends.
-        why: the input that has changed, or that what it reads is stale.
+        table, day: the table and its day; for a checkpoint, the day before which it ends.
+        why: the input that has changed, or the stale input that it reads.
     """
 
     table: str
@@ -66,14 +67,14 @@ class StaleDay:
 
 @dataclass(frozen=True, kw_only=True)
 class StaleFound:
-    """What somebody who looked for stale partitions has found.
+    """The result of one search for stale partitions.
 
     Attributes:
-        looked_ts: when, in UTC.
-        days: stale partitions; none if all are as they would be made now.
-        releases: active releases that rest on rows or parents that have changed since, with what is wrong with each.
-        commands: mend all partitions, in this order.
-        periods: the periods whose models have to be made again, once all partitions are mended, by DAG and in order: first and last.
+        looked_ts: when the search ran, in UTC.
+        days: the stale partitions; none if all are up to date.
+        releases: active releases whose rows or parents have changed since, each with the reason.
+        commands: the commands that repair all partitions, in this order.
+        periods: (DAG, first, last) of the periods whose models have to be rebuilt after that, in this order.
     """
 
     looked_ts: datetime
@@ -84,10 +85,11 @@ class StaleFound:
 
     @property
     def backfills(self) -> list[str]:
-        """Commands that make the models again, in this order."""
+        """Commands that rebuild the models, in this order."""
         return [f"tributary dags backfill {dag} --from {first} --to {last} --reprocess completed" for dag, first, last in self.periods]
 
     def to_json(self) -> str:
+        """The JSON text that `from_json` reads."""
         return json.dumps({"format": FORMAT, **asdict(self)}, default=str, indent=1) + "\n"
 
     @classmethod
@@ -105,7 +107,7 @@ class StaleFound:
 
 
 def judged_to_json(days: Iterable[JudgedDay]) -> str:
-    """A line a table and day."""
+    """JSON text of the verdicts, one line for each table and day."""
     lines = ",\n".join(json.dumps(asdict(day), default=str) for day in days)
     return f'{{"format": {FORMAT}, "days": [\n{lines}\n]}}\n'
 

@@ -47,18 +47,18 @@ class Release:
     """A trained model of one kind, variant and period, in its run folder.
 
     Attributes:
-        kind: of `contracts.kinds`.
-        variant: transfer setting, `default` where there is one only.
+        kind: its kind of model, a key of `contracts.kinds.KINDS`.
+        variant: its transfer setting; `default` for a kind that has only one variant.
         period: first day of its period.
         recipe: its settings (JSON values).
         parents: release id of each parent, by `role/kind/period`.
-        absent_parents: snapshots that are masked since they precede `history_start`.
+        absent_parents: snapshots that are masked because they precede `history_start`.
         inputs: content digest of each partition read, by `table/owner`.
         feature_set: features that it reads.
-        metrics: headline figures.
+        metrics: its headline metrics.
         files: sha256 of each file of the run folder.
-        dims: width of the vectors of each entity.
-        carries: of a fallback, the release whose model it carries, as the gate refused the day's own; None of all others.
+        dims: width of its vectors, by entity.
+        carries: for a fallback, the release whose model it carries because the gate refused the day's own; otherwise None.
     """
 
     kind: str
@@ -76,15 +76,17 @@ class Release:
 
     @property
     def served(self) -> Served:
+        """The kind, variant and period that the release is made for."""
         return Served(kind=self.kind, variant=self.variant, period=self.period)
 
     @property
     def model_version(self) -> int:
+        """Version of the model's code."""
         return KINDS[self.kind].model_version
 
     @property
     def release_id(self) -> str:
-        """Kind, variant, period and a hash of recipe, parents, inputs, code version and what it carries; a fallback's says so."""
+        """Kind, variant, period and a hash of recipe, parents, inputs, code version and what it carries; a fallback's has that word."""
         content = json.dumps(
             [self.kind, self.variant, str(self.period), self.recipe, dict(self.parents), list(self.absent_parents),
              dict(self.inputs), self.feature_set, self.model_version, *([self.carries] if self.carries else [])],
@@ -94,6 +96,7 @@ class Release:
         return f"{self.kind}-{self.variant}-{self.period}-{mark}{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def to_json(self) -> str:
+        """The manifest of the run folder, which `from_json` reads."""
         values = asdict(self) | {"period": str(self.period), "release_id": self.release_id, "model_version": self.model_version}
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -102,11 +105,11 @@ class Release:
         """Reads what `to_json` wrote.
 
         Args:
-            text: of the manifest.
-            where: its path, for messages.
+            text: the manifest, as JSON.
+            where: the manifest's path, for error messages.
 
         Raises:
-            BadInput: it is no JSON, or its id is not the one that its content gives.
+            BadInput: the text is not JSON, or its id is not the one that its content gives.
         """
         try:
             values = json.loads(text)
@@ -130,7 +133,7 @@ def parent_key(role: str, kind: str, period: date) -> str:
 
 
 def of_role(parents: Mapping[str, str], role: str) -> dict[str, str]:
-    """Those of a release's parents that have this role."""
+    """The parents of a release that have this role."""
     return {key: release_id for key, release_id in parents.items() if key.startswith(f"{role}/")}
 
 
@@ -138,8 +141,8 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
     """Whether a release went on from its predecessor: both rest on the same pre-trained models, or on none.
 
     Args:
-        parents: of the release.
-        predecessor: its row of `releases`; None where it has none.
+        parents: the release's parents, as `Release.parents` holds them.
+        predecessor: the predecessor's row of `releases`; None if there is no predecessor.
     """
     if predecessor is None:
         return False
@@ -148,5 +151,5 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
 
 
 def training_command(served: Served) -> str:
-    """The command that trains a period's model, all variants together."""
+    """The command that trains all variants of a period's model."""
     return f"tributary training {served.kind} {KINDS[served.kind].period_option} {served.period}"

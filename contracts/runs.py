@@ -20,15 +20,15 @@ def period_of_run(*, deployment: Deployment, cadence: Cadence, run_type: str, da
     """The period that a run is to make.
 
     Args:
-        deployment: its settings.
-        cadence: day, week or month.
-        run_type: Airflow's: scheduled, backfill, manual, ...
+        deployment: the deployment's settings.
+        cadence: the cadence of the DAG: day, week or month.
+        run_type: Airflow's type of the run: scheduled, backfill, manual, ...
         data_interval_start: beginning of the run's data interval, with a time zone.
-        ds: the run's parameter: first day of the period, on a manual run only.
+        ds: the run's parameter `ds`: first day of the period, given to manual runs only.
         now: the present instant, with a time zone.
 
     Returns:
-        The period, or None for a daily tick inside a shrunken week or month: there is nothing to do.
+        The period, or None for a daily run inside a week or month of a fixed number of days: there is nothing to do.
 
     Raises:
         BadInput: a manual run without `ds`, a scheduled or backfilled one with it, a day that begins no period, a period
@@ -37,10 +37,10 @@ def period_of_run(*, deployment: Deployment, cadence: Cadence, run_type: str, da
     if run_type == MANUAL:
         period = _named_by_hand(deployment, cadence, ds)
     else:
-        found = _scheduled(deployment, cadence, run_type, data_interval_start, ds)
-        if found is None:
+        scheduled = _scheduled(deployment, cadence, run_type, data_interval_start, ds)
+        if scheduled is None:
             return None
-        period = found
+        period = scheduled
     if now < deployment.day_start(period.end):
         raise BadInput("run", "period", expected=f"a {cadence} that ended before {now.astimezone(deployment.timezone):%Y-%m-%d %H:%M} "
                        f"in {deployment.day_timezone}", found=period)

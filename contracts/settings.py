@@ -1,4 +1,4 @@
-"""One deployment's settings (`deployment.toml` in its home folder) and the environment variables, read here alone."""
+"""One deployment's settings (`deployment.toml` in its home folder) and the environment variables, which are read only here."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SETTINGS_FILE = "deployment.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What a team decides once.
+    """The settings of one deployment, which its team chooses once.
 
     Attributes:
-        day_timezone: IANA name; a day begins at its midnight.
+        day_timezone: IANA name of the time zone at whose midnight a day begins.
         history_start: first day with logs.
         actr_start: the one A-CTR day without a predecessor.
         periods: how days fall into weeks and months.
@@ -45,7 +45,7 @@ class Deployment:
         string_ids: landing columns that hold strings; they are hashed once, at ingest. Other ids are integers >= 0.
         variants: transfer settings that A-CTR trains side by side, on the same rows and days.
         replay_days: ad days that an A-CTR replays when it starts from a new CPM.
-        recipe: settings of the models where a command or a run names no others; a chain goes on with those that it began with.
+        recipe: recipe of the models, unless a command or a run names another; a chain of models keeps the one that it began with.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
         ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a row.
@@ -94,10 +94,12 @@ class Deployment:
 
     @property
     def timezone(self) -> ZoneInfo:
+        """The time zone in which days begin and end."""
         return ZoneInfo(self.day_timezone)
 
     @property
     def lineage(self) -> Lineage:
+        """Which periods depend on which, under these settings."""
         return Lineage(settings=self.periods, history_start=self.history_start, actr_start=self.actr_start)
 
     def day_start(self, day: date) -> datetime:
@@ -107,7 +109,7 @@ class Deployment:
     def tick(self, period: Period) -> datetime:
         """Where the data interval of the DAG run that makes `period` begins: Airflow's logical date of it.
 
-        A shrunken week or month is made by the run of its last day, since its DAG ticks daily.
+        A week or month of a fixed number of days is made by the run of its last day, since its DAG runs daily.
         """
         whole = period.cadence == "day" or self.periods.is_calendar
         return self.day_start(period.start if whole else period.days()[-1])
@@ -147,6 +149,11 @@ class Deployment:
 
     @classmethod
     def load(cls, home: Path) -> Deployment:
+        """Reads the settings in a deployment's folder.
+
+        Raises:
+            BadInput: there are none, or as `from_toml`.
+        """
         path = home / SETTINGS_FILE
         if not path.is_file():
             raise BadInput(path, "file", expected="a deployment's settings", found="no such file",
@@ -179,7 +186,7 @@ def _set_values(settings: object) -> dict[str, Any]:
 
 
 def _checked(settings: type, values: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """Values of the fields of a dataclass, which says their types; lists become tuples.
+    """Values for the fields of a dataclass, checked against the fields' types; lists become tuples.
 
     Raises:
         BadInput: one is unknown, missing, or of another type.
@@ -255,11 +262,11 @@ def database_address() -> str | None:
     value = os.environ.get(DATABASE_VARIABLE) or None
     if value is None:
         return None
-    found = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
-    if found is None:
+    parts = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
+    if parts is None:
         raise BadInput("environment", DATABASE_VARIABLE, expected="an address such as postgresql://user:password@host:5432/airflow",
                        found="another form (not shown, since it may hold a password)")
-    return f"postgresql+psycopg2://{found['rest']}"
+    return f"postgresql+psycopg2://{parts['rest']}"
 
 
 def store_endpoint() -> str | None:
@@ -278,7 +285,7 @@ def connect_token() -> str | None:
 
 
 def spark_host() -> str:
-    """The name under which other machines reach this one's Spark driver (TRIBUTARY_SPARK_HOST); loopback alone by default."""
+    """The name under which other machines reach this one's Spark driver (TRIBUTARY_SPARK_HOST); only loopback by default."""
     return os.environ.get("TRIBUTARY_SPARK_HOST") or "127.0.0.1"
 
 
@@ -308,7 +315,7 @@ def folder_python(folder: str) -> str | None:
 
 
 def native_mode() -> Literal["trial", "native", "torch"]:
-    """Whether native code serves in training on a CPU (TRIBUTARY_NATIVE): `trial`, the faster of it and torch; `1`, native; `0`, torch.
+    """Which code trains on a CPU (TRIBUTARY_NATIVE): `trial`, the faster of native code and torch; `1`, native code; `0`, torch.
 
     Raises:
         BadInput: another value.
@@ -330,7 +337,7 @@ class LaunchedProcess:
     """One of the processes that `torchrun` started.
 
     Attributes:
-        rank, count: which of how many.
+        rank, count: the number of this process, from 0, and how many there are.
         local_rank, local_count: the same on this machine.
     """
 
@@ -341,7 +348,7 @@ class LaunchedProcess:
 
 
 def launched_process() -> LaunchedProcess | None:
-    """What `torchrun` says of this process (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); None if it was not started by it."""
+    """This process as `torchrun` numbered it (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); None if it was started otherwise."""
     names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None

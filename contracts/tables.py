@@ -39,7 +39,7 @@ class Column:
         minimum, maximum: legal range, inclusive; None is unbounded.
         allowed: the legal values, or None.
         longest: most characters of a text, or None.
-        volatile: differs between equal runs (a clock, a run id); left out of digests and comparisons.
+        volatile: whether it differs between equal runs (a time, a run id); such columns are left out of digests and comparisons.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Column:
 
     @property
     def legal_values(self) -> str:
-        """What a landing file may hold in it, in words."""
+        """The values that a landing file may hold in this column, in words."""
         if self.allowed is not None:
             return "one of " + ", ".join(map(str, self.allowed))
         if self.type == "string":
@@ -76,9 +76,9 @@ class Table:
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
         unique: columns that no two rows of a partition share.
-        content_addressed: written by insert-only MERGE on the unique columns instead.
-        journal: rows are only ever added; of the rows of one owner the newest counts.
-        rules_version: raised when a change of the producer changes what the rows mean; a partition of an older one is not read.
+        content_addressed: whether it is written by an insert-only MERGE on the unique columns; such a table has no owner.
+        journal: whether rows are only ever added; of the rows of one owner the newest counts.
+        rules_version: raised when a change of the producer changes what the rows mean; partitions of older versions are not read.
     """
 
     name: str
@@ -98,14 +98,17 @@ class Table:
 
     @property
     def partition_columns(self) -> tuple[str, ...]:
+        """Columns that Delta partitions the table by."""
         return self.partition or self.owner
 
     @property
     def ddl(self) -> str:
+        """Its columns as Spark DDL."""
         return ", ".join(f"`{column.name}` {column.type}" for column in self.columns)
 
     @property
     def column_names(self) -> tuple[str, ...]:
+        """Names of its columns, in order."""
         return tuple(column.name for column in self.columns)
 
     @property
@@ -115,7 +118,7 @@ class Table:
 
     @property
     def rules_input(self) -> dict[str, str]:
-        """What a build of it records among its inputs; nothing under the first rules."""
+        """The rules version as a build of the table records it among its inputs; empty for version 1."""
         return {f"rules/{self.name}": str(self.rules_version)} if self.rules_version > 1 else {}
 
     def is_current(self, inputs: Mapping[str, str]) -> bool:
@@ -123,10 +126,11 @@ class Table:
         return all(inputs.get(key) == version for key, version in self.rules_input.items())
 
     def column(self, name: str) -> Column:
+        """The column of this name."""
         return next(column for column in self.columns if column.name == name)
 
     def rows_of_user(self, user_id: int) -> dict[str, int | str] | None:
-        """What holds, column by column, of the rows that are about one user; None of a table whose rows name none."""
+        """Columns and values that select the rows about one user; None for a table whose rows name no user."""
         names = self.column_names
         if "user_id" in names:
             return {"user_id": user_id}
@@ -471,5 +475,5 @@ def owner_key(**values: object) -> str:
 
 
 def landing_key(log: Log, day: object) -> str:
-    """A landing day among the inputs of a build."""
+    """The key of a landing day among the inputs of a build."""
     return f"landing/{owner_key(log=log, ds=day)}"

@@ -1,8 +1,8 @@
 """The transfer settings of A-CTR: what of the natural log each of them carries into the ad model.
 
-All settings share rows, inputs and recipe, and differ in what is said here alone, so that their scores may be compared. Two
-are of E-CDCTR (arXiv 2408.16238): `none`, and `tpm+cpm`, the paper; `tpm` and `cpm` are its halves. Those with `srp4ctr` read
-the sequence encoder FG-BERT; the others are rivals.
+All settings share rows, inputs and recipe, and differ only in what is declared here, so that their scores can be compared. Two
+are from E-CDCTR (arXiv 2408.16238): `none`, its baseline, and `tpm+cpm`, its method; `tpm` and `cpm` are the halves of that method.
+Those with `srp4ctr` read the sequence encoder FG-BERT, those with `bahe` the text model BAHE; the others are rival methods.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from contracts.releases import DEFAULT_VARIANT, Served, parent_key
 
 WITHOUT_SNAPSHOTS: Final = "without_snapshots"  # the variant of CPM that reads no TPM snapshots
 
-TEXT_VECTOR_DAYS: Final = 30  # how many days before a row's own BAHE's vectors of its user and item may be of
+TEXT_VECTOR_DAYS: Final = 30  # BAHE's vectors of a row's user and item may be this many days old
 
 CpmVariant = Literal["default", "without_snapshots"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSetting:
-    """What one variant of A-CTR takes over.
+    """What one variant of A-CTR takes over from other models.
 
     Attributes:
-        cpm: variant of the CPM that it is bound to; None is bound to none, and never starts again.
+        cpm: variant of the CPM that it is bound to; None: it is bound to none, and never starts again.
         merged_table: whether it reads the CPM's merged table of TPM snapshots.
         initial: which of the CPM's weights it starts from.
-        frozen_embeddings: the tables taken over stay as they are, and get no new rows.
-        keeps_batch_norm: batch norm is taken over too, instead of re-initialised.
-        adapters: the CPM stays beside the model, frozen; its hidden layers join the model's own through adapters.
-        natural_rows: the model also trains on the natural log's rows of the same days.
-        fg_bert: whether it reads FG-BERT's uni cross-attention and queries, and whether the encoder goes on learning in it.
-        texts: whether it reads BAHE's vectors of users and items, those of the days before a row's own.
+        frozen_embeddings: whether the embedding tables taken over stay as they are, and get no new rows.
+        keeps_batch_norm: whether batch norm is taken over too, instead of being initialised again.
+        adapters: whether the frozen CPM is part of the model; its hidden layers join the model's own through adapters.
+        natural_rows: whether the model also trains on the natural log's rows of the same days.
+        fg_bert: whether it reads FG-BERT's uni cross-attention and queries, and whether it trains the encoder further.
+        texts: whether it reads BAHE's vectors of users and items, from the days before each row's day.
     """
 
     cpm: CpmVariant | None = None
@@ -63,23 +63,23 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     "adapters": TransferSetting(cpm=WITHOUT_SNAPSHOTS, adapters=True),
     # One model of both logs.
     "joint": TransferSetting(natural_rows=True),
-    # SRP4CTR (arXiv 2407.19658), by itself and beside E-CDCTR.
+    # SRP4CTR (arXiv 2407.19658), by itself and together with E-CDCTR.
     "srp4ctr": TransferSetting(fg_bert="learned"),
     "srp4ctr_frozen": TransferSetting(fg_bert="frozen"),
     "tpm+cpm+srp4ctr": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned"),
-    # BAHE (arXiv 2403.19347), by itself, beside E-CDCTR, and all three together.
+    # BAHE (arXiv 2403.19347), by itself, together with E-CDCTR, and all three together.
     "bahe": TransferSetting(texts=True),
     "tpm+cpm+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", texts=True),
     "tpm+cpm+srp4ctr+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned", texts=True),
 }
-ALL_SETTINGS = "all"  # in place of one: all that a deployment names
+ALL_SETTINGS = "all"  # on a command line, instead of one setting: all that the deployment names
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
-SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # what the sources that come with this project are set up with
+SHOWN_VARIANTS = (*DEFAULT_VARIANTS, "tpm+cpm+srp4ctr")  # for the data sources that come with this project
 SHOWN_WITH_TEXTS = (*SHOWN_VARIANTS, "tpm+cpm+bahe")  # those of them whose items have texts
 
 
 def cpm_variants(variants: Iterable[str]) -> tuple[CpmVariant, ...]:
-    """The variants of CPM that a deployment's transfer settings are bound to, and the paper's in any case."""
+    """The variants of CPM that a deployment's transfer settings are bound to, and always the paper's."""
     bound = {TRANSFER_SETTINGS[variant].cpm for variant in variants}
     return (DEFAULT_VARIANT, WITHOUT_SNAPSHOTS) if WITHOUT_SNAPSHOTS in bound else (DEFAULT_VARIANT,)
 
@@ -90,7 +90,7 @@ def reads_encoder(variants: Iterable[str]) -> bool:
 
 
 def reads(role: str, variants: Iterable[str]) -> bool:
-    """Whether an A-CTR of any of a deployment's settings has a parent of this role; a sequence encoder and texts not all have."""
+    """Whether an A-CTR of any of a deployment's settings has a parent of this role; not all read an encoder or texts."""
     if role == "encoder":
         return reads_encoder(variants)
     return role != "texts" or any(TRANSFER_SETTINGS[variant].texts for variant in variants)
@@ -107,14 +107,14 @@ def is_read(kind: str, variants: Iterable[str]) -> bool:
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
-    """What a period's parents have to serve, by the key under which `Release.parents` names them."""
+    """The kind, variant and period of each parent of a release, by the key under which `Release.parents` names it."""
     parents = [(parent, variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
     return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
             for parent, variant in parents if variant is not None}
 
 
 def variant_of(parent: Parent, child: Served) -> str | None:
-    """The variant of a parent that a child is made from; None of a parent that this variant of the child has not."""
+    """The variant of a parent that a child is made from; None if this variant of the child does not have the parent."""
     if parent.role == "predecessor":
         return child.variant
     if parent.role == "pretrained":

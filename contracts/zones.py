@@ -21,7 +21,7 @@ _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIELD = "day_timezone"
 FIXED = "UTC"  # by definition without rules
-AHEAD = timedelta(days=3 * 366)  # zones change at short notice: further ahead nobody knows
+AHEAD = timedelta(days=3 * 366)  # zones change at short notice, so rules further ahead are not reliable
 UPDATE = ("Bring the older one up to date: Java's by its package or its tool TZUpdater; Python's by the system's package `tzdata`, or, "
           "where it reads no files of the system, by the wheel `tzdata`.")
 
@@ -64,7 +64,7 @@ def offset_changes(zone: ZoneInfo, first: date, last: date) -> list[tuple[int, i
     """When the offset from UTC changes, by Python's rules, from a day before `first` to a day after `last`.
 
     Returns:
-        Pairs of an instant (seconds since 1970) and the offset in seconds that holds from it on; the first is of the beginning.
+        Pairs of an instant (seconds since 1970) and the offset in seconds that holds from it on; the first is at the beginning.
     """
     def offset(instant: datetime) -> int:
         return int(instant.astimezone(zone).utcoffset() / _SECOND)  # type: ignore[operator]
@@ -74,14 +74,14 @@ def offset_changes(zone: ZoneInfo, first: date, last: date) -> list[tuple[int, i
         return since + bisect_left(seconds, True, key=lambda passed: offset(since + passed * _SECOND) == value) * _SECOND
 
     now, end = bounds(first, last)
-    found = [(seconds_of(now), offset(now))]
+    changes = [(seconds_of(now), offset(now))]
     while now < end:
         then = min(now + _DAY, end)
         after = offset(then)
-        if after != found[-1][1]:
-            found.append((seconds_of(first_with(after, now, then)), after))
+        if after != changes[-1][1]:
+            changes.append((seconds_of(first_with(after, now, then)), after))
         now = then
-    return found
+    return changes
 
 
 def bounds(first: date, last: date) -> tuple[datetime, datetime]:
@@ -96,18 +96,18 @@ def seconds_of(instant: datetime) -> int:
 
 
 def broken_days(zone: ZoneInfo, first: date, last: date) -> dict[date, str]:
-    """Days that are no stretch of time, and why: skipped at the date line, or cut in two by clocks put back over midnight."""
-    found = {}
+    """Days that are not one stretch of time, and why: skipped at the date line, or cut in two by clocks put back over midnight."""
+    broken = {}
     for instant, _ in offset_changes(zone, first, last)[1:]:
         at = _EPOCH + timedelta(seconds=instant)
         after = at.astimezone(zone)
         before = (at - _SECOND).astimezone(zone)
         day = before.date()
         while (day := day + timedelta(days=1)) < after.date():
-            found[day] = f"it is skipped: clocks go from {before:%Y-%m-%d %H:%M:%S} to {after:%Y-%m-%d %H:%M:%S}"
+            broken[day] = f"it is skipped: clocks go from {before:%Y-%m-%d %H:%M:%S} to {after:%Y-%m-%d %H:%M:%S}"
         if after.date() < before.date():
-            found[before.date()] = f"it comes twice: clocks go from {before:%Y-%m-%d %H:%M:%S} back to {after:%Y-%m-%d %H:%M:%S}"
-    return {day: why for day, why in found.items() if first <= day <= last}
+            broken[before.date()] = f"it comes twice: clocks go from {before:%Y-%m-%d %H:%M:%S} back to {after:%Y-%m-%d %H:%M:%S}"
+    return {day: why for day, why in broken.items() if first <= day <= last}
 
 
 def last_day(history_start: date, history_end: date | None) -> date:

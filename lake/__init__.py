@@ -1,1 +1,1 @@
-"""How one opens the lake: Spark session, reader without Spark, writer, locks, progress. One module per library."""
+"""Everything that opens the lake: Spark session, reader without Spark, writer, locks, progress. One module per library."""

@@ -5,7 +5,7 @@ from lake.session import fetch_jars
 
 
 def main(argv: object = None) -> int:
-    """Fetches the jars and says where they lie."""
+    """Fetches the jars and prints where they lie."""
     jars = fetch_jars()
     print(f"Delta: {len(jars)} jars in {jars[0].rsplit('/', 1)[0]}")
     return 0

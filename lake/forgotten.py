@@ -1,4 +1,4 @@
-"""Who was forgotten: salted hashes of ids, so that old landing files do not bring a user back; and how an id is found in log content.
+"""Who was forgotten: salted hashes of ids, so that old landing files do not bring a user back; and how an id is recognised in log content.
 
 The hash hides an id from whoever reads the table. It does not hide it from somebody who has the salt too and tries every id.
 """
@@ -23,7 +23,7 @@ from contracts.settings import Deployment
 from lake.reader import LakeReader
 from lake.xxhash import xxhash64
 
-WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what parts the words of a line that cannot be read; a regular expression of Python and of Java
+WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what separates the words of a line that cannot be parsed; a regular expression of Python and of Java
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
 _LARGEST_ID = 2**63 - 1
 _UUID_BYTES = 16
@@ -34,9 +34,9 @@ class User:
     """A user as landing files and tables name them.
 
     Attributes:
-        text: as delivered.
-        user_id: as in the tables: the same number, or the hash of a string.
-        hashed: the deployment's users are strings.
+        text: the id as delivered.
+        user_id: the id in the tables: the same number, or the hash of a string.
+        hashed: whether the deployment's user ids are strings.
     """
 
     text: str
@@ -45,10 +45,10 @@ class User:
 
     @classmethod
     def of(cls, text: str, deployment: Deployment) -> User:
-        """From what a person gives.
+        """The user whose id a person typed.
 
         Raises:
-            BadInput: empty, or no id of this deployment.
+            BadInput: the text is empty, or is no user id of this deployment.
         """
         text = text.strip(" ")
         if "user_id" in deployment.string_ids and text:
@@ -61,7 +61,7 @@ class User:
         """Whether a landing file's value of `user_id` is this user, of whatever type it was delivered.
 
         Args:
-            value: as Python reads it: a text, bytes, a number, a UUID; None is nobody.
+            value: the value as Python reads it: a text, bytes, a number or a UUID; None is no user.
         """
         return any(map(self._is_text, _texts_of(value)))
 
@@ -72,11 +72,11 @@ class User:
         return _INTEGER.fullmatch(text) is not None and int(text.split(".")[0]) == self.user_id
 
     def is_in_line(self, line: str) -> bool:
-        """Whether one of the words of a line is this user: of a line that has no fields."""
+        """Whether one of the words of a line that cannot be parsed into fields is this user's id."""
         return any(map(self.is_value, re.split(WORD_ENDS, line)))
 
     def is_in_raw(self, raw: str) -> bool:
-        """Whether a row as `quarantine` keeps it, as JSON, is of this user."""
+        """Whether a row of `quarantine`, which is kept as JSON, is about this user."""
         row = json.loads(raw)
         return self.is_in_line(row["line"]) if set(row) == {"line"} else self.is_value(row.get("user_id"))
 
@@ -98,8 +98,8 @@ class Forgotten:
     """Users who were forgotten.
 
     Attributes:
-        salt: of this deployment.
-        days: the last day on which each was forgotten, by the hash of the id.
+        salt: the deployment's salt.
+        days: the last day on which each user was forgotten, by the hash of the id.
     """
 
     salt: str
@@ -107,10 +107,10 @@ class Forgotten:
 
     @classmethod
     def read(cls, locations: Locations) -> Forgotten | None:
-        """As the lake has them; None where nobody was forgotten.
+        """Reads them from the lake; None if nobody was forgotten.
 
         Raises:
-            BadInput: somebody was, and the salt is gone: nobody can say whether a row is theirs.
+            BadInput: somebody was forgotten and the salt is missing, so that nothing can tell whether a row is theirs.
         """
         rows = LakeReader(locations).read("forgotten").to_pylist()
         if not rows:
@@ -125,7 +125,7 @@ class Forgotten:
 
 
 def salt_of(locations: Locations) -> str:
-    """The deployment's salt, made once, readable by its owner alone."""
+    """The deployment's salt, which is made once and readable only by its owner."""
     path = locations.forgotten_salt
     if not path.is_file():
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -19,7 +19,7 @@ def require_java() -> str:
 
 
 def spark_home() -> Path:
-    """Where Spark lies."""
+    """The folder in which Spark is installed."""
     from pyspark.find_spark_home import _find_spark_home
 
     return Path(_find_spark_home())

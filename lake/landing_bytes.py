@@ -18,7 +18,7 @@ from contracts.errors import BadInput
 # `spanning`: the same, but some quoted field holds a line break. `irregular`: anything else, such as 15" or a quote that never closes.
 Quotes = Literal["regular", "spanning", "irregular"]
 
-CHUNK = 1 << 16  # what is computed of it stays in a processor's cache
+CHUNK = 1 << 16  # small enough that the arrays computed from it stay in a processor's cache
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _QUOTE, _COMMA, _LINE_FEED, _RETURN, _OPENS, _CLOSES = b'",\n\r{}'
 _BOUNDS = np.zeros(256, dtype=bool)  # bytes that may stand outside of a quote that opens or closes a field
@@ -30,9 +30,9 @@ class Scanned:
     """What one pass over a file found.
 
     Attributes:
-        sha256: of its bytes as they lie on disk.
-        quotes: how they stand, if it is a CSV file.
-        has_plain_lines: it is a file of JSON lines, and they are as `LineScanner` wants them.
+        sha256: digest of its bytes as they lie on disk.
+        quotes: how its quotes stand, if it is a CSV file.
+        has_plain_lines: whether it is a file of JSON lines that are all plain, as `LineScanner` defines it.
     """
 
     sha256: bytes
@@ -41,7 +41,7 @@ class Scanned:
 
 
 def scan(path: Path) -> Scanned:
-    """Reads a file once.
+    """Reads a landing file once, for all that must be known of its bytes.
 
     Raises:
         BadInput: a compressed file ends before its end, or is damaged: Spark would fail on it in the middle of the job.
@@ -61,7 +61,7 @@ def scan(path: Path) -> Scanned:
 
 
 def not_whole(path: Path, error: object) -> BadInput:
-    """What is raised for a file that ends in the middle, or cannot be read."""
+    """The error for a file that is cut off or cannot be read."""
     return BadInput(path, "file", expected=f"a whole {path.suffix.removeprefix('.')} file", found=f"one that cannot be read: {error}",
                     hint="It may have been cut off or damaged on its way: deliver it again.")
 
@@ -70,13 +70,14 @@ class QuoteScanner:
     """Finds out how the quotes of a CSV file stand, chunk by chunk."""
 
     def __init__(self) -> None:
-        self._held = b""  # its end, since a quote at the end of a chunk is judged by the byte after it
+        self._held = b""  # the last byte seen, since a quote at the end of a chunk is judged by the byte after it
         self._is_start = True
         self._before = _LINE_FEED
         self._is_inside = False
         self._spans = self._is_irregular = False
 
     def add(self, chunk: bytes) -> None:
+        """Takes the next chunk of the file's content."""
         if self._is_irregular:
             return
         if self._is_start:
@@ -92,7 +93,7 @@ class QuoteScanner:
             self._judge(data[:-1], data[-1])
 
     def result(self) -> Quotes:
-        """After the last chunk."""
+        """How the quotes of the whole file stand; to be called after the last chunk."""
         if not self._is_irregular:
             self._judge(self._held, _LINE_FEED)
         if self._is_irregular or self._is_inside:
@@ -113,7 +114,7 @@ class QuoteScanner:
             is_mark_N |= bytes_N[1:-1] == _RETURN
         place_M = np.flatnonzero(is_mark_N)  # of quotes and ends of lines
         is_quote_M = is_quote_N[place_M]
-        odd_M = np.cumsum(is_quote_M, dtype=np.uint8) & 1  # the sum may go round
+        odd_M = np.cumsum(is_quote_M, dtype=np.uint8) & 1  # the sum may overflow: only its last bit counts
         is_inside_M = odd_M.view(bool) ^ self._is_inside  # behind each mark
         opens_Q, closes_Q = place_M[is_quote_M & is_inside_M], place_M[is_quote_M & ~is_inside_M]
         self._is_irregular = not (_BOUNDS[bytes_N[opens_Q]].all() and _BOUNDS[bytes_N[closes_Q + 2]].all())
@@ -124,7 +125,7 @@ class QuoteScanner:
 class LineScanner:
     """Finds out, chunk by chunk, whether each line of a file is UTF-8 and begins and ends with the only braces that it has.
 
-    Of such a line Spark's JSON reader drops nothing.
+    Spark's JSON reader drops nothing of such a line.
     """
 
     def __init__(self) -> None:
@@ -133,6 +134,7 @@ class LineScanner:
         self._text = codecs.getincrementaldecoder("utf-8")()
 
     def add(self, chunk: bytes) -> None:
+        """Takes the next chunk of the file's content."""
         if not self._is_plain or not chunk:
             return
         try:
@@ -148,7 +150,7 @@ class LineScanner:
         self._before = chunk[-1]
 
     def result(self) -> bool:
-        """After the last chunk."""
+        """Whether all lines of the file are plain; to be called after the last chunk."""
         return self._is_plain and not self._text.getstate()[0] and self._before in (_CLOSES, _LINE_FEED)
 
 

@@ -1,4 +1,4 @@
-"""Landing files: which there are, what columns they have, and whether they are whole; read before anything runs, without Spark."""
+"""Landing files: which exist, what columns they have, and whether they are complete; checked without Spark, before any job runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lake.parquet_columns import Delivered, delivered_columns, refuse_damaged, r
 Format = Literal["csv", "jsonl", "parquet"]
 
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".csv.gz": "csv", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".parquet": "parquet"}
-LINES_PROBED = 1000  # of JSON lines, for the names that they use
+LINES_PROBED = 1000  # JSON lines that are read to learn the names of the columns
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _CHUNK = 1 << 20
 
@@ -37,12 +37,12 @@ class LandingFile:
     Attributes:
         path: the file.
         kind: its format.
-        columns: that it names, in its order; of JSON lines those that were seen.
-        parquet: how its landing columns are read, where it is a Parquet file.
-        quotes: how they stand, where it is a CSV file.
-        has_plain_lines: it is a file of JSON lines of which Spark's JSON reader drops nothing.
-        sha256: of its bytes.
-        opened: the path by which Spark opens it: the file, or a link to it where its name is none that Spark can open.
+        columns: the columns that it names, in its order; for JSON lines, the keys that were seen.
+        parquet: how its landing columns are read, if it is a Parquet file.
+        quotes: how its quotes stand, if it is a CSV file.
+        has_plain_lines: whether it is a file of JSON lines of which Spark's JSON reader drops nothing.
+        sha256: digest of its bytes.
+        opened: the path by which Spark opens it: the file, or a link to it if Spark cannot open a file of its name.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
         string_ids: landing columns that the deployment declares as string ids.
 
     Raises:
-        BadInput: it is not whole, lacks a column, or has one of a type, codec or encoding that cannot be read.
+        BadInput: the file is cut off, lacks a column, or has one of a type, codec or encoding that cannot be read.
     """
     kind = format_of(path)
     assert kind is not None, path
@@ -79,7 +79,7 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
 
 
 def format_of(path: Path) -> Format | None:
-    """By the file's name; None for a file that is no landing file."""
+    """The format that a file's name tells; None for a file that is no landing file."""
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
 
 
@@ -89,7 +89,7 @@ def is_delivered(path: Path) -> bool:
 
 
 def unread_names(folder: Path) -> list[str]:
-    """What lies in a landing day's folder and is not read: other endings, and folders; names that begin with . or _ do not count."""
+    """Names in a landing day's folder that are not read: other endings, and folders; those that begin with . or _ are left out."""
     return sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()
                   if not path.name.startswith((".", "_")) and (path.is_dir() or not is_delivered(path)))
 
@@ -100,13 +100,13 @@ def is_bare(folder: Path) -> bool:
 
 
 def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: bool = False) -> list[Path]:
-    """A landing day's files that were delivered, by name.
+    """The delivered files of a landing day, sorted by name.
 
     Args:
         locations: the deployment's paths.
         log: natural or ad.
         day: day of arrival.
-        allow_empty: a person says that files without a row are right.
+        allow_empty: whether files without a row are accepted, because a person confirmed that the day is empty.
 
     Raises:
         BadInput: no folder, no file, or only files without a row.
@@ -126,22 +126,22 @@ def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: boo
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The landing files that lie in a folder itself, by name."""
+    """The landing files that lie directly in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if is_delivered(path) and not path.is_dir())
 
 
 def no_rows(path: Path) -> BadInput:
-    """What is raised for a landing day without a row."""
+    """The error for a landing day without a row."""
     return BadInput(path, "rows", expected="at least one row on this landing day", found="none",
-                    hint="If the day was empty indeed, say so: tributary spark_jobs ingest_logs --allow-empty.")
+                    hint="If the day really was empty, ingest it with: tributary spark_jobs ingest_logs --allow-empty.")
 
 
 def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
-    """The columns that a file names, in its order: of the header, of the lines' keys, of the Parquet schema.
+    """The columns that a file names, in its order: in the header, the keys of the lines, or the Parquet schema.
 
     Args:
         path: the file.
-        needed: keys that are looked for beyond the first lines of a JSON file, until all were seen.
+        needed: columns that are looked for beyond the first lines of a JSON file, until all have been seen.
 
     Raises:
         BadInput: the file is empty, or cannot be read.
@@ -159,10 +159,10 @@ def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def check_columns(path: Path, log: Log) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns of a landing file, in its order, and those among them that no contract knows.
+    """The columns of a landing file, in its order, and those among them that its contract does not have.
 
     Raises:
-        BadInput: a landing column is missing, or named twice; or as `columns_of`.
+        BadInput: a landing column is missing or named twice; or as for `columns_of`.
     """
     needed = [name for name in LANDING_COLUMNS[log] if name not in OPTIONAL_LANDING_COLUMNS]
     columns = columns_of(path, needed)
@@ -187,7 +187,7 @@ def digest_of_files(files: Sequence[Path]) -> str:
 
 
 def digest_of(files: Iterable[bytes]) -> str:
-    """The digest of a landing day, by the digests of its files in the order of their names."""
+    """The digest of a landing day, from the digests of its files in the order of their names."""
     digest = hashlib.sha256()
     for of_file in files:
         digest.update(of_file)
@@ -195,7 +195,7 @@ def digest_of(files: Iterable[bytes]) -> str:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a file has anything after its header; blank lines are nothing.
+    """Whether a file has any row after its header; blank lines do not count.
 
     Raises:
         BadInput: the file cannot be read.
@@ -226,7 +226,7 @@ def open_text(path: Path) -> IO[str]:
 
 
 def _csv_header(path: Path, file: IO[str]) -> tuple[str, ...]:
-    """The names of the first line that is not blank, which leaves the file behind it."""
+    """The names in the first line that is not blank; the file is then positioned after that line."""
     lines = (line for line in iter(lambda: file.readline(_CHUNK), "") if line.strip())
     try:
         return tuple(name.strip() for name in next(csv.reader(lines), []))
@@ -250,7 +250,7 @@ def _json_keys(path: Path, file: IO[str], needed: Iterable[str]) -> tuple[str, .
 
 
 def _first_object(line: str) -> dict[str, Any] | None:
-    """The object with which a line begins; whether anything follows it, Spark's reader judges."""
+    """The JSON object at the start of a line, or None; anything after it is left for Spark's reader to judge."""
     try:
         row = _DECODER.raw_decode(line.lstrip())[0]
     except (ValueError, RecursionError):
@@ -273,7 +273,7 @@ def _parquet_schema(path: Path) -> list[str]:
 
 
 def _openable(path: Path, locations: Locations) -> Path:
-    """A path of the file that Spark can open: Hadoop has no colon in a file's name, and Java only text."""
+    """A path of the file that Spark can open: Hadoop refuses a colon in a file's name, and Java bytes that are not UTF-8."""
     try:
         path.name.encode()
     except UnicodeEncodeError:

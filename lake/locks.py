@@ -1,8 +1,8 @@
 """Locks on (table, partition), by `flock`: released by the kernel when their holder dies, however it dies.
 
 A lock file names its holder and the Spark Connect session that it writes through: a client killed by -9 leaves its
-query running in the server, so whoever takes the lock over ends that session first. Sessions have a lock of their own too, by
-which the next client knows of a killed one whose partitions nobody asks for again.
+query running in the server, so the next holder ends that session first. Each session also has a lock of its own, by
+which the next client detects a killed one even if it writes other partitions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from contracts.errors import TributaryError
 class Locked(TributaryError):
     """Somebody else holds the lock."""
 
-    exit_code = 1  # another try may find it free
+    exit_code = 1  # a retry helps: the lock may be free by then
 
 
 def read_holder(path: Path) -> dict[str, Any]:
-    """What a lock's last holder wrote of itself; {} if nothing readable."""
+    """What the last holder of a lock wrote about itself; {} if there is nothing that can be read."""
     try:
         holder = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -37,7 +37,7 @@ def read_holder(path: Path) -> dict[str, Any]:
 
 
 def try_lock(path: Path, *, shared: bool = False) -> TextIO | None:
-    """Takes the lock, with others who share it if asked for, and returns its open file, which holds it; None if somebody else has it."""
+    """Takes the lock, exclusively or `shared`, and returns the open file that holds it; None if somebody else has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
     try:
@@ -49,7 +49,7 @@ def try_lock(path: Path, *, shared: bool = False) -> TextIO | None:
 
 
 def write_holder(file: TextIO, **values: object) -> None:
-    """Writes into a held lock's file who holds it."""
+    """Writes into the file of a held lock who holds it."""
     file.seek(0)
     file.truncate()
     json.dump({"pid": os.getpid(), "command": _command_line(), **values}, file)
@@ -57,7 +57,7 @@ def write_holder(file: TextIO, **values: object) -> None:
 
 
 def _command_line() -> str:
-    """This process's command without a user's id: a lock file outlives the command."""
+    """This process's command line without a user's id, since a lock file outlives the command."""
     words = sys.argv
     return " ".join("..." if before == "--user" else re.sub(r"^--user=.*", "--user=...", word)
                     for before, word in zip(["", *words], words, strict=False))
@@ -77,13 +77,13 @@ def is_held(path: Path) -> bool:
 @contextmanager
 def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str | None = None,
          end_session: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Holds all locks, taken in sorted order so that two holders cannot wait for each other.
+    """Holds all locks, which are taken in sorted order so that two holders cannot wait for each other.
 
     Args:
-        paths: lock files.
+        paths: the lock files.
         timeout_seconds: how long to wait for each.
-        session_id: the Spark Connect session that this holder writes through.
-        end_session: interrupts and stops the session of a former holder that did not release it.
+        session_id: id of the Spark Connect session that this holder writes through.
+        end_session: called with the session id of a former holder that died or failed; it must end that session.
 
     Raises:
         Locked: another process still held one after the timeout; the message names it.
@@ -105,33 +105,38 @@ def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str
 
 @contextmanager
 def hold_session(folder: Path, session_id: str) -> Iterator[None]:
-    """Holds a session's own lock; its file stays behind if the holder dies, or fails: see `sessions_left_behind`.
+    """Holds a session's own lock; its file remains if the holder dies or fails: see `sessions_left_behind`.
 
     Args:
-        folder: of the sessions' locks.
-        session_id: the Spark Connect session that is about to be opened.
+        folder: the folder of the sessions' lock files.
+        session_id: id of the Spark Connect session that is about to be opened.
     """
     path, making = folder / f"{session_id}.lock", folder / f".{session_id}"
     with _wait_for(making, timeout_seconds=0) as file:
         write_holder(file)
-        making.rename(path)  # nobody finds it under its name before it is held
+        making.rename(path)  # so that the file never has its final name without being locked
         yield
         path.unlink()
 
 
 def sessions_left_behind(folder: Path) -> list[str]:
-    """Sessions whose client has died or failed."""
+    """Ids of the sessions whose client has died or failed."""
     return sorted(path.stem for path in folder.glob("*.lock") if not is_held(path))
 
 
 def release_session(folder: Path, session_id: str) -> None:
-    """Takes away what names a session that was left behind, once nothing of it is left."""
+    """Deletes the lock file of a session that was left behind, once the session has been ended and cleared."""
     (folder / f"{session_id}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
 def share(path: Path, *, alone: bool = False, timeout_seconds: float = 600) -> Iterator[None]:
-    """Holds a lock together with all who share it, or alone: then after they have ended, and before others begin.
+    """Holds a lock together with all who share it, or exclusively.
+
+    Args:
+        path: the lock file.
+        alone: whether to hold it exclusively: after all sharers have ended, and before others begin.
+        timeout_seconds: how long to wait for it.
 
     Raises:
         Locked: it was not free after the timeout.
@@ -148,15 +153,15 @@ def share(path: Path, *, alone: bool = False, timeout_seconds: float = 600) -> I
 @contextmanager
 def _wait_for(path: Path, timeout_seconds: float, *, shared: bool = False) -> Iterator[TextIO]:
     deadline = time.monotonic() + timeout_seconds
-    said = False
+    is_reported = False
     while (file := try_lock(path, shared=shared)) is None:
         holder = read_holder(path)
         who = f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown command')})"
         if time.monotonic() >= deadline:
             raise Locked(f"{path}: expected a free lock within {timeout_seconds:.0f} s, found it held by {who}")
-        if not said:
+        if not is_reported:
             print(f"waiting for {path.name}, held by {who}", file=sys.stderr, flush=True)
-            said = True
+            is_reported = True
         time.sleep(0.2)
     with file:
         yield file

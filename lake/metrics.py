@@ -1,11 +1,11 @@
-"""AUC, GAUC, LogLoss and calibration of scores, as training reports them and the gate judges by them: in numpy, without a loop over users.
+"""AUC, GAUC, LogLoss and calibration of scores, as training reports them and the gate uses them; in numpy, without a loop over users.
 
 GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions, `gauc_plain`
 is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over bins of equal count,
 `predicted_over_observed` the sum of the scores over the clicks.
 
-A figure that is not defined on the rows, whatever their scores, is None. One that is defined is NaN where any score is NaN or
-infinite: such a score has no rank, and a model that gives it must not pass by being judged on the other rows. docs/metrics.md
+A figure that cannot be computed from the rows, whatever their scores are, is None. Any other is NaN where a score is NaN or
+infinite: such a score has no rank, and a model that gives it must not pass on the strength of the other rows. docs/metrics.md
 compares these definitions with those of other libraries.
 """
 
@@ -27,12 +27,12 @@ def num_not_finite(scores: Scores) -> int:
 
 
 def figure_text(value: float | None, form: str = ".4f") -> str:
-    """A figure as people read it: `-` where it is not defined on the rows, `NaN` where a score was not a number."""
+    """A figure as text: `-` if it is not defined on the rows, `NaN` if a score was not a finite number."""
     return "-" if value is None else "NaN" if np.isnan(value) else f"{value:{form}}"
 
 
 def has_both_labels(clicks: Labels, groups: Labels) -> NDArray[np.bool_]:
-    """Of each group, in ascending order, whether it has a click and a row without one.
+    """For each group, in ascending order, whether it has both a row with a click and a row without one.
 
     Args:
         clicks: N, 0 or 1.
@@ -52,8 +52,8 @@ def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray
         groups: N, any integers.
 
     Returns:
-        AUC of each group, in ascending order of group, and its rows. NaN where the group lacks one of the labels
-        (`has_both_labels`); where any score is not finite, of all groups, so that no mean over groups passes it by.
+        AUC and number of rows of each group, in ascending order of group. The AUC is NaN where the group lacks one of the labels
+        (`has_both_labels`); if any score is not finite, it is NaN for all groups, so that no mean over groups ignores it.
     """
     if len(scores) == 0:
         return np.zeros(0), np.zeros(0, np.int64)
@@ -81,7 +81,7 @@ def auc(scores: Scores, clicks: Labels) -> float | None:
 
 
 class Ranks:
-    """AUC of scores under any weights of the rows, ties counting half: they are sorted once, for the many draws of a bootstrap.
+    """AUC of scores under any weights of the rows, ties counting half: they are sorted only once for the many draws of a bootstrap.
 
     Args:
         scores: N.
@@ -95,7 +95,7 @@ class Ranks:
         self._starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])  # of runs of equal scores
 
     def auc(self, weight: Scores) -> float:
-        """Of weights N, >= 0; NaN where the weighted rows lack one of the labels."""
+        """AUC under weights (N, >= 0); NaN where the weighted rows lack one of the labels."""
         weight = weight[self._order]
         positive = np.add.reduceat(weight * self._clicks, self._starts)
         negative = np.add.reduceat(weight * (1 - self._clicks), self._starts)
@@ -117,7 +117,7 @@ def gauc(scores: Scores, clicks: Labels, user_ids: Labels, *, weighted: bool = T
 
 
 def logloss(scores: Scores, clicks: Labels) -> float | None:
-    """Mean negative log-likelihood; None of no rows, NaN where a score is not finite."""
+    """Mean negative log-likelihood; None without rows, NaN where a score is not finite."""
     return float(np.mean(row_losses(scores, clicks))) if len(scores) else None
 
 
@@ -139,7 +139,7 @@ def equal_bins(scores: Scores, bins: int = CALIBRATION_BINS) -> list[NDArray[np.
 
 
 def ece(scores: Scores, clicks: Labels) -> float | None:
-    """Mean distance between score and click rate over the bins of `calibration`, weighted by rows; None of no rows.
+    """Mean distance between score and click rate over the bins of `calibration`, weighted by rows; None without rows.
 
     NaN where a score is not finite.
     """

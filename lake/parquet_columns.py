@@ -1,4 +1,4 @@
-"""Columns of a Parquet landing file, by Parquet's own types: how each is read, and what cannot be read; without Spark."""
+"""Columns of a Parquet landing file, by Parquet's own types: how each is read, and which cannot be read; decided without Spark."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Delivered:
 
     Attributes:
         kind: what its values are.
-        stored: Spark's name of the type to read it as; not always the type that Spark would take by itself.
+        stored: Spark's name of the type to read it as, which may differ from the type that Spark would choose.
     """
 
     kind: Kind
@@ -56,7 +56,7 @@ def refuse_encrypted(path: Path) -> None:
 
 
 def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
-    """How the landing columns of a Parquet file are read; other columns do not matter.
+    """How the landing columns of a Parquet file are read; other columns are not looked at.
 
     Args:
         path: the file.
@@ -64,7 +64,7 @@ def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict
         string_ids: landing columns that the deployment declares as string ids.
 
     Raises:
-        BadInput: a landing column has a type, codec or encoding from which no value can be read, or another one's name but for the case.
+        BadInput: a landing column cannot be read because of its type, codec or encoding, or two columns differ only in letter case.
     """
     import pyarrow as pa
 
@@ -93,7 +93,7 @@ def _columns_of(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, 
 
 
 def refuse_damaged(path: Path, columns: Mapping[str, Delivered]) -> None:
-    """Decodes these columns, so that a damaged page is found before anything is written: it would end Spark's job in the middle.
+    """Decodes these columns, so that a damaged page, which would make Spark's job fail, is noticed before anything is written.
 
     Raises:
         BadInput: a page cannot be decoded.
@@ -115,16 +115,16 @@ def _delivered(path: Path, schema: pq.ParquetSchema, log: Log, name: str, string
     wanted = f"a Parquet column with {'an id' if name in string_ids else column.legal_values}"
     if leaf is None:
         raise BadInput(path, name, expected=wanted, found="a column of nested values (a list, a map or a struct)")
-    found = _kind_of(leaf)
+    delivered = _kind_of(leaf)
     allowed: tuple[Kind, ...] = ("uuid", *_KINDS_OF[column.type]) if name in string_ids else _KINDS_OF[column.type]
-    if found is None or found.kind not in (*allowed, "nothing"):
-        hint = "Declare the column as one of the deployment's string ids to read it." if found and found.kind == "uuid" else ""
+    if delivered is None or delivered.kind not in (*allowed, "nothing"):
+        hint = "Declare the column as one of the deployment's string ids to read it." if delivered and delivered.kind == "uuid" else ""
         raise BadInput(path, name, expected=wanted, found=f"the type {_type_name(leaf)}", hint=hint)
-    return found
+    return delivered
 
 
 def _kind_of(leaf: Any) -> Delivered | None:
-    """How a leaf column is read; None for a type that Spark cannot read, or that holds nothing of ours."""
+    """How a leaf column is read; None for a type that Spark cannot read, or that no contract's type can be read from."""
     logical = json.loads(leaf.logical_type.to_json())
     name, physical = logical["Type"], leaf.physical_type
     if name == "Null":

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def read_partitions(spark: SparkSession, locations: Locations, name: str, days: Iterable[date], *, by: str = "ds") -> DataFrame:
-    """Rows of some days, with the contract's columns; none of a day, or table, that was never written.
+    """Rows of some days, with the contract's columns; a day or table that was never written has none.
 
     A column that was declared later reads as null in the partitions written before.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
         name: a table of the contracts.
-        days: values of the column `by`.
+        days: the days to read, as values of the column `by`.
         by: a date column that the table is partitioned by.
     """
     contract, address = tables.table(name), table_address(locations, name)

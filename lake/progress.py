@@ -12,7 +12,7 @@ _hidden = False
 
 
 def hide_progress() -> None:
-    """No more bars in this process: another one shows them."""
+    """Shows no more bars in this process, because another process shows them."""
     global _hidden
     _hidden = True
 
@@ -26,6 +26,6 @@ def progress(items: Iterable[Any] | None = None, *, total: int | None = None, de
 
 
 def each(items: Iterable[Any], *, description: str, unit: str = "it") -> Iterator[Any]:
-    """The items, with a bar."""
+    """Iterates over the items with a progress bar."""
     known = list(items)
     yield from progress(known, total=len(known), description=description, unit=unit)

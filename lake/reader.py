@@ -21,12 +21,12 @@ Values = Sequence[Any] | Any
 
 
 class LakeReader:
-    """One deployment's tables, each read at the version it had when this reader first opened it."""
+    """Reads one deployment's tables, each at the version that it had when this reader first opened it."""
 
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
         self._opened: dict[str, DeltaTable | None] = {}
-        self._releases: dict[str | None, dict[str, dict[str, Any]]] = {}  # by kind; None: of all kinds
+        self._releases: dict[str | None, dict[str, dict[str, Any]]] = {}  # by kind of model; the key None holds all kinds
         self._activations: list[dict[str, Any]] | None = None
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Values] | None = None) -> pa.Table:
@@ -34,8 +34,8 @@ class LakeReader:
 
         Args:
             name: a table of the contracts.
-            columns: columns to read; all by default.
-            where: column -> value, or list of values; conditions on partition columns skip files.
+            columns: the columns to read; all by default.
+            where: conditions, from a column to its value or list of values; those on partition columns skip whole files.
 
         Returns:
             Arrow table with columns in the order asked for.
@@ -50,13 +50,13 @@ class LakeReader:
         stream = table.scan(columns=[column for column in wanted if column in present], predicate=predicate or None)
         rows = pa.RecordBatchReader.from_stream(stream).read_all()
         for column in wanted:
-            if column not in present:  # declared since the table was last written
+            if column not in present:  # the contract has it only since the table was last written
                 rows = rows.append_column(column, pa.nulls(rows.num_rows))
         rows = rows.select(wanted)
         return rows.cast(pa.schema([(field.name, _without_views(field.type)) for field in rows.schema]))
 
     def fragments(self, name: str) -> list[ds.Fragment]:
-        """The data files of a table, each to be read by itself; a file never changes. An absent table has none."""
+        """The data files of a table, which can be read one by one and never change; an absent table has none."""
         table = self._open(name)
         return [] if table is None else list(table.to_pyarrow_dataset().get_fragments())
 
@@ -65,7 +65,7 @@ class LakeReader:
 
         Args:
             name: a table of the contracts.
-            owners: the partitions wanted; all by default.
+            owners: owner keys of the partitions to look up; all by default.
         """
         where: dict[str, Values] = {"table_name": name}
         if owners is not None:
@@ -73,14 +73,14 @@ class LakeReader:
         return {row["owner"]: row for row in self._newest_builds(where)}
 
     def all_builds(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """As `builds`, of every table, by table and owner."""
+        """Build records of every table, by table and owner key; see `builds`."""
         return {(row["table_name"], row["owner"]): row for row in self._newest_builds({})}
 
     def require_builds(self, name: str, owners: Sequence[str], *, hint: str) -> dict[str, str]:
         """Digest of each partition by `table/owner`, as a release or build records its inputs.
 
         Raises:
-            ParentMissing: one was never built, or by earlier rules; `hint` names the command that makes it.
+            ParentMissing: a partition was never built, or only under earlier rules; `hint` names the command that makes it.
         """
         built = self.builds(name, owners)
         missing = [owner for owner in owners if owner not in built]
@@ -92,15 +92,15 @@ class LakeReader:
         return {f"{name}/{owner}": built[owner]["digest"] for owner in owners}
 
     def releases(self, kind: str | None = None) -> dict[str, dict[str, Any]]:
-        """Rows of `releases` by release id, their maps as dicts, read once; whatever this reader's `activations` name is among them.
+        """Rows of `releases` by release id, with maps as dicts, read once; they include every release that `activations` names.
 
         Args:
-            kind: of model; all kinds by default. Releases of a kind lie together, so that those of others are not read.
+            kind: the kind of model; all kinds by default. Only the files of this kind are read.
         """
         if kind not in self._releases and None in self._releases:
             self._releases[kind] = {name: row for name, row in self._releases[None].items() if row["kind"] == kind}
         if kind not in self._releases:
-            self._open("activations")  # pinned first: a release's row is committed before its activation
+            self._open("activations")  # opened first, since a release's row is committed before its activation
             rows = self.read("releases", where={} if kind is None else {"kind": kind}).to_pylist()
             for row in rows:
                 for name in ("parents", "inputs", "metrics"):
@@ -109,11 +109,11 @@ class LakeReader:
         return self._releases[kind]
 
     def active(self, kind: str, variant: str, period: date) -> dict[str, Any] | None:
-        """The release that serves a kind, variant and period, or None."""
+        """The active release of a kind, variant and period, or None."""
         return self.active_releases(kind).get((variant, period))
 
     def active_releases(self, kind: str) -> dict[tuple[str, date], dict[str, Any]]:
-        """The releases of a kind that serve, by variant and period."""
+        """The active releases of a kind, by variant and period."""
         if self._activations is None:
             self._activations = self.read("activations").to_pylist()
         rows = [row for row in self._activations if row["kind"] == kind]
@@ -122,21 +122,21 @@ class LakeReader:
 
     def current(self, kind: str, variant: str) -> dict[str, Any] | None:
         """The release of the newest active period, or None."""
-        periods = {period: row for (of, period), row in self.active_releases(kind).items() if of == variant}
+        periods = {period: row for (name, period), row in self.active_releases(kind).items() if name == variant}
         return periods[max(periods)] if periods else None
 
     def _newest_builds(self, where: Mapping[str, Values]) -> list[dict[str, Any]]:
-        """Build records that count: of each partition the newest."""
+        """The newest build record of each partition, which is the one that counts."""
         rows = self.read("builds", where=where)
         if rows.num_rows == 0:
             return []
         order = rows.append_column("place", pa.array(range(rows.num_rows))).select(["table_name", "owner", "built_ts", "place"])
         order = order.sort_by([("built_ts", "ascending")])
         newest = {(row["table_name"], row["owner"]): row["place"] for row in order.to_pylist()}
-        found = rows.take(pa.array(sorted(newest.values()))).to_pylist()
-        for row in found:
+        records = rows.take(pa.array(sorted(newest.values()))).to_pylist()
+        for row in records:
             row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
-        return found
+        return records
 
     def _open(self, name: str) -> DeltaTable | None:
         if name not in self._opened:
@@ -145,7 +145,7 @@ class LakeReader:
 
 
 def open_table(address: str) -> DeltaTable | None:
-    """The table at its newest version; None if there is none, or it is just being made."""
+    """The table at its newest version; None if it does not exist, or is just being created."""
     try:
         return DeltaTable(address) if DeltaTable.is_deltatable(address) else None
     except TableNotFoundError:
@@ -162,8 +162,8 @@ def rows_by_file(address: str, predicate: str) -> dict[str, int]:
     """Rows of each file of a Delta table that may hold rows of some partitions.
 
     Args:
-        address: the table's.
-        predicate: SQL over its partition columns.
+        address: the table's folder or address in the store.
+        predicate: an SQL condition on its partition columns.
     """
     table = open_table(address)
     wanted = set() if table is None else set(table.file_uris(file_pruning_predicate=predicate))
@@ -178,7 +178,7 @@ def _empty(columns: Sequence[str]) -> pa.Table:
 
 
 def _one_of(column: Column, values: Values) -> str:
-    """DataFusion SQL: the column is one of the values."""
+    """The condition, in DataFusion's SQL, that a column has one of the values."""
     listed = list(values) if isinstance(values, (list, tuple, set, frozenset, range)) else [values]
     prefix = "DATE " if column.type == "date" else ""
     quoted = (str(v) if column.type in ("bigint", "int") else prefix + "'" + str(v).replace("'", "''") + "'" for v in listed)

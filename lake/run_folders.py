@@ -1,7 +1,7 @@
-"""Run folders: what the training of one release leaves, complete or not there at all. They are opened, checked, made and staged here.
+"""Run folders hold what the training of one release leaves, complete or not at all; they are opened, checked, made and staged here.
 
-A folder is written under a temporary name and renamed; last of all the period's `staged.json` names the folders of its task. A killed
-run leaves a temporary folder, which the next one removes. Nothing here needs more than the standard library.
+A folder is written under a temporary name and then renamed; at the end the period's `staged.json` names the folders of its task. A killed
+run leaves a temporary folder, which the next one removes. Only the standard library is needed here.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ class Run:
 
 
 class Judged(Protocol):
-    """What gate and audit find: a dataclass of one check."""
+    """The result of one check of the gate or the audit, a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def passed(self) -> bool: ...
+    def passed(self) -> bool:
+        """Whether the run passed the check."""
 
     @property
-    def severity(self) -> str: ...
+    def severity(self) -> str:
+        """`fail` if a failure refuses the run, `warn` if it is only reported."""
 
 
 def sha256_of(path: Path) -> str:
@@ -60,9 +62,9 @@ def read_release(folder: Path) -> Release:
 
 
 def changed_files(folder: Path, release: Release) -> dict[str, str]:
-    """Files of a release that are not those of its manifest, with the digest that was found instead, or that there is none."""
-    found = {name: _digest(folder / name) for name in release.files}
-    return {name: digest for name, digest in found.items() if digest != release.files[name]}
+    """Files of a release that differ from its manifest, each with the digest that it has instead, or `no such file`."""
+    digests = {name: _digest(folder / name) for name in release.files}
+    return {name: digest for name, digest in digests.items() if digest != release.files[name]}
 
 
 def require_unchanged(folder: Path, release: Release, *, hint: str = "The run folder was damaged: train this release again.") -> None:
@@ -72,7 +74,7 @@ def require_unchanged(folder: Path, release: Release, *, hint: str = "The run fo
 
 
 def open_run(folder: Path) -> Run:
-    """A run folder whose files were checked against its manifest.
+    """Opens a run folder, after checking its files against its manifest.
 
     Raises:
         BadInput: there is no manifest, or a file is missing or was changed.
@@ -83,10 +85,10 @@ def open_run(folder: Path) -> Run:
 
 
 def finished(locations: Locations, release: Release) -> Run | None:
-    """The run of this very release, if it is there and whole."""
+    """The run of exactly this release, if its folder exists and is complete; otherwise None."""
     try:
         return open_run(folder_of(locations, release))
-    except (BadInput, KeyError, TypeError, ValueError):  # half a manifest is no manifest
+    except (BadInput, KeyError, TypeError, ValueError):  # a manifest that was cut off counts as none
         return None
 
 
@@ -96,21 +98,21 @@ def folder_of(locations: Locations, release: Release) -> Path:
 
 
 def released_folder(locations: Locations, row: Mapping[str, Any], *, hint: str = "") -> Path:
-    """The run folder of a row of `releases`; its manifest is the one that was released.
+    """The run folder of a row of `releases`, after checking that its manifest is the one that was released.
 
     Raises:
         BadInput: the folder has another manifest, or none; the message ends with `hint`, or names the release.
     """
     folder = locations.home / row["artifact"]
-    found = _digest(folder / MANIFEST)
-    if found != row["sha256"]:
-        raise BadInput(folder / MANIFEST, "sha256", expected=row["sha256"], found=found,
+    digest = _digest(folder / MANIFEST)
+    if digest != row["sha256"]:
+        raise BadInput(folder / MANIFEST, "sha256", expected=row["sha256"], found=digest,
                        hint=hint or f"The folder is not what {row['release_id']} released.")
     return folder
 
 
 def open_released(locations: Locations, row: Mapping[str, Any]) -> Run:
-    """The run folder of a row of `releases`, all of it as it was released.
+    """Opens the run folder of a row of `releases`, after checking that all of it is as it was released.
 
     Raises:
         BadInput: its manifest is another one, or a file is missing or was changed.
@@ -119,12 +121,12 @@ def open_released(locations: Locations, row: Mapping[str, Any]) -> Run:
 
 
 def make_run(locations: Locations, draft: Release, fill: Callable[[Path], Release]) -> Run:
-    """Makes the run folder of a release, complete or not at all; a damaged one that is there is replaced.
+    """Makes the run folder of a release, complete or not at all, and replaces a damaged one.
 
     Args:
         locations: the deployment's paths.
         draft: the release, whose id is known before its files are.
-        fill: writes the files into a folder, and returns the release with its figures and the widths of its vectors.
+        fill: called with an empty folder; it writes the files and returns the release with its metrics and vector widths.
     """
     folder = folder_of(locations, draft)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ def make_run(locations: Locations, draft: Release, fill: Callable[[Path], Releas
     release = replace(filled, files={path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
     (temporary / MANIFEST).write_text(release.to_json())
     damaged = folder.with_name(f".{draft.release_id}.damaged")
-    if folder.exists():  # `finished` did not find it whole
+    if folder.exists():  # the caller asked `finished`, which judged it to be incomplete
         folder.rename(damaged)
     temporary.rename(folder)
     shutil.rmtree(damaged, ignore_errors=True)
@@ -144,7 +146,7 @@ def make_run(locations: Locations, draft: Release, fill: Callable[[Path], Releas
 
 
 def link(source: Path, target: Path) -> None:
-    """A second name of the same file, which nobody changes once it lies in a run folder; a copy where there are no links."""
+    """Gives a file a second name, since files in run folders never change; a copy where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -152,20 +154,20 @@ def link(source: Path, target: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Puts a new file in the place of the old one, which other folders may have by a second name."""
+    """Replaces a file by a new one, without changing the old one, to which other folders may have a link."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
 
 
 def write_verdict(path: Path, release: Release, checks: Sequence[Judged], **others: object) -> None:
-    """Writes what gate or audit found of a run next to its manifest, which it names by its digest.
+    """Writes the verdict of the gate or the audit on a run next to its manifest, whose digest it records.
 
     Args:
-        path: of the file, in the run folder.
-        release: of the run.
-        checks: dataclasses; one that failed with severity `fail` refuses the run.
-        others: what else the verdict says.
+        path: the file to write, in the run folder.
+        release: the release of the run.
+        checks: results of the checks; a failed one of severity `fail` refuses the run.
+        others: further fields of the verdict.
     """
     verdict = {"release_id": release.release_id, "passed": not any(map(refuses, checks)),
                "manifest_sha256": sha256_of(path.parent / MANIFEST), **others, "checks": [asdict(check) for check in checks]}
@@ -178,22 +180,22 @@ def refuses(check: Judged) -> bool:
 
 
 def failed_names(verdict: Mapping[str, Any]) -> str:
-    """The checks that refused a run, as a verdict on disk has them."""
+    """Names of the checks that refused a run, from its verdict on disk."""
     return ", ".join(check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail")
 
 
 def stage_runs(locations: Locations, kind: str, period: date, runs: Sequence[Run]) -> Path:
-    """Names the runs that are ready to be judged and published, and returns the file that does."""
+    """Writes the file that names the runs ready to be judged and published, and returns its path."""
     path = locations.staged(kind, period)
     replace_text(path, json.dumps({"runs": [str(run.folder.relative_to(locations.home)) for run in runs]}, indent=2) + "\n")
     return path
 
 
 def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
-    """Run folders that the last training of a kind and period has left, one a variant.
+    """Run folders that the last training of a kind and period has staged, one for each variant.
 
     Raises:
-        BadInput: nothing was staged, or half of it: a folder that is not there, not finished, or of another period.
+        BadInput: nothing was staged, or a staged folder is missing, not finished, or of another period.
     """
     path = locations.staged(kind, period)
     again = f"Run: {training_command(Served(kind=kind, variant=DEFAULT_VARIANT, period=period))}"
@@ -216,10 +218,10 @@ def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
 
 
 def gated_runs(locations: Locations, kind: str, period: date) -> list[Path]:
-    """Run folders that the gate lets through, one a variant: what training staged, or the fallback in its place.
+    """Run folders that the gate lets through, one for each variant: the staged run, or the fallback in its place.
 
     Raises:
-        BadInput: nothing was staged, the gate has not judged a run as it is now, or refused one that nothing can stand in for.
+        BadInput: nothing was staged, the gate has not judged a run in its present state, or it refused one without a fallback.
     """
     return [_let_through(locations, folder) for folder in staged_runs(locations, kind, period)]
 

@@ -21,7 +21,7 @@ from lake.session import server_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes the server."""
+    """Checks that nobody else writes to the lake, takes its lock, and replaces this process by the server."""
     return run_line(_serve, argv)
 
 
@@ -48,7 +48,7 @@ def _serve(home: Path, port: int) -> None:
 
 
 def _token(locations: Locations) -> str:
-    """The server's token: that of the environment, else one made once, readable by its owner alone."""
+    """The server's token: that of the environment, else one that is made once and readable only by its owner."""
     given, path = connect_token(), locations.connect_token
     path.parent.mkdir(parents=True, exist_ok=True)
     if given is not None:

@@ -1,4 +1,4 @@
-"""The Spark session: everybody gets it here, and here alone.
+"""The Spark session, which is opened only here.
 
 In this order: the Spark Connect server that SPARK_REMOTE names; the server that already writes to this lake; a session of
 our own (SPARK_MASTER, else local[*]), which then holds the lake's lock, since Delta commits of two JVMs on a plain file
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
-STORE_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, for a lake in a store alone
+STORE_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, only for a lake in a store
 USER = "tributary"
 
 
 def jars_cache() -> Path:
-    """Where Ivy keeps the Delta jars, for all deployments of this user; apart from them those with an S3-compatible store's client."""
+    """Where Ivy keeps the Delta jars for all deployments of this user; those with a store's client have another folder."""
     return Path.home() / ".cache" / "tributary" / ("ivy" if lake_address() is None else "ivy-store")
 
 
@@ -54,7 +54,7 @@ def _packages() -> str:
 def _delta_confs() -> dict[str, str]:
     """Where the Delta jars come from: a folder (TRIBUTARY_JARS), else Maven Central by Spark's own mechanism, once.
 
-    Once fetched they are named as files, which saves the resolution at every start, and its network.
+    Once fetched they are named as files, so that later starts need neither resolution nor network.
     """
     folder = jars_folder()
     if folder is not None:
@@ -75,14 +75,14 @@ def _complete_marker() -> Path:
 
 
 def _fetched_jars() -> list[str]:
-    """The jars of a finished fetch; [] if there was none, or one of them has gone."""
+    """The jars of a finished fetch; [] if there was none, or if one of the jars is missing."""
     marker = _complete_marker()
     jars = marker.read_text().split() if marker.is_file() else []
     return jars if all(Path(jar).is_file() for jar in jars) else []
 
 
 def spark_confs(locations: Locations) -> dict[str, str]:
-    """Settings of every session and server of ours; a tiny day must not pay for a large one's defaults."""
+    """Settings of all our sessions and servers; Spark's defaults are for large data and make a small day slow."""
     cores = os.cpu_count() or 2
     log4j = Path(__file__).with_name("log4j2.properties")
     return {
@@ -91,7 +91,7 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.codegen.cache.maxEntries": "2000",  # a day of jobs and checks compiles more than the default of 100, daily
-        # Else the right side of AND and OR is computed for every row where it stands twice: a regular expression that bad rows alone need.
+        # Otherwise the right side of AND and OR, where it stands twice, is computed for every row: regular expressions only bad rows need.
         "spark.sql.subexpressionElimination.skipForShortcutExpr": "true",
         # A number of a JSON line reads the same whether Spark's reader or its function from_json reads it.
         "spark.sql.json.enableExactStringParsing": "false",
@@ -99,7 +99,7 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "2000",  # files of a few days are listed faster than a job starts
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * cores),  # VACUUM starts this many tasks; 10,000 by default
         "spark.sql.warehouse.dir": str(locations.home / "spark-warehouse"),
-        # Jobs name their days outright; pruning by joined tables finds nothing more and makes a plan of six joins ten times larger.
+        # Jobs name their days explicitly; pruning by joined tables skips nothing more and makes a plan of six joins ten times larger.
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.databricks.delta.snapshotPartitions": "1",  # the default of 50 runs 50 tasks on each read of a tiny table
         "spark.driver.memory": spark_memory(),
@@ -108,14 +108,14 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.driver.bindAddress": spark_host(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        # The parallel collector: its pauses hinder nobody here, and a job of months takes a twelfth less than with Java's default.
+        # The parallel collector: its pauses do no harm here, and a job of months takes a twelfth less than with Java's default.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods "
                                          f"-Dlog4j2.configurationFile={log4j}",
     } | _store_confs()
 
 
 def _store_confs() -> dict[str, str]:
-    """How Spark reaches an S3-compatible store; the keys it reads itself, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    """How Spark reaches an S3-compatible store; Spark itself reads the keys, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
     if lake_address() is None:
         return {}
     endpoint = store_endpoint()
@@ -126,7 +126,7 @@ def _store_confs() -> dict[str, str]:
 
 
 def server_command(locations: Locations, port: int, token: str) -> list[str]:
-    """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST says otherwise.
+    """The command line of a Spark Connect server that asks for `token`, on loopback unless TRIBUTARY_SPARK_HOST names another host.
 
     Its settings go into a file that only the user reads: a command line is open to everybody on the machine.
     """
@@ -148,11 +148,11 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
 
     Args:
         locations: the deployment's paths.
-        app: shown in Spark's own lists.
-        session_id: id of a new Spark Connect session, so that a lock can name it; ignored by a session of our own.
+        app: name of the application in Spark's lists.
+        session_id: id for a new Spark Connect session, so that a lock can name it; ignored where a session is started here.
 
     Raises:
-        BadInput: no Java, or its rules of the deployment's time zone are not Python's; another JVM without a server writes to the lake.
+        BadInput: there is no Java, its rules of the deployment's time zone differ from Python's, or another JVM writes to the lake.
     """
     address = server_address(locations)
     if address is not None:
@@ -180,7 +180,7 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
 
 @contextmanager
 def reading_session(locations: Locations, *, app: str) -> Iterator[SparkSession]:
-    """A session for what writes nothing to the lake: of the server, where there is one, else one of our own, which takes no lock."""
+    """A session that only reads the lake: on the server if there is one, else started here without taking the lake's lock."""
     if server_address(locations) is not None:
         with spark_session(locations, app=app) as spark:
             yield spark
@@ -200,9 +200,9 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
 
     Args:
         locations: the deployment's paths.
-        app: shown in Spark's own lists.
+        app: name of the application in Spark's lists.
         partitions: owner keys by table, e.g. `{"natural_log": ["ds=2026-01-01"]}`.
-        alone: no other writing session at the same time: waits until they have ended.
+        alone: whether to wait until all other writing sessions have ended, and let no other begin meanwhile.
     """
     session_id = str(uuid.uuid4())
     ended: list[str] = []
@@ -215,7 +215,7 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
     with ExitStack() as stack:
         stack.enter_context(locks.share(locations.writers_lock, alone=alone))
         paths = {locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners}
-        if alone:  # whoever left one behind, killed, may have a query running in the server
+        if alone:  # a killed client that left its lock file may still have a query running in the server
             paths |= {path for table in TABLES for path in (locations.locks / table).glob("*.lock")}
         stack.enter_context(locks.hold(paths, session_id=session_id, end_session=end))
         stack.enter_context(locks.hold_session(locations.writing_sessions, session_id))
@@ -224,7 +224,7 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
         spark = stack.enter_context(spark_session(locations, app=app, session_id=session_id))
         _clear_away(spark, ended)
         yield spark
-        _clear_away(spark, ended)  # the server may have answered a last request of the dead after the first time
+        _clear_away(spark, ended)  # again, since the server may have served a dead client's last request after the first call
         for old in ended:
             locks.release_session(locations.writing_sessions, old)
 
@@ -248,7 +248,7 @@ def end_session(locations: Locations, session_id: str) -> None:
     """Interrupts what a dead client left running in the server, and closes its session for good."""
     address = server_address(locations)
     if address is None:
-        return  # its server is gone, and its queries with it
+        return  # the server has ended, and its queries with it
     from pyspark.errors import PySparkException
 
     left_behind = _open(locations, address, session_id)
@@ -258,7 +258,7 @@ def end_session(locations: Locations, session_id: str) -> None:
         if "SESSION_CLOSED" not in str(error) and "SESSION_NOT_FOUND" not in str(error):
             raise
     finally:
-        left_behind.stop()  # else it stays this process's active session, of which PySpark's functions ask their settings
+        left_behind.stop()  # else it stays this process's active session, from which PySpark's functions take their settings
 
 
 def _connect(locations: Locations, address: str, session_id: str) -> SparkSession:
@@ -294,10 +294,10 @@ def _start(locations: Locations, app: str) -> SparkSession:
 
 
 def fetch_jars() -> list[str]:
-    """Fetches the Delta jars unless they are there, and returns them; one fetch at a time on a machine.
+    """Fetches the Delta jars unless they are already here, and returns their paths; one process at a time.
 
     Raises:
-        BadInput: no Java; TRIBUTARY_JARS names a folder without them.
+        BadInput: there is no Java, or TRIBUTARY_JARS names a folder without the jars.
     """
     require_java()
     if jars_folder() is not None:
@@ -309,7 +309,7 @@ def fetch_jars() -> list[str]:
 
 
 def _resolve_jars() -> None:
-    """Lets spark-submit resolve the package; it runs nothing, and its pages of notes are shown only when it fails."""
+    """Lets spark-submit resolve the package without running a job; its long output is shown only if it fails."""
     confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
     command = [str(spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

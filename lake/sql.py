@@ -1,4 +1,4 @@
-"""Text of SQL: a condition that is written so is parsed once, where one of Columns asks the JVM for each of its parts."""
+"""Helpers for SQL text: a condition in SQL is parsed once, while one made of Columns calls the JVM for each of its parts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def literal(value: str | int) -> str:
-    """A value as SQL writes it."""
+    """A value as an SQL literal."""
     return str(value) if isinstance(value, int) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def literals(values: Iterable[str | int]) -> str:
-    """Values of a list, parted by commas."""
+    """Values as SQL literals, separated by commas."""
     return ", ".join(map(literal, values))

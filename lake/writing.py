@@ -1,4 +1,4 @@
-"""The one way into a Delta table: replace exactly the partitions that the producer owns, and record their build."""
+"""The only way to write a Delta table: replace exactly the partitions that the producer owns, and record their build."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Owner = Mapping[str, object]
 
 # A pinned training set and the longest replay stay readable by version; VACUUM respects both.
 RETENTION = {"delta.deletedFileRetentionDuration": "interval 120 days", "delta.logRetentionDuration": "interval 120 days"}
-# Every reader asks by partition: minima and maxima of forty columns would be gathered row by row, and never used.
+# All readers select by partition, so minima and maxima of forty columns would be computed for every row and never used.
 NO_COLUMN_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 COMMIT_ATTEMPTS = 6
 OVERTAKEN = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 NOTHING = (0, "0:0")  # row count and digest of an empty partition
-_PREPARING = threading.Lock()  # jobs write side by side, two logs into one table too
+_PREPARING = threading.Lock()  # jobs may write at the same time, even two logs into one table
 UNSHUFFLED_PARTITIONS = 2
 OBSERVED_PARTITIONS = 8  # above it, digests are read back after the write: docs/adr/0003
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """One partition written: a row of `builds`."""
+    """The record of one written partition: a row of `builds`."""
 
     table_name: str
     owner: str
@@ -52,7 +52,7 @@ class Build:
 def replace_partitions(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, owners: Sequence[Owner],
                        inputs: Mapping[str, Mapping[str, str]] | None = None,
                        counts: Mapping[str, Mapping[str, int]] | None = None) -> list[Build]:
-    """Replaces partitions of a table and records their builds; see `write_partitions` and `record_builds`."""
+    """Replaces partitions of a table and records their builds; for the arguments see `write_partitions`."""
     builds = write_partitions(spark, locations, name, df, owners=owners, inputs=inputs, counts=counts)
     record_builds(spark, locations, builds)
     return builds
@@ -63,20 +63,20 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
                      counts: Mapping[str, Mapping[str, int]] | None = None) -> list[Build]:
     """Replaces partitions of a table in one atomic commit, without recording them.
 
-    A row outside the owners' partitions is refused, and nothing is written; an owner without rows is left empty. The caller
-    holds the partitions' locks (`lake.session.writing_session`): those that have no file yet are added to, not replaced.
+    If a row lies outside the owners' partitions, nothing is written; an owner without rows becomes an empty partition. The caller
+    must hold the partitions' locks (`lake.session.writing_session`), because a partition without files is appended to, not replaced.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
         name: a table of the contracts.
         df: rows with the contract's columns, in any order.
-        owners: values of the table's owner columns, one mapping a partition.
-        inputs: digests of what was read, by owner key.
-        counts: figures of the job, by owner key.
+        owners: values of the table's owner columns, one mapping for each partition.
+        inputs: digests of the partitions that were read, by owner key of the partition written.
+        counts: counts that the job reports, by owner key.
 
     Returns:
-        One build a partition, with its row count and content digest.
+        One build for each partition, with its row count and content digest.
     """
     contract = tables.table(name)
     missing = set(contract.column_names) - set(df.columns)
@@ -96,10 +96,10 @@ def write_partitions(spark: SparkSession, locations: Locations, name: str, df: D
 
 
 def record_builds(spark: SparkSession, locations: Locations, builds: Sequence[Build]) -> None:
-    """Records partitions as built, in one commit: until then readers that ask for a build do not see them.
+    """Records partitions as built, in one commit; until then readers that ask for a build do not see them.
 
-    Rows are added, and the newest of a partition counts: a third of the time that replacing them took, and no two writers
-    are ever in each other's way (docs/adr/0006).
+    Rows are appended, and the newest of a partition counts: this takes a third of the time of replacing rows, and concurrent
+    writers never conflict (docs/adr/0006).
     """
     contract = tables.TABLES["builds"]
     now = datetime.now(UTC).replace(tzinfo=None)
@@ -110,14 +110,14 @@ def record_builds(spark: SparkSession, locations: Locations, builds: Sequence[Bu
 
 
 def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFrame, *, by: str) -> dict[object, tuple[int, str]]:
-    """Adds the rows of a content-addressed table that it does not have yet; equal sets of rows in any order, and twice.
+    """Adds the rows that a content-addressed table does not have yet; adding the same rows again changes nothing.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
         name: a content-addressed table of the contracts.
         df: rows with the contract's columns and the column `by`.
-        by: e.g. ds: what the figures are told apart by; not written.
+        by: the column, e.g. ds, by which row counts and digests are grouped; it is not written.
 
     Returns:
         Row count and digest of the rows given, whether new or not, by the value of `by`.
@@ -135,7 +135,7 @@ def insert_new(spark: SparkSession, locations: Locations, name: str, df: DataFra
 
 
 def _merge_new(spark: SparkSession, locations: Locations, contract: Table, rows: DataFrame) -> None:
-    """One insert-only MERGE; tried again when another one was committed meanwhile."""
+    """Runs one insert-only MERGE, and retries when another commit came first."""
     from pyspark.errors import PySparkException
 
     keys = " AND ".join(f"there.{key} = new.{key}" for key in contract.unique)
@@ -163,7 +163,7 @@ def prepare(spark: SparkSession, locations: Locations, contract: Table) -> None:
             with _PREPARING:
                 _prepare(spark, table_address(locations, contract.name), contract)
             return
-        except PySparkException as error:  # another process made the same table at this moment
+        except PySparkException as error:  # another process created the same table at the same time
             _retry_or_raise(error, attempt)
 
 
@@ -181,14 +181,14 @@ def _prepare(spark: SparkSession, address: str, contract: Table) -> None:
 
 
 def digest_of(contract: Table, condition: Column | None = None) -> Column:
-    """Aggregate: the sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order.
+    """An aggregate: the sum of xxhash64 over the non-volatile columns, as text; equal for equal rows in any order.
 
-    The upper and lower half of each hash are summed apart, as integers that cannot overflow below 2^31 rows; decimals wide
+    The upper and lower half of each hash are summed separately, as integers that cannot overflow below 2^31 rows; decimals wide
     enough for the whole sum would take longer than the hashing.
 
     Args:
-        contract: the table.
-        condition: rows that count; all by default.
+        contract: the contract of the table.
+        condition: which rows to include; all by default.
     """
     from pyspark.sql import functions as F
 
@@ -200,7 +200,7 @@ def digest_of(contract: Table, condition: Column | None = None) -> Column:
 
 
 def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
-    """Writes a few partitions; the row count and digest of each are gathered during the write."""
+    """Writes a few partitions; the row count and digest of each are computed during the write."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
@@ -211,21 +211,21 @@ def _write_observed(locations: Locations, contract: Table, rows: DataFrame, owne
         digest_of(contract, condition).alias(f"digest_{i}"))]
 
     def observe(df: DataFrame) -> DataFrame:
-        observed["now"] = Observation()  # one use each: a retry needs a new one
+        observed["now"] = Observation()  # an Observation can be used once, so a retry needs a new one
         return df.observe(observed["now"], *figures)
 
     # Replacing costs Delta a reconstruction of the table's state, four times the rest of a small commit: docs/adr/0007
     is_new = set(contract.owner) == set(contract.partition_columns) and not _rows_there(locations, contract, owners)
     _commit(locations, contract, rows, owners, mode="add" if is_new else "replace", observe=observe)
-    found = observed["now"].get
-    written = {owner_key(**owner): (int(found[f"row_cnt_{i}"]), str(found[f"digest_{i}"])) for i, owner in enumerate(owners)}
+    values = observed["now"].get
+    written = {owner_key(**owner): (int(values[f"row_cnt_{i}"]), str(values[f"digest_{i}"])) for i, owner in enumerate(owners)}
     if is_new:
         _refuse_shared(locations, contract, owners, sum(row_cnt for row_cnt, _ in written.values()))
     return written
 
 
 def _refuse_shared(locations: Locations, contract: Table, owners: Sequence[Owner], row_cnt: int) -> None:
-    """Raises TributaryError if partitions that were added to hold other rows too: somebody wrote them without their locks."""
+    """Raises TributaryError if partitions hold other rows than were just appended: somebody wrote them without their locks."""
     there = sum(_rows_there(locations, contract, owners).values())
     if there != row_cnt:
         partitions = ", ".join(owner_key(**owner) for owner in owners)
@@ -238,21 +238,21 @@ def _rows_there(locations: Locations, contract: Table, owners: Sequence[Owner]) 
 
 
 def _read_back(spark: SparkSession, locations: Locations, contract: Table, owners: Sequence[Owner]) -> dict[str, tuple[int, str]]:
-    """Row count and digest of each partition of a range, from one pass over what was committed."""
+    """Row count and digest of each partition, from one pass over the committed rows."""
     from pyspark.sql import functions as F
 
-    found = (spark.read.format("delta").load(table_address(locations, contract.name)).where(owner_predicate(owners))
-             .groupBy(*contract.owner).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect())
-    return {owner_key(**{name: row[name] for name in contract.owner}): (int(row["row_cnt"]), str(row["digest"])) for row in found}
+    rows = (spark.read.format("delta").load(table_address(locations, contract.name)).where(owner_predicate(owners))
+            .groupBy(*contract.owner).agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest")).collect())
+    return {owner_key(**{name: row[name] for name in contract.owner}): (int(row["row_cnt"]), str(row["digest"])) for row in rows}
 
 
 def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequence[Owner], *, mode: Literal["add", "replace"],
             observe: Any = None) -> None:
-    """One commit that adds to or replaces the owners' partitions; tried again when another one of the table was committed meanwhile."""
+    """Appends to or replaces the owners' partitions in one commit, and retries when another commit to the table came first."""
     from pyspark.errors import PySparkException
 
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
-        # Of many partitions each shall have few files; of one or two there are as many as the job has tasks, and no shuffle is needed.
+        # Many partitions are shuffled so that each has few files; one or two get as many files as the job has tasks, without a shuffle.
         df = rows.hint("rebalance", *contract.partition_columns) if len(owners) > UNSHUFFLED_PARTITIONS else rows
         df = _inside(df, contract, owners) if mode == "add" else df
         try:
@@ -267,24 +267,24 @@ def _commit(locations: Locations, contract: Table, rows: DataFrame, owners: Sequ
 
 
 def _inside(rows: DataFrame, contract: Table, owners: Sequence[Owner]) -> DataFrame:
-    """The rows; one outside the owners' partitions ends the job, as Delta itself does it where partitions are replaced."""
+    """The same rows, where one outside the owners' partitions makes the job fail, as Delta does when it replaces partitions."""
     from pyspark.sql import functions as F
 
     name, predicate = contract.owner[0], owner_predicate(owners)
-    found = F.to_json(F.struct(*contract.owner))
-    wrong = F.raise_error(F.concat(F.lit(f"{contract.name}: expected rows where {predicate}, found "), found))
+    actual = F.to_json(F.struct(*contract.owner))
+    wrong = F.raise_error(F.concat(F.lit(f"{contract.name}: expected rows where {predicate}, found "), actual))
     return rows.withColumn(name, F.when(F.expr(predicate), F.col(name)).otherwise(wrong)).select(*rows.columns)
 
 
 def _retry_or_raise(error: Exception, attempt: int) -> None:
-    """Waits a little after a commit that another one overtook; any other error is raised."""
+    """Waits a little if another commit came first and attempts are left; otherwise raises the error."""
     if attempt == COMMIT_ATTEMPTS or not any(name in str(error) for name in OVERTAKEN):
         raise error
     time.sleep(0.3 * attempt)
 
 
 def owner_predicate(owners: Sequence[Owner]) -> str:
-    """SQL that holds for exactly the owners' partitions: a conjunction of INs where they form a grid."""
+    """The SQL condition that selects exactly the owners' partitions: a conjunction of INs where they form a grid."""
     names = list(owners[0])
     values = {name: sorted({str(owner[name]) for owner in owners}) for name in names}
     if reduce(lambda size, name: size * len(values[name]), names, 1) == len({tuple(map(str, o.values())) for o in owners}):

@@ -1,4 +1,4 @@
-"""Spark's `xxhash64` of one text, where there is no Spark.
+"""Spark's `xxhash64` of one text, for code that runs without Spark.
 
 Source: XXH64 by Yann Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md; Spark's seed is 42.
 """

@@ -1,4 +1,4 @@
-"""Java's rules of a time zone, compared with Python's before anything is computed by both.
+"""Java's rules of a time zone, compared with Python's before both compute with them.
 
 Spark asks the JVM in which day an event lies; Airflow, the commands and training ask Python. Each has its own copy of the rules of all
 zones, of its own version.
@@ -28,7 +28,7 @@ def require_same_days(locations: Locations, jvm: Any = None) -> None:
 
     Args:
         locations: the deployment's paths; nothing is compared where it has no settings.
-        jvm: a view of the JVM by Py4J; None starts one, which takes half a second.
+        jvm: Py4J's view of a running JVM; None starts one, which takes half a second.
 
     Raises:
         BadInput: Java and Python differ, or one of them does not know the zone; the message names both versions and what to update.
@@ -49,12 +49,13 @@ def require_same_days(locations: Locations, jvm: Any = None) -> None:
 
 
 def java_rules(jvm: Any, name: str, first: date, last: date) -> Rules:
-    """A zone as this JVM knows it.
+    """The rules of a zone as this JVM knows them.
 
     Args:
-        jvm: a view of it by Py4J.
-        name: the zone's.
-        first, last: the days.
+        jvm: Py4J's view of a running JVM.
+        name: the zone's IANA name.
+        first: the first day over which its rules are read.
+        last: the last day.
     """
     provider, instant = jvm.java.time.zone.ZoneRulesProvider, jvm.java.time.Instant
     java_version, known = jvm.java.lang.System.getProperty("java.version"), name if _knows(provider, name) else zones.FIXED
@@ -77,7 +78,7 @@ def _knows(provider: Any, name: str) -> bool:
 
 @contextmanager
 def java() -> Iterator[Any]:
-    """A JVM without Spark, as a view by Py4J."""
+    """Starts a JVM without Spark, and gives Py4J's view of it."""
     from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
     path = require_java()

@@ -1,3 +1,5 @@
+"""`python -m sources`: the commands of this folder."""
+
 from contracts.errors import run_command
 from sources.cli import main
 

@@ -1,7 +1,7 @@
-"""The simulator's items: born, shown ever more for some days, and ended one day; ids stay and are never used again.
+"""The simulator's items: each is born, is shown more often for some days, and ends one day; ids are never used again.
 
-As many items live on every day as on the first one: where one ends, a new one takes its place at midnight, advertised if
-that was. An item's life does not depend on what it is worth, so a birth tells nobody anything about tastes.
+The number of live items is the same every day: where one ends, a new one replaces it at midnight, and is advertised if the old
+one was. An item's life does not depend on its quality, so its age reveals nothing about tastes.
 
 Shapes: I items ever born, by index; N of them.
 """
@@ -27,7 +27,7 @@ class Catalogue:
     Attributes:
         category_I: index of the category, from 0.
         advertiser_I, campaign_I: ids; an advertiser's campaigns are its own.
-        text_I: what the item is called.
+        text_I: the item's text.
         popularity_I: by log, share of impressions once fully grown, to a common factor; 0 where it is not advertised.
         born_I: day of birth, counted from the simulation's first day.
         lives_I: whether it is still shown.
@@ -48,7 +48,7 @@ class Catalogue:
 
         Args:
             category_N: index of the category.
-            text_N: what they are called.
+            text_N: the items' texts.
             advertised_N: whether the ad domain shows them.
             advertisers: ids are drawn from 1 to this.
             born: day of birth.
@@ -68,7 +68,7 @@ class Catalogue:
         )
 
     def followed_by(self, newborn: Catalogue, ended_I: np.ndarray) -> Catalogue:
-        """These items, of which some have ended, and then the new ones."""
+        """This catalogue with some items ended, followed by the new ones."""
         joined = {name: np.concatenate([getattr(self, name), getattr(newborn, name)])
                   for name in ("category_I", "advertiser_I", "campaign_I", "text_I", "born_I")}
         lives_I = np.concatenate([self.lives_I & ~ended_I, newborn.lives_I])
@@ -84,9 +84,10 @@ class Catalogue:
 
     @property
     def num_born_later(self) -> int:
-        """Items that were not there from the start."""
+        """Number of items that were born after the simulation began."""
         return int((self.born_I > BEFORE_ALL).sum())
 
     @property
     def num_ended(self) -> int:
+        """Number of items that are no longer shown."""
         return int((~self.lives_I).sum())

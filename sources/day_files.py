@@ -1,8 +1,8 @@
 """Landing files of many days written at once, as rows come: `landing/<log>/<day>/part-00000.parquet`.
 
-For sources that are too large for memory and not in the order of days. A day is held until it fills a row group; so memory is
+For sources that are too large for memory and not sorted by day. A day's rows are buffered until they fill a row group, so memory is
 bounded by days x row group, and the files are the same however the rows were cut into batches. Until all days are written they
-bear temporary names that ingestion does not see.
+have temporary names that ingestion ignores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROW_GROUP = 1 << 17  # rows; about 10 MB of a day
 
 
 class DayFiles:
-    """One Parquet file a day; a context manager whose end puts all of them in place, or removes them where it failed.
+    """One Parquet file a day; a context manager that at its end renames them into place, or removes them after an error.
 
     Attributes:
         rows: rows written, by day.
@@ -50,7 +50,7 @@ class DayFiles:
         edges = np.searchsorted(day_number_N[order_N], np.arange(len(self._folders) + 1))
         for number, (begin, end) in enumerate(pairwise(edges)):
             if end > begin:
-                self._held[number].append(rows.take(pa.array(order_N[begin:end])))  # a copy: the batch itself is let go
+                self._held[number].append(rows.take(pa.array(order_N[begin:end])))  # a copy, so that the batch itself can be freed
                 self._held_rows[number] += int(end - begin)
                 self.rows[number] += int(end - begin)
                 self._flush(number, last=False)

@@ -20,7 +20,7 @@ SCORED_OF_SIMULATOR = 2  # a day costs the demo a minute and a half
 
 
 def simulator(*, start: date, days: int) -> Deployment:
-    """Calendar months and ISO weeks, UTC; the quick recipe, since a made world is looked at, not lived in."""
+    """Calendar months and ISO weeks, UTC; the quick recipe, since a simulated world is for trying things out."""
     return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
                       actr_start=_before_last(SCORED_OF_SIMULATOR, start, days), feedback_delay_seconds=600, recipe="quick",
                       variants=SHOWN_WITH_TEXTS)
@@ -43,7 +43,7 @@ def kuairand() -> Deployment:
 
 
 def movielens(*, start: date, days: int) -> Deployment:
-    """Days of equal count; a rating is known at once. Months and weeks are the calendar's, or of five days where days are few."""
+    """Days of equal count; feedback is known without delay. Months and weeks are the calendar's, or of five days where days are few."""
     return Deployment(
         source="movielens",
         history_start=start,
@@ -87,9 +87,9 @@ def write(home: Path, deployment: Deployment) -> Path:
         return path
     present = Deployment.load(home)
     for name in sorted((field.name for field in fields(Deployment)), key=lambda name: name != "source"):  # source first
-        wanted, found = getattr(deployment, name), getattr(present, name)
-        if wanted != found:
-            raise BadInput(path, name, expected=_shown(wanted), found=_shown(found),
+        wanted, actual = getattr(deployment, name), getattr(present, name)
+        if wanted != actual:
+            raise BadInput(path, name, expected=_shown(wanted), found=_shown(actual),
                            hint="This folder belongs to another deployment: use another --home, or remove it.")
     return path
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the landing folder: late rows, duplicates, malformed rows, at given rates."""
+"""Simulated faults of delivery: late rows, duplicates, malformed rows, at given rates."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sources import landing
 
 TOO_LONG = 3 * LONGEST_TEXT // 2  # characters
 LATE_SPREAD_HOURS = 6  # late rows arrive within this time after midnight
-_DIFFERING_SHARE = 0.1  # of the duplicates, how many repeat an event_id with another payload
-_NEXT_DAY_SHARE = 0.5  # of the exact duplicates, how many arrive with the next day's file
+_DIFFERING_SHARE = 0.1  # share of the duplicates that have the event_id of another row and another payload
+_NEXT_DAY_SHARE = 0.5  # share of the exact duplicates that arrive with the next day's file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class FaultRates:
     """Shares of a day's impressions; 0 is none.
 
     Attributes:
-        duplicates: delivered again; most with the same payload, the same day or the next, a tenth with another dwell time.
-        malformed: extra rows that break a rule, one kind each.
-        late: arrive with the next day's file.
+        duplicates: rows delivered a second time, on the same day or the next; a tenth have another dwell time.
+        malformed: extra rows, each of which breaks a rule.
+        late: rows that arrive with the next day's file.
     """
 
     duplicates: float = 0.01
@@ -71,10 +71,10 @@ MALFORMED_KINDS = (*MALFORMED, *MALFORMED_LINES)
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Rows of one log on their way: what arrives on the day itself, and what with the next day's file.
+    """Rows of one log as they are delivered: those that arrive on the day itself, and those in the next day's file.
 
     `today` and `tomorrow` count rows by what they are: `on time`, `late`, `duplicate`, `differing duplicate`, or a kind of
-    `MALFORMED_KINDS`; together they say what ingestion must find. Both tables have the column `landing.LINE`.
+    `MALFORMED_KINDS`; these are the counts that ingestion must report. Both tables have the column `landing.LINE`.
     """
 
     rows: pa.Table
@@ -102,8 +102,8 @@ def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: ra
     """
     on_time = rows.filter(pa.array(~late_N))
     num_duplicates, num_malformed = np.minimum(rng.binomial(rows.num_rows, (rates.duplicates, rates.malformed)), on_time.num_rows)
-    # Only rows on time are repeated: a late row's repetition could arrive after the allowed lateness, and be no duplicate then.
-    # None is repeated twice: where the copies differ, how many differ from the first would hang on which of them comes first.
+    # Only rows on time are duplicated: a duplicate of a late row could arrive after the allowed lateness, and be no duplicate then.
+    # No row is duplicated twice: if its copies differed, the number that differ from the first would depend on their order.
     repeated_D = rng.permutation(on_time.num_rows)[:num_duplicates]
     draw_D = rng.random(num_duplicates)
     differing_D = draw_D < _DIFFERING_SHARE

@@ -1,13 +1,13 @@
 """Landing files from the original files of KuaiRand-Pure (short videos; Gao et al., CIKM 2022).
 
 The standard log's `tab` is the scenario that an impression was shown in: one becomes the natural log, a sparse one with a
-low click rate stands in for the ad log. What the original does not say in our words is settled here:
+low click rate stands in for the ad log. Choices that the original does not determine:
 
-- Rows are not deduplicated: the raw log repeats some, and to drop them is ingestion's work. Keys are strings, hashed there:
+- Rows are not deduplicated: the raw log has duplicates, which ingestion drops. Keys are strings, which ingestion hashes:
   `event_id` is `user_video_time`, `request_id` is `user_tab_time`, with the time in milliseconds.
 - A day is that of `time_ms` in Asia/Shanghai; the `date` column disagrees with it on some rows and is not used. Rows before
   2022-04-25 (a few from the last minutes of the 24th) or after 2022-05-04 are left out, and counted.
-- `click` is `is_click`. `action` is the strongest of click, like, comment, forward, follow, on clicked rows alone: where a
+- `click` is `is_click`. `action` is the strongest of click, like, comment, forward, follow, on clicked rows only: where a
   video was liked or the like without `is_click` (0.4 % of tab 1), the label keeps its meaning and the row counts as no
   behaviour; these rows are counted.
 - `category_id` is the first `tag` plus 1; `user_segment_id` is `onehot_feat1` (seven groups of like size) plus 1, one of the

@@ -4,8 +4,8 @@ The columns are `LANDING_COLUMNS` of the log, in order; times are ISO-8601 UTC w
 field. A value with a comma or a quote is quoted as RFC 4180 has it, a line break becomes a space. A file appears whole or not at
 all, and the same rows give the same bytes.
 
-A day on which a source has no rows of a log still gets its file, holding the header alone: an empty day is then something
-that one can see. Ingestion refuses it unless it is told that the day is empty indeed, so that a delivery that failed is
+A day on which a source has no rows of a log still gets its file, holding only the header: an empty day is then something
+that one can see. Ingestion refuses it unless a person confirms that the day is empty, so that a delivery that failed is
 never taken for a day without traffic.
 """
 
@@ -67,7 +67,7 @@ def write_day(locations: Locations, log: Log, day: date, rows: pa.Table) -> Path
         locations: the deployment's paths.
         log: natural or ad.
         day: day of arrival, in the deployment's `day_timezone`.
-        rows: string columns as `to_rows` makes them; a column `LINE` beside them holds bytes to write in a row's place, or null.
+        rows: string columns as `to_rows` makes them; an additional column `LINE` holds bytes to write in a row's place, or null.
 
     Raises:
         BadInput: the day's folder holds files that this function did not write.
@@ -137,7 +137,7 @@ def temporary_of(folder: Path) -> Path:
 
 
 def fresh_temporary(folder: Path) -> Path:
-    """Makes it, empty: its name is fixed, so that a run clears what a killed one left."""
+    """Makes that folder, empty: its name is fixed, so that a run clears what a killed one left."""
     temporary = temporary_of(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -145,7 +145,7 @@ def fresh_temporary(folder: Path) -> Path:
 
 
 def put_in_place(folder: Path, part: str) -> None:
-    """Lets a landing day appear, or its file take the place of the older one."""
+    """Renames a finished landing day into place, or replaces its older file."""
     temporary = temporary_of(folder)
     if folder.exists():
         os.replace(temporary / part, folder / part)
@@ -158,5 +158,5 @@ def refuse_foreign_files(folder: Path, part: str) -> None:
     """Raises BadInput if a landing day holds another file than the one that is about to be written."""
     foreign = sorted(path.name for path in folder.iterdir() if path.name != part) if folder.exists() else []
     if foreign:
-        raise BadInput(folder, "files", expected=f"{part} alone, as a source writes it", found=", ".join(foreign[:5]),
-                       hint="They would be read beside the file to be written. Move them away, or use another --home.")
+        raise BadInput(folder, "files", expected=f"only {part}, as a source writes it", found=", ".join(foreign[:5]),
+                       hint="They would be read together with the file to be written. Move them away, or use another --home.")

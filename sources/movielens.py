@@ -200,7 +200,7 @@ def _read_dat(path: Path, fields: tuple[str, ...], numbers: tuple[str, ...]) -> 
 
 
 def _first_fault(path: Path, text: bytes, fields: tuple[str, ...], numbers: tuple[str, ...]) -> BadInput:
-    """Says what is wrong with the first line that does not fit; slow, and only asked when there is one."""
+    """The error for the first line that does not fit; it is slow, and called only when there is one."""
     for number, line in enumerate(text.decode("latin-1").split("\n"), start=1):
         values = line.rstrip("\r").split("\t")
         if values == [""]:

@@ -1,4 +1,4 @@
-"""Reads the original files of public data sets, and says plainly what is wrong with one that does not fit."""
+"""Reads the original files of public data sets, with clear errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sources import landing
 
 @dataclass
 class Converted:
-    """What an adapter wrote, and what a person should know of it."""
+    """What an adapter wrote, and notes about it for the person who ran it."""
 
     rows: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ def find_folder(data: Path, names: Sequence[str], file: str) -> Path:
     Args:
         data: the folder that the user named.
         names: sub-folders to look into.
-        file: a file (or pattern) that tells the folder.
+        file: the name (or pattern) of a file by which the folder is recognised.
 
     Raises:
         BadInput: no such file in any of them.

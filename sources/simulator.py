@@ -1,6 +1,6 @@
-"""The log simulator: days of natural and ad impressions of one made world, with the true click probability beside.
+"""The log simulator: days of natural and ad impressions of one simulated world, with the true click probabilities.
 
-Beside the landing files it writes `truth/<event day>.parquet` (event_id, log, probability: what the world knew when it
+In addition to the landing files it writes `truth/<event day>.parquet` (event_id, log, probability: what the world knew when it
 drew the click) and `truth/injected.json` (rows of each landing file by what they are: on time, late, duplicate, malformed).
 Equal settings give equal bytes, and a longer simulation begins with the same days as a shorter one. What would arrive
 after the last day is not delivered.
@@ -60,7 +60,7 @@ class Impressions:
     Attributes:
         columns: landing column -> N values, without `arrival_ts`.
         probability_N: true click probability.
-        user_N, item_N: indices into the world.
+        user_N, item_N: indexes of users and items in the world.
     """
 
     columns: dict[str, np.ndarray]
@@ -71,7 +71,7 @@ class Impressions:
 
 @dataclass
 class Simulated:
-    """What a simulation wrote, for its last words.
+    """What a simulation wrote, for the command's summary.
 
     Attributes:
         rows, clicks, impressions: by log.

@@ -2,20 +2,20 @@
 
 `behavior_log.csv` (700 million rows) becomes the natural log, `raw_sample.csv` (26 million) the ad log; `ad_feature.csv` and
 `user_profile.csv` are joined in memory. The large files are streamed: memory holds a batch and at most one row group of each
-day, whatever their size. What the original does not say in our words is settled here:
+day, whatever their size. Choices that the original does not determine:
 
 - A behaviour names no item, only category and brand. So the item is the pair: a hash of (category, brand), for a behaviour and for
   an advertisement alike, and the two domains share items. A missing brand is brand 0; an advertisement that `ad_feature.csv` lacks is item,
   category, campaign and advertiser 0. `campaign_id` is the campaign, `advertiser_id` the `customer`.
 - `btag`: a page view (`pv`) is an impression: click 0, action none. `cart`, `fav` and `buy` are clicks, with the actions click, like
-  and purchase: a cart has no action of its own. A label so says "took it up", not "opened its page"; without it the log would have no
+  and purchase: a cart has no action of its own. A label thus means "took it up", not "opened its page"; without it the log would have no
   unclicked impression, since pages that nobody opened are not in it. A view and what followed it stay two rows, as delivered. Rows
   of another `btag` are left out, and counted.
 - `click` of an advertisement is `clk`, its action none or click. `position` (`pid` names a place on the site, not a rank) and
   `dwell_seconds` are not known: 0. When a row arrived and what an item reads like are not known: those columns are left out.
 - `user_segment_id` is `cms_group_id` plus 1, 0 for a user whom `user_profile.csv` lacks.
-- `event_id` is a hash of what tells a row (user, second, btag, category, brand; or user, second, advertisement, pid), so that a
-  row repeated in the original is dropped by ingestion. A request is all that a user saw in one second.
+- `event_id` is a hash of what identifies a row (user, second, btag, category, brand; or user, second, advertisement, pid), so that a
+  duplicate row of the original is dropped by ingestion. A request is all that a user saw in one second.
 - A day is that of the epoch second in Asia/Shanghai. Behaviours cover 2017-04-22 .. 2017-05-13, impressions the last eight of these days;
   rows of other days are left out, and counted. The ad days before get a file without rows.
 """
@@ -64,8 +64,8 @@ class TaobaoSettings:
     """Which days are written.
 
     Attributes:
-        first, last: both included, within the 22 days of the behaviours; the last one has impressions.
-        batch_bytes: how much of a file is read at once.
+        first, last: the first and last day, both inclusive, within the 22 days of the behaviours; the last one has impressions.
+        batch_bytes: number of bytes of a file that are read at once.
     """
 
     first: date = deployments.TAOBAO_DAYS[0]
@@ -83,10 +83,12 @@ class TaobaoSettings:
 
     @property
     def days(self) -> list[date]:
+        """All days that are written."""
         return list(days_between(self.first, self.last + timedelta(days=1)))
 
     @property
     def days_without_ads(self) -> list[date]:
+        """The days before the first with advertisements."""
         return [day for day in self.days if day < deployments.TAOBAO_FIRST_AD_DAY]
 
 
@@ -112,7 +114,7 @@ class Lookup:
         return place_N, self.keys_K[place_N] == wanted_N
 
     def get(self, name: str, found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """A column's values (N) at what `find` gave; 0 where the key is absent."""
+        """A column's values (N) at the places that `find` returned; 0 where the key is absent."""
         place_N, known_N = found
         if len(self.keys_K) == 0:
             return np.zeros(len(place_N), dtype=np.int64)
@@ -129,12 +131,13 @@ class Original:
 
     @classmethod
     def read(cls, data: Path) -> Original:
+        """Opens the original files in `data`, checks their columns, and reads the small ones."""
         folder = find_folder(data, FOLDER_NAMES, IMPRESSION_FILE)
         for name, columns in ((BEHAVIOUR_FILE, BEHAVIOUR_COLUMNS), (IMPRESSION_FILE, IMPRESSION_COLUMNS)):
             _require_columns(folder / name, list(columns))
         ads = read_csv(folder / AD_FILE, ["adgroup_id", "cate_id", "campaign_id", "customer", "brand"])
         users = read_csv(folder / USER_FILE, ["userid", "cms_group_id"])
-        users = users.assign(segment=users["cms_group_id"] + 1)[["userid", "segment"]]  # 0 stays free for: not known
+        users = users.assign(segment=users["cms_group_id"] + 1)[["userid", "segment"]]  # 0 means: not known
         whole_numbers(ads, "adgroup_id", folder / AD_FILE)
         whole_numbers(users, "userid", folder / USER_FILE)
         return cls(folder=folder, ads=Lookup.of(ads, "adgroup_id"), users=Lookup.of(users, "userid"))
@@ -173,7 +176,7 @@ def item_of(category_N: np.ndarray, brand_N: np.ndarray) -> np.ndarray:
 
 
 def hashed(*parts_N: np.ndarray) -> np.ndarray:
-    """An id (N) >= 0 of what the integers say together; the same everywhere."""
+    """An id (N) >= 0 for each combination of the integers, the same on every machine."""
     mixed_N = np.zeros(len(parts_N[0]), dtype=np.uint64)
     for part_N in parts_N:
         mixed_N = splitmix64(mixed_N ^ part_N.astype(np.uint64))
@@ -210,14 +213,14 @@ def _ad(batch: pa.RecordBatch, original: Original, counts: Counter[str]) -> dict
     """Landing columns of a batch of impressions."""
     user_N, second_N, ad_N, click_N = (_numbers(batch[name]) for name in ("user", "time_stamp", "adgroup_id", "clk"))
     place_N = _text_codes(batch["pid"])
-    found = original.ads.find(ad_N)
-    counts["unknown_ad"] += int((~found[1]).sum())
-    category_N, brand_N = original.ads.get("cate_id", found), original.ads.get("brand", found)
+    ad_places = original.ads.find(ad_N)
+    counts["unknown_ad"] += int((~ad_places[1]).sum())
+    category_N, brand_N = original.ads.get("cate_id", ad_places), original.ads.get("brand", ad_places)
     return _common(original, counts, user_N, second_N, category_N, brand_N) | {
         "event_id": hashed(user_N, second_N, ad_N, place_N),
         "request_id": hashed(user_N, second_N),
-        "campaign_id": original.ads.get("campaign_id", found),
-        "advertiser_id": original.ads.get("customer", found),
+        "campaign_id": original.ads.get("campaign_id", ad_places),
+        "advertiser_id": original.ads.get("customer", ad_places),
         "click": click_N,
         "action": (click_N > 0).astype(np.int64),
     }
@@ -225,14 +228,14 @@ def _ad(batch: pa.RecordBatch, original: Original, counts: Counter[str]) -> dict
 
 def _common(original: Original, counts: Counter[str], user_N: np.ndarray, second_N: np.ndarray, category_N: np.ndarray,
             brand_N: np.ndarray) -> dict[str, np.ndarray]:
-    found = original.users.find(user_N)
-    counts["unknown_user"] += int((~found[1]).sum())
+    user_places = original.users.find(user_N)
+    counts["unknown_user"] += int((~user_places[1]).sum())
     return {
         "event_ts": second_N.astype("datetime64[s]").astype("datetime64[ms]"),
         "user_id": user_N,
         "item_id": item_of(category_N, brand_N),
         "category_id": category_N,
-        "user_segment_id": original.users.get("segment", found),
+        "user_segment_id": original.users.get("segment", user_places),
         "position": np.zeros(len(user_N), dtype=np.int64),
         "dwell_seconds": np.zeros(len(user_N)),
     }

@@ -1,6 +1,6 @@
-"""What the simulator's items are called: short texts from a small vocabulary, in which category and quality can be read.
+"""Texts of the simulator's items: short texts from a small vocabulary, in which category and quality can be read.
 
-Texts of one category share nouns, traits and the category's name; the verdict leans to what the item is worth, by half.
+Texts of one category share nouns, traits and the category's name; the verdict depends half on the item's quality, half on chance.
 Some hold a comma, a quote or a letter beyond ASCII, as real ones do.
 """
 
@@ -46,7 +46,7 @@ VOCABULARIES = (
     Vocabulary(name="Travel", nouns=("Cabin suitcase", "Neck pillow", "Packing cubes", "Hiking backpack", "Travel adapter", "Toiletry bag"),
                traits=("four wheels", "memory foam", "ultra light", "with rain cover", "lockable", "40 litres", "set of six")),
 )
-# From worst to best. A verdict is chosen by quality and as much chance again.
+# From worst to best. A verdict is chosen by quality and chance in equal parts.
 VERDICTS = ("no-name", "basic", "simple", "decent", "well made", "popular", "excellent", "award winning")
 _VERDICT_EDGES = np.array([-1.65, -0.95, -0.45, 0.0, 0.45, 0.95, 1.65])  # eighths of a normal of variance two, about
 

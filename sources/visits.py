@@ -1,8 +1,8 @@
-"""When the simulator's users are there, and what they are after meanwhile.
+"""When the simulator's users visit, and what they are interested in meanwhile.
 
 A user's day has three times at which a visit may happen: in the morning, around noon, in the evening. Requests of both logs
 fall into them, ads more often into the earlier ones. Some visits bring a burst of interest in one category, that is strong when
-the visit begins and gone some hours later, perhaps after the next visit, perhaps after midnight.
+the visit begins and fades within some hours, perhaps after the next visit, perhaps after midnight.
 
 Shapes: U users, V visits, N impressions. Times are milliseconds since the day's midnight, UTC.
 """

@@ -30,14 +30,14 @@ HOUR_LOGITS = {log: 0.2 * np.cos(2 * np.pi * (np.arange(24) - peak) / 24) for lo
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSettings:
-    """Strengths are standard deviations of a term of the logit over impressions, unless said otherwise.
+    """Strengths are standard deviations of a term of the logit over impressions, unless stated otherwise.
 
     Attributes:
         users, items, seed: size and seed.
         unrelated_domains: the ad domain draws tastes, qualities and openness of its own; all else stays equal.
         taste_dim: dimensions of a taste.
         num_segments, num_categories: clusters of user tastes and of item tastes, delivered as features.
-        taste, quality, openness: strength of user x item taste, of the item alone, of the user alone.
+        taste, quality, openness: strength of user x item taste, of the item by itself, of the user by itself.
         ad_only_taste: share of the ad taste's variance that the natural domain knows nothing of.
         position, ad_position: what lies between the first two places takes off the logit: in the natural domain so does every
             further place, in the ad domain ever less (by the logarithm of the slot).
@@ -98,6 +98,7 @@ class Tastes:
 
     @classmethod
     def draw(cls, settings: WorldSettings, rng: np.random.Generator) -> Tastes:
+        """Draws the tastes of all users and items from a standard normal distribution."""
         return cls(
             user_UD=rng.standard_normal((settings.users, settings.taste_dim)),
             item_ID=rng.standard_normal((settings.items, settings.taste_dim)),
@@ -157,9 +158,10 @@ class World:
 
         Args:
             log: the domain.
-            user_N, item_N: by index, from 0.
-            position_N: where on the page.
-            time_ms_N: of the request, in milliseconds since midnight.
+            user_N: the users' indexes, from 0.
+            item_N: the items' indexes, from 0.
+            position_N: the rank on the page, 0 on top.
+            time_ms_N: time of the request, in milliseconds since midnight.
         """
         return _sigmoid(self._base[log] + self._preference(log, user_N, item_N, position_N, time_ms_N))
 

@@ -1,4 +1,4 @@
-"""Lets a release that was published before serve its kind, variant and period again: the deliberate way back."""
+"""Activates a release that was published before: the deliberate way back to an older one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(locations: Locations, release_id: str) -> int:
 
 
 def released(locations: Locations, release_id: str) -> Served:
-    """What a release of this id serves, if it can be read: its run folder and, if it has one, its index are whole.
+    """The kind, variant and period of a release, after checking that its run folder and its index, if any, are complete.
 
     Raises:
         BadInput: it was never released, or its folder or its index is not what it was.

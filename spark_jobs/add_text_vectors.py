@@ -60,7 +60,7 @@ def check(folder: Path) -> None:
 
 
 def add(spark: SparkSession, locations: Locations, folder: Path) -> int:
-    """Rows staged in a folder, which is gone afterwards."""
+    """Rows staged in a folder, which is deleted afterwards."""
     count = int(json.loads((folder / MANIFEST).read_text())["text_cnt"])
     if count:
         rows = spark.read.parquet(*(str(path) for path in sorted(folder.glob("part-*.parquet"))))

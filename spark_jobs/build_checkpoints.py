@@ -1,8 +1,8 @@
-"""Running merges of the day partials, every ten days from `history_start`: what bounds the cost of any later day.
+"""Running merges of the day partials, every ten days from `history_start`; they bound the cost of every later day.
 
 `behaviour_checkpoints` hold each user's last 200 positives, `statistic_checkpoints` each entity's totals. A checkpoint is a
-pure function of the day partials before it, made when first needed, and again when one of them has changed. It is made from
-the newest older checkpoint that is still good and the partials since, so one step costs the same however many days of
+pure function of the day partials before it; it is made when first needed, and rebuilt when one of them has changed. It is made from
+the newest older checkpoint that is up to date and the partials since, so one step costs the same however many days of
 history there are.
 """
 
@@ -31,10 +31,10 @@ class Running:
     """A running merge.
 
     Attributes:
-        table: where its checkpoints are.
-        partials: what it merges.
-        keys: what it merges by.
-        merge: checkpoint rows and partials, and when their last day ended -> one row a key and log.
+        table: the table of its checkpoints.
+        partials: the table of the partials that it merges.
+        keys: the columns by which it merges, next to `log`.
+        merge: a function of the rows of checkpoint and partials, and of the end of their last day, that returns one row per key and log.
     """
 
     table: str
@@ -44,6 +44,7 @@ class Running:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Columns of a partial that the merge reads."""
         return ("log", *self.keys, *(("behaviours",) if self is BEHAVIOURS else ("impressions", "clicks")))
 
 
@@ -65,7 +66,7 @@ STATISTICS = Running(table="statistic_checkpoints", partials="statistic_partials
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, until: date, *,
         of: tuple[Running, ...] = (BEHAVIOURS, STATISTICS)) -> list[Build]:
-    """Makes the checkpoints of `until` unless they are there and rest on the partials as they are now.
+    """Makes the checkpoints of `until`, unless they exist and were made from the present partials.
 
     Raises:
         ParentMissing: a day's partial was never built.
@@ -84,13 +85,13 @@ def partitions(until: date, *, of: tuple[Running, ...] = (BEHAVIOURS, STATISTICS
 
 
 def digests(reader: LakeReader, running: Running, until: date) -> dict[str, str]:
-    """Of one checkpoint's partitions, by `table/owner`: what a build that reads it records."""
+    """Digests of one checkpoint's partitions by `table/owner`, as a build that reads it records them."""
     return reader.require_builds(running.table, [owner_key(until_ds=until, log=log) for log in LOGS],
                                  hint=f"Make it: tributary spark_jobs build_checkpoints --ds {until}")
 
 
 def split_behaviours(behaviours: Column, instant: Column) -> tuple[Column, Column]:
-    """An array that is sorted by time -> what lies before an instant, and the rest: nothing, unless something arrived late."""
+    """Splits an array that is sorted by time: what is before an instant, and the rest, which is empty unless a behaviour arrived late."""
     has_later = F.coalesce(F.try_element_at(behaviours, F.lit(-1))["event_ts"] >= instant, F.lit(False))
     before = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] < instant)).otherwise(behaviours)
     after = F.when(has_later, F.filter(behaviours, lambda behaviour: behaviour["event_ts"] >= instant))
@@ -103,7 +104,7 @@ def last_behaviours(behaviours: Column) -> Column:
 
 
 def make(spark: SparkSession, locations: Locations, deployment: Deployment, running: Running, until: date) -> list[Build]:
-    """Makes one checkpoint, whether it is there or not; its build is not recorded yet."""
+    """Makes one checkpoint, whether it exists or not, without recording its build."""
     reader = LakeReader(locations)
     inputs = _inputs(reader, deployment, running, until)
     base = _newest_good_before(reader, deployment, running, until)
@@ -123,7 +124,7 @@ def _inputs(reader: LakeReader, deployment: Deployment, running: Running, until:
 
 
 def _is_good(reader: LakeReader, running: Running, until: date, inputs: dict[str, str]) -> bool:
-    """Whether the checkpoint is there and rests on these inputs."""
+    """Whether the checkpoint exists and was made from these inputs."""
     built = reader.builds(running.table, [owner_key(until_ds=until, log=log) for log in LOGS])
     recorded = {key: digest for build in built.values() for key, digest in build["inputs"].items()}
     return len(built) == len(LOGS) and recorded == inputs

@@ -1,6 +1,6 @@
-"""What each day leaves for the days after it: per user the day's positives, per user, item and category its counts.
+"""What each day contributes to later days: per user the day's positives, and per user, item and category its counts.
 
-A partial depends on its own day's log alone, so days may be built in any order.
+A partial depends only on its own day's log, so days may be built in any order.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def aggregate_behaviours(rows: DataFrame, log: Log, delay_seconds: int) -> DataF
     """Log rows -> one row per (ds, user_id): the day's positives, oldest first.
 
     Args:
-        rows: of the log.
-        log: which one.
-        delay_seconds: feedback delay. A behaviour that arrived later than that after its event gets, as its time, so much before its
-            arrival.
+        rows: rows of the log.
+        log: natural or ad.
+        delay_seconds: the feedback delay. A behaviour that arrived later than this after its event gets the time of its arrival less
+            the delay.
     """
     arrived = F.col("arrival_ts") - F.make_dt_interval(secs=F.lit(delay_seconds))
     positives = rows.where(F.col("action") >= 1).withColumn("event_ts", F.greatest("event_ts", arrived))  # of a null and a time: the time

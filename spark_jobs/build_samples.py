@@ -1,4 +1,4 @@
-"""Training rows, thin and point in time: an impression, what was known then, how far into its user's history it sees."""
+"""Training rows, point-in-time correct: an impression, what was known then, and how much of its user's history it sees."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     rows = {log: on_time(read_partitions(spark, locations, f"{log}_log", days)) for log in LOGS}
     histories, statistics = (read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics"))
     of_logs = [aggregate_requests(rows[log]).withColumn("log", F.lit(log)) for log in LOGS]
-    # Both logs in one pass over the histories, which are long; what comes out has a row a request.
+    # Both logs share one pass over the histories, which are long; the result has one row per request.
     both = with_history_end(reduce(DataFrame.unionByName, of_logs), histories, deployment)
 
     def write(log: Log, requests: DataFrame) -> list[Build]:
@@ -63,13 +63,13 @@ def on_time(rows: DataFrame) -> DataFrame:
 
 
 def to_samples(rows: DataFrame, requests: DataFrame, statistics: DataFrame, deployment: Deployment) -> DataFrame:
-    """Log rows -> samples, one row an impression.
+    """Log rows -> samples, one row per impression.
 
     Args:
-        rows: a log, on time.
-        requests: its requests, with `sample_ts` and `history_end`.
+        rows: rows of a log that arrived on their own day.
+        requests: the requests of these rows, with `sample_ts` and `history_end`.
         statistics: entity_statistics of the same days.
-        deployment: time zone.
+        deployment: the deployment's settings, for its time zone.
     """
     samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:
@@ -91,7 +91,7 @@ def aggregate_requests(rows: DataFrame) -> DataFrame:
 def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Deployment) -> DataFrame:
     """Requests with `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`.
 
-    Requests and behaviours are laid on one line of time for each user, and what lies before a request is counted: as cheap
+    Requests and behaviours of a user are sorted together by time, and the behaviours before a request are counted: as cheap
     for a user with a million events as for a thousand users with a thousand. Behaviours known before the day begins
     count as one, since every request of the day sees them.
     """
@@ -106,7 +106,7 @@ def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Depl
     behaved = times.select("ds", "user_id", F.inline(F.concat(F.array(earlier), of_day)))
     asked = requests.withColumnRenamed("sample_ts", "t").withColumns({"turn": F.lit(1), "counts": F.lit(0)})
     line = asked.unionByName(behaved, allowMissingColumns=True)
-    # At the same instant a request comes before a behaviour: what it may see lies strictly before it.
+    # At equal times a request sorts before a behaviour, since it may see only what is strictly earlier.
     so_far = Window.partitionBy("ds", "user_id").orderBy("t", "turn").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     counted = line.withColumn("history_end", F.sum("counts").over(so_far).cast("int")).where(F.col("turn") == 1)
     return counted.withColumnRenamed("t", "sample_ts").select(*requests.columns, "history_end")

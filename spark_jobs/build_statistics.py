@@ -1,6 +1,6 @@
 """Window statistics of the users, items and categories of a day, over the days before it.
 
-A day alone sums each window as the difference of two running totals, each a checkpoint and the day partials since: it reads
+A single day sums each window as the difference of two running totals, each a checkpoint and the day partials since: it reads
 three checkpoints and some forty days of partials however long the window and the history are. A range of days is one pass
 over all partials of its windows. Both give the same rows.
 """
@@ -57,12 +57,12 @@ def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[s
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSum:
-    """How one window before a day is summed: what is added, and what is taken away again.
+    """How one window before a day is summed: what is added, and what is subtracted.
 
     Attributes:
         start: its first day.
         base: checkpoint that is added, with the partials since; None begins at history_start.
-        taken: checkpoint before `start` that is taken away, with the partials between; None takes nothing away.
+        taken: checkpoint before `start` that is subtracted, with the partials between; None subtracts nothing.
     """
 
     start: date
@@ -100,7 +100,7 @@ def _run_day(spark: SparkSession, locations: Locations, deployment: Deployment, 
 
 
 def _checkpoints(day: date, deployment: Deployment) -> list[date]:
-    """Checkpoints that a day's windows rest on, oldest first: each is made from the one before."""
+    """Checkpoints that a day's windows need, oldest first, since each is made from the one before."""
     plans = (plan_window(day, window, deployment) for window in STATISTIC_WINDOWS)
     return sorted({until for plan in plans for until in (plan.base, plan.taken) if until is not None})
 
@@ -118,8 +118,8 @@ def aggregate_day(parts: DataFrame, day: date, plans: dict[int, WindowSum], depl
     Args:
         parts: entity, entity_id, log, impressions, clicks, and either `ds` (a partial) or `until_ds` (a checkpoint).
         day: the day.
-        plans: by length of the window.
-        deployment: its history_start.
+        plans: how each window is summed, by its number of days.
+        deployment: the deployment's settings, for `history_start`.
     """
     sums = []
     for log in LOGS:
@@ -156,7 +156,7 @@ def aggregate_windows(partials: DataFrame) -> DataFrame:
 
 
 def with_smoothed_rates(statistics: DataFrame) -> DataFrame:
-    """Adds each window's smoothed click rate: the entity's own, with 20 impressions of the whole log's rate beside; null without rows."""
+    """Adds each window's smoothed click rate: the entity's own, with 20 impressions added at the whole log's rate; null without rows."""
     rates = {f"{log}_{days}": F.try_divide(F.col(f"{log}_clicks_{days}d_cnt"), F.col(f"{log}_impressions_{days}d_cnt"))
              for log in LOGS for days in STATISTIC_WINDOWS}
     whole = statistics.where(F.col("entity") == WHOLE_LOG).select("ds", *(rate.alias(name) for name, rate in rates.items()))

@@ -1,4 +1,4 @@
-"""Histories, once per user and day: the last 200 positives before the day and those of the day, oldest first."""
+"""Histories, one per user and day: the last 200 positives before the day and those of the day, oldest first."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[s
 
 
 def _blocks(days: Sequence[date], deployment: Deployment) -> list[list[date]]:
-    """Days in blocks of a month that begin at checkpoints: in one pass, a user's parts would be read for each of his days."""
+    """Days in blocks of a month that begin at checkpoints: in one pass, a user's parts would be read for each of their days."""
     grouped = groupby(days, key=lambda day: (day - deployment.history_start).days // (BLOCK_CHECKPOINTS * CHECKPOINT_DAYS))
     return [list(block) for _, block in grouped]
 
@@ -58,7 +58,7 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
     inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in read.items() if _day_of(key) <= str(day)}
               | {key: digest for key, digest in active.items() if _day_of(key) == str(day)} for day in days}
     active_users = _active_users(spark, locations, days)
-    # Most users are not active on most days: what nobody asks for is left out before it is moved.
+    # Most users are not active on most days; their rows are dropped before the shuffle.
     parts = _parts(spark, locations, base, since, days[-1]).join(active_users.select("user_id").distinct(), "user_id", "left_semi")
     histories = with_history(active_users, parts, deployment)
     return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
@@ -67,12 +67,12 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
 def with_history(active: DataFrame, parts: DataFrame, deployment: Deployment) -> DataFrame:
     """Adds `behaviours`; drops users of the day without any.
 
-    What lies in an earlier day's part and was not known before this day counts to this day, and nothing that was known after it does.
+    A behaviour in an earlier day's part that first became known on this day belongs to this day; one that became known later does not.
 
     Args:
-        active: ds, user_id.
-        parts: user_id, ds, behaviours; ds null for what a checkpoint holds.
-        deployment: time zone.
+        active: (ds, user_id) of the users active on each day.
+        parts: user_id, ds, behaviours; ds is null for the content of a checkpoint.
+        deployment: the deployment's settings, for its time zone.
     """
     by_user = parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
 

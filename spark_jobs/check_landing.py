@@ -1,7 +1,7 @@
-"""What ingestion would make of landing files: its own reading and rules, run over them, and nothing written.
+"""What ingestion would make of landing files: its own parsing and rules are run over them, and nothing is written.
 
 Days that are given together are judged together, as ingestion judges them: an event that was delivered on the day before counts as
-a duplicate. Of days that are not given nothing is known.
+a duplicate. Days that are not given are not looked at.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Example:
 
 @dataclass(kw_only=True)
 class Checked:
-    """What was found in one log's files of one landing day.
+    """The result for one log's files of one landing day.
 
     Attributes:
-        log, day: which; without a day, event days are not judged.
-        files: name -> how many rows it has, by what would become of them; None of a file that cannot be read.
+        log, day: the log and the landing day; without a day, event days are not judged.
+        files: name -> how many rows it has, by what would become of them; None for a file that cannot be read.
         problems: why the day cannot be ingested, or should not be.
-        warnings: what a person should know of; `notes` are right as they are.
+        warnings: what a person should look at; `notes` need no action.
         broken: rule -> how many rows break it; a row may break several.
         expected: rule -> what it expects.
         examples: rule -> its first rows.
@@ -92,7 +92,7 @@ class Checked:
 
     @property
     def all_warnings(self) -> list[str]:
-        """Those of the files, and what their rows give reason to."""
+        """The warnings about the files, and those about their rows."""
         counts = self.counts
         conflicting = counts["conflicting_duplicates"]
         rows = {"would go to quarantine": counts["quarantined"], "repeat an event_id with another payload": conflicting,
@@ -102,6 +102,7 @@ class Checked:
         return [*self.warnings, *(f"{count:,} of {counts['read']:,} rows {what}" for what, count in rows.items() if count)]
 
     def exit_code(self, *, strict: bool) -> int:
+        """The command's exit code; with `strict`, warnings count as problems."""
         return EXIT_BAD_INPUT if self.problems or (strict and self.all_warnings) else EXIT_OK
 
 
@@ -127,11 +128,11 @@ def check_files(spark: SparkSession, locations: Locations, deployment: Deploymen
     """Judges landing files.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
-        deployment: its settings.
-        given: files by log and landing day; where the day is None, whether events are of it is not judged.
-        by_folder: the day of each file is the name of its folder.
+        deployment: the deployment's settings.
+        given: files by log and landing day; where the day is None, event days are not judged.
+        by_folder: whether the day of each file is the name of its folder.
     """
     done = {group: Checked(log=group[0], day=group[1]) for group in given}
     readable: dict[Group, list[LandingFile]] = {group: [] for group in given}
@@ -183,7 +184,7 @@ def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Gro
             parts = path.absolute().parts
             of_log = log or next((name for name in LOGS if name == parts[-3]), None)
             if of_log is None:
-                raise BadInput(path, "--log", expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path says it",
+                raise BadInput(path, "--log", expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
                                found="none")
             found[of_log, day or _as_day(parts[-2])].append(path.absolute())
     return dict(sorted(found.items(), key=str))
@@ -300,7 +301,7 @@ def shown_value(value: str | None, *, masked: bool) -> str:
 
 
 def _print(done: Checked, *, strict: bool) -> None:
-    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (--ds says it)'}, "
+    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (name it by --ds)'}, "
           f"{len(done.files)} file{'s' if len(done.files) != 1 else ''}")
     rows = [(name, count, done.expected[name], example.file, example.line or "?", example.found)
             for name, count in done.broken.most_common() for example in done.examples[name]]

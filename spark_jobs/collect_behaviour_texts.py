@@ -1,4 +1,4 @@
-"""The distinct texts of behaviours, and of what was shown, each once and for all: named by its hash, added by an insert-only MERGE."""
+"""The distinct texts of behaviours, and of what was shown, each stored once under its hash, and added by an insert-only MERGE."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TABLE = "behaviour_texts"
 
 
 def run(spark: SparkSession, locations: Locations, _: Deployment, days: Sequence[date]) -> list[Build]:
-    """Adds the texts that are not there yet; the build of a day says how many distinct ones it has.
+    """Adds the texts that the table does not have yet; the build of a day records its number of distinct texts.
 
     Raises:
         ParentMissing: a day's log was never ingested.

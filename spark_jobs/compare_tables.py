@@ -24,7 +24,7 @@ class Compared:
 
     Attributes:
         name: the table.
-        rows, other_rows: how many there are.
+        rows, other_rows: numbers of rows here and in the other deployment.
         missing, surplus: rows that only the other deployment, or only this one, has; a doubled row is surplus once.
         first: the first partition that differs, for people; "" if none does.
     """
@@ -38,6 +38,7 @@ class Compared:
 
     @property
     def is_equal(self) -> bool:
+        """Whether both tables hold the same rows."""
         return not self.missing and not self.surplus
 
 
@@ -45,10 +46,10 @@ def command(locations: Locations, other: Path, names: Sequence[str]) -> int:
     """Prints a row for each table; exit code 1 if one differs."""
     if not Locations(other).lake.is_dir():
         raise BadInput("tributary spark_jobs compare_tables", "--with", expected="a deployment's folder with a lake", found=other)
-    found = [compare(LakeReader(locations), LakeReader(Locations(other)), TABLES[name]) for name in names or FEATURE_TABLES]
+    results = [compare(LakeReader(locations), LakeReader(Locations(other)), TABLES[name]) for name in names or FEATURE_TABLES]
     print(table_text(("table", "rows", "rows there", "missing", "surplus", "first difference"),
-                     [(one.name, one.rows, one.other_rows, one.missing, one.surplus, one.first or "-") for one in found]))
-    return EXIT_OK if all(one.is_equal for one in found) else EXIT_UNEXPECTED
+                     [(one.name, one.rows, one.other_rows, one.missing, one.surplus, one.first or "-") for one in results]))
+    return EXIT_OK if all(one.is_equal for one in results) else EXIT_UNEXPECTED
 
 
 def compare(reader: LakeReader, other: LakeReader, table: Table) -> Compared:
@@ -69,8 +70,8 @@ def compare(reader: LakeReader, other: LakeReader, table: Table) -> Compared:
 def _partitions(reader: LakeReader, table: Table) -> set[tuple[Any, ...]]:
     if not table.partition_columns:
         return {()}
-    found = reader.read(table.name, columns=table.partition_columns)
-    return {tuple(row.values()) for row in found.group_by(list(table.partition_columns)).aggregate([]).to_pylist()} if len(found) else set()
+    rows = reader.read(table.name, columns=table.partition_columns)
+    return {tuple(row.values()) for row in rows.group_by(list(table.partition_columns)).aggregate([]).to_pylist()} if len(rows) else set()
 
 
 def _content(reader: LakeReader, table: Table, where: dict[str, Any]) -> Counter[str]:

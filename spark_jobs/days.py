@@ -1,4 +1,4 @@
-"""How one of the jobs that make days is run: by the command line, and by what mends stale days."""
+"""Runs the jobs that build days, for the command line and for the repair of stale days."""
 
 from __future__ import annotations
 

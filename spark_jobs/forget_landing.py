@@ -43,14 +43,14 @@ def content_of_landing(locations: Locations) -> tuple[list[Path], list[Path]]:
         if not path.is_file() or not path.stat().st_size or _is_checksum(path):
             continue
         if path.is_symlink() and locations.landing.resolve() in path.resolve().parents:
-            continue  # what it leads to is looked at where it lies
+            continue  # the target of a link is visited at its own place
         kind = kind_of(path)
         (others if kind is None or (kind == "parquet" and USER not in _schema(path).names) else searched).append(path)
     return searched, others
 
 
 def kind_of(path: Path) -> Format | None:
-    """What a file's content is by its name, in capitals too; None for what no user can be looked for in."""
+    """A file's format by its name, in any letter case; None for a format in which users cannot be looked for."""
     return next((kind for suffix, kind in (SUFFIXES | OTHER_SUFFIXES).items() if path.name.lower().endswith(suffix)), None)
 
 
@@ -81,7 +81,7 @@ def count_rows(path: Path, user: User) -> int:
 
 
 def remove_rows(path: Path, user: User) -> None:
-    """Rewrites a landing file without a user's rows, whole or not at all."""
+    """Rewrites a landing file without a user's rows, completely or not at all."""
     temporary = path.with_name(f".{path.name}.forgetting")  # one that a killed command has left is written again
     if kind_of(path) == "parquet":
         _write_others(path, temporary, user)

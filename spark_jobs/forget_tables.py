@@ -37,8 +37,8 @@ def tables_with_users(user: User) -> list[Table]:
 def find_rows(locations: Locations, user: User) -> dict[str, Owners]:
     """Partitions that hold rows of a user, and how many, by table; needs no Spark."""
     reader = LakeReader(locations)
-    found = {table.name: _find(reader, table, user) for table in each(tables_with_users(user), description="look through", unit="table")}
-    return {name: owners for name, owners in found.items() if owners}
+    rows = {table.name: _find(reader, table, user) for table in each(tables_with_users(user), description="look through", unit="table")}
+    return {name: owners for name, owners in rows.items() if owners}
 
 
 def _find(reader: LakeReader, table: Table, user: User) -> Owners:
@@ -61,7 +61,7 @@ def _quarantined(reader: LakeReader, user: User) -> dict[str, list[str]]:
 
 
 def remove_rows(spark: SparkSession, locations: Locations, user: User, partitions: Mapping[str, Sequence[str]]) -> list[Build]:
-    """Replaces these partitions by what is left without the user; not recorded yet."""
+    """Replaces these partitions by their rows without the user, without recording the builds."""
     builds: list[Build] = []
     for name, keys in each(partitions.items(), description="rewrite", unit="table"):
         contract, owners = TABLES[name], [dict(part.split("=", 1) for part in key.split(",")) for key in keys]
@@ -78,8 +78,8 @@ def _others(spark: SparkSession, locations: Locations, contract: Table, rows: Da
     if where is not None:
         is_users = reduce(lambda both, one: both & one, (F.col(name).eqNullSafe(F.lit(value)) for name, value in where.items()))
         return rows.where(~is_users)
-    found = {raw for raws in _quarantined(LakeReader(locations), user).values() for raw in raws}
-    raws = spark.createDataFrame([(raw,) for raw in sorted(found)], "raw string")
+    removed = {raw for raws in _quarantined(LakeReader(locations), user).values() for raw in raws}
+    raws = spark.createDataFrame([(raw,) for raw in sorted(removed)], "raw string")
     return rows.join(F.broadcast(raws), "raw", "left_anti")
 
 
@@ -88,10 +88,10 @@ def record(spark: SparkSession, locations: Locations, builds: Sequence[Build], r
     """Records rewritten partitions, and with them all that were built from them or from rewritten landing days, in one commit.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
         builds: the rewritten partitions.
-        removed: rows that were taken from each.
+        removed: number of rows that were removed from each.
         landing: digests of rewritten landing days before and now, by their keys among a build's inputs.
 
     Returns:
@@ -124,7 +124,7 @@ def _counts(name: str, owner: str, counts: Mapping[str, int], removed: Mapping[s
 
 
 def vacuum(spark: SparkSession, locations: Locations, tables: Iterable[Table]) -> None:
-    """Deletes every file that the newest versions of the tables do not name: nobody may be writing."""
+    """Deletes every file that the newest versions of the tables do not name; no other job may be writing."""
     check = "spark.databricks.delta.retentionDurationCheck.enabled"
     before = spark.conf.get(check)
     spark.conf.set(check, "false")

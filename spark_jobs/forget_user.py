@@ -1,7 +1,7 @@
 """Deletes every trace of a user: landing files, tables with their old versions, and by `training forget_user` models and their files.
 
-It writes alone: jobs that run are waited for, others wait. It may be killed at any point; the same command again finishes it. What is
-left afterwards is said at the end: weights that were learnt from the user's rows, and copies that were made outside of the home folder.
+It writes exclusively: it waits for running jobs, and other jobs wait for it. It may be killed at any point; the same command finishes it.
+At the end it prints what remains: weights that were learnt from the user's rows, and copies that were made outside of the home folder.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Work:
     Attributes:
         partitions: rows of the user by table and owner key.
         landing: rows of the user by landing file, under the home folder.
-        digests: of the landing days before, by their keys among a build's inputs.
+        digests: former digests of the landing days, by their keys among a build's inputs.
     """
 
     partitions: dict[str, Owners] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Work:
 
     @classmethod
     def find(cls, locations: Locations, user: User) -> Work:
-        """What there is to do; needs no Spark."""
+        """Finds what there is to do, without Spark."""
         work = cls(partitions=forget_tables.find_rows(locations, user))
         searched, _ = forget_landing.content_of_landing(locations)
         for path in each(searched, description="look through landing files", unit="file"):
@@ -72,7 +72,7 @@ class Work:
 
     @classmethod
     def resumed(cls, locations: Locations, user: User) -> Work:
-        """What there is to do, with what a command that was cut short has left."""
+        """Finds what there is to do, and adds what an interrupted command has left."""
         work, path = cls.find(locations, user), locations.forgetting
         if path.is_file():
             left = cls(**json.loads(path.read_text()))
@@ -82,13 +82,14 @@ class Work:
         return work
 
     def keep(self, locations: Locations) -> None:
+        """Writes what is still to do into the home folder, so that an interrupted command can be continued."""
         temporary = locations.forgetting.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(vars(self)))
         temporary.replace(locations.forgetting)
 
 
 def command(locations: Locations, deployment: Deployment, text: str, *, dry_run: bool) -> int:
-    """Forgets a user, or says what would be done; prints what was removed where.
+    """Forgets a user, or with `dry_run` prints what would be done; prints what was removed where.
 
     Raises:
         BadInput: no id of this deployment, or a landing file that cannot be read; after all is done, files that were not looked through.
@@ -122,7 +123,7 @@ def refuse_unsearched(locations: Locations) -> None:
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
-    """Forgets a user; the caller writes to the lake alone. First of all old files are kept from bringing the user back."""
+    """Forgets a user; the caller holds the lake exclusively. First, old files are kept from bringing the user back."""
     remember(spark, locations, deployment, user)
     work = Work.resumed(locations, user)
     work.keep(locations)
@@ -184,12 +185,12 @@ def _event_ids(locations: Locations, user: User) -> set[int]:
 
 def _truth_rows(locations: Locations, events: set[int]) -> dict[str, set[int]]:
     """The simulator's true probabilities of these events, by file."""
-    found = {}
+    rows = {}
     for path in sorted(locations.truth.glob("*.parquet")) if events else []:
         there = events & set(pq.read_table(path, columns=["event_id"])["event_id"].to_pylist())
         if there:
-            found[str(path.relative_to(locations.home))] = there
-    return found
+            rows[str(path.relative_to(locations.home))] = there
+    return rows
 
 
 def _write_table(locations: Locations, name: str, rows: pa.Table) -> None:

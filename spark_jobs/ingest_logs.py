@@ -1,7 +1,7 @@
 """Landing files -> natural_log, ad_log and quarantine: typed, deduplicated, bad rows set aside with the rule they break.
 
 A day is a function of the landing files of that day and of the allowed lateness before it, so a live run and a backfill
-agree. Every row read is kept, a duplicate, in quarantine, or of a user who was forgotten, and is left out then.
+agree. Every row read is kept, a duplicate, in quarantine, or left out because its user was forgotten.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     """Ingests both logs of these consecutive days in one pass.
 
     Args:
-        spark: the session.
+        spark: the Spark session.
         locations: the deployment's paths.
-        deployment: its settings.
+        deployment: the deployment's settings.
         days: consecutive landing days.
-        allow_empty: a landing day without a row is right.
+        allow_empty: whether landing days without a row are accepted.
 
     Raises:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
-    delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all looked at before one is written
+    delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all are checked before any is written
     forgotten = Forgotten.read(locations)
     written = side_by_side([partial(_ingest, spark, locations, deployment, log, days, delivered[log], forgotten) for log in LOGS])
     builds = [build for of_log in written for build in of_log]
@@ -72,10 +72,10 @@ class LandingDay:
     """One log's files of a landing day.
 
     Attributes:
-        files: as they are read.
-        digest: of their content.
-        undeclared: columns that no contract knows, over all files.
-        unread: names of what lies beside the files and is not read.
+        files: the files, and how each is read.
+        digest: digest of their content.
+        undeclared: columns of any file that the contract does not have.
+        unread: names of other files and folders next to them, which are not read.
     """
 
     files: tuple[LandingFile, ...]
@@ -88,33 +88,34 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
                allow_empty: bool) -> dict[date, LandingDay]:
     """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
 
-    Before the deployment's `ad_start` a day needs no ad folder: its rows are none, as declared. What lies there is read nevertheless.
+    Before the deployment's `ad_start` a day needs no ad folder: it has no rows, as declared. Files that exist are read nevertheless.
     """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
-    found = {}
+    landing_days = {}
     for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
         is_early = deployment.may_be_empty(log, day)
         if is_early and is_bare(locations.landing_day(log, day)):
-            found[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
+            landing_days[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
             continue
         files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
         looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
         undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
-        found[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
+        landing_days[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
                                 unread=tuple(unread_names(files[0].parent)))
-        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, found[day].unread)):
+        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, landing_days[day].unread)):
             if names and day >= days[0]:
                 warn(f"{files[0].parent}: {what}: {', '.join(names)}")
-    return found
+    return landing_days
 
 
 def warn(text: str) -> None:
+    """Prints a warning on stderr."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def of_no_use(counts: Mapping[str, int]) -> bool:
-    """Whether all rows of a file go to quarantine: it is hopeless, whatever its format."""
+    """Whether all rows of a file go to quarantine, which is reported as a fault of the whole file."""
     return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
@@ -190,7 +191,7 @@ def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool
     Args:
         rows: typed rows.
         forgotten: who was forgotten; None where nobody was.
-        hashed: users are strings in the landing files, and hashed.
+        hashed: whether users are strings in the landing files, which are hashed.
     """
     if forgotten is None:
         return rows.withColumn("is_forgotten", F.lit(False))
@@ -241,8 +242,8 @@ def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
     payload = F.xxhash64(*(name for name in LANDING_COLUMNS[log] if name != "arrival_ts"))
     good = F.col("rule").isNull() & ~F.col("is_forgotten")
     # Bad rows have no reliable event_id: each stands by itself, under a negative key, so that one window serves all.
-    alone = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
-    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(alone)})
+    own_key = -F.xxhash64("raw", "file").bitwiseAND(F.lit(POSITIVE_BITS)) - F.lit(1)
+    rows = rows.withColumns({"payload": payload, "group_id": F.when(good, F.col("event_id")).otherwise(own_key)})
     seen = Window.partitionBy("group_id").orderBy("ds", "payload", "arrival_ts", "file")
     rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
     is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))

@@ -1,4 +1,4 @@
-"""Which partitions a day's features read, and whether they are there."""
+"""Which partitions a day's features read, and whether they exist."""
 
 from __future__ import annotations
 

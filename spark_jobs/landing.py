@@ -49,7 +49,7 @@ def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *,
         log: natural or ad.
         files: landing files of any days, formats and orders of columns.
         string_ids: landing columns that the deployment declares as string ids.
-        day: the landing day of all files; None where it is not known; by default what the folder of each says.
+        day: the landing day of all files; None where it is not known; by default the name of each file's folder.
 
     Returns:
         `raw_<column>` for each landing column (null where a file lacks an optional one): text, or, where all files have it
@@ -61,7 +61,7 @@ def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *,
     types = {tuple(frame.dtypes) for frame in frames}
     rows = reduce(DataFrame.unionAll, frames if len(types) == 1 else map(_as_text, frames))  # all have the same columns in order
     if len(frames) > FRAMES_JUDGED_APART:
-        # What is done to each row would be planned and compiled once for every frame: Spark moves it below a union, but not below this.
+        # Spark moves projections below a union, and would plan and compile them once for every frame; it does not move them below this.
         rows = rows.where(F.rand() >= 0)
     rows = rows.withColumn("file", _file_name(files))
     by_folder = F.substring_index(F.substring_index("file", "/", 2), "/", -1).try_cast("date")
@@ -75,10 +75,10 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
     try:
         yield
     except PySparkException as error:
-        found = re.search(r"reading file (?:file:)?(/\S+?)\. ", str(error).replace("\n", " ")) if "FAILED_READ_FILE" in str(error) else None
-        if found is None:
+        match = re.search(r"reading file (?:file:)?(/\S+?)\. ", str(error).replace("\n", " ")) if "FAILED_READ_FILE" in str(error) else None
+        if match is None:
             raise
-        opened = "/" + unquote(found[1]).lstrip("/")
+        opened = "/" + unquote(match[1]).lstrip("/")
         path = next((file.path for file in files if str(file.opened) == opened), opened)
         causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
         raise BadInput(path, "file", expected="a file that Spark can read", found=causes[-1] if causes else str(error).splitlines()[0],

@@ -1,4 +1,4 @@
-"""At which lines of a landing file given rows stand, for people who look for them; Spark does not count lines."""
+"""The line numbers of rows in a landing file, for people who look for them, since Spark does not count lines."""
 
 from __future__ import annotations
 

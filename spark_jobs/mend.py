@@ -1,4 +1,4 @@
-"""Mends stale partitions: job by job, looking again after each, so that a change that ends in equal rows goes no further."""
+"""Repairs stale partitions job by job and searches again after each, so that a change that leads to equal rows goes no further."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ SHOWN = 12  # of the stale partitions that a command lists one by one
 
 
 def list_stale(locations: Locations) -> int:
-    """Prints what is stale and the commands that mend it."""
+    """Prints what is stale and the commands that repair it."""
     stale = find_stale(locations)
-    found = _leave_found(locations, stale)
-    _say_releases(found)
+    result = _write_found(locations, stale)
+    _print_releases(result)
     if not stale:
         print("no partition is stale: every one was made from its inputs as they are now")
         return 0
     print(_table(stale))
-    print(f"\n{len(stale)} stale partitions. Mend them all: tributary spark_jobs mend\nor one by one, in this order:")
+    print(f"\n{len(stale)} stale partitions. Repair them all: tributary spark_jobs mend\nor one by one, in this order:")
     for command in mending_commands(stale):
         print(f"  {command}")
     return 0
 
 
 def mend(locations: Locations, deployment: Deployment) -> int:
-    """Builds again whatever is stale, and validates the days that changed.
+    """Rebuilds all stale partitions, and validates the days that changed.
 
     Raises:
-        TributaryError: a day failed its checks; what lies behind it stays stale.
+        TributaryError: a day failed its checks; the partitions that depend on it stay stale.
     """
     done: list[tuple[str, str, int]] = []
     for job in JOBS:
@@ -53,8 +53,8 @@ def mend(locations: Locations, deployment: Deployment) -> int:
             done.append((job, f"{span[0]} .. {span[1]}" if span[0] != span[1] else str(span[0]), count))
             if step("spark_jobs", job).judged:
                 _validate(locations, job, span)
-    print(table_text(("mended by", "days", "partitions"), done) if done else "nothing to mend: no partition is stale")
-    _say_releases(_leave_found(locations, find_stale(locations)))
+    print(table_text(("repaired by", "days", "partitions"), done) if done else "nothing to repair: no partition is stale")
+    _print_releases(_write_found(locations, find_stale(locations)))
     return 0
 
 
@@ -68,26 +68,26 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
     command = [*step("spark_jobs", job).check_command, "--home", str(locations.home), *span_option(*span).split()]
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
-        error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Mend the day or accept it, then run `tributary "
+        error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Repair the day or accept it, then run `tributary "
                                "spark_jobs mend` again.")
         error.exit_code = code
         raise error
 
 
-def _leave_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
-    """Writes what is stale, and the commands that mend it, to where Airflow's UI shows it."""
+def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
+    """Writes what is stale, and the commands that repair it, to the file that Airflow's UI shows."""
     registry = Registry.read(LakeReader(locations))
     releases = [(name, f"trained on rows that have changed since: {_first_of(changed)}") for name, changed in stale_releases(locations)]
     releases += registry.stale().items()
-    found = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
+    result = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
                        days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
                        releases=tuple(releases), periods=tuple(_periods(registry, [name for name, _ in releases])))
-    write_atomically(locations.stale_found, found.to_json())
-    return found
+    write_atomically(locations.stale_found, result.to_json())
+    return result
 
 
 def _periods(registry: Registry, stale: Sequence[str]) -> Iterator[tuple[str, date, date]]:
-    """Of each DAG, the first and the last period whose models rest on stale releases."""
+    """For each DAG, the first and the last period whose models were made from stale releases."""
     served = registry.resting_on(stale)
     for kind in KINDS.values():
         periods = [one.period for one in served if one.kind == kind.name]
@@ -95,11 +95,11 @@ def _periods(registry: Registry, stale: Sequence[str]) -> Iterator[tuple[str, da
             yield kind.dag, periods[0], periods[-1]
 
 
-def _say_releases(found: StaleFound) -> None:
+def _print_releases(found: StaleFound) -> None:
     for name, why in found.releases:
         print(f"{name}: {why}")
     if found.periods:
-        print("Make the models again, once no partition is stale, by `tributary dags mend`, or one by one:")
+        print("Rebuild the models, once no partition is stale, by `tributary dags mend`, or one by one:")
         print(*(f"  {command}" for command in found.backfills), sep="\n")
 
 

@@ -1,7 +1,7 @@
-"""Commits what gate and audit let through: vectors, metrics, predictions, then the release rows, their activations last.
+"""Publishes what gate and audit let through: vectors, metrics, predictions, then the release rows, their activations last.
 
 The releases of a period, one for each variant, go together. Until its release row is there no reader sees anything of one; the same
-release again changes nothing. A run that would put an older release in the place of a newer one is refused: that is `activate_release`,
+release again changes nothing. A run that would replace a newer release by an older one is refused: for that there is `activate_release`,
 on purpose. Where the gate refused a run, its fallback is published in its place.
 """
 
@@ -112,12 +112,12 @@ def audited(locations: Locations, folder: Path) -> Release:
 def publish(spark: SparkSession, locations: Locations, releases: Mapping[Path, Release]) -> None:
     """Commits the files of runs of one kind to their tables, and the rows of their releases after them.
 
-    One commit a table, however many releases: a commit takes a second, and a day of A-CTR has a release for each transfer setting.
+    There is one commit per table, however many releases: a commit takes a second, and a day of A-CTR has one release per transfer setting.
 
     Args:
         spark: the session.
         locations: the deployment's paths.
-        releases: by run folder; none of them is released yet.
+        releases: the releases by run folder; none of them is published yet.
     """
     if not releases:
         return
@@ -159,8 +159,8 @@ def _files(spark: SparkSession, releases: Mapping[Path, Release], name: str) -> 
 
 
 def _publish_days(spark: SparkSession, locations: Locations, name: str, rows: DataFrame) -> list[Build]:
-    found = rows.select("ds", "release_id").distinct().orderBy("ds", "release_id").collect()
-    owners = [{"ds": row["ds"], "release_id": row["release_id"]} for row in found]
+    days = rows.select("ds", "release_id").distinct().orderBy("ds", "release_id").collect()
+    owners = [{"ds": row["ds"], "release_id": row["release_id"]} for row in days]
     return write_partitions(spark, locations, name, rows, owners=owners) if owners else []
 
 

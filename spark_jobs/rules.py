@@ -12,10 +12,10 @@ from lake.sql import literals
 from spark_jobs import times
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
-RAW = "raw_"  # prefix of a column as it was delivered, beside its typed value
+RAW = "raw_"  # prefix of a column as it was delivered, next to its typed value
 POSITIVE_BITS = 0x7FFFFFFFFFFFFFFF  # masks a hash to an id >= 0
 REPLACED = "\ufffd"  # what a reader puts for bytes that are no UTF-8
-LONGEST_FOUND = 500  # characters of a bad value beside its rule; the whole row is kept too
+LONGEST_FOUND = 500  # characters of a bad value that are kept with its rule; the whole row is kept too
 
 # Delivered types that hold nothing which the contract's type cannot: taken as they are, without going through text.
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
@@ -31,9 +31,9 @@ class Rule:
     Attributes:
         name: the rule's name in quarantine and reports.
         field: the landing column at fault.
-        expected: in words.
+        expected: what the field should have been, in words.
         broken: a condition of SQL, true where a row breaks it; never null.
-        found: SQL of the text that stands there instead.
+        found: SQL expression of the value that it has instead, as text.
     """
 
     name: str
@@ -98,10 +98,10 @@ def value_rules_for(log: Log, deployment: Deployment) -> list[Rule]:
 
 
 def _costs_the_value(column: tables.Column) -> bool:
-    """Whether an illegal value costs itself alone: of a feature that may be unknown.
+    """Whether an illegal value only reads as unknown, and its row is kept: true of optional features.
 
-    An unreadable `arrival_ts` costs the row, though it is optional: it bounds what a sample may see, and read as unknown it would bound
-    nothing. So does a garbled `item_text`: it tells of a damaged file.
+    A row with an unreadable `arrival_ts` goes to quarantine although the column is optional: the time bounds what a sample may see, and
+    an unknown one would bound nothing. So does a row with a garbled `item_text`, which is a sign of a damaged file.
     """
     return column.nullable and any(feature.name == column.name for feature in FEATURES)
 

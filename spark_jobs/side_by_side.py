@@ -1,4 +1,4 @@
-"""Independent writes of one job side by side: a tiny day's time goes into planning, which one query cannot spread over cores."""
+"""Runs independent writes of one job at the same time: a small day's time goes into planning, which one query cannot spread over cores."""
 
 from __future__ import annotations
 

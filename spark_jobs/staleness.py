@@ -1,7 +1,7 @@
-"""Which partitions rest on inputs that have changed since, and the jobs that mend them, in order. Needs no Spark.
+"""Which partitions were built from inputs that have changed since, and the jobs that repair them, in order; needs no Spark.
 
-A build records the digest of every partition and landing day that it read. It is stale once one of them has another digest
-now, and behind a stale one if it reads a partition that is stale.
+A build records the digest of every partition and landing day that it read. It is stale if one of them has another digest
+now, or if it reads a partition that is stale.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOB_OF = {table: job for job, tables in JOBS.items() for table in tables}
 
 @dataclass(frozen=True, kw_only=True)
 class Stale:
-    """A partition that no longer is what its job would make now.
+    """A stale partition: one that its job would now write with other rows.
 
     Attributes:
         table, owner: the partition.
@@ -46,11 +46,12 @@ class Stale:
 
     @property
     def day_column(self) -> str:
+        """Name of the owner column that holds the day."""
         return "until_ds" if "until_ds=" in self.owner else "ds"
 
 
 def find_stale(locations: Locations) -> list[Stale]:
-    """Every stale partition, and every one behind it, in the order of the jobs."""
+    """Every stale partition, directly or through its inputs, in the order of the jobs."""
     builds = LakeReader(locations).all_builds()
     digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
     for contract in TABLES.values():
@@ -79,7 +80,7 @@ def stale_releases(locations: Locations) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def spans(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Consecutive days together: first and last of each run."""
+    """Groups consecutive days: the first and last day of each group."""
     runs: list[tuple[date, date]] = []
     for day in sorted(set(days)):
         if runs and runs[-1][1] + ONE_DAY == day:
@@ -90,7 +91,7 @@ def spans(days: Iterable[date]) -> list[tuple[date, date]]:
 
 
 def mending_commands(stale: Sequence[Stale]) -> list[str]:
-    """Commands that mend all of it, in order."""
+    """The commands that repair all of these partitions, in order."""
     commands = []
     for job in JOBS:
         days = sorted({item.day for item in stale if JOB_OF[item.table] == job})
@@ -105,9 +106,9 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
 
 
 def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:
-    """Digests of the landing days that builds have read, as they are now.
+    """The present digests of the landing days that builds have read.
 
-    A day whose files are older than every build that read it is not read again. One that has gone keeps its recorded digest:
+    A day whose files are older than every build that read it is not read again. One that no longer exists keeps its recorded digest:
     old landing files may be archived, and nothing could be built from them anyway.
     """
     recorded: dict[str, tuple[str, datetime]] = {}

@@ -119,7 +119,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     locations, rows = Locations(tmp_path), landing.to_rows("ad", columns())
     folder = landing.write_day(locations, "ad", DAY, rows).parent
     (folder / "part-00001.csv").write_text("someone else's")
-    with pytest.raises(BadInput, match=r"2026-01-02: files: expected part-00000\.csv alone.*found part-00001\.csv"):
+    with pytest.raises(BadInput, match=r"2026-01-02: files: expected only part-00000\.csv.*found part-00001\.csv"):
         landing.write_day(locations, "ad", DAY, rows)
 
 

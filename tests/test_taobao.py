@@ -172,7 +172,7 @@ def test_a_landing_day_with_other_files_is_left_alone(data: Path, tmp_path: Path
     foreign = tmp_path / "landing" / "natural" / "2017-04-25" / "mine.csv"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("event_id\n")
-    with pytest.raises(BadInput, match=r"2017-04-25: files: expected part-00000\.parquet alone, .* found mine\.csv"):
+    with pytest.raises(BadInput, match=r"2017-04-25: files: expected only part-00000\.parquet, .* found mine\.csv"):
         taobao.convert(data, tmp_path, TaobaoSettings())
     foreign.unlink()
     taobao.convert(data, tmp_path, TaobaoSettings())

@@ -1,1 +1,1 @@
-"""Data quality: suites derived from the contracts, judged by Great Expectations, and the HTML reports of what was found."""
+"""Data quality: suites derived from the contracts, judged by Great Expectations, and reported as HTML pages."""

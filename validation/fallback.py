@@ -1,7 +1,7 @@
 """What is released instead of a model that the gate refused: the model of the day before, under an id of its own.
 
-A fallback keeps the predictions of the day, since the model of the day before made them, and their figures. Its other files
-are those of that model; the same fallback made again is a no-op.
+A fallback keeps the day's predictions and their metrics, since the model of the day before made them. Its other files
+are those of that model; making the same fallback again is a no-op.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NEXT_DAY = "next_day"
 def fallback_of(refused: Release, before: Release) -> Release:
     """The draft of the fallback for a refused release.
 
-    Its recipe, feature set and parents but the predecessor are those of the model that it carries: what is asked of a model
-    (which CPM is it bound to, which body does it have) has to be true of that model. Carried twice, a model keeps its name.
+    Its recipe, feature set and all parents but the predecessor are those of the model that it carries, because they must describe
+    that model (which CPM it is bound to, which body it has). A fallback of a fallback carries the first model, under its id.
     """
     carried = {key: value for key, value in before.parents.items() if key not in of_role(before.parents, "predecessor")}
     parents = carried | of_role(refused.parents, "predecessor")
@@ -36,10 +36,10 @@ def fallback_of(refused: Release, before: Release) -> Release:
 
 
 def make_fallback(locations: Locations, folder: Path) -> Path | None:
-    """Makes the fallback for a refused run, complete or not at all; None where no model serves until then.
+    """Makes the fallback for a refused run, complete or not at all; None if there is no earlier model to carry.
 
     Raises:
-        BadInput: the files of the model before are not those that were released.
+        BadInput: the files of the earlier model are not those that were released.
     """
     refused = read_release(folder)
     predecessor = list(of_role(refused.parents, "predecessor").values())
@@ -67,7 +67,7 @@ def _released(locations: Locations, release_id: str) -> Run:
 
 
 def _metrics(folder: Path, refused: Release) -> pa.Table:
-    """Figures of the scored day, and no training: a loss of no rows, as on a day with too few of them."""
+    """The metrics of the scored day, and a training loss over no rows, as on a day with too few rows to train on."""
     rows = pq.read_table(folder / METRICS_FILE)
     scored = rows.filter(pc.starts_with(rows["split"], pattern=NEXT_DAY))
     untrained = pa.Table.from_pylist([{"metric": "train_loss", "split": "train", "value": None, "row_cnt": 0, "ds": refused.period}],

@@ -1,6 +1,6 @@
-"""Figures of a table and day that no single column tells: volumes, shares, and how they compare with the days before.
+"""Figures of a table and day beyond single columns: volumes, shares, and how they compare with earlier days.
 
-Computed from what was measured on the rows and from `builds`; Great Expectations judges them, one row a day.
+They are computed from what was measured on the rows and from `builds`; Great Expectations judges them, one row for each day.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ADDENDS = ("kept", "duplicates", "quarantined")  # what the rows read by `ingest
 
 @dataclass(frozen=True, kw_only=True)
 class RowFigures:
-    """What the rows of a day tell by themselves; None where the table has no such column. See `DayFigures`."""
+    """Figures that need only the rows of a day; None where the table has no such column. See `DayFigures`."""
 
     clicks: int | None = None
     users: int | None = None
@@ -45,7 +45,7 @@ class RowFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(RowFigures):
-    """What Spark found on a day's rows: with the counts that shares are made of."""
+    """What Spark measured on a day's rows, with the counts from which shares are computed."""
 
     rows: int = 0
     with_history: int | None = None
@@ -62,7 +62,7 @@ class DayFigures(RowFigures):
         rows_off_build: rows in the table less the rows that its build records.
         ads_from: the declared first day with advertisements, where the day lies before it and has no row.
         clicks, click_rate: rows with a click; clicks / rows.
-        users, items, requests: about how many distinct ones.
+        users, items, requests: approximate numbers of distinct ones.
         read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of `ingest_logs`;
             conflicting duplicates are among the duplicates, late rows among the kept; columns that no contract knows.
         unknown: logs: by rule, rows kept in which the value of an optional feature broke it and reads as unknown.
@@ -70,14 +70,14 @@ class DayFigures(RowFigures):
         quarantined_share, duplicate_share: logs: of the rows read.
         late_share, text_share: logs: of the rows; those with an item text.
         rows_outside_day: logs: rows whose event_ts lies on another day than ds, or for late ones beyond the allowed lateness.
-        shared_users_share, shared_items_share: ad log: of its distinct ones, those in the natural log of the day or the week before.
+        shared_users_share, shared_items_share: ad log: of its distinct ones, those also in the natural log of the day or the week before.
         rows_off_log: samples: rows less the rows of the log that are not late.
         history_share: samples: share of rows whose user has a history.
         history_mean, history_p50, history_p95, history_max: behaviours that a sample sees, or that a history holds.
         rows_beyond_history: samples: rows whose history_end is larger than their user's history.
         rows_seeing_ahead, rows_seeing_less: samples: rows whose last visible behaviour is too young, whose first invisible one is not.
         rows_unsorted, rows_after_day: histories: rows out of order; rows with a behaviour that is younger than the day.
-        compared_days: how many days before there was something to compare with.
+        compared_days: number of earlier days that the day was compared with.
         usual_rows: logs: median rows of the days before; rows_to_usual: rows / usual_rows.
         usual_click_rate: of the days before together; click_rate_to_usual: click_rate / usual_click_rate.
         missing_share, missing_rise: by column: share of nulls; how much it is above that of the days before.
@@ -122,15 +122,16 @@ class DayFigures(RowFigures):
         return value.get(column.rstrip(")")) if column else value
 
     def judged(self, name: str) -> float | None:
-        """The figure as checks judge it: that a day before the first advertisements has no row is as declared."""
+        """The figure as checks judge it: None for the rows of a day before the first advertisements, which may have none."""
         return None if name == "rows" and self.ads_from is not None else self.figure(name)
 
     def as_json(self) -> dict[str, Any]:
-        """Without the figures that do not apply."""
+        """The figures as JSON values, without those that do not apply."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})} | {"ds": str(self.ds)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DayFigures:
+        """Reads what `as_json` wrote; unknown names are ignored."""
         known = {f.name for f in fields(cls)}
         counts = {name: tuple(places) for name, places in values.get("distributions", {}).items()}
         ads_from = values.get("ads_from")
@@ -148,12 +149,12 @@ class DayBuilds:
 
 
 def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, *, usual_days: int) -> DayFigures:
-    """Figures of one day by itself; of the days before, its builds alone.
+    """Figures of one day; of earlier days only the builds are used.
 
     Args:
         table: contract of the table.
         day: a day whose builds are in `builds`.
-        measured: what its rows tell.
+        measured: what was measured on its rows.
         builds: build records by day; a log also needs those of the `usual_days` days before, as far as they exist.
         usual_days: how many days before the rows are compared with.
     """
@@ -179,8 +180,8 @@ def compared(table: Table, figures: DayFigures, before: Iterable[DayFigures], *,
 
     Args:
         table: contract of the table.
-        figures: of the day.
-        before: of the days to compare with, those that are known.
+        figures: the day's figures.
+        before: figures of the days to compare with, as far as they are known.
         history_start: first day with logs.
     """
     past = [day for day in before if day.rows]
@@ -220,7 +221,7 @@ def usual_rows(builds: DayBuilds, day: date, days: int) -> float | None:
 
 def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
     read = counts.get("read")
-    forgotten = counts.get("forgotten", 0)  # builds made before anybody could be have no such figure
+    forgotten = counts.get("forgotten", 0)  # builds from before users could be forgotten have no such count
     recorded = read is not None and all(name in counts for name in ADDENDS)
     return {
         **{name: counts.get(name) for name in ("read", *ADDENDS, "conflicting_duplicates", "late")},

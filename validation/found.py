@@ -1,4 +1,4 @@
-"""What a check found, in words: from the outcome of its expectation."""
+"""The result of a check in words, from the outcome of its expectation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WORDS = {"usual_rows": "usual {} rows", "click_rate": "{}", "usual_click_rate": 
 
 def found_of(check: Check, outcome: Mapping[str, Any] | None, days: Sequence[DayFigures], *,
              total_rows: int, columns: Sequence[str]) -> str:
-    """What a check found.
+    """The result of a check, in words.
 
     Args:
         check: the check.
         outcome: `{"success": bool, "result": dict}`; None if a column that it needs is missing.
         days: figures of each day judged.
-        total_rows: rows of all days together.
-        columns: columns that the table really has.
+        total_rows: number of rows of all days together.
+        columns: the columns that the table actually has.
     """
     if outcome is None:
         return f"not judged, no such column: {', '.join(sorted(check.needs - set(columns)))}"
@@ -42,7 +42,7 @@ def found_of(check: Check, outcome: Mapping[str, Any] | None, days: Sequence[Day
 
 
 def figure_text(name: str, value: float | None) -> str:
-    """A figure, for people: shares as percents, whole numbers with thousands marked."""
+    """A figure as text: shares as percentages, whole numbers with separated thousands."""
     if value is None:
         return "none"
     outer = name.partition("(")[0]
@@ -75,7 +75,7 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
 
 
 def _beside(check: Check, day: DayFigures) -> str:
-    """The figures that say more, in brackets."""
+    """Further figures that explain the judged one, in brackets."""
     parts = [WORDS[name.partition("(")[0]].format(figure_text(name, value))
              for name in check.beside if (value := day.figure(name)) is not None]
     return f" ({', '.join(parts)})" if parts else ""
@@ -108,7 +108,7 @@ def _found_bad_rows(check: Check, result: Mapping[str, Any], total_rows: int, co
 
 
 def _example(check: Check, value: Any, columns: Sequence[str]) -> str:
-    if isinstance(value, Mapping):  # of several columns; the day is no news
+    if isinstance(value, Mapping):  # of several columns; the day is left out, since the report names it
         return ", ".join(f"{name} {shown(part, fields=[name], columns=columns)}" for name, part in value.items() if name != "ds")
     if isinstance(value, (tuple, list)):
         names = [check.arguments.get("column_A", check.field), check.arguments.get("column_B", check.field)]

@@ -1,7 +1,7 @@
-"""The model gate: judges a trained model by rows that no training has seen, beside the model that serves until then.
+"""The model gate: judges a candidate model on rows that no training has seen, and compares it with the champion.
 
-Noise of few rows must not refuse a healthy model, so a figure is refused where its 99 % bound, by a bootstrap over users,
-lies beyond the tolerance: the model is not only worse in this sample, it is worse. What is refused, and what then: docs/adr/0010.
+The noise of few rows must not refuse a good model, so a model is refused only if the 99 % bound of a metric, by a bootstrap over
+users, lies beyond the tolerance. What is refused, and what happens then: docs/adr/0010.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class GateSettings:
     """When a model is refused.
 
     Attributes:
-        fewest_rows: with fewer, figures only warn.
-        auc_tolerance: AUC may be lower than that of the model before by this.
-        logloss_tolerance: LogLoss may be higher than that of the model before by this share of it.
+        fewest_rows: with fewer held-out rows, figures only warn.
+        auc_tolerance: by how much AUC may be lower than that of the model before.
+        logloss_tolerance: by what share LogLoss may be higher than that of the model before.
         calibration_tolerance: expected clicks over clicks may lie between 1 / (1 + this) and 1 + this.
-        confidence: of the one-sided bounds.
-        draws: of the bootstrap over users.
-        seed: of the draws.
+        confidence: confidence level of the one-sided bounds.
+        draws: number of draws of the bootstrap over users.
+        seed: random seed of the draws.
     """
 
     fewest_rows: int = 2_000
@@ -62,7 +62,7 @@ class HeldOutRows:
         user_ids: N.
         clicks: N, 0 or 1.
         scores: N, by the model that is judged.
-        before: N, by the model that serves until then; None where there is none, or this kind's is not compared.
+        before: N, by the champion; None if there is none, or models of this kind are not compared.
     """
 
     user_ids: NDArray[np.int64]
@@ -75,9 +75,9 @@ def judge(rows: HeldOutRows, *, refuse_figures: bool, settings: GateSettings | N
     """All checks of one model.
 
     Args:
-        rows: what it is judged by.
-        refuse_figures: whether a figure can refuse the model: not where nothing could stand in for it. Scores that are not
-            numbers always do.
+        rows: the held-out rows, with their scores.
+        refuse_figures: whether a bad metric refuses the model; False where no fallback exists. Scores that are not numbers
+            always refuse it.
         settings: the tolerances.
     """
     settings = settings or GateSettings()
@@ -96,13 +96,14 @@ def judge(rows: HeldOutRows, *, refuse_figures: bool, settings: GateSettings | N
 
 
 def check_finite(scores: Values) -> GateCheck:
+    """The scores of the candidate model are numbers from 0 to 1."""
     bad = _num_no_probability(scores)
     return GateCheck(name="finite", severity="fail", passed=bad == 0, expected="each score a number from 0 to 1",
                      found=f"{bad} of {len(scores)} are not")
 
 
 def check_before(scores: Values) -> GateCheck:
-    """The model before gives numbers as well; where it does not, the model that is judged cannot be compared with it."""
+    """The scores of the model before are numbers from 0 to 1 too; otherwise nothing is compared with it."""
     bad = _num_no_probability(scores)
     return GateCheck(name="before", severity="warn", passed=bad == 0, expected="each score of the model before a number from 0 to 1",
                      found=f"{bad} of {len(scores)} are not: not compared with it")
@@ -112,9 +113,9 @@ def check_figures(figures: Mapping[str, float], *, of_the_model_before: str) -> 
     """A model with a figure that is NaN or infinite is refused, whatever its held-out scores are.
 
     Args:
-        figures: the release's, by name; those that are not defined are absent.
-        of_the_model_before: what the names of figures begin with that are of the day's rows as the model before scored them. Such a
-            figure only warns: a fallback would carry the very model that is at fault. The audit publishes none of them.
+        figures: the release's metrics by name, without those that are not defined.
+        of_the_model_before: prefix of the names of metrics of the scores that the model before gave to the day's rows. Such a
+            metric only warns, because a fallback would carry the model that is at fault. The audit publishes none of them.
     """
     bad = sorted(name for name, value in figures.items() if not np.isfinite(value))
     own, before = ([name for name in bad if name.startswith(of_the_model_before) is of_before] for of_before in (False, True))
@@ -130,14 +131,14 @@ def check_figures(figures: Mapping[str, float], *, of_the_model_before: str) -> 
 def check_auc(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
     """The AUC is not lower than that of the model before by more than the tolerance.
 
-    AUC over all rows, not within users: of 2,000 rows few users have both labels, and a GAUC would say little.
+    AUC over all rows, not within users: among 2,000 rows few users have both labels, so that GAUC would be too noisy.
     """
     assert rows.before is not None
     new, old = Ranks(rows.scores, rows.clicks), Ranks(rows.before, rows.clicks)
     expected = f"AUC not below that of the model before by more than {settings.auc_tolerance}"
     value = new.auc(np.ones(len(rows.clicks))) - old.auc(np.ones(len(rows.clicks)))
     if np.isnan(value):
-        return GateCheck(name="auc", severity=severity, passed=True, expected=expected, found="clicks alone, or none: no AUC")
+        return GateCheck(name="auc", severity=severity, passed=True, expected=expected, found="only clicks, or none: no AUC")
     drawn = _drawn(rows.user_ids, lambda weight: new.auc(weight) - old.auc(weight), settings)
     highest = float(np.nanquantile(drawn, settings.confidence))
     return GateCheck(name="auc", severity=severity, passed=highest >= -settings.auc_tolerance, expected=expected,
@@ -156,7 +157,7 @@ def check_logloss(rows: HeldOutRows, severity: Severity, settings: GateSettings)
 
 
 def check_calibration(rows: HeldOutRows, severity: Severity, settings: GateSettings) -> GateCheck:
-    """Expected clicks over clicks is near 1; only a warning where the model before is no nearer: carrying it would mend nothing."""
+    """Expected clicks over clicks is near 1; only a warning if the model before is not better, since a fallback would not help."""
     low, high = 1 / (1 + settings.calibration_tolerance), 1 + settings.calibration_tolerance
     expected = f"expected clicks over clicks from {low:.2f} to {high:.2f}"
     if rows.clicks.sum() == 0:
@@ -181,7 +182,7 @@ def _num_no_probability(scores: Values) -> int:
 
 
 def _drawn(user_ids: NDArray[np.int64], figure: Callable[[Values], float], settings: GateSettings) -> Values:
-    """A figure of the rows' weights in each draw of users with replacement."""
+    """The value of `figure`, a function of the rows' weights, in each draw of users with replacement."""
     users, of_row = np.unique(user_ids, return_inverse=True)
     rng = np.random.default_rng(settings.seed)
     draws = (np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))[of_row] for _ in range(settings.draws))

@@ -18,10 +18,10 @@ from validation.gate import GateCheck, HeldOutRows, check_figures, judge
 
 
 def gate(locations: Locations, kind: str, period: date) -> None:
-    """Judges all staged runs of a period and says what is going to be released.
+    """Judges all staged runs of a period and prints what is going to be released.
 
     Raises:
-        QualityFailed: a run was refused that nothing can stand in for: readers go on seeing what they saw.
+        QualityFailed: a run was refused and has no fallback; readers continue to see the releases that they saw.
         BadInput: nothing was staged, or a file is not the one that training wrote.
     """
     stuck = []
@@ -47,15 +47,15 @@ def gate(locations: Locations, kind: str, period: date) -> None:
 
 
 def read_held_out(folder: Path, release: Release) -> HeldOutRows:
-    """The rows that a run is judged by.
+    """The held-out rows on which a run is judged, with their scores.
 
     Raises:
         BadInput: the file is absent, or is not the one that training wrote.
     """
     path = folder / HELD_OUT_FILE
-    found = sha256_of(path) if path.is_file() else "no such file"
-    if HELD_OUT_FILE not in release.files or found != release.files[HELD_OUT_FILE]:
-        raise BadInput(path, "sha256", expected=release.files.get(HELD_OUT_FILE, "a file of the manifest"), found=found,
+    digest = sha256_of(path) if path.is_file() else "no such file"
+    if HELD_OUT_FILE not in release.files or digest != release.files[HELD_OUT_FILE]:
+        raise BadInput(path, "sha256", expected=release.files.get(HELD_OUT_FILE, "a file of the manifest"), found=digest,
                        hint="The run folder was damaged: train this release again.")
     rows = pq.read_table(path)
     before = rows["score_before"]

@@ -1,6 +1,6 @@
-"""The index of all reports: a calendar of days, each with a mark a table. Made again from the JSON files beside the reports.
+"""The index of all reports: a calendar of days with a mark for each table, made from the JSON files next to the reports.
 
-The same verdicts, in short, are left as one JSON file for the page in Airflow's UI (contracts/quality.py).
+A summary of the same verdicts is written as one JSON file for the page in Airflow's UI (contracts/quality.py).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MEANINGS: dict[Status, str] = {
 
 
 def index_path(locations: Locations) -> Path:
+    """Path of the page."""
     return locations.reports / "index.html"
 
 
@@ -87,7 +88,7 @@ def _square(day: date, tables: Sequence[str], cells: Cells, newest: Cells) -> tu
 
 
 def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> Mark:
-    """One verdict; `newest` says by table and last day which one has the files named by that day."""
+    """One verdict's mark; `newest` holds, by table and last day, the verdict whose files are named by that day."""
     if verdict is None:
         return Mark(kind="absent", sign=NO_SIGN, meaning=f"{table}, {day}: not judged")
     together = f", judged together with {verdict.period}" if len(verdict.days) > 1 else ""

@@ -1,7 +1,7 @@
-"""What Spark measures of a table's days: one pass for the figures, one for the spread of the values, by day.
+"""What Spark measures on a table's days: one pass for the figures and one for the distributions of values, by day.
 
-Two tables ask for more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
-Nothing is filtered or sorted row by row where an element or a count tells as much.
+Two tables need more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
+Arrays are not filtered or sorted where one element or a count gives the same answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from validation.distributions import BUCKETS, PLACES, UNKNOWN, Counts, Distribut
 from validation.figures import Measured
 from validation.suites import HISTORIES, log_behind, log_of
 
-SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many tell how its values are spread
+SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many are sampled for the distributions
 NULLS = "nulls_"  # prefix of a column's count of nulls among the figures of the pass
 
 
@@ -35,18 +35,18 @@ def load_days(spark: SparkSession, locations: Locations, name: str, days: Sequen
 
 
 def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows: int = 0) -> dict[date, Measured]:
-    """Figures and spreads by day, of days that have a row.
+    """Figures and distributions by day, for days that have a row.
 
     Args:
-        rows: of one or more days; a column that the contract has and they lack is not measured.
-        table: their contract.
-        deployment: its time zone and allowed lateness.
-        most_rows: rows of the largest day, as built.
+        rows: rows of one or more days; a column of the contract that they lack is not measured.
+        table: the contract of their table.
+        deployment: the deployment's settings, for its time zone and allowed lateness.
+        most_rows: number of rows of the largest day, as its build records it.
     """
-    found = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
+    figures_by_day = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
     spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
     measured = {}
-    for day, figures in found.items():
+    for day, figures in figures_by_day.items():
         p50, p95 = figures.pop("percentiles", None) or (None, None)
         nulls = {name.removeprefix(NULLS): figures.pop(name) for name in list(figures) if name.startswith(NULLS)}
         figures.pop("ds")
@@ -55,16 +55,16 @@ def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows:
 
 
 def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Column]:
-    there = set(rows.columns)
+    present = set(rows.columns)
     figures = [F.count(F.lit(1)).alias("rows")]
-    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in there]
-    if "click" in there:
+    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in present]
+    if "click" in present:
         figures.append(F.sum("click").alias("clicks"))
     distinct = {"user_id": "users", "item_id": "items", "request_id": "requests"}
-    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in there]
-    if log_of(table) is not None and {"event_ts", "late"} <= there:
+    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in present]
+    if log_of(table) is not None and {"event_ts", "late"} <= present:
         figures.append(F.count_if(_outside_day(deployment)).alias("rows_outside_day"))
-    if "history_end" in there:
+    if "history_end" in present:
         figures += [F.count_if(F.col("history_end") > 0).alias("with_history"), *_lengths(F.col("history_end"))]
     if table.name == HISTORIES and _has_times(rows):
         last = F.element_at("behaviours", -1)["event_ts"]
@@ -119,12 +119,12 @@ def _bucket(spread: Distribution) -> Column:
 
 
 def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histories: DataFrame, delay_seconds: int) -> dict[date, Measured]:
-    """Adds how the samples' `history_end` stands to their users' histories.
+    """Adds how the samples' `history_end` compares with their users' histories.
 
     Args:
-        measured: by day.
-        samples: of those days.
-        histories: user_histories of the same days.
+        measured: what was measured so far, by day.
+        samples: rows of the samples table of those days.
+        histories: rows of user_histories of the same days.
         delay_seconds: feedback delay; a behaviour is seen if event_ts + delay < sample_ts.
     """
     needed = {"ds", "user_id", "sample_ts", "history_end"}
@@ -140,20 +140,20 @@ def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histor
     def rows_where(condition: Column, name: str) -> Column:
         return F.coalesce(F.sum(F.when(condition, F.col("rows"))), F.lit(0)).alias(name)
 
-    found = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
+    rows = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
         rows_where(end > size, "rows_beyond_history"), rows_where(last_seen >= old_enough, "rows_seeing_ahead"),
         rows_where(first_unseen < old_enough, "rows_seeing_less")).collect()
-    return _extended(measured, found)
+    return _extended(measured, rows)
 
 
 def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: DataFrame, usual_days: int) -> dict[date, Measured]:
     """Adds the shares of the ad log's users and items that the natural log knows.
 
     Args:
-        measured: by day.
-        ads: the ad log of those days.
-        natural: ds, entity, entity_id: what the natural log holds of the same days and the `usual_days` before.
-        usual_days: how many days before a day count.
+        measured: what was measured so far, by day.
+        ads: rows of the ad log of those days.
+        natural: ds, entity, entity_id: the entities in the natural log of the same days and the `usual_days` before.
+        usual_days: how many days before a day are included.
     """
     if not {"user_id", "item_id"} <= set(ads.columns):
         return dict(measured)
@@ -162,8 +162,8 @@ def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: Data
     # The newest day not after ds tells as much as all of them.
     newest = F.array_max(F.filter("seen", lambda day: day <= F.col("ds")))
     is_shared = F.coalesce(newest >= F.date_sub("ds", usual_days), F.lit(False)).cast("int")
-    found = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))
-    named = found.select("ds", *(F.col(entity).alias(f"shared_{entity}s_share") for entity in ("user", "item")))
+    shares = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))
+    named = shares.select("ds", *(F.col(entity).alias(f"shared_{entity}s_share") for entity in ("user", "item")))
     return _extended(measured, named.collect())
 
 
@@ -194,7 +194,7 @@ def natural_entities(spark: SparkSession, locations: Locations, days: Sequence[d
 
 def measure_all(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], deployment: Deployment, *,
                 most_rows: int, usual_days: int) -> dict[date, Measured]:
-    """`measure`, with what the table asks for beside."""
+    """Everything that `measure` gives, and what only some tables need."""
     measured = measure(rows, table, deployment, most_rows=most_rows)
     if log_behind(table) is not None:
         histories = load_days(spark, locations, HISTORIES, days)

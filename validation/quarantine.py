@@ -27,9 +27,9 @@ class BrokenRule:
     """Bad rows of one rule and field.
 
     Attributes:
-        rule, field, expected: of the quarantine, as they may be shown.
-        count: how many rows.
-        rows: a few of them, values of `COLUMNS` as they may be shown.
+        rule, field, expected: values of the quarantine's columns, safe to show.
+        count: number of rows.
+        rows: a few of them, as values of `COLUMNS` that are safe to show.
         finder: a line of PySpark that reads all of them.
     """
 
@@ -49,10 +49,12 @@ class Quarantined:
 
     @property
     def total(self) -> int:
+        """Number of bad rows of all rules."""
         return sum(rule.count for rule in self.rules)
 
     @property
     def rows_shown(self) -> int:
+        """Number of rows that are shown."""
         return sum(len(rule.rows) for rule in self.rules)
 
 
@@ -61,21 +63,21 @@ def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> 
     log = log_of(TABLES[table])
     if log is None:
         return None
-    found = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
-    if not found.num_rows:
+    bad = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
+    if not bad.num_rows:
         return Quarantined()
-    groups = found.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
+    groups = bad.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
     groups.sort(key=lambda group: (-group["count_all"], group["rule"], group["field"]))
     several = len(groups) > len({group["rule"] for group in groups})
     shares = _turns([group["count_all"] for group in groups])
     return Quarantined(rules=tuple(
-        _broken_rule(group, _some_rows(found, group, shown_rows), table,
+        _broken_rule(group, _some_rows(bad, group, shown_rows), table,
                      finder(locations, log, days, group["rule"], group["field"] if several else None))
         for group, shown_rows in zip(groups, shares, strict=True)))
 
 
 def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, field: str | None = None) -> str:
-    """A line of PySpark that reads the rows; rule and field are quoted for SQL, and the whole for Python."""
+    """A line of PySpark that reads the rows; values are quoted for SQL, and the SQL for Python."""
     conditions = [f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'", f"log = {_sql(log)}",
                   f"rule = {_sql(rule)}", *([f"field = {_sql(field)}"] if field is not None else [])]
     path = _python(table_address(Locations(locations.home.absolute()), "quarantine"))

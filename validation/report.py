@@ -1,4 +1,4 @@
-"""The report of a table and day: one HTML file that holds all it shows, and the verdict as JSON beside it."""
+"""The report of a table and day: one HTML file that needs no other file, and the verdict as JSON next to it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def owner_of(verdict: Verdict) -> dict[str, object]:
 
 
 def result_rows(verdict: Verdict) -> list[dict[str, Any]]:
-    """One row a check, and one for the acceptance if there is one."""
+    """One row for each check, and one for the acceptance if there is one."""
     together = "" if verdict.first_day == verdict.last_day else f" ({verdict.period})"
     common = {"table_name": verdict.table, "run_ts": verdict.run_ts, "ds": verdict.last_day}
     rows = [common | {"check_name": result.name, "field": result.field, "severity": result.severity, "success": result.success,
@@ -51,6 +51,7 @@ def record(spark: SparkSession, locations: Locations, verdicts: Sequence[Verdict
 
 
 def address_of(path: Path) -> str:
+    """The address of a file for a browser."""
     return path.resolve().as_uri()
 
 

@@ -2,7 +2,7 @@
 
 Two runs of Great Expectations over the rows, because it asks Spark two or three times for each failed or passed check when
 it is to give details: first all checks with a bare yes or no, which share their jobs (7 jobs and 1 s for 25 checks where
-details of all take 53 jobs and 5 s), then the failed ones alone with counts and examples.
+details of all take 53 jobs and 5 s), then only the failed ones, with counts and examples.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
         spark: a session, classic or Spark Connect.
         locations: the deployment's paths.
         table: a table whose partitions are days.
-        first, last: the days, both inclusive.
+        first: the first day.
+        last: the last day, inclusive.
         deployment: the deployment's settings; by default those of its home folder.
         thresholds: bounds that no contract states.
 
@@ -128,11 +129,11 @@ def _figures(judged: _Judged, rows: DataFrame, days: Sequence[date], before: Seq
     table, builds, deployment, usual_days = judged.table, judged.builds, judged.deployment, judged.thresholds.usual_days
     measured = measure_all(judged.spark, judged.locations, rows, table, days, deployment, most_rows=_most_rows(builds, days),
                            usual_days=usual_days)
-    alone = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
+    single = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
     may_be_empty = _may_be_empty(table, days, deployment)
-    alone = [replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in alone]
-    return tuple(compared(table, figures, week_before([*before, *alone], figures.ds, usual_days), history_start=deployment.history_start)
-                 for figures in alone)
+    single = [replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in single]
+    return tuple(compared(table, figures, week_before([*before, *single], figures.ds, usual_days), history_start=deployment.history_start)
+                 for figures in single)
 
 
 def _most_rows(builds: DayBuilds, days: Sequence[date]) -> int:
@@ -161,13 +162,13 @@ def require_builds(locations: Locations, table: str, first: date, last: date, *,
 
 
 def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Sequence[date]) -> dict[date, dict[str, Any]]:
-    found = reader.builds(table, [owner_key(ds=day) for day in (*optional, *wanted)])
-    missing = [day for day in wanted if owner_key(ds=day) not in found]
+    records = reader.builds(table, [owner_key(ds=day) for day in (*optional, *wanted)])
+    missing = [day for day in wanted if owner_key(ds=day) not in records]
     if missing:
         more = f" and of {len(missing) - 1} more days" if len(missing) > 1 else ""
         raise ParentMissing(f"{table}: expected a build of {missing[0]}{more}, found none. "
                             f"Make it with: tributary {maker(table)} --ds {missing[0]}")
-    return {day: found[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in found}
+    return {day: records[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in records}
 
 
 def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures]) -> tuple[Result, ...]:

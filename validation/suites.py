@@ -1,6 +1,6 @@
 """Which checks a table has. They derive from its contract, so that a new column is judged without a line here.
 
-Pure: a check says how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
+A check declares how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
 the table's own rows, or its figures: a frame with one row a day (`validation.figures`) for what no column can tell.
 """
 
@@ -20,22 +20,22 @@ Severity = Literal["fail", "warn"]
 Subject = Literal["rows", "figures"]
 
 HISTORIES = "user_histories"
-NESTED_TYPES = ("array<", "struct<", "map<")  # no expectation on single values applies; their producers test them
+NESTED_TYPES = ("array<", "struct<", "map<")  # no expectation on single values applies; the tests of their producers check them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that should hold of a table and day.
+    """One condition that should hold for a table and day.
 
     Attributes:
         name: what kind of check; unique together with `field`.
         field: the column it judges, if one.
-        severity: `fail` stops the day, `warn` reports.
+        severity: `fail` stops the day, `warn` only reports.
         expected: what should hold, for people.
         subject: what it is judged on: the table's rows, or the figures of each day.
         expectation: class name in `great_expectations.expectations`.
         arguments: its arguments, as JSON values.
-        beside: figures that say more about the one judged: told with what was found.
+        beside: further figures that explain the judged one; they are reported with the result.
     """
 
     name: str
@@ -49,11 +49,12 @@ class Check:
 
     @property
     def id(self) -> str:
+        """Its name, with the column in brackets if it judges one."""
         return self.name if self.field is None else f"{self.name}({self.field})"
 
     @property
     def figure(self) -> str | None:
-        """The figure that it judges, if one: its picture over time."""
+        """The figure that it judges, which reports plot over time; None if it judges rows."""
         return self.arguments["column"] if self.subject == "figures" else None
 
     @property

@@ -1,4 +1,4 @@
-"""Bounds that no contract states."""
+"""Bounds of the checks that no contract declares."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Thresholds:
         drift_warn: largest population stability index of a column against those days; 0.25 is the customary "has shifted".
         history_share_warn: smallest share of samples whose user has a history.
         shared_users_warn, shared_items_warn: smallest share of the ad log's users and items that the natural log knows:
-            only through them is anything carried over.
+            only through them can anything be transferred.
     """
 
     quarantined_share_warn: float = 0.01

@@ -1,4 +1,4 @@
-"""The days before: their figures from the files beside their reports, and from the table only where there are none."""
+"""Earlier days: their figures are read from the files next to their reports, and from the table only if there are none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def known_before(locations: Locations, table: Table, builds: Mapping[date, Mappi
 
 
 def week_before(figures: Iterable[DayFigures], day: date, usual_days: int) -> list[DayFigures]:
-    """Those of the `usual_days` days before `day`."""
+    """The figures of the `usual_days` days before `day`."""
     return [known for known in figures if day - ONE_DAY * usual_days <= known.ds < day]
 
 

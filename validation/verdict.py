@@ -1,4 +1,4 @@
-"""What was found: results of checks, the verdict on a table and its days, and the JSON file kept beside each report."""
+"""Results of checks, the verdict on a table and its days, and the JSON file kept next to each report."""
 
 from __future__ import annotations
 
@@ -43,12 +43,13 @@ class Result:
 
     @property
     def id(self) -> str:
+        """The check's name, with the column in brackets if it judges one."""
         return self.name if self.field is None else f"{self.name}({self.field})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """Somebody looked at a failed day and lets it pass as it is; void when the day is built again."""
+    """A person's decision to let a failed day pass as it is; void when the day is rebuilt."""
 
     reason: str
     accepted_ts: datetime
@@ -61,11 +62,11 @@ class Verdict:
     Attributes:
         table: the table's name.
         first_day, last_day: the days judged, both inclusive.
-        run_ts: when, in UTC.
+        run_ts: when it was judged, in UTC.
         results: every check of the suite.
         days: figures of each day.
         digests: content digest of each partition judged, by owner key.
-        acceptance: of a failed verdict, if one was given.
+        acceptance: the acceptance of a failed verdict, if a person gave one.
     """
 
     table: str
@@ -78,16 +79,19 @@ class Verdict:
     acceptance: Acceptance | None = None
 
     def failed(self, severity: Severity) -> tuple[Result, ...]:
+        """Results of this severity that failed."""
         return tuple(result for result in self.results if not result.success and result.severity == severity)
 
     @property
     def status(self) -> Status:
+        """`fail`, `accepted`, `warn` or `pass`, by the most severe failed check."""
         if self.failed("fail"):
             return "fail" if self.acceptance is None else "accepted"
         return "warn" if self.failed("warn") else "pass"
 
     @property
     def rows(self) -> int:
+        """Number of rows of all days."""
         return sum(day.rows for day in self.days)
 
     @property
@@ -96,7 +100,7 @@ class Verdict:
         return str(self.last_day) if self.first_day == self.last_day else f"{self.first_day} .. {self.last_day}"
 
     def to_json(self) -> str:
-        """A line a result and a day."""
+        """The verdict as JSON, one line for each result and day."""
         values = {"format": FORMAT, **asdict(self), "days": [day.as_json() for day in self.days]}
 
         def lines(value: Any) -> str:
@@ -124,11 +128,12 @@ class Verdict:
 
 
 def report_path(locations: Locations, verdict: Verdict) -> Path:
+    """Path of the verdict's report."""
     return locations.report(verdict.table, verdict.last_day)
 
 
 def sidecar_path(locations: Locations, table: str, day: date) -> Path:
-    """The verdict as JSON, beside its report: what the index, and the reports of later days, are made from."""
+    """Path of the verdict as JSON, next to its report; the index and the reports of later days are made from it."""
     return locations.report(table, day).with_suffix(".json")
 
 
@@ -202,8 +207,8 @@ def verdicts_by_day(locations: Locations, table: str, first: date, last: date) -
     days: dict[date, Verdict] = {}
     later = iter([path for day, path in named if last < day <= last + ONE_DAY * LATER_FILES])
     while True:
-        found = speaking(verdict for verdict in verdicts if verdict is not None)
-        days = {day: verdict for (day, _), verdict in found.items() if first <= day <= last}
+        chosen = speaking(verdict for verdict in verdicts if verdict is not None)
+        days = {day: verdict for (day, _), verdict in chosen.items() if first <= day <= last}
         path = next(later, None) if len(days) <= (last - first).days else None
         if path is None:
             return dict(sorted(days.items()))
@@ -238,7 +243,7 @@ def state_on(verdict: Verdict, check: str, day: date) -> State | None:
 
 
 def status_on(verdict: Verdict, day: date) -> Status:
-    """The verdict's status as far as it is about one of its days."""
+    """The status of one of a verdict's days."""
     if len(verdict.days) == 1:
         return verdict.status
     states = {_state(verdict, result, day) for result in verdict.results}
@@ -249,8 +254,8 @@ def status_on(verdict: Verdict, day: date) -> Status:
 
 def broken_on(verdict: Verdict, day: date) -> list[str]:
     """Checks that one of a verdict's days broke, those that stop the day first."""
-    alone = len(verdict.days) == 1
-    broken = [result for result in verdict.results if not (result.success if alone else _state(verdict, result, day) == "pass")]
+    is_single = len(verdict.days) == 1
+    broken = [result for result in verdict.results if not (result.success if is_single else _state(verdict, result, day) == "pass")]
     return [result.id for result in sorted(broken, key=lambda result: result.severity)]
 
 
