@@ -140,6 +140,7 @@ def _require_sdpa(source: str, config: Any) -> None:
 
 
 def without_sdpa(where: str, kind: str) -> BadInput:
+    """Returns the error for a model that does not use torch's scaled dot-product attention."""
     return BadInput(where, "attention", expected="a model whose attention is torch's scaled_dot_product_attention (sdpa)",
                     found=kind, hint="Take another model: docs/models/bahe.md lists families.")
 

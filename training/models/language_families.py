@@ -1,5 +1,7 @@
-"""The table of families in `docs/models/bahe.md`, made by splitting tiny models of random weights: `python -m
-training.models.language_families` writes it, `--check` reports whether it is current."""
+"""Makes the table of families in `docs/models/bahe.md` by splitting tiny models of random weights.
+
+`python -m training.models.language_families` writes it; `--check` reports whether it is current.
+"""
 
 from __future__ import annotations
 
@@ -103,6 +105,7 @@ FAMILIES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Writes or checks the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 2 if the page is not current")
     options = parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""What each layer of a language model attends to, learned by listening to what the model hands its layers.
+"""Finds what each layer of a language model attends to, by recording the arguments with which the model calls its layers.
 
-Some layers see all places, others a window; some turn positions by one table of angles, others by another. Models keep that by the
-number of a layer, in settings of many names, and build masks and angles outside the layers. A part of the layers has to be handed the
-same: so the model is run once with listeners in place of its layers, on a sequence as long as any that its halves will take, which
-costs no layer's sums, and what was handed over is kept or refused.
+Some layers see all places, others a window; some rotate positions by one table of angles, others by another. Models decide that by the
+number of a layer, in settings of many names, and build masks and angles outside the layers. The halves must call the layers with the
+same arguments. So the model runs once with recorders in place of its layers, on a sequence as long as any that its halves will take,
+without the cost of the layers; the recorded arguments are kept, or the model is refused.
 
 Shapes: B sequences, T places, E width of the model.
 """
