@@ -125,6 +125,7 @@ class Part:
 
     @property
     def share(self) -> float:
+        """The share of this process's rows that count: its index may repeat rows."""
         return self.rows / len(self.index)
 
 

@@ -52,6 +52,7 @@ class Phase:
 
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         """Adam's rate in step `step` (from 0) of `steps`."""
         return self.learning_rate
 
@@ -74,6 +75,7 @@ class DecayingPhase(Phase):
         _check(self, "power", self.power > 0, "a number > 0")
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         warmup = self.warmup_share * steps
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)

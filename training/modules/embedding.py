@@ -160,6 +160,7 @@ class FbgemmTable(nn.Module):
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the next backward pass."""
         return float(self._held[0].get_learning_rate())
 
     @learning_rate.setter

@@ -48,6 +48,7 @@ class ShardedTable(nn.Module):
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the next backward pass."""
         return float(self._held[0].fused_optimizer.param_groups[0]["lr"])
 
     @learning_rate.setter

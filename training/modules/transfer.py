@@ -82,9 +82,11 @@ class MergedTable(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
+        """The index of the transferred vectors, by entity."""
         return self._index
 
     def forward(self, batch: Batch) -> Tensor:
+        """Returns user vector, item vector and two flags for missing ones, B x width."""
         parts = [self.get_buffer("user")[batch.user_at_B], self.get_buffer("item")[batch.item_at_B]]
         flags = [(at == 0).to(parts[0].dtype)[:, None] for at in (batch.user_at_B, batch.item_at_B)]
         return torch.cat([*parts, *flags], dim=1)
@@ -148,6 +150,7 @@ class AggregatedSnapshots(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
+        """The index of the transferred vectors, by entity."""
         return self._index
 
     def aggregate(self, entity: Entity, at_B: Tensor, months_BM: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +160,7 @@ class AggregatedSnapshots(TransferSource):
         return self.aggregators[entity](vectors_BMD, present_BM), ~present_BM.any(dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
+        """Returns the aggregated user and item vectors, and two flags for missing ones, B x width."""
         months_BM = self.get_buffer("months_of_day")[batch.day_B]
         user_BD, no_user_B = self.aggregate("user", batch.user_at_B, months_BM)
         item_BD, no_item_B = self.aggregate("item", batch.item_at_B, months_BM)

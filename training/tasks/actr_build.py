@@ -44,6 +44,7 @@ class Scorer:
     lengths: tuple[int, int]
 
     def encode(self, session: Session, samples: Samples) -> EncodedSamples:
+        """Encodes samples for the model, on the session's device."""
         return self.encoding.encode(samples, session.device)
 
 

@@ -90,6 +90,11 @@ class Language:
 
     @classmethod
     def load(cls, texts: TextRecipe, recipe: BaheRecipe) -> Language:
+        """Reads and splits the language model that the recipes name.
+
+        Raises:
+            BadInput: there is no such model, or it has too few positions for the recipes.
+        """
         model = load(texts.source, low_layers=texts.low_layers)
         model.require_positions("longest", texts.longest)
         model.require_positions("length", recipe.length + 1)  # behind the mark that begins a text
@@ -161,6 +166,7 @@ class RequestRows:
 
     @classmethod
     def of(cls, samples: TextSamples, store: TextStore, device: torch.device) -> RequestRows:
+        """Looks up the texts of samples in a store; batches are made on the device."""
         first = np.append(np.flatnonzero(np.diff(samples.of_request, prepend=-1)), len(samples))
         return cls(sequences=SequenceRows.of(samples.histories, store), first=torch.from_numpy(first), store=store, device=device,
                    candidate=torch.from_numpy(store.rows_of(samples.hashes)),
@@ -171,6 +177,7 @@ class RequestRows:
         return len(self.day_N)
 
     def at_epoch(self, epoch: int) -> RequestRows:
+        """Returns the requests unchanged: they are the same in every epoch."""
         return self
 
     def batch(self, index: Tensor) -> VectorBatch:

@@ -55,6 +55,13 @@ class SnapshotPlan:
 
     @classmethod
     def of(cls, session: Session, period: Period, days: Sequence[date]) -> SnapshotPlan:
+        """Plans which snapshots the days of a period read.
+
+        Args:
+            session: the training session, which knows the lineage and the recipe.
+            period: the period of the CPM.
+            days: the days whose samples it trains on.
+        """
         lineage = session.deployment.lineage
         of_rows = days if session.recipe.cpm.snapshots_by_day else [period.start] * len(days)
         needed = [lineage.snapshots_of_day(day) for day in [*of_rows, period.start]]

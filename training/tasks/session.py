@@ -60,8 +60,22 @@ class Session:
     @classmethod
     def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1, checkpoint_seconds: float = CHECKPOINT_SECONDS,
              tensorboard: bool = False, compute: Compute = _AS_WRITTEN) -> Session:
+        """Opens a deployment for training.
+
+        Args:
+            home: the folder of the deployment.
+            recipe: the settings of the models.
+            device: the device to train on.
+            threads: threads of torch on a CPU.
+            checkpoint_seconds: how often the state of an unfinished training is written; 0 means after every step.
+            tensorboard: whether to write event files for TensorBoard.
+            compute: precision and compilation.
+
+        Raises:
+            BadInput: there is no such deployment, or TensorBoard is wanted and not installed.
+        """
         if tensorboard:
-            require_tensorboard()  # before hours of training, not after
+            require_tensorboard()  # Before hours of training, not after them.
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
                    threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard, compute=compute)
@@ -180,6 +194,7 @@ class HeldOut:
 
     @property
     def metrics(self) -> list[Metric]:
+        """The metrics on the held-out rows."""
         return figures("held_out", self.samples, self.scores)
 
     def write(self, path: Path) -> None:
@@ -206,6 +221,7 @@ def train_metrics(fitted: Fitted) -> list[Metric]:
 
 
 def say_finished(run: Run) -> None:
+    """Prints that a run with the same inputs exists, so that nothing is trained."""
     print(f"{run.release.release_id} is there already, from the same inputs: nothing to train")
 
 

@@ -72,6 +72,7 @@ class Backfill:
                              f"{self._why(failed[0])}")
 
     def runs(self) -> list[Run]:
+        """Returns the runs of all daily DAGs in the range of the backfill."""
         return [run for dag in DAY_DAGS for run in self.api.runs(dag, self.first, self.last)]
 
     def _start(self, dag: str) -> None:

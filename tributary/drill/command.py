@@ -57,6 +57,7 @@ class Kill:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Runs `tributary drill`; returns the exit code."""
     parser = own_parser("drill")
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--seed", type=int, metavar="S", help="another one gives other moments and another order (default: at random)")
@@ -215,6 +216,7 @@ def lasting_orphans(home: Path, *, seconds: float = 30.0) -> list[int]:
 
 
 def print_kills(kills: Sequence[Kill]) -> None:
+    """Prints a table of all kills: when, what, how long the stack needed, and what had to be done."""
     print()
     print(table_text(("kill", "at s", "victim", "processes", "healthy after s", "what had to be done"),
                      [(number, round(kill.at), kill.victim, kill.pids, _seconds(kill), kill.needed)
@@ -222,6 +224,7 @@ def print_kills(kills: Sequence[Kill]) -> None:
 
 
 def say(line: str) -> None:
+    """Prints a line with the time of day."""
     print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
 
 

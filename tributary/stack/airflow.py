@@ -30,6 +30,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {  # in the order in which they start
 
 
 def folder_of(home: Path) -> Path:
+    """Returns Airflow's folder in a deployment."""
     return Locations(home).stack / "airflow"
 
 
@@ -39,10 +40,12 @@ def logs_of(home: Path) -> Path:
 
 
 def password_file(home: Path) -> Path:
+    """Returns the file that holds the password of Airflow's user."""
     return folder_of(home) / "passwords.json"
 
 
 def password(home: Path) -> str:
+    """Reads the password of Airflow's user."""
     return str(json.loads(password_file(home).read_text())[USER])
 
 

@@ -43,6 +43,7 @@ class StackInfo:
     token_file: Path
 
     def lines(self) -> list[str]:
+        """Returns the lines that tell a person where the services are and how to log in."""
         return [f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
                 f"Spark Connect  {self.spark}   token in {self.token_file}"]
 

@@ -32,6 +32,7 @@ class PostgresFailed(TributaryError):
 
 
 def folder_of(home: Path) -> Path:
+    """Returns PostgreSQL's folder in a deployment."""
     return home / "stack" / NAME
 
 

@@ -62,10 +62,12 @@ def read(home: Path) -> dict[str, Watched]:
 
 
 def write(home: Path, watched: Mapping[str, Watched]) -> None:
+    """Writes what the supervisor knows of each component, readable only by the owner."""
     processes.write_private(Locations(home).stack / FILE, json.dumps({name: asdict(one) for name, one in watched.items()}) + "\n")
 
 
 def forget(home: Path) -> None:
+    """Deletes what the supervisor has written of the components."""
     (Locations(home).stack / FILE).unlink(missing_ok=True)
 
 
@@ -143,7 +145,8 @@ def ended_how(record: processes.Record | None) -> str:
 
 
 def say(line: str) -> None:
-    with suppress(OSError):  # on a full disk it goes on in silence
+    """Logs a line with date and time."""
+    with suppress(OSError):  # On a full disk the supervisor continues without logging.
         print(f"{_now()}  {line}", flush=True)
 
 
