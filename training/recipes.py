@@ -87,6 +87,7 @@ class CosinePhase(DecayingPhase):
     """A phase whose rate rises over the first steps and then falls to zero by half a cosine."""
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         warmup = self.warmup_share * steps
         if step < warmup:
             return super().rate_at(step, steps)
@@ -182,7 +183,7 @@ class ActrRecipe:
     Attributes:
         body: equal to that of the CPM that it starts from.
         restart: replay of the last ad days, from a CPM or from fresh parameters.
-        daily: the newest day alone, from the predecessor.
+        daily: only the newest day, from the predecessor.
         corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to come.
         admission: when an id gets a row of its own.
         seed: of fresh parameters and of the order of rows.
@@ -265,7 +266,7 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class BaheRecipe:
-    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is ours.
+    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is our choice.
 
     Attributes:
         length: most recent behaviours of each sequence, a sequence for each log.

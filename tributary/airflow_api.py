@@ -190,7 +190,7 @@ class AirflowApi:
         """Waits until every run of these periods has ended; returns them.
 
         Raises:
-            RunFailed: one failed (said at once, though others may still run), or the timeout passed.
+            RunFailed: a run failed (raised at once, though others may still run), or the timeout passed.
         """
         return self._wait(lambda: self.runs(dag_id, first, last), f"{dag_id} {first} .. {last}", timeout_seconds, say)
 

@@ -232,7 +232,7 @@ def _learned_positions(model: Any) -> Tensor:
 
 @torch.no_grad()
 def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
-    """E: the first hidden state of a text of marks alone. A tokenizer that puts none before texts may still name one that begins them."""
+    """Returns the first hidden state of an empty text, E; a tokenizer that puts no token before texts may still name one for that."""
     ids = tokenizer("")["input_ids"] or [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
     token_ids = torch.tensor([ids], device=next(low.parameters()).device)
     first_E: Tensor = low.eval()(token_ids, torch.ones_like(token_ids, dtype=torch.bool))[0, 0]

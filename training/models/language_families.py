@@ -162,7 +162,7 @@ def tiny_model(family: Family) -> Any:
 
 
 def tiny_tokenizer() -> Any:
-    """Knows the words of the trial alone."""
+    """Returns a tokenizer that only knows the words of the trial."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

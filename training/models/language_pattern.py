@@ -39,7 +39,7 @@ class LayerPattern:
 
 def run_layers(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotary: nn.Module | None,
                patterns: Sequence[LayerPattern]) -> Tensor:
-    """Hidden states through layers, each of which sees what its pattern says: B x T x E.
+    """Runs hidden states through layers, each of which sees the places that its pattern allows: B x T x E.
 
     Args:
         layers: some of the model's, in order.
@@ -190,7 +190,7 @@ class _Seen:
         widest = int((torch.arange(length, device=here.device) - first_T).max()) + 1
         window = None if not self._causal or widest >= length else widest
         expected = allowed_places(self._mask_1T, causal=self._causal, window=window)[0, 0]
-        if not bool((here[:, :, :-1] == expected[:, :-1]).all()):  # whether padding sees itself is nobody's matter
+        if not bool((here[:, :, :-1] == expected[:, :-1]).all()):  # Whether padding sees itself does not matter.
             raise _refusal(model, number, "a mask that is not of a window that moves along, nor of all "
                            + ("earlier places" if self._causal else "places"))
         self._known.append((mask, window))

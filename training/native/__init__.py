@@ -69,7 +69,7 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
     Args:
         name: of the operation.
         compiler: path of a C++ compiler.
-        flags: which processor it compiles for, beside the flags that all have.
+        flags: the compiler's flags for a processor, in addition to those that all builds have.
 
     Raises:
         CalledProcessError: it does not compile; `stderr` has the compiler's message.

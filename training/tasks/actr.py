@@ -55,7 +55,7 @@ def run_actr(session: Session, day: date) -> list[Run]:
 
 
 class Days:
-    """Samples by log and day, each read once for all variants; or their held-out rows alone."""
+    """Samples by log and day, each read once for all variants; or only their held-out rows."""
 
     def __init__(self, session: Session, *, held_out_only: bool = False) -> None:
         self._held_out_only = held_out_only

@@ -82,7 +82,7 @@ def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Ru
     bridge = sequence = None
     if encoder:
         torch.manual_seed(session.recipe.actr.seed)
-        network, ids = open_fg_bert(encoder)  # of one that goes on learning these are the weights that it begins with
+        network, ids = open_fg_bert(encoder)  # Where the encoder is trained further, these are its first weights.
         bridge = Bridge(network.to(session.device), learned=setting.fg_bert == "learned")
         sequence = SequenceEncoding(mapping=ids, fields=network.recipe.fields, length=network.recipe.length)
     parts = CtrParts(body=body, mapping=mapping, num_dense=len(statistics), transfer=transfer, bridge=bridge, texts=texts,
@@ -99,7 +99,7 @@ def _frozen_names(setting: TransferSetting, cpm: Run | None, names: Sequence[str
 
 
 def source_of(session: Session, cpm: Run, mapping: IdMapping) -> Source:
-    """A CPM beside a model with another mapping."""
+    """Opens a CPM next to a model with another mapping."""
     names = categorical_of(cpm.release)
     own = IdMapping.load(cpm.folder / MAPPING_FILE, names)
     parts = CtrParts(body=body_of(cpm.release), mapping=own, num_dense=len(statistics_of(cpm.release)),

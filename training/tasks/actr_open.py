@@ -1,4 +1,4 @@
-"""Opens a finished A-CTR, with the models that its release names, and says what it reads of samples."""
+"""Opens a finished A-CTR with the models that its release names, and the columns of samples that it reads."""
 
 from __future__ import annotations
 

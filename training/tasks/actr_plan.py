@@ -35,7 +35,7 @@ class Plan:
         predecessor: the A-CTR of the day before; None on the deployment's first day.
         cpm: the CPM that this release is bound to.
         encoder: the FG-BERT that it is bound to.
-        texts: the BAHE of the day before, whose vectors, and those that it goes on from, are read.
+        texts: the BAHE of the day before, whose vectors are read, as are those of its predecessors.
         restart: whether it starts again (from the CPM, or fresh) and replays.
         days: ad days that it trains on.
         natural_days: the same of the natural log.
@@ -106,7 +106,7 @@ def statistics_of(release: Release) -> tuple[str, ...]:
 
 
 def bound_to(run: Run, role: str) -> str | None:
-    """Id of the release that an A-CTR is bound to: its own row says so, whatever serves now."""
+    """Returns the id of the release that an A-CTR is bound to, from its own row, whatever is served now."""
     bound = list(of_role(run.release.parents, role).values())
     assert len(bound) <= 1, "one of each per A-CTR"
     return bound[0] if bound else None

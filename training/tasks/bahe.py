@@ -107,7 +107,7 @@ class Language:
         return cls(model=model, texts=texts, encoder_id=named, high_id=digest.hexdigest()[:16])
 
     def describe(self) -> dict[str, str]:
-        """What a release says of it."""
+        """What a release records of the language model."""
         return {"encoder_id": self.encoder_id, "high_id": self.high_id, "pooling": self.texts.pooling}
 
 
@@ -207,7 +207,7 @@ def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheRecipe) -> tuple[TextStore, list[Metric]]:
-    """The table's vectors, and those of texts that it lacks if the recipe encodes them; says how many there were."""
+    """Opens the vectors of the table, adds those of texts that it lacks if the recipe encodes them, and prints their number."""
     store = TextStore.open(session.locations, session.reader, language.encoder_id)
     store.width = language.model.width  # an empty one does not know
     wanted = np.unique(hashes[hashes != NO_TEXT])
@@ -359,7 +359,7 @@ def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids
 
 
 def chain(session: Session, newest: Run, back_to: date) -> list[Run]:
-    """A BAHE and those that it goes on from, newest first, as far back as `back_to`."""
+    """Returns a BAHE and its chain of predecessors, newest first, as far back as `back_to`."""
     runs = [newest]
     while runs[-1].release.period > back_to:
         parents = runs[-1].release.parents

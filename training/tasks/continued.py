@@ -1,4 +1,4 @@
-"""A kind of model of which each period goes on from the one before: TPM by month, FG-BERT by week, BAHE by day."""
+"""Kinds of model whose periods each continue from the one before: TPM by month, FG-BERT by week, BAHE by day."""
 
 from __future__ import annotations
 

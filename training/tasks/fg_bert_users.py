@@ -1,4 +1,4 @@
-"""Vectors of the users who were active on a day, by the FG-BERT of the last closed week: inference alone.
+"""Vectors of the users who were active on a day, by the FG-BERT of the last closed week: inference only.
 
 A user's vector is the mean of the encoder's output over the last behaviours up to the end of the day (ours). What A-CTR reads of the
 encoder it encodes itself, at each request; these are for what looks users up: retrieval, segments, neighbours.

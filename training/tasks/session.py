@@ -154,7 +154,7 @@ class Session:
 
     @contextmanager
     def supervised(self, release: Release) -> Iterator[Supervision]:
-        """What goes on around a release's training: its checkpoint, and TensorBoard where it was asked for; the first process observes."""
+        """Returns what accompanies a release's training: its checkpoint, and TensorBoard if wanted, which the first process writes."""
         checkpoint = Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
         if not self.tensorboard or not processes.is_first():
             yield Supervision(checkpoint=checkpoint, compute=self.compute)

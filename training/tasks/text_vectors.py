@@ -35,7 +35,7 @@ SCHEMA = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("ve
 
 
 def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageModel, recipe: TextRecipe) -> Path:
-    """Stages vectors of all texts that have none under this encoder; says how many there were, and how fast it was.
+    """Stages vectors of all texts that have none under this encoder; prints their number and the speed.
 
     Returns:
         The staging folder: chunks, and a manifest that gets its name last. Empty of chunks where there is nothing new.

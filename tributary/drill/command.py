@@ -1,4 +1,4 @@
-"""`tributary drill --kills N`: kills, changed inputs, recoveries, and the comparison with a deployment that nobody has disturbed."""
+"""`tributary drill --kills N`: kills, changed inputs, recoveries, and the comparison with an undisturbed deployment."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tributary.drill.victims import NEED_UP, Victim
 from tributary.own import own_parser
 from tributary.stack import components, ports, processes
 
-MARK = "drill.txt"  # makes a folder the drill's own
+MARK = "drill.txt"  # This file marks a folder as the drill's own.
 START = date(2026, 1, 1)
-PAUSE_SECONDS = (2.0, 20.0)  # between a recovery and the next kill
-STEADY_SECONDS = 5.0  # so long all must be healthy: one part's death shows in another only after a while
+PAUSE_SECONDS = (2.0, 20.0)  # The shortest and longest pause between a recovery and the next kill.
+STEADY_SECONDS = 5.0  # All must be healthy for so long, since the death of one part shows in another only after a while.
 RECOVERY_SECONDS = 300.0
-TASK_SECONDS = 90.0  # how long to wait for a task to kill
+TASK_SECONDS = 90.0  # How long to wait for a task to kill.
 FINISH_SECONDS = 1800.0
 
 
@@ -43,9 +43,10 @@ class Kill:
     """One kill and what came of it.
 
     Attributes:
-        at: seconds since the first look.
-        victim, pids: who was killed.
-        seconds: until all was healthy again; None if that did not come.
+        at: the time of the kill, in seconds since the drill began.
+        victim: what was killed.
+        pids: the number of processes that were killed.
+        seconds: how long it took until all was healthy again; None if that did not happen in time.
         needed: what a person had to do.
     """
 
@@ -113,7 +114,7 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
 
 
 def make_deployment(home: Path, days: int) -> None:
-    """Makes the drill's own deployment anew, a copy of its settings, and one of its landing files, which will change.
+    """Makes the drill's own deployment from the start, a copy of its settings, and one of its landing files, which will change.
 
     Raises:
         BadInput: the folder holds something else.

@@ -1,4 +1,4 @@
-"""What the stack starts of itself: `python -m tributary.stack supervise|postgres HOME`; nobody runs it by hand."""
+"""The stack's own processes, which it starts itself: `python -m tributary.stack supervise|postgres HOME`."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    """Keys that sign tokens and encrypt connections: made once, readable by their owner alone."""
+    """Returns the keys that sign tokens and encrypt connections; they are made once, readable only by their owner."""
     if not path.is_file():
         made = {"fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
                 "jwt_secret": secrets.token_urlsafe(48), "api_secret_key": secrets.token_urlsafe(32)}
