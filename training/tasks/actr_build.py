@@ -33,10 +33,10 @@ from training.tasks.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A model with all that it needs to read samples: its mapping, its feature set, its transferred vectors.
+    """A model with what it needs to score samples: its mapping, its feature set, its transferred vectors.
 
     Attributes:
-        lengths: most behaviours of the long and the short history.
+        lengths: the most behaviours of the long and of the short history.
     """
 
     model: CtrModel
@@ -49,7 +49,7 @@ class Scorer:
 
 
 def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
-    """The model before it trains: from the predecessor, from the CPM, or fresh; its tables grown by the rows' ids."""
+    """Builds the model before it trains, from the predecessor, from the CPM, or fresh; its tables grow by the rows' ids."""
     names, setting = categorical_of(plan.release), plan.setting
     source = plan.cpm if plan.restart else plan.predecessor
     ids_from = None if plan.restart and setting.initial == "fresh" and not setting.adapters else source
@@ -72,7 +72,7 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
 
 def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None,
                  texts: TextVectors | None = None) -> Scorer:
-    """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
+    """Builds a model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = statistics_of(release)
     transfer = TransferSource(TRANSFER_DIMS)
@@ -112,6 +112,6 @@ def source_of(session: Session, cpm: Run, mapping: IdMapping) -> Source:
 
 
 def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
-    """Shifts the logits so that the mean score of the rows is their click rate: that of the log before may be several times as high."""
+    """Shifts the logits so that the mean score of the rows is their click rate; the natural log's may be several times as high."""
     fill_batch_norm(model, rows)
     model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))

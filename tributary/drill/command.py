@@ -109,7 +109,7 @@ def _drill(home: Path, options: argparse.Namespace, seed: int) -> int:
           f"{', '.join(backfill.failed) or 'none'}")
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "all as if nobody had disturbed it"), flush=True)
+    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "equal to an undisturbed deployment"), flush=True)
     return 1 if problems else 0
 
 
@@ -121,14 +121,14 @@ def make_deployment(home: Path, days: int) -> None:
     """
     if home.exists() and any(home.iterdir()) and not (home / MARK).is_file():
         raise BadInput("tributary drill", "--home", expected="a folder that does not exist, or one of an earlier drill", found=home,
-                       hint="A drill makes everything in its folder anew.")
+                       hint="A drill deletes and replaces everything in its folder.")
     if home.exists():
         stack.down(home, say=say)
         shutil.rmtree(home)
     home.mkdir(parents=True)
-    (home / MARK).write_text("Made by `tributary drill`, which makes everything in this folder anew.\n")
+    (home / MARK).write_text("Made by `tributary drill`, which deletes and replaces everything in this folder.\n")
     if _tributary("sources", "simulate", "--home", str(home), "--start", str(START), "--days", str(days), "--users", "80", "--items", "90"):
-        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, said above")
+        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, printed above")
     other = _undisturbed(home)
     other.mkdir()
     shutil.copyfile(home / SETTINGS_FILE, other / SETTINGS_FILE)
@@ -143,7 +143,7 @@ def build_undisturbed(home: Path, last: date) -> None:
     env = _with_server(home)
     for job in DAY_JOBS:
         if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
-            raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, said above")
+            raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, printed above")
 
 
 def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]) -> Iterator[Kill]:

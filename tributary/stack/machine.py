@@ -94,7 +94,7 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
     if setup.database:
         say(f"PostgreSQL     {setup.database}, from {DATABASE_VARIABLE}")
     if is_new:
-        say(f"The password of {answer.user} is {airflow.password(home)} (said this once).")
+        say(f"The password of {answer.user} is {airflow.password(home)} (printed only once).")
     say(f"end it with `tributary down --home {home}`")
     return answer
 

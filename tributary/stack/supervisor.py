@@ -132,7 +132,7 @@ class Supervisor:
         self._due[name] = time.monotonic() + pause_seconds(one.failures)
         write(self.home, self.watched)
         processes.kill_marked(self.home, component=name)  # At once, since its remaining processes must not run on without it.
-        what = f"left down after {one.failures} failures in a row: mend it, then `tributary up`" if one.given_up else "is started again"
+        what = f"left down after {one.failures} failures in a row: repair it, then `tributary up`" if one.given_up else "is started again"
         say(f"{name}: {reason}; {what}. Its log: {components.log_of(self.home, name)}")
 
 
