@@ -63,7 +63,7 @@ class DecayingPhase(Phase):
 
     Attributes:
         warmup_share: share of the steps in which it rises.
-        power: of the polynomial; 1 is a line.
+        power: the power of the polynomial; 1 is a line.
     """
 
     warmup_share: float = 0.05
@@ -270,7 +270,7 @@ class BaheRecipe:
 
     Attributes:
         length: most recent behaviours of each sequence, a sequence for each log.
-        lora_rank: of the high layers' adapters.
+        lora_rank: the rank of the high layers' adapters.
         dims: width of the user's and the item's vector, as they are published.
         hidden: widths of the head.
         natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.

@@ -90,7 +90,7 @@ def require_tokenizer(tokenizer: Any, rows: int) -> None:
 
     Args:
         tokenizer: of Hugging Face.
-        rows: of the model's table of token embeddings.
+        rows: the number of rows of the model's token embeddings.
 
     Raises:
         BadInput: it has no fast backend, no padding token, ids beyond the table, or reads different texts as the same.

@@ -38,7 +38,7 @@ class Family:
     Attributes:
         type: `model_type` in their config.json.
         known: models of it that people know.
-        settings: of the tiny model, next to its sizes.
+        settings: settings of the tiny model, in addition to its sizes.
         note: which settings the row is about.
     """
 

@@ -67,7 +67,7 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
     """The file of the library of `<name>.cpp`, which is compiled if it is not there yet.
 
     Args:
-        name: of the operation.
+        name: the name of the operation.
         compiler: path of a C++ compiler.
         flags: the compiler's flags for a processor, in addition to those that all builds have.
 

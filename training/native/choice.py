@@ -60,7 +60,7 @@ def serving(name: str, problem: Callable[[], Ways]) -> Any:
     """The library of a native operation; None where its twin in torch serves.
 
     Args:
-        name: of the operation.
+        name: the name of the operation.
         problem: makes the problem of the trial; called where there has been none on this machine.
     """
     library = native.library(name)

@@ -39,13 +39,13 @@ FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPlan:
-    """Which TPM months a CPM reads.
+    """The months of TPM snapshots that a CPM reads.
 
     Attributes:
-        months: those that exist, ascending.
-        absent: those needed that precede `history_start`, ascending.
-        months_of_day: of each training day, three positions in `months`, newest first; -1 where absent.
-        merged: the same of the merged table.
+        months: the months that exist, ascending.
+        absent: the months that are needed but precede `history_start`, ascending.
+        months_of_day: for each training day, three positions in `months`, newest first; -1 where a month is absent.
+        merged: three such positions for the merged table.
     """
 
     months: tuple[date, ...]

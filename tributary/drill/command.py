@@ -177,7 +177,7 @@ def wait_until_healthy(home: Path, api: AirflowApi, *, since: float, timeout_sec
 
     Args:
         home: the drill's deployment.
-        api: of its stack.
+        api: the API of the stack.
         since: seconds since the epoch; heartbeats before it are those of the dead.
         timeout_seconds: how long to wait.
     """
