@@ -1,11 +1,11 @@
-"""Few large files in every table, old files away, and a list of what is stale. No row changes; safe beside all other DAGs.
+"""Compacts every table into a few large files, deletes old files, and lists what is stale. No row changes, so other DAGs may run.
 
-- **`maintain_lake`**: `OPTIMIZE` and `VACUUM` of every table. Files are kept as long as the tables' own retention says.
-  *When it stops:* it is tried again by itself, twice; a table that it did not reach is only slower until the next week.
-- **`list_stale`**: its log lists partitions and releases whose inputs have changed since, and the commands that mend them, in order.
-  *When it stops:* unexpected: it is tried again by itself, twice. It mends nothing: that is `tributary spark_jobs mend`, by hand.
+- **`maintain_lake`**: runs `OPTIMIZE` and `VACUUM` on every table. Files are kept for the retention that each table sets.
+  *When it stops:* Airflow tries it again twice; a table that it did not reach is only slower until the next week.
+- **`list_stale`**: logs the partitions and releases whose inputs have changed since, and the commands that repair them, in order.
+  *When it stops:* this is not expected; Airflow tries it again twice. It repairs nothing: a person runs `tributary spark_jobs mend`.
 
-It is about no period, so it takes no backfill. By hand: `tributary dags trigger lake_maintenance_weekly`, or
+The DAG is about no period, so it takes no backfill. By hand: `tributary dags trigger lake_maintenance_weekly`, or
 `tributary spark_jobs maintain_lake`.
 """
 
@@ -18,7 +18,7 @@ from dags.dagkit.defaults import OWNER, task_defaults
 from dags.dagkit.deployment import deployment
 from dags.dagkit.notify import late_after
 
-EARLY_ON_MONDAYS = "30 4 * * 1"  # behind the nightly runs
+EARLY_ON_MONDAYS = "30 4 * * 1"  # After the nightly runs.
 
 with DAG("lake_maintenance_weekly", description="OPTIMIZE, VACUUM, what is stale", doc_md=__doc__, catchup=False, max_active_runs=1,
          schedule=CronTriggerTimetable(EARLY_ON_MONDAYS, timezone=deployment().day_timezone),

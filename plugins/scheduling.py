@@ -1,4 +1,4 @@
-"""Tells Airflow of the DAGs' timetable and priority strategy, which it refuses unless a plugin names them."""
+"""Registers the DAGs' timetable and priority strategy, which Airflow refuses unless a plugin names them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dags.dagkit.timetable import PeriodTimetable
 
 
 class SchedulingPlugin(AirflowPlugin):
-    """When runs are due, and the order of training tasks in the pool `gpu`."""
+    """Registers the timetable, which decides when runs are due, and the order of training tasks in the pool `gpu`."""
 
     name = "tributary_scheduling"
     timetables = [PeriodTimetable]  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads: a page in the navigation, its app, and links on tasks (plugins/quality/)."""
+"""The plugin that Airflow loads: a page in the navigation, the app that serves it, and links on tasks (plugins/quality/)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from plugins.quality.links import PREFIX, GateResultLink, QualityReportLink
 
 
 class TributaryReports(AirflowPlugin):
-    """Quality of data and models.
+    """Shows the quality of data and models in Airflow's UI.
 
-    Every task's process loads all plugins, and only the API server asks for the app: it is imported when it is asked for.
+    Every task's process loads all plugins, but only the API server uses the app: so the app is imported when Airflow asks for it.
     """
 
     name = "tributary_reports"
@@ -24,6 +24,7 @@ class TributaryReports(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The app that serves the pages, and the prefix of its addresses."""
         from plugins.quality.app import app
 
         return [{"app": app, "url_prefix": PREFIX, "name": "Data quality"}]

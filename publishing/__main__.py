@@ -1,4 +1,4 @@
-"""`python -m publishing`."""
+"""Runs the commands of this folder: `python -m publishing`."""
 
 from contracts.errors import run_command
 from publishing.cli import main

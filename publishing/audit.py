@@ -1,4 +1,4 @@
-"""Judges a staged run before anybody sees it: what it was made from, its vectors, its figures, and the recall of its index."""
+"""Audits a staged run before it is published: its parents, its vectors, its metrics, and the recall of its index."""
 
 from __future__ import annotations
 
@@ -35,21 +35,29 @@ from publishing.checks import Check
 from publishing.drift import check_drift
 from publishing.index import Vectors, build_index, lengths_of
 
-MIN_COVERAGE = 0.99  # share of the ids that a model knows which have a vector
+MIN_COVERAGE = 0.99  # Among the ids that a model knows, the least share that must have a vector.
 MIN_RECALL = 0.95
-MAX_VALUE = 1e4  # an embedding that grew past it has diverged
-FEWEST_ROWS = 2  # batch norm needs two rows: a day with fewer keeps the weights of the day before
-NAMED = 5  # ids or figures that a finding names; of more, the first
+MAX_VALUE = 1e4  # An embedding with a larger value has diverged.
+FEWEST_ROWS = 2  # Batch norm needs two rows: a day with fewer keeps the weights of the day before.
+NAMED = 5  # How many ids or metrics a message names at most.
 ENTITIES = ("user", "item")
 
 
 def audit(locations: Locations, deployment: Deployment, folder: Path) -> list[Check]:
-    """Audits a run folder, builds its index if all else is sound, and writes `audit.json` beside the manifest.
+    """Audits a run folder, builds its index if the other checks pass, and writes `audit.json` next to the manifest.
 
     A release without any item vector (a CPM whose week has no closed month in the history) has no index.
 
+    Args:
+        locations: the deployment's folders.
+        deployment: the deployment's settings.
+        folder: the run folder, staged by training.
+
+    Returns:
+        The checks, in the order in which they ran.
+
     Raises:
-        QualityFailed: a check of severity `fail` failed; readers go on seeing what they saw.
+        QualityFailed: a check of severity `fail` did not pass; nothing that readers see has changed.
     """
     release = read_release(folder)
     with hold([locations.locks / "audit" / f"{release.release_id}.lock"]):
@@ -63,7 +71,7 @@ def audit(locations: Locations, deployment: Deployment, folder: Path) -> list[Ch
 
 
 def _judge(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> tuple[list[Check], dict[str, Any] | None]:
-    """The checks, in an order in which each may rely on those before it, and the manifest of the index if it came to one."""
+    """Returns the checks, each of which may rely on those before it, and the manifest of the index if one was built."""
     reader = LakeReader(locations)
     registry = Registry.read(reader)
     checks = [*check_files(folder, release), check_immutable(folder, release, registry),
@@ -88,7 +96,7 @@ def _judge(locations: Locations, deployment: Deployment, folder: Path, release: 
 
 
 def check_immutable(folder: Path, release: Release, registry: Registry) -> Check:
-    """What was released under this id, if anything, is this very run: a release's vectors and index never change."""
+    """Checks that no other run was released under this id: a release's vectors and index never change."""
     row = registry.releases.get(release.release_id)
     digest = sha256_of(folder / MANIFEST)
     return Check(name="immutable", passed=row is None or row["sha256"] == digest, expected="a new release, or the run that was released",
@@ -96,14 +104,14 @@ def check_immutable(folder: Path, release: Release, registry: Registry) -> Check
 
 
 def check_parents(deployment: Deployment, release: Release, registry: Registry) -> Check:
-    """The run was made from the releases that its period computes, and these serve."""
+    """Checks that the run was made from the releases that its period requires, and that these are served."""
     wrong = registry.wrong_parents(deployment.lineage, release)
     return Check(name="parents", passed=not wrong, expected="the releases that serve what its period computes",
                  found="; ".join(wrong) if wrong else f"{len(release.parents)} of them")
 
 
 def check_files(folder: Path, release: Release) -> list[Check]:
-    """Every file of the manifest is there and is the one that training wrote."""
+    """Checks that every file of the manifest is there and is the one that training wrote."""
     bad = list(changed_files(folder, release))
     absent = [name for name in (VECTORS_FILE, METRICS_FILE, MAPPING_FILE) if name not in release.files]
     return [Check(name="files", passed=not bad and not absent, expected="the files of the manifest, unchanged",
@@ -111,17 +119,23 @@ def check_files(folder: Path, release: Release) -> list[Check]:
 
 
 def check_entities(folder: Path) -> Check:
-    """Vectors are of users and items alone."""
+    """Checks that all vectors belong to users or items."""
     found = pc.unique(pq.read_table(folder / VECTORS_FILE, columns=["entity"])["entity"]).to_pylist()
     return Check(name="entities", passed=set(found) <= set(ENTITIES), expected=f"vectors of {', '.join(ENTITIES)}",
                  found=", ".join(sorted(map(str, found))) or "none")
 
 
 def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_some: bool) -> list[Check]:
-    """Dimension, finiteness, norms and distinct ids of an entity's vectors.
+    """Checks the dimension, the finiteness, the norms and the distinct ids of an entity's vectors.
 
-    No vector may be of zeros: fresh rows are drawn, an id that shares the row of strangers has no vector of its own, and a forgotten
-    user's row is taken out. Where there is one all the same, a training went wrong, and cosines and inner products with it say nothing.
+    No vector may consist of zeros: new rows are drawn at random, an id that shares its row with others has no vector of its own, and a
+    forgotten user's row is removed. A zero vector therefore means that a training went wrong; it has no cosine with any other.
+
+    Args:
+        entity: `user` or `item`.
+        vectors: the run's vectors of that entity.
+        release: the run's manifest.
+        expect_some: whether the model knows ids of that entity, so that there must be a vector.
     """
     dims, expected = set(vectors.dims.tolist()), release.dims.get(entity)
     checks = [
@@ -150,17 +164,17 @@ def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_som
 
 
 def _with_ids(entity: str, ids: np.ndarray, what: str) -> str:
-    """So many of what, and the lowest of their ids."""
+    """Returns how many ids there are, of what, and the lowest of them."""
     return f"{len(ids)} {what}" + (f": {entity} {_first(np.sort(ids).tolist())}" if len(ids) else "")
 
 
 def _first(names: Sequence[object]) -> str:
-    """The first names of some, and whether there are more."""
+    """Returns the first names, and an ellipsis if there are more."""
     return ", ".join(map(str, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def known_ids(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> dict[str, np.ndarray]:
-    """Ids that should have a vector, by entity: those of the model's own mapping; for a CPM those of the snapshots it merges."""
+    """Returns the ids that should have a vector, by entity: those of the model's mapping; for a CPM, those of the snapshots it merges."""
     if release.kind != "cpm":
         mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"], filters=[("row", ">", 0)])
         return {entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES}
@@ -176,16 +190,16 @@ def known_ids(locations: Locations, deployment: Deployment, folder: Path, releas
 
 
 def check_coverage(entity: str, vectors: Vectors, known: np.ndarray) -> Check:
-    """Nearly every id that should have a vector has one."""
+    """Checks that a share of `MIN_COVERAGE` of the ids that should have a vector has one."""
     share = float(np.isin(known, vectors.ids).mean()) if len(known) else 1.0
     return Check(name=f"{entity}_coverage", passed=share >= MIN_COVERAGE, expected=f"a vector for {MIN_COVERAGE:.0%} of the known ids",
                  found=f"{share:.1%} of {len(known)}")
 
 
 def check_metrics(folder: Path, release: Release) -> list[Check]:
-    """The training loss is finite: a model that diverged is not published. A day with too few rows to train on has none.
+    """Checks that no metric is NaN or infinite, so that a model that diverged is not published.
 
-    Nor is any other figure NaN or infinite; one that is not defined on its rows is null.
+    A metric that is not defined on its rows is null. The training loss may be null only on a day with too few rows to train on.
     """
     rows = pq.read_table(folder / METRICS_FILE).to_pylist()
     value, row_cnt = next(((row["value"], row["row_cnt"]) for row in rows if row["metric"] == "train_loss"), (None, None))
@@ -197,7 +211,7 @@ def check_metrics(folder: Path, release: Release) -> list[Check]:
 
 
 def check_predictions(folder: Path, release: Release) -> list[Check]:
-    """Scores of the period's own day, by the model of the period before: probabilities, each impression once."""
+    """Checks the scores of the period's day by the model of the period before: probabilities, and each impression once."""
     if not (folder / PREDICTIONS_FILE).is_file():
         return []
     rows = pq.read_table(folder / PREDICTIONS_FILE)

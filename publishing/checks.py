@@ -1,4 +1,4 @@
-"""A verdict of an audit, in words."""
+"""The verdict of one check of an audit, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One verdict; `fail` keeps a run from being published, `warn` is shown and goes on."""
+    """The verdict of one check; one of severity `fail` keeps a run from being published, one of severity `warn` is only reported."""
 
     name: str
     passed: bool
@@ -18,4 +18,5 @@ class Check:
 
     @property
     def verdict(self) -> str:
+        """`pass`, or the severity of a check that did not hold."""
         return "pass" if self.passed else self.severity

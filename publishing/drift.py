@@ -1,4 +1,4 @@
-"""How far the vectors of a release have moved from those of the release before it."""
+"""Compares the vectors of a release with those of the release before it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ MIN_COSINE = 0.4
 
 
 def check_drift(reader: LakeReader, registry: Registry, release: Release, vectors: Mapping[str, Vectors]) -> list[Check]:
-    """Compares the vectors of the ids that both releases have with those of the release before.
+    """Checks the mean cosine between a release and the one before it, over the ids that both have.
 
-    A model that continued its predecessor fails below `MIN_COSINE`: no period's rows turn most vectors away, a mapping that
-    was mixed up does. A CPM's merged table is trained anew each week, so that its vectors may turn together: it warns. A
-    model that started again from another CPM has vectors of another origin, which says nothing: it is not compared.
+    A model that continues its predecessor fails below `MIN_COSINE`: the rows of one period do not turn most vectors away, but a
+    mapping that was mixed up does. A CPM's merged table is trained from the start each week, so its vectors may turn together, and the
+    check only warns. A model that started again from another CPM is not compared, since its vectors have another origin.
+
+    Args:
+        reader: reads the tables of the deployment.
+        registry: the releases and what they serve.
+        release: the manifest of the run that is audited.
+        vectors: the run's vectors, by entity.
     """
     previous = previous_release(registry, release)
     if previous is None:
@@ -43,7 +49,7 @@ def check_drift(reader: LakeReader, registry: Registry, release: Release, vector
 
 
 def previous_release(registry: Registry, release: Release) -> Mapping[str, Any] | None:
-    """The predecessor that a run names; else the serving release of the last period before its own, or None."""
+    """Returns the predecessor that a run names; else the serving release of the last period before its own, or None."""
     for name in of_role(release.parents, "predecessor").values():
         return registry.releases[name]
     earlier = [served for served in registry.activations
@@ -52,7 +58,7 @@ def previous_release(registry: Registry, release: Release) -> Mapping[str, Any] 
 
 
 def mean_cosine(old: Vectors, new: Vectors) -> tuple[float, int]:
-    """Mean cosine over the ids that both have, and how many these are; 1 where there is none, -1 where the widths differ."""
+    """Returns the mean cosine over the ids that both have, and their number; 1 where there is none, -1 where the widths differ."""
     shared, at_old, at_new = np.intersect1d(old.ids, new.ids, return_indices=True)
     if len(shared) == 0:
         return 1.0, 0
@@ -60,5 +66,5 @@ def mean_cosine(old: Vectors, new: Vectors) -> tuple[float, int]:
         return -1.0, len(shared)
     a, b = old.values[at_old], new.values[at_new]
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    some = norms > 0  # a vector of zeros has no direction
+    some = norms > 0  # A vector of zeros has no direction.
     return float(((a * b).sum(axis=1)[some] / norms[some]).mean()) if some.any() else 1.0, len(shared)

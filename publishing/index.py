@@ -1,6 +1,6 @@
 """FAISS indexes of item vectors: built from staged vectors, tuned and judged against exact search, verified before they are read.
 
-N vectors of width D, Q queries, K neighbours.
+Shapes: N vectors of width D, Q queries, K neighbours.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ from contracts.releases import Release
 from lake.index_files import INDEX_FILE, INDEX_MANIFEST, index_manifest
 from lake.run_folders import sha256_of
 
-FLAT_LIMIT = 100_000  # above it an inverted file: exhaustive search of 1e5 x 16 takes a millisecond a query on one core
+FLAT_LIMIT = 100_000  # Larger indexes are inverted files. Exhaustive search of 1e5 x 16 takes a millisecond a query on one core.
 # Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists took ten
 # times as long to build, for the same recall (docs/experiments.md).
 TRAINING_PER_LIST = 64
 TRAINING_ROUNDS = 10
 RECALL_AT = 10
 QUERIES = 256
-TUNED_RECALL = 0.97  # lists are added to a search until it is reached: above the audit's floor, which judges by other queries
-SAME = 1e-5  # float32 inner products that differ by less may be equal
-DECIMALS = 6  # of a cosine of unit vectors in float32: what differs further behind is rounding
-_NONE = -2.0  # below any cosine
-_AT_ONCE = 65_536  # vectors in double precision in memory
+TUNED_RECALL = 0.97  # A search reads more lists until it is reached; it exceeds the audit's limit, which is judged by other queries.
+SAME = 1e-5  # Inner products in float32 that differ by less may be equal.
+DECIMALS = 6  # Further decimals of a cosine of float32 unit vectors are rounding errors.
+_NONE = -2.0  # A value below any cosine.
+_AT_ONCE = 65_536  # How many vectors are in memory in double precision at once.
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors of one entity: `ids` (N), `values` (N x D, float32), `dims` (N), the width that each row claims, -1 if it has another."""
+    """Vectors of one entity.
+
+    Attributes:
+        ids: N.
+        values: N x D, float32; empty where the rows have different widths.
+        dims: N; the width that each row declares, -1 where its vector has another.
+    """
 
     ids: np.ndarray
     values: np.ndarray
@@ -47,12 +53,12 @@ class Vectors:
 
     @classmethod
     def read(cls, path: Path, entity: str) -> Vectors:
-        """Reads an entity's rows of a vectors file; `values` is empty where the rows have different widths."""
+        """Reads an entity's rows of a vectors file."""
         return cls.of(pq.read_table(path, filters=[("entity", "=", entity)]))
 
     @classmethod
     def of(cls, rows: pa.Table) -> Vectors:
-        """From rows id, vector, dim of one entity."""
+        """Takes rows (id, vector, dim) of one entity."""
         lengths = pc.fill_null(pc.list_value_length(rows["vector"]), -1).to_numpy()
         dims = np.where(lengths == pc.fill_null(rows["dim"], -2).to_numpy(), lengths, -1)
         flat = pc.list_flatten(rows["vector"].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float32)
@@ -61,28 +67,28 @@ class Vectors:
 
 
 def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha256: str) -> dict[str, Any]:
-    """Builds the index of a release and puts it in place at once, whole. One of this very run that is there and whole is kept.
+    """Builds the index of a release and moves it into place as a whole; an undamaged index of the same run is kept.
 
-    So no reader ever finds a gap: what is replaced is damaged, or was never published. The caller holds the lock of the
-    period's audit. Cosine similarity: vectors are normalised, the metric is the inner product.
+    Readers therefore always find an index: only one that is damaged or was never published is replaced. The caller holds the lock of
+    the release's audit. The similarity is the cosine: vectors are normalised, and the metric is the inner product.
 
     Args:
-        folder: where the index goes.
+        folder: the folder of the index.
         vectors: item vectors, N x D.
-        release: what they belong to.
-        manifest_sha256: of the run's manifest, so that an index is tied to one run.
+        release: the manifest of the run that the vectors belong to.
+        manifest_sha256: the digest of the run's manifest, which ties the index to one run.
 
     Returns:
-        The index's manifest: among others `recall_at_10`, measured on the file as it was read back.
+        The manifest of the index; its `recall_at_10` is measured on the file as it was read back.
     """
-    for left_behind in folder.parent.glob(f".{folder.name}.*"):  # by a build that was killed
+    for left_behind in folder.parent.glob(f".{folder.name}.*"):  # A build that was killed leaves such folders.
         shutil.rmtree(left_behind)
     try:
         manifest = index_manifest(folder)
         if manifest["run_manifest_sha256"] == manifest_sha256:
             return manifest
     except (BadInput, ValueError, KeyError):
-        pass  # none, half of one, or a changed one
+        pass  # There is no index, or it is incomplete or damaged: it is built below.
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     normalised = _normalised(vectors.values)
@@ -105,17 +111,17 @@ def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha25
 
 
 def make_index(normalised: np.ndarray, ids: np.ndarray) -> tuple[Any, str]:
-    """An index of unit vectors (N x D) under their ids (N), and its factory string; equal vectors give an equal index.
+    """Returns an index of unit vectors (N x D) with their ids (N), and its factory string; equal vectors give an equal index.
 
-    `nprobe`, how many lists a search reads, is chosen by measurement and travels with the file.
+    `nprobe`, the number of lists that a search reads, is chosen by measurement and stored in the file.
     """
     num_lists = int(np.sqrt(len(ids)))
     factory = "IDMap2,Flat" if len(ids) <= FLAT_LIMIT else f"IDMap2,IVF{num_lists},Flat"
     index = faiss.index_factory(normalised.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     inverted = _inverted(index)
     if inverted is not None:
-        inverted.cp.max_points_per_centroid, inverted.cp.niter = TRAINING_PER_LIST, TRAINING_ROUNDS  # its seed is a constant of FAISS
-        if faiss.get_num_gpus() > 0:  # faiss-gpu on a machine with GPUs: k-means looks for the nearest centres there. Never run on one.
+        inverted.cp.max_points_per_centroid, inverted.cp.niter = TRAINING_PER_LIST, TRAINING_ROUNDS  # FAISS fixes the seed.
+        if faiss.get_num_gpus() > 0:  # With faiss-gpu, k-means searches the nearest centres on the GPUs. This has never run on one.
             inverted.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(normalised.shape[1]))
     index.train(normalised)
     index.add_with_ids(normalised, ids.astype(np.int64))
@@ -126,13 +132,13 @@ def make_index(normalised: np.ndarray, ids: np.ndarray) -> tuple[Any, str]:
 
 
 def nprobe_of(index: Any) -> int | None:
-    """How many lists a search of this index reads; None if it is exhaustive."""
+    """Returns the number of lists that a search of this index reads; None if the search is exhaustive."""
     inverted = _inverted(index)
     return None if inverted is None else int(inverted.nprobe)
 
 
 def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """An index and its manifest, the file verified before FAISS parses it.
+    """Reads an index and its manifest; the file is verified before FAISS parses it.
 
     Raises:
         BadInput: there is none, or its file is not the one that was built.
@@ -141,16 +147,21 @@ def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
     index = faiss.read_index(str(folder / INDEX_FILE))
     inverted = _inverted(index)
     if inverted is not None:
-        inverted.make_direct_map()  # from ids to vectors: FAISS builds it on request only
+        inverted.make_direct_map()  # FAISS builds the map from ids to vectors only on request.
     return index, manifest
 
 
 def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
-    """The items nearest to an item by cosine, itself left out: id and cosine, nearest first, equal ones by ascending id.
+    """Returns the items nearest to an item by cosine, without the item itself: ids and cosines, nearest first, ties by ascending id.
 
-    FAISS only chooses the candidates: it lists equal inner products in an order of its own, keeps any of them where they do not all fit
-    in `count`, and rounds otherwise in another batch. So all that could be among the first `count` are asked for, and their cosines
-    are computed again, one by one.
+    FAISS only chooses the candidates. It lists equal inner products in an order of its own, keeps any of them where they do not all fit
+    in `count`, and rounds differently in another batch. So the search returns all items that could be among the first `count`, and their
+    cosines are computed again, each from its own row.
+
+    Args:
+        folder: the folder of the index.
+        item_id: the item whose neighbours are wanted.
+        count: how many to return at most.
 
     Raises:
         BadInput: the item has no vector in this release, or one of length zero.
@@ -160,14 +171,19 @@ def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
         query = index.reconstruct(item_id)
     except RuntimeError:
         raise BadInput(folder, "item", expected=f"an item with a vector in {manifest['release_id']}", found=item_id) from None
-    found, _ = index.search(query[None], min(count + 1, index.ntotal))  # itself is among them
-    at_least = float(found[0, -1]) if found[0, -1] > _NONE else _NONE  # fewer than asked for were within reach: take all
+    cosines, _ = index.search(query[None], min(count + 1, index.ntotal))  # The item itself is among them.
+    at_least = float(cosines[0, -1]) if cosines[0, -1] > _NONE else _NONE  # The search reached fewer items than asked for: take all.
     _, _, ids = index.range_search(query[None], at_least - SAME)
     return _ranked(folder, item_id, query, ids, index.reconstruct_batch(ids))[:count]
 
 
 def nearest_exactly(vectors: Vectors, entity_id: int, count: int) -> list[tuple[int, float]]:
-    """As `nearest`, by exhaustive search over vectors that have no index.
+    """Returns the same as `nearest`, by exhaustive search over vectors that have no index.
+
+    Args:
+        vectors: the vectors of all entities of the release.
+        entity_id: the entity whose neighbours are wanted.
+        count: how many to return at most.
 
     Raises:
         BadInput: the id has no vector, or one of length zero.
@@ -180,17 +196,17 @@ def nearest_exactly(vectors: Vectors, entity_id: int, count: int) -> list[tuple[
 
 
 def _ranked(source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, normalised: np.ndarray) -> list[tuple[int, float]]:
-    """The other entities, nearest first, equal cosines by ascending id; a vector of length zero is near to nothing.
+    """Ranks the other entities, nearest first, ties by ascending id; vectors of length zero are left out.
 
-    Cosines are sums in double precision, each of its own row alone, rounded to what unit vectors in single precision know of them: so
-    neither what else is compared nor the order of the vectors decides which of them are equal.
+    Each cosine is a sum in double precision over its own row, rounded to the precision of single-precision unit vectors. So neither the
+    other rows nor the order of the vectors decides which cosines are equal.
 
     Args:
-        source: where the vectors are from, for an error.
-        entity_id: whose neighbours are asked for.
-        query: its unit vector, D.
-        ids: N.
-        normalised: their unit vectors, N x D.
+        source: where the vectors come from, for an error message.
+        entity_id: the entity whose neighbours are wanted.
+        query: the unit vector of that entity, D.
+        ids: the ids of all entities, N.
+        normalised: the unit vectors of all entities, N x D.
     """
     if not query.any():
         raise BadInput(source, "vector", expected="a vector with a direction", found=f"one of zeros, of {entity_id}")
@@ -203,16 +219,16 @@ def _ranked(source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, 
 
 
 def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray, queries: np.ndarray) -> float:
-    """Share of each query's ten nearest, by exhaustive search, that the index returns; ties count as found.
+    """Returns the recall@10: the share of each query's ten exact nearest that the index returns; ties count as returned.
 
     Args:
-        index: what is judged.
-        normalised: the unit vectors that are in it, N x D.
-        ids: theirs, N.
-        queries: rows of `normalised` to ask for, Q.
+        index: the index to judge.
+        normalised: the unit vectors that it holds, N x D.
+        ids: the ids of these vectors, N.
+        queries: the rows of `normalised` that serve as queries, Q.
     """
     count = min(RECALL_AT, len(normalised))
-    exact, _ = faiss.knn(normalised[queries], normalised, count, metric=faiss.METRIC_INNER_PRODUCT)  # in blocks: never Q x N at once
+    exact, _ = faiss.knn(normalised[queries], normalised, count, metric=faiss.METRIC_INNER_PRODUCT)  # In blocks, never Q x N at once.
     _, found = index.search(normalised[queries], count)
     order = np.argsort(ids, kind="stable")
     hits = 0
@@ -225,7 +241,7 @@ def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray, queries
 
 
 def _tune(index: Any, inverted: Any, normalised: np.ndarray, ids: np.ndarray) -> None:
-    """Doubles `nprobe` until recall suffices; with all lists read a search is exhaustive."""
+    """Doubles `nprobe` until the recall suffices; a search that reads all lists is exhaustive."""
     inverted.nprobe = 1
     queries = _sample(len(normalised), offset=0)
     while measured_recall(index, normalised, ids, queries) < TUNED_RECALL and inverted.nprobe < inverted.nlist:
@@ -233,7 +249,7 @@ def _tune(index: Any, inverted: Any, normalised: np.ndarray, ids: np.ndarray) ->
 
 
 def _sample(count: int, *, offset: int) -> np.ndarray:
-    """Rows to ask for, evenly spread: those of one offset are not those of another where there are enough."""
+    """Returns rows that serve as queries, evenly spread; the rows of two offsets differ where there are enough."""
     step = max(1, count // (2 * QUERIES))
     return np.arange(offset * step, count, 2 * step)[:QUERIES] if count > 2 * QUERIES else np.arange(count)[:QUERIES]
 
@@ -243,7 +259,7 @@ def _inverted(index: Any) -> Any | None:
 
 
 def lengths_of(values: np.ndarray) -> np.ndarray:
-    """Norms of vectors (N x D): N; 0 as well where the squares are too small for single precision."""
+    """Returns the norms (N) of vectors (N x D); 0 also where the squares are too small for single precision."""
     lengths: np.ndarray = np.linalg.norm(values, axis=1)
     return lengths
 

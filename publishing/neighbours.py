@@ -1,4 +1,4 @@
-"""The entities nearest to one of a release, and what the items among them are called."""
+"""Finds the nearest neighbours of an entity in a release, with the titles of items."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_TITLE = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """An entity near another: its title is the newest `item_text` of the logs, else its category, else a dash."""
+    """A neighbour of an entity; its title is the newest `item_text` of the logs, else its category, else a dash."""
 
     id: int
     title: str
@@ -31,7 +31,13 @@ class Neighbour:
 
 
 def find_release(reader: LakeReader, table: str, variant: str, release_id: str | None) -> dict[str, Any]:
-    """The row of the release to ask: the one named, whether it serves or not; else the current one.
+    """Returns the row of a release of `releases`.
+
+    Args:
+        reader: reads the tables of the deployment.
+        table: the table of vectors to which the release publishes.
+        variant: the variant whose current release is wanted.
+        release_id: a release, which need not be served; None for the current one.
 
     Raises:
         BadInput: there is none, or it publishes to another table.
@@ -51,11 +57,19 @@ def find_release(reader: LakeReader, table: str, variant: str, release_id: str |
 
 
 def neighbours(reader: LakeReader, table: str, release_id: str, entity: str, entity_id: int, count: int) -> tuple[str, list[Neighbour]]:
-    """The title of an entity, and its nearest in the same release, nearest first.
+    """Returns the title of an entity, and its neighbours in the same release, nearest first.
 
-    Items are asked of the release's index. Users have none: nobody looks up users by the thousand, so they are compared with
-    all users of the release, exactly, which reads their vectors once. A user is never compared with items: both are inputs of
+    Items are looked up in the release's index. Users have no index, since nobody looks up users by the thousand: a user is compared
+    exactly with all users of the release, which reads their vectors once. A user is never compared with items: both are inputs of
     a network, not points of one space.
+
+    Args:
+        reader: reads the tables of the deployment.
+        table: the table of vectors to which the release publishes.
+        release_id: the release.
+        entity: `user` or `item`.
+        entity_id: the entity whose neighbours are wanted.
+        count: how many to return at most.
 
     Raises:
         BadInput: the entity has no vector in this release.
@@ -70,9 +84,9 @@ def neighbours(reader: LakeReader, table: str, release_id: str, entity: str, ent
 
 
 def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:
-    """What items are called: from the newest day of the logs on which each was shown, of the last 180; those not found are absent.
+    """Returns the titles of items, each from the newest of the last 180 days of the logs that shows the item; others are absent.
 
-    Days are read from the newest back, ever more at a time, until all items are found.
+    Days are read from the newest backwards, twice as many at each step, until all items are found.
     """
     missing, titles = set(ids), dict[int, str]()
     days = sorted({date.fromisoformat(owner.removeprefix("ds=")) for log in LOGS for owner in reader.builds(f"{log}_log")}, reverse=True)

@@ -1,4 +1,4 @@
-"""Which releases and samples a period needs, and which of them are not there yet."""
+"""Finds the releases and samples that a period needs and that are not there yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from lake.reader import LakeReader
 
 
 def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period: date) -> list[Awaited]:
-    """What a period's training still waits for; [] if nothing."""
+    """Lists what a period's training still waits for; empty if nothing is missing.
+
+    Args:
+        reader: reads the tables of the deployment.
+        deployment: the deployment's settings.
+        kind: the kind of model.
+        period: the first day of the period.
+    """
     lineage = deployment.lineage
     missing = [_awaited(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
                if reader.active(parent.kind, variant, parent.period) is None]

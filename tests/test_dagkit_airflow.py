@@ -97,8 +97,8 @@ def test_a_wait_is_a_trigger_and_ends_with_the_command_that_helps(home: Path) ->
     assert found["values"]["awaited"] == {"cpm_weekly": ["2026-04-20"]} and found["values"]["wait_seconds"] == 12 * 3600
     assert found["asked"] == [["cpm_weekly", ["2026-04-20 00:00:00+00:00"], ["failed"]]]
     assert found["event"] == {"state": "failed", "dag": "cpm_weekly", "final": True}
-    assert found["failed"] == ("the pretrained cpm of 2026-04-20: the run of cpm_weekly that makes it has failed. Mend what it names, then "
-                               "run: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess failed")
+    assert found["failed"] == ("the pretrained cpm of 2026-04-20: the run of cpm_weekly that makes it has failed. Correct what its log "
+                               "names, then run: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess failed")
     assert found["there"] is None, "what the command finds there is there, whatever its run has come to"
     assert found["made"] is True
     assert found["still"].endswith("tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess completed")

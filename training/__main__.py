@@ -1,3 +1,5 @@
+"""Runs the commands of this folder: `python -m training`."""
+
 from contracts.errors import run_command
 from training.cli import main
 

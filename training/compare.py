@@ -1,7 +1,7 @@
-"""The days that ad models have scored, side by side: transfer, no transfer, and the truth where a simulator knows it.
+"""Compares the scores of ad models over days: with transfer, without, and the true probabilities where a simulator knows them.
 
-Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken on all scored
-days together, its interval by a bootstrap over users (`training.intervals`).
+Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken over all scored
+days together; its interval comes from a bootstrap over users (`training.intervals`).
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ class Scored:
                       scores={name: scores[mask] for name, scores in self.scores.items()})
 
     def auc(self, name: str) -> float | None:
-        """AUC of a variant over all rows; None where it scored nothing, or one of the labels is absent; NaN as its scores are."""
+        """AUC of a variant over all rows; None where it scored nothing or a label is absent; NaN where a score is not finite."""
         return auc(self.scores[name], self.clicks) if name in self.scores else None
 
     @property
     def num_judged(self) -> int:
-        """Users with both labels: those that a GAUC is of."""
+        """The number of users with both labels, over whom a GAUC is taken."""
         return int(has_both_labels(self.clicks, self.user_ids).sum())
 
     def gauc(self, name: str) -> float | None:
-        """Impression-weighted GAUC of a variant; None where it scored nothing, NaN where a score of its own is not finite."""
+        """Impression-weighted GAUC of a variant; None where it scored nothing, NaN where a score is not finite."""
         return gauc(self.scores[name], self.clicks, self.user_ids) if name in self.scores and len(self.clicks) else None
 
     @property
     def not_numbers(self) -> dict[str, str]:
-        """In words, how many scores are NaN or infinite, by variant; only of those that have some."""
+        """By variant, a sentence on how many scores are NaN or infinite; variants without such scores are absent."""
         return {name: f"{bad} of {len(scores)} scores of {name} are not numbers: its figures on these rows are NaN"
                 for name, scores in self.scores.items() if (bad := num_not_finite(scores))}
 
@@ -90,7 +90,7 @@ class Difference(Estimate):
 
 
 def read_scored(locations: Locations, reader: LakeReader, deployment: Deployment, days: Sequence[date]) -> Scored:
-    """Predictions of the active releases of these days; a row counts if every variant scored it."""
+    """Reads the predictions of the active releases of these days; only rows that every variant scored are kept."""
     parts, active = [], reader.active_releases("actr")
     for variant in deployment.variants:
         releases = [active[variant, day]["release_id"] for day in days if (variant, day) in active]
@@ -104,7 +104,14 @@ def read_scored(locations: Locations, reader: LakeReader, deployment: Deployment
 
 
 def joined_scores(locations: Locations, rows: pa.Table, variants: Sequence[str], days: Sequence[date]) -> Scored:
-    """Rows of these days (ds, event_id, user_id, click, a column of scores a variant), with the truth where a simulator knows it."""
+    """Sorts rows of these days and joins the true probabilities where a simulator knows them.
+
+    Args:
+        locations: the deployment's folders.
+        rows: ds, event_id, user_id, click, and a column of scores for each variant.
+        variants: the variants, by the names of their columns.
+        days: the days of the rows.
+    """
     joined = _with_truth(locations, rows, days) if len(rows) else rows
     joined = joined.sort_by([("ds", "ascending"), ("event_id", "ascending")])
     names = [name for name in (*variants, TRUTH) if name in joined.column_names]
@@ -114,9 +121,10 @@ def joined_scores(locations: Locations, rows: pa.Table, variants: Sequence[str],
 
 
 def difference(scored: Scored, variant: str) -> Difference | None:
-    """Paired difference to no transfer over all rows; None where no user has both labels.
+    """Returns the paired difference in GAUC between a variant and no transfer, over all rows; None where no user has both labels.
 
-    A draw takes users with replacement; both variants are judged on the same draw. NaN where a score of either is not finite.
+    Each draw of the bootstrap takes users with replacement, and judges both variants on the same users. The difference is NaN where a
+    score of either variant is not finite.
     """
     ours, counts = grouped_auc(scored.scores[variant], scored.clicks, scored.user_ids)
     base, _ = grouped_auc(scored.scores[NO_TRANSFER], scored.clicks, scored.user_ids)
@@ -124,12 +132,12 @@ def difference(scored: Scored, variant: str) -> Difference | None:
     if not known.any():
         return None
     weight = counts[known].astype(np.float64)
-    found = ratios({variant: (ours - base)[known] * weight}, weight)[variant]
-    return Difference(variant=variant, value=found.value, low=found.low, high=found.high)
+    estimate = ratios({variant: (ours - base)[known] * weight}, weight)[variant]
+    return Difference(variant=variant, value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -> str:
-    """A table of these days, and the paired difference on all of them together."""
+    """Returns the text of a comparison: a table with a row for each day, and the paired difference over all of them together."""
     reader = LakeReader(locations)
     scored = read_scored(locations, reader, deployment, days)
     names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
@@ -155,7 +163,7 @@ def _day_row(reader: LakeReader, deployment: Deployment, scored: Scored, names: 
 
 
 def quality_of(reader: LakeReader, day: date) -> str:
-    """The worst verdict of the day's tables: fail, warn, pass, or `not judged`."""
+    """Returns the worst verdict on the day's tables: `fail`, `warn`, `pass`, or `not judged`."""
     judged = {"table_name": list(VALIDATED_TABLES), "ds": day}
     rows = reader.read("quality_results", columns=["severity", "success"], where=judged).to_pylist()
     broken = {row["severity"] for row in rows if not row["success"]}

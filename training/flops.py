@@ -1,8 +1,8 @@
-"""FLOPs of an ad model by request: what depends on the user only, and what on each candidate.
+"""Counts the FLOPs of an ad model for a request, split into those for the user and those for each candidate.
 
-They are torch's own count (`torch.utils.flop_counter`) while the module runs: products of matrices, two FLOPs for a multiplication and
-its addition. Element-wise operations and look-ups are not counted. SRP4CTR (arXiv 2407.19658) gives two figures of a sample: with the
-user's part U and the candidate's I, U + I at batch 1 (*efficiency*) and U / 100 + I at 100 candidates (*inference*).
+torch counts them (`torch.utils.flop_counter`) while the module runs: products of matrices, two FLOPs for a multiplication and
+its addition. Element-wise operations and look-ups are not counted. SRP4CTR (arXiv 2407.19658) reports two figures per sample: with U for
+the user's part and I for the candidate's, U + I at batch 1 (*efficiency*) and U / 100 + I at 100 candidates (*inference*).
 """
 
 from __future__ import annotations
@@ -27,50 +27,50 @@ from training.models.srp4ctr import Bridge
 
 @dataclass(frozen=True, kw_only=True)
 class Flops:
-    """Of one request.
+    """The FLOPs of one request.
 
     Attributes:
-        user: done once for all candidates, U.
-        candidate: done for each, I.
+        user: U, spent once for all candidates.
+        candidate: I, spent for each candidate.
     """
 
     user: int = 0
     candidate: int = 0
 
     def by_sample(self, candidates: int) -> float:
-        """`U / candidates + I`."""
+        """Returns the FLOPs per candidate of a request, `U / candidates + I`."""
         return self.user / candidates + self.candidate
 
 
 def flops_of(model: CtrModel, *, long: int, short: int) -> Flops:
-    """FLOPs of a model in training's form, in which the body reads histories once for each candidate and the encoder once for all.
+    """Counts the FLOPs of a model as it is trained: the body reads histories once for each candidate, the encoder once for all.
 
     Args:
-        model: in evaluation mode.
-        long: behaviours in the long history; the sequence encoder reads as many of them as it was trained with.
+        model: the model, in evaluation mode.
+        long: behaviours in the long history; the sequence encoder reads at most as many as it was trained with.
         short: behaviours in the short history.
     """
     return _parts(lambda candidates: model(_batch(model, candidates, long, short)), model)
 
 
 def flops_of_bridge(bridge: Bridge, length: int) -> Flops:
-    """FLOPs of SRP4CTR's part for a sequence of so many behaviours: encoder and queries by the user, cross-attention by the candidate."""
+    """Counts the FLOPs of SRP4CTR's part for a sequence of `length`: encoder and queries per user, cross-attention per candidate."""
     return _parts(lambda candidates: bridge(_sequence(bridge.network, candidates, length)), bridge)
 
 
 def flops_of_full_attention(bridge: Bridge, length: int) -> int:
-    """FLOPs of a candidate that is one more behaviour of the sequence, which every token sees: candidates share nothing."""
+    """Counts the FLOPs of a candidate that joins the sequence as one more behaviour that every token sees: nothing is shared."""
     return _counted(lambda: bridge.network.encode(_zeros(bridge.network, length + 1)), bridge)
 
 
 def _parts(run: Callable[[int], object], module: torch.nn.Module) -> Flops:
-    """From requests with one and with two candidates."""
+    """Splits the FLOPs by running requests with one and with two candidates."""
     one, two = (_counted(partial(run, candidates), module) for candidates in (1, 2))
     return Flops(user=2 * one - two, candidate=two - one)
 
 
 def _counted(run: Callable[[], object], module: torch.nn.Module) -> int:
-    """The counter sees neither native operations nor fused attention on a CPU, so their twins run."""
+    """Counts the FLOPs of a run with torch's operations: the counter sees neither native operations nor fused attention on a CPU."""
     assert not module.training, "a batch of one candidate has no statistics to normalise by"
     with torch.no_grad(), native.in_torch(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
@@ -78,7 +78,7 @@ def _counted(run: Callable[[], object], module: torch.nn.Module) -> int:
 
 
 def _batch(model: CtrModel, candidates: int, long: int, short: int) -> Batch:
-    """Candidates of one user; row 0 throughout, since what is looked up costs no FLOPs."""
+    """Makes a batch of one user's candidates; all ids have row 0, since look-ups cost no FLOPs."""
     device = next(model.parameters()).device
 
     def history(length: int) -> Jagged:

@@ -1,8 +1,8 @@
-"""Takes a user out of what trainings have left: run folders, scores, exports, and states of trainings that were interrupted.
+"""Removes a user from the results of trainings: run folders, scores, exports, and states of interrupted trainings.
 
-A model loses the user's row: the rows behind it move up, in its tables and in its mapping alike, so that no other id's vector changes
-and the user, seen again, is a stranger who shares the row of all strangers. A run folder is replaced whole; `rewritten.json` says which
-manifests it had, by which `spark_jobs forget_user` knows it again in `releases`.
+A model loses the user's row. The rows after it move up, in the tables and in the mapping, so that no other id's vector changes; a user
+who is seen again gets the shared row, as all unknown users do. A run folder is replaced as a whole; `rewritten.json` lists the digests
+of its former manifests, by which `spark_jobs forget_user` identifies it in `releases`.
 """
 
 from __future__ import annotations
@@ -43,12 +43,21 @@ from training.engine.checkpoint import read_weights, save_weights
 from training.modules.embedding import table_tensors
 
 FIELD = "user_id"
-OF_USERS = (PREDICTIONS_FILE, HELD_OUT_FILE)  # files with a column `user_id`
-_OLD, _NEW = "before", "without"  # suffixes of a folder that is being replaced
+OF_USERS = (PREDICTIONS_FILE, HELD_OUT_FILE)  # Files with a column `user_id`.
+_OLD, _NEW = "before", "without"  # Suffixes of a folder while it is replaced.
 
 
 def forget(locations: Locations, user_id: int, *, dry_run: bool) -> int:
-    """Rewrites or removes every file that holds the user; waits for trainings that run; prints what was done."""
+    """Rewrites or removes every file that holds a user, after running trainings have ended, and prints what was done.
+
+    Args:
+        locations: the deployment's folders.
+        user_id: the user to forget.
+        dry_run: whether to only print what would be done.
+
+    Returns:
+        The exit code.
+    """
     locks = [] if dry_run else sorted((locations.locks / "training").glob("*/*.lock"))
     with hold(locks):
         if not dry_run:
@@ -75,7 +84,7 @@ def _say(locations: Locations, done: list[tuple[str, str]], removed: list[Path],
 
 
 def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bool) -> list[str]:
-    """Names of a run folder's files that hold the user; they are rewritten, and all that names their digests."""
+    """Rewrites the files of a run folder that hold the user, with all digests of them; returns the names of these files."""
     row = _row_of(folder, user_id)
     changed = [name for name in (VECTORS_FILE, MAPPING_FILE, *OF_USERS) if (folder / name).is_file() and _holds(folder / name, user_id)]
     changed += [MODEL_FILE] if row is not None and _tables(folder) else []
@@ -103,7 +112,7 @@ def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bo
 
 
 def _follow(locations: Locations, folder: Path, new: Path, changed: list[str]) -> None:
-    """Manifest, audit, gate and index name each other by digests: all of them those of the new files."""
+    """Updates the digests by which manifest, audit, gate and index refer to each other to those of the new files."""
     release, before = read_release(folder), sha256_of(folder / MANIFEST)
     files = {**release.files, **{name: sha256_of(new / name) for name in changed if name in release.files}}
     replace_text(new / MANIFEST, replace(release, files=files).to_json())
@@ -122,7 +131,7 @@ def _follow_json(path: Path, name: str, before: str, now: str) -> None:
 
 
 def _finish_replacing(locations: Locations) -> None:
-    """Of folders that were being replaced when this command was killed, one is left: the old one if the new was not there yet."""
+    """Finishes replacements that a kill interrupted: the old folder stays if the new one was not in place yet."""
     for old in locations.runs.glob(f"*/*/*/.*.{_OLD}"):
         folder = old.with_name(old.name.removeprefix(".").removesuffix(f".{_OLD}"))
         shutil.rmtree(old) if folder.exists() else old.rename(folder)
@@ -131,7 +140,7 @@ def _finish_replacing(locations: Locations) -> None:
 
 
 def _row_of(folder: Path, user_id: int) -> int | None:
-    """The user's own row in a model's tables, or None."""
+    """Returns the user's own row in a model's tables, or None."""
     if not (folder / MAPPING_FILE).is_file():
         return None
     mapping = pq.read_table(folder / MAPPING_FILE, filters=[("field", "=", FIELD), ("id", "=", user_id), ("row", ">", SHARED_ROW)])
@@ -139,7 +148,7 @@ def _row_of(folder: Path, user_id: int) -> int | None:
 
 
 def _tables(folder: Path) -> frozenset[str]:
-    """Names of the tensors of a model that have a row a user."""
+    """Returns the names of a model's tensors that have a row for each user."""
     if not (folder / MODEL_FILE).is_file():
         return frozenset()
     with safe_open(folder / MODEL_FILE, framework="pt") as file:
@@ -151,7 +160,7 @@ def _without_row(weights: dict[str, Tensor], row: int) -> dict[str, Tensor]:
 
 
 def _of_user(rows: pa.Table, user_id: int) -> pa.ChunkedArray:
-    """Which rows of a file are the user's: by `user_id`, or by what the id is of."""
+    """Returns a mask of the user's rows in a file: by `user_id`, or by entity or field and id."""
     if FIELD in rows.column_names:
         return pc.fill_null(pc.equal(rows[FIELD], user_id), False)
     kind, name = ("field", FIELD) if "field" in rows.column_names else ("entity", "user")
@@ -164,7 +173,7 @@ def _holds(path: Path, user_id: int) -> bool:
 
 
 def _without(path: Path, user_id: int) -> pa.Table:
-    """A file's other rows; those of a mapping that lie behind the user's move up by one."""
+    """Returns the other rows of a file; in a mapping, the rows after the user's move up by one."""
     rows = pq.read_table(path)
     others = rows.filter(pc.invert(_of_user(rows, user_id)))
     row = _row_of(path.parent, user_id) if "field" in rows.column_names else None
@@ -187,7 +196,7 @@ def _scores_of(locations: Locations, user_id: int, *, dry_run: bool) -> Iterator
 
 
 def _exports_of(locations: Locations, user_id: int) -> list[Path]:
-    """Exported folders that know the user; they can be made again from their releases."""
+    """Returns the exported folders that hold the user; they can be exported again from their releases."""
     from training.serving.export import EXAMPLE_FILE, WEIGHTS_FILE
 
     found = []
@@ -201,6 +210,9 @@ def _exports_of(locations: Locations, user_id: int) -> list[Path]:
 
 
 def _left_behind(locations: Locations) -> list[Path]:
-    """States of interrupted trainings, and folders that killed ones left: they name no ids, and nobody takes them up after this."""
+    """Returns the states of interrupted trainings, and the folders that killed trainings left, none of which can be resumed now.
+
+    They are removed whoever is forgotten, since they do not record which ids they hold.
+    """
     unfinished = sorted(locations.unfinished("").parent.glob("*"))
     return unfinished + sorted(path for path in locations.runs.glob("*/*/*/.*") if path.is_dir())

@@ -1,7 +1,7 @@
-"""Intervals by a bootstrap over users: a draw takes users with replacement, all rows of a user together.
+"""Confidence intervals by a bootstrap over users: a draw takes users with replacement, with all rows of each user.
 
-Every figure here is a ratio of sums over users (GAUC, LogLoss, a click rate), so a draw needs the users' sums alone, and
-figures that share a denominator are judged on the same draws. AUC and ECE are no such ratios and have no interval.
+Every metric here is a ratio of sums over users (GAUC, LogLoss, a click rate), so a draw needs only the users' sums, and
+metrics that share a denominator are judged on the same draws. AUC and ECE are not such ratios, and have no interval.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 DRAWS = 2000
 SEED = 7
-NOT_A_NUMBER = "not a number"  # the verdict on a difference of figures of which one is NaN
-LEAST_USERS = 10  # of fewer, a percentile interval says nothing: they have a figure and no interval
-_DRAWN_AT_ONCE = 1_000_000  # counts in memory
+NOT_A_NUMBER = "not a number"  # The verdict on a difference where one of the two values is NaN.
+LEAST_USERS = 10  # With fewer users a percentile interval means nothing, so a value has none.
+_DRAWN_AT_ONCE = 1_000_000  # How many counts are in memory at once.
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure and its 95 % interval; `low` and `high` are None where it is NaN, or fewer than `LEAST_USERS` users are behind it."""
+    """A value and its 95 % interval; `low` and `high` are None where the value is NaN or comes from fewer than `LEAST_USERS` users."""
 
     value: float
     low: float | None
@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """Of a difference: whether its interval excludes zero."""
+        """In words, whether the interval of a difference excludes zero."""
         if np.isnan(self.value):
             return NOT_A_NUMBER
         if self.low is None or self.high is None:
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def bootstrap_sums(columns_UK: Floats) -> Floats:
-    """Sums of each column over users that were drawn with replacement, `DRAWS` x K; the same draws for the same U."""
+    """Returns the sums of each column over users drawn with replacement, `DRAWS` x K; the same U gets the same draws."""
     count = len(columns_UK)
     generator = np.random.default_rng(SEED)
     at_once = max(1, _DRAWN_AT_ONCE // count)
@@ -55,11 +55,11 @@ def bootstrap_sums(columns_UK: Floats) -> Floats:
 
 
 def ratios(numerators: Mapping[str, NDArray[Any]], denominator: Floats) -> dict[str, Estimate]:
-    """Ratio of sums over users, each with its interval.
+    """Returns ratios of sums over users by name, each with its interval; empty where no user counts.
 
     Args:
-        numerators: U by name; a ratio is NaN, and has no interval, where one of its users' values is.
-        denominator: U, >= 0; users without a share in it are left out.
+        numerators: by name, the users' values, U; where one of them is NaN, so is the ratio, and it has no interval.
+        denominator: the users' weights, U, >= 0; users of weight 0 are left out.
     """
     taking_part = denominator > 0
     weight = denominator[taking_part]
@@ -67,10 +67,10 @@ def ratios(numerators: Mapping[str, NDArray[Any]], denominator: Floats) -> dict[
         return {}
     columns = np.stack([*(values[taking_part] for values in numerators.values()), weight], axis=1)
     values = columns.sum(axis=0)
-    found = {name: Estimate(value=float(value / values[-1]), low=None, high=None) for name, value in zip(numerators, values, strict=False)}
+    plain = {name: Estimate(value=float(value / values[-1]), low=None, high=None) for name, value in zip(numerators, values, strict=False)}
     if len(weight) < LEAST_USERS:
-        return found
+        return plain
     drawn = bootstrap_sums(columns)
     bounds = np.quantile(drawn[:, :-1] / drawn[:, -1:], [0.025, 0.975], axis=0).T
     return {name: one if np.isnan(one.value) else replace(one, low=float(low), high=float(high))
-            for (name, one), (low, high) in zip(found.items(), bounds, strict=True)}
+            for (name, one), (low, high) in zip(plain.items(), bounds, strict=True)}

@@ -113,10 +113,9 @@ class Part:
     """A process's share of a batch.
 
     Attributes:
-        index: its rows.
-        rows: of how many of the batch's rows it stands for; over the processes they add up to the batch.
-        weight: of the mean over its rows, so that the mean over the processes is the mean over the batch.
-        share: rows that one row of `index` stands for.
+        index: the rows of the batch that the process computes.
+        rows: the number of the batch's rows that they stand for; over the processes these add up to the batch.
+        weight: the weight of the mean over the rows, so that the mean over the processes is the mean over the batch.
     """
 
     index: Tensor
@@ -125,6 +124,7 @@ class Part:
 
     @property
     def share(self) -> float:
+        """How many rows of the batch one row of `index` stands for."""
         return self.rows / len(self.index)
 
 

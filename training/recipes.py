@@ -52,6 +52,7 @@ class Phase:
 
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         """Adam's rate in step `step` (from 0) of `steps`."""
         return self.learning_rate
 
@@ -62,7 +63,7 @@ class DecayingPhase(Phase):
 
     Attributes:
         warmup_share: share of the steps in which it rises.
-        power: of the polynomial; 1 is a line.
+        power: the power of the polynomial; 1 is a line.
     """
 
     warmup_share: float = 0.05
@@ -74,6 +75,7 @@ class DecayingPhase(Phase):
         _check(self, "power", self.power > 0, "a number > 0")
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         warmup = self.warmup_share * steps
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
@@ -85,6 +87,7 @@ class CosinePhase(DecayingPhase):
     """A phase whose rate rises over the first steps and then falls to zero by half a cosine."""
 
     def rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate at a step, counted from 0, of all `steps`."""
         warmup = self.warmup_share * steps
         if step < warmup:
             return super().rate_at(step, steps)
@@ -180,7 +183,7 @@ class ActrRecipe:
     Attributes:
         body: equal to that of the CPM that it starts from.
         restart: replay of the last ad days, from a CPM or from fresh parameters.
-        daily: the newest day alone, from the predecessor.
+        daily: only the newest day, from the predecessor.
         corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to come.
         admission: when an id gets a row of its own.
         seed: of fresh parameters and of the order of rows.
@@ -263,11 +266,11 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class BaheRecipe:
-    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is ours.
+    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is our choice.
 
     Attributes:
         length: most recent behaviours of each sequence, a sequence for each log.
-        lora_rank: of the high layers' adapters.
+        lora_rank: the rank of the high layers' adapters.
         dims: width of the user's and the item's vector, as they are published.
         hidden: widths of the head.
         natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.

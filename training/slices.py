@@ -1,6 +1,6 @@
 """The rows that a mean hides: rare items, new items, users of whom the natural log knows nothing.
 
-All are read off the statistics that a sample carries, so they say what was known before its day.
+All are computed from the statistics that a sample carries, so they only use what was known before its day.
 """
 
 from __future__ import annotations

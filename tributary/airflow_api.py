@@ -86,6 +86,7 @@ class AirflowApi:
         return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
 
     def dag_ids(self) -> list[str]:
+        """Returns the ids of all DAGs."""
         return [dag["dag_id"] for dag in self.call("GET", "/dags", limit=PAGE)["dags"]]
 
     def import_errors(self) -> dict[str, str]:
@@ -94,9 +95,11 @@ class AirflowApi:
         return {error["filename"]: error["stack_trace"] for error in errors}
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
+        """Pauses or unpauses a DAG."""
         self.call("PATCH", f"/dags/{dag_id}", body={"is_paused": paused}, update_mask="is_paused")
 
     def unpause(self, dag_id: str) -> None:
+        """Unpauses a DAG, so that its runs start."""
         self.set_paused(dag_id, False)
 
     def ensure_pool(self, name: str, *, slots: int, description: str = "") -> None:
@@ -139,6 +142,7 @@ class AirflowApi:
             time.sleep(2)
 
     def backfill(self, backfill_id: int) -> dict[str, Any]:
+        """Returns a backfill as Airflow's API describes it."""
         return dict(self.call("GET", f"/backfills/{backfill_id}"))
 
     def runs(self, dag_id: str, first: date | None = None, last: date | None = None) -> list[Run]:
@@ -154,9 +158,11 @@ class AirflowApi:
                 return found
 
     def run(self, dag_id: str, run_id: str) -> Run:
+        """Returns one run of a DAG."""
         return self._run(self.call("GET", f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}"))
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Returns the task instances of a run as Airflow's API describes them."""
         path = f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}/taskInstances"
         return list(self.call("GET", path, limit=PAGE)["task_instances"])
 
@@ -184,7 +190,7 @@ class AirflowApi:
         """Waits until every run of these periods has ended; returns them.
 
         Raises:
-            RunFailed: one failed (said at once, though others may still run), or the timeout passed.
+            RunFailed: a run failed (raised at once, though others may still run), or the timeout passed.
         """
         return self._wait(lambda: self.runs(dag_id, first, last), f"{dag_id} {first} .. {last}", timeout_seconds, say)
 

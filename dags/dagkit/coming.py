@@ -1,11 +1,12 @@
-"""Whether what a run waits for is coming, decided from what Airflow knows of the runs that make it. Nothing here imports Airflow.
+"""Decides from the states of Airflow's runs whether what a run waits for is being made. Nothing here imports Airflow.
 
-Nothing that waits can keep what it waits for from running, however many runs are active. A deferred task holds no worker and no
-pool slot; what its run still holds is a place among the active runs of its own DAG. DAGs wait for each other in one direction
-(logs, features, TPM, CPM and FG-BERT, BAHE, A-CTR), so a run of another DAG never needs that place. Runs of one DAG wait for older
-ones alone. Those start first, by a backfill or by the schedule; backwards is refused when the backfill is made (`dagkit.models`). One
-that was cleared later may still queue behind those that wait for it: where no older run is at work any more, the wait is given up
-after the grace, and the place is free. The oldest run that waits has none before it, so some run always goes on.
+A run that waits can never block the run that it waits for, however many runs are active. A deferred task holds no worker and no
+pool slot; its run only holds a place among the active runs of its own DAG. DAGs wait for each other in one direction
+(logs, features, TPM, CPM and FG-BERT, BAHE, A-CTR), so a run of another DAG never needs that place. Runs of one DAG wait only for
+older ones. Those start first, in a backfill as by the schedule; a backfill that runs backwards is refused when it is made
+(`dagkit.models`). A run that was cleared later may still queue behind runs that wait for it. Where no older run is running any more,
+the wait is therefore given up after a grace period, and its place becomes free. The oldest run that waits has none before it, so
+some run can always proceed.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from contracts.steps import BOOTSTRAP, CADENCES, DAY_DAGS
 State = Literal["coming", "made", "failed", "absent", "behind"]
 Count = Callable[[str, Sequence[datetime] | None, Sequence[str]], Awaitable[int]]
 
-GRACE_SECONDS = 300.0  # in which backfills that are started together, or a scheduler that restarts, make their runs
+GRACE_SECONDS = 300.0  # Within it, backfills that are started together, or a scheduler that restarts, have made their runs.
 ACTIVE = ("queued", "running")
 
 
 async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[date], count: Count) -> State:
-    """What Airflow knows of the runs of `dag` that make the periods of these first days.
+    """Returns the state of the runs of `dag` that make the periods which begin on `days`.
 
-    A manual run has no logical date, and a DAG with as many active runs as it may have gets its next scheduled run only when one of them
-    ends: so runs of another DAG that are active at all are waited for. So are runs of `bootstrap`, which makes logs and features.
+    Any active run of another DAG is waited for, whatever its logical date: a manual run has none, and a DAG that has reached its limit of
+    active runs gets its next scheduled run only when one of them ends. Runs of `bootstrap`, which makes logs and features, are waited
+    for too.
 
     Args:
-        settings: the deployment's.
+        settings: the deployment's settings.
         own_dag: the DAG of the run that waits.
-        dag: the DAG whose runs are asked for.
-        days: first days of their periods.
-        count: counts runs of a DAG, by logical dates (None: all) and states.
+        dag: the DAG whose runs make what is awaited.
+        days: the first days of the awaited periods, oldest first.
+        count: counts the runs of a DAG with given logical dates (None: all runs) that are in given states.
     """
     periods = [settings.periods.named(CADENCES[dag], day) for day in days]
     ticks = [settings.tick(period) for period in periods]
@@ -56,31 +58,38 @@ async def state_of(settings: Deployment, own_dag: str, dag: str, days: Sequence[
 
 
 def _ticks_before(settings: Deployment, period: Period) -> list[datetime]:
-    found = []
+    ticks = []
     while settings.lineage.exists(period := settings.periods.previous(period)):
-        found.append(settings.tick(period))
-    return found
+        ticks.append(settings.tick(period))
+    return ticks
 
 
 class Watch:
-    """What one wait has seen so far, and when it is over.
+    """Follows one wait and decides when it is over.
 
     Args:
-        asked_again: whether the runs had ended before, and something was missing all the same.
-        wait_seconds: after so long somebody should look.
-        grace_seconds: for how long nothing may come.
-        now: when it begins, in seconds.
+        asked_again: whether the awaited runs had ended before, and something was missing all the same.
+        wait_seconds: the longest wait; after it a person should look.
+        grace_seconds: how long the wait goes on while no run makes what is missing.
+        now: the time at which the wait begins, in seconds of any clock.
     """
 
     def __init__(self, *, asked_again: bool, wait_seconds: float, grace_seconds: float, now: float) -> None:
         self.asked_again, self.wait_seconds, self.grace_seconds, self.began = asked_again, wait_seconds, grace_seconds, now
-        self._since: dict[str, float] = {}  # when it was last seen coming, or first looked for
+        self._since: dict[str, float] = {}  # By DAG, the time at which it was last seen coming, or was first looked for.
         self._came: set[str] = set()
 
     def judge(self, states: Mapping[str, State], now: float) -> dict[str, Any] | None:
-        """None while it goes on; else `state`, `dag`, and `final`: whether to give up what is still missing of that DAG.
+        """Decides whether the wait is over.
 
-        A failure from before the wait has the grace too: its backfill may be about to be started.
+        A run that failed before the wait began gets the grace period too: its backfill may be about to be started.
+
+        Args:
+            states: the present state of each awaited DAG.
+            now: the present time, by the clock of the constructor's `now`.
+
+        Returns:
+            None while the wait goes on; else `state`, `dag`, and `final`: whether to give up what is still missing from that DAG.
         """
         for dag, state in states.items():
             if state == "coming":

@@ -15,7 +15,7 @@ from dags.dagkit.child import Child
 from dags.dagkit.days import period_of_context
 from dags.dagkit.deployment import deployment
 
-FINAL = {  # another try would end the same way
+FINAL = {  # With these exit codes another try would end the same way.
     EXIT_BAD_INPUT: "bad input",
     EXIT_QUALITY_FAILED: "a quality check failed",
     EXIT_PARENT_MISSING: "a parent is missing",
@@ -23,12 +23,12 @@ FINAL = {  # another try would end the same way
 
 
 class Command:
-    """What the operators share.
+    """What the operators that run a `tributary` command share.
 
     Attributes:
         command: what follows `tributary`, e.g. `("spark_jobs", "ingest_logs")`.
-        period_option: option that takes the first day of the period; None of a command that is about no period.
-        cadence: of that period; None of a DAG whose runs mean no period.
+        period_option: the option that takes the first day of the period; None for a command that is about no period.
+        cadence: the cadence of that period; None for a DAG whose runs stand for no period.
     """
 
     command: Sequence[str]
@@ -38,7 +38,14 @@ class Command:
     _child: Child | None = None
 
     def run_command(self, context: Any) -> tuple[int, list[str]]:
-        """Runs the command for the run's period, its output in the task's log; returns its exit code and what it wrote."""
+        """Runs the command for the run's period and writes its output to the task's log.
+
+        Args:
+            context: the context that Airflow gives to the task.
+
+        Returns:
+            The command's exit code and the lines that it wrote.
+        """
         arguments = [*self.command, *self._period_arguments(context)]
         self.log.info("$ tributary %s", " ".join(arguments))
         self._child = Child(arguments)
@@ -53,14 +60,23 @@ class Command:
         return code, lines
 
     def refuse(self, code: int) -> NoReturn:
-        """Raises what an exit code other than 0 means to Airflow."""
+        """Raises the exception by which Airflow tries the task again, or does not.
+
+        Args:
+            code: the command's exit code, other than 0.
+
+        Raises:
+            AirflowFailException: another try would end the same way.
+            AirflowException: another try may succeed.
+        """
         assert self._child is not None
-        said = f"tributary {' '.join(self._child.arguments)}: exit code {code}"
+        result = f"tributary {' '.join(self._child.arguments)}: exit code {code}"
         if code in FINAL:
-            raise AirflowFailException(f"{said} ({FINAL[code]}): {self._child.error_line()}")
-        raise AirflowException(f"{said}: {self._child.error_line()}")
+            raise AirflowFailException(f"{result} ({FINAL[code]}): {self._child.error_line()}")
+        raise AirflowException(f"{result}: {self._child.error_line()}")
 
     def end_child(self) -> None:
+        """Ends the command if it is still running."""
         if self._child is not None:
             self._child.end()
 
@@ -83,8 +99,8 @@ class Command:
 class CommandOperator(Command, BaseOperator):
     """Runs `tributary <command> <period_option> <first day of the run's period>`.
 
-    Exit code 0 is success; bad input, failed quality and missing parents fail at once; anything else is tried again. (A retry policy would
-    take an exception class for each of those codes, and say no more.)
+    Exit code 0 is success. Bad input, failed quality checks and missing parents fail the task at once; anything else is tried again. A
+    retry policy of Airflow's would need an exception class for each of those codes, and would do no more.
     """
 
     template_fields: Sequence[str] = ("command",)
@@ -95,9 +111,11 @@ class CommandOperator(Command, BaseOperator):
         self.command, self.cadence, self.period_option = list(command), cadence, period_option
 
     def execute(self, context: Any) -> None:
+        """Runs the command; a failure is raised as `refuse` describes."""
         code, _ = self.run_command(context)
         if code != EXIT_OK:
             self.refuse(code)
 
     def on_kill(self) -> None:
+        """Ends the command when Airflow ends the task."""
         self.end_child()

@@ -1,4 +1,4 @@
-"""Defaults of every DAG: schedule, first day, owner, retries, when a run is late, the form of a run."""
+"""Defaults of every DAG: schedule, first day, owner, retries, the deadline of a run, and the form by which a person starts one."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from dags.dagkit.notify import late_after, task_failed
 from dags.dagkit.timetable import PeriodTimetable
 
 OWNER = "tributary"
-GPU_POOL = "gpu"  # `tributary up` makes it; a pool that does not exist never runs anything
+GPU_POOL = "gpu"  # `tributary up` creates it: Airflow never runs a task whose pool does not exist.
 RECIPE, TRANSFER = "recipe", "transfer"
 LATE_AFTER: dict[Cadence, timedelta] = {"day": timedelta(hours=8), "week": timedelta(hours=24), "month": timedelta(hours=48)}
 
 
 def timetable(cadence: Cadence) -> PeriodTimetable:
-    """Data intervals that begin at midnight of the deployment's days.
+    """Returns a timetable whose data intervals begin at midnight of the deployment's days.
 
-    A plain cron string would mean empty intervals in Airflow 3. Weeks and months that are not the calendar's tick daily,
-    since no timetable counts from an anchor; the days that end none are skipped.
+    A plain cron string would mean empty intervals in Airflow 3. Weeks and months that are blocks of days run daily, since no timetable
+    counts from an anchor; the days that end no block are skipped.
     """
     settings = deployment().periods
     return PeriodTimetable(cadence if settings.is_calendar else "day", deployment().day_timezone)
 
 
 def task_defaults() -> dict[str, Any]:
-    """Arguments of every task. What failed for a reason that another try may not meet is tried again; data errors are not
-    (`dagkit.commands`)."""
+    """Returns the arguments of every task.
+
+    A failure that may be gone at the next try is retried; a data error is not (`dagkit.commands`).
+    """
     return {
         "owner": OWNER,
         "retries": 2,
@@ -44,22 +46,22 @@ def task_defaults() -> dict[str, Any]:
 
 def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = False,
              transfers: bool = False) -> dict[str, Any]:
-    """Arguments that every DAG of this cadence shares.
+    """Returns the arguments that all DAGs of a cadence share.
 
     Args:
-        cadence: of its periods.
-        first_day: the first day that it has anything to do with; `history_start` by default.
-        trains: whether its runs take a recipe.
-        transfers: whether its runs take a transfer setting.
+        cadence: the cadence of the DAG's periods.
+        first_day: a day of the DAG's first period; the deployment's `history_start` by default.
+        trains: whether a person may choose a recipe for a run.
+        transfers: whether a person may choose a transfer setting for a run.
     """
     settings = deployment()
-    first = settings.periods.containing(cadence, first_day or settings.history_start).start  # history may begin inside a month
+    first = settings.periods.containing(cadence, first_day or settings.history_start).start  # The history may begin inside a month.
     end = settings.history_end
     return {
         "schedule": timetable(cadence),
         "start_date": settings.day_start(first),
         "end_date": None if end is None else settings.day_start(end),
-        "catchup": False,  # the past is made by backfills, which say how many days at a time
+        "catchup": False,  # Past days are made by backfills, which limit how many days run at a time.
         "default_args": task_defaults(),
         "deadline": late_after(LATE_AFTER[cadence]),
         "params": {"ds": Param(None, type=["null", "string"], format="date",
@@ -72,9 +74,9 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
 
 def _recipe() -> Param:
     return Param(deployment().recipe, type="string", enum=list(RECIPES), title="recipe: settings of the models",
-                 description="The same for a whole chain: what goes on from a model of another recipe's shapes is refused by name.")
+                 description="Use one recipe for a whole chain: a model cannot continue from a model whose shapes differ.")
 
 
 def _transfer() -> Param:
     return Param(ALL_SETTINGS, type="string", enum=[ALL_SETTINGS, *deployment().variants], title="transfer: setting of the ad model",
-                 description="One alone goes on from its own of the day before; the day after needs it of every setting that it makes.")
+                 description="A setting continues from its own model of the day before; the day after needs every setting that it makes.")

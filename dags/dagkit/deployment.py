@@ -1,4 +1,4 @@
-"""The deployment, read once when a DAG file is parsed: a timetable needs its time zone and its first day."""
+"""Reads the deployment's settings once when a DAG file is parsed: a timetable needs the time zone and the first day."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contracts.settings import Deployment, home_folder
 
 @cache
 def deployment() -> Deployment:
-    """Settings of the deployment that this Airflow works for.
+    """Returns the settings of the deployment that this Airflow works for.
 
     Raises:
-        BadInput: no deployment.toml. Airflow shows it as the file's import error, which names the variable to set; a DAG
-            made up from defaults would run the wrong days instead.
+        BadInput: there is no deployment.toml. Airflow shows this as the import error of the DAG file, and the message names the variable
+            to set; a DAG with default settings would run the wrong days instead.
     """
     return Deployment.load(home_folder())

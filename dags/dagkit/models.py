@@ -21,11 +21,11 @@ TRANSFER_OPTION = ["--transfer", f"{{{{ params.{TRANSFER} }}}}"]
 
 
 def model_tasks(kind: Kind) -> None:
-    """The tasks of one kind of model, in a row: wait for its parents, what prepares the training, train, gate, audit, publish.
+    """Makes the tasks of one kind of model, in a row: wait for the parents, prepare the training, train, gate, audit, publish.
 
-    A backfill of a chain that runs backwards is refused by Airflow when it is made, since the task `oldest_first` depends on the past. That
-    task does nothing, and ends as soon as the wait has ended in whatever way: so a failed run never holds up a later one in silence, as
-    training would if it depended on the past itself. Manual runs and first runs do not depend on any.
+    Airflow refuses a backfill of a chain that runs backwards when it is made, since the task `oldest_first` depends on the previous run.
+    That task does nothing, and ends as soon as the wait has ended in whatever way. So a failed run never blocks a later one without a
+    message, as it would if training itself depended on the previous run. Manual runs and first runs depend on no other.
     """
     wait = WaitOperator(task_id="wait_for_parents", command=["publishing", "parents", "--kind", kind.name], cadence=kind.cadence,
                         period_option="--period")
@@ -36,7 +36,7 @@ def model_tasks(kind: Kind) -> None:
 
 
 def _task(kind: Kind, part: Part) -> CommandOperator:
-    """A part of the release as a task; those that train share the slots of the pool `gpu`, scheduled runs first."""
+    """Makes the task of one part of a release; the parts that train share the pool `gpu`, where scheduled runs go first."""
     arguments: dict[str, Any] = {"task_id": part.task, "cadence": kind.cadence, "period_option": part.period_option}
     command = [*part.step.command, *part.options]
     if part.trains and kind.trains:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from contracts.kinds import KINDS, Cadence, Kind, ParentRule
 from contracts.steps import Step, awaited_table, maker, release_parts
 
-_WAITS = "*While it waits* (deferred) the runs that its log names are at work, or queued."
-_NOBODY = "nobody is making what is missing: its log ends with the command that does. Run that, then clear this task."
-_BLOCKS = {"day": "", "week": "Where weeks are blocks of days, this DAG ticks daily, and skips the days that end no week.",
-           "month": "Where months are blocks of days, this DAG ticks daily, and skips the days that end no month."}
+_WAITS = "*While it waits* (deferred), the runs that its log names are running or queued."
+_NOBODY = "no run is making what is missing. Its log ends with the command that does: run that, then clear this task."
+_BLOCKS = {"day": "", "week": "Where weeks are blocks of days, this DAG runs daily, and skips the days that end no week.",
+           "month": "Where months are blocks of days, this DAG runs daily, and skips the days that end no month."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class Task:
     Attributes:
         task: its id.
         does: what it does.
-        stops: what a person does when it stops; empty of a task that cannot.
-        waits: what happens while it waits.
+        stops: what a person does when it stops; empty for a task that cannot stop.
+        waits: what happens while it waits; empty for a task that does not wait.
     """
 
     task: str
@@ -36,26 +36,36 @@ class Task:
 
 
 def page(makes: str, *paragraphs: str, tasks: Sequence[Task], ends: Sequence[str]) -> str:
-    """What a DAG makes, further paragraphs, its tasks, and what else there is to know."""
+    """Returns the Markdown of a DAG's page.
+
+    Args:
+        makes: the first paragraph, which says what the DAG makes.
+        paragraphs: further paragraphs before the tasks; empty ones are left out.
+        tasks: the DAG's tasks, in the order in which they run.
+        ends: paragraphs after the tasks; empty ones are left out.
+    """
     return "\n\n".join(filter(None, [makes, *paragraphs, "\n".join(map(str, tasks)), *ends]))
 
 
 def step_task(step: Step) -> Task:
+    """Describes the task that runs a step."""
     return Task(task=step.task_id, does=step.meaning, stops=step.when_it_stops)
 
 
 def check_task(step: Step) -> Task:
+    """Describes the task that checks the tables of a step."""
     return Task(task=step.check_task, does=f"checks {', '.join(f'`{name}`' for name in step.judged)}, writes a report of each",
                 stops=step.checks_stop)
 
 
 def wait_task(step: Step) -> Task:
+    """Describes the task that waits until a check step passes."""
     return Task(task=f"wait_for_{step.name.removeprefix('check_')}", does=f"waits until this holds: {step.meaning}", waits=_WAITS,
                 stops=_NOBODY)
 
 
 def model_page(kind: Kind) -> str:
-    """The page of the DAG that makes a kind of model."""
+    """Returns the Markdown of the page of the DAG that makes a kind of model."""
     tasks = [Task(task="wait_for_parents", does=f"waits for {', '.join(_awaited(kind))}", waits=_WAITS, stops=_NOBODY)]
     if kind.goes_on:
         tasks.append(Task(task="oldest_first", does="does nothing; because of it Airflow refuses a backfill that runs backwards"))
@@ -64,10 +74,10 @@ def model_page(kind: Kind) -> str:
     tasks += [Task(task=part.task, does=does.get(part.task, part.step.meaning), stops=stops.get(part.task, part.step.when_it_stops))
               for part in release_parts(kind)]
     transfer = ("`transfer` in the form: `all`, or one of the settings that `variants` in `deployment.toml` names, to make only that one, "
-                "of a run or of a backfill: for example one that was added there and whose past is still to be made. Each goes on from its "
-                "own model of the day before, so a day that has not all of them stops the day after, unless that one makes only the same "
-                "setting.")
-    order = "oldest first" if kind.goes_on else f"in any order: a {kind.cadence} rests on no other"
+                "of a run or of a backfill: for example one that was added there and still needs a backfill. Each setting continues from "
+                "its own model of the day before. So a day that lacks one of them stops the day after, unless that day makes only the "
+                "settings that are there.")
+    order = "oldest first" if kind.goes_on else f"in any order: a {kind.cadence} depends on no other"
     backwards = ('In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running '
                  "backwards." if kind.goes_on else "")
     return page(f"{kind.makes}.", _BLOCKS[kind.cadence], tasks=tasks, ends=[

@@ -1,4 +1,4 @@
-"""The tasks of the steps that make days, as `contracts.steps` declares them."""
+"""Makes the tasks of the daily steps, as `contracts.steps` declares them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,31 @@ from dags.dagkit.waiting import WaitOperator
 
 
 def step_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
-    """A step over the run's days."""
+    """Makes the task that runs a step.
+
+    Args:
+        step: the step, as the contracts declare it.
+        options: further options of its command.
+        kwargs: arguments of the operator, such as `cadence`.
+    """
     inlets = [asset for name in step.reads for asset in (landing(name) if name in LANDING else tables(name))]
     return CommandOperator(task_id=step.task_id, command=[*step.command, *options], inlets=inlets, outlets=tables(*step.writes), **kwargs)
 
 
 def check_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
-    """The checks of a step's tables, in one process: most of its time goes into starting."""
+    """Makes the task that checks the tables of a step, all in one process, since starting takes most of the time.
+
+    Args:
+        step: the step, as the contracts declare it.
+        options: further options of the check's command.
+        kwargs: arguments of the operator, such as `cadence`.
+    """
     return CommandOperator(task_id=step.check_task, command=[*step.check_command, *options], inlets=tables(*step.judged),
                            outlets=tables("quality_results"), **kwargs)
 
 
 def day_tasks(dag: str) -> None:
-    """The tasks of a daily DAG: each step after the checks, or else the steps, that make what it reads."""
+    """Makes the tasks of a daily DAG: each step runs after the checks of the tables that it reads, or else after their producers."""
     made: dict[str, CommandOperator] = {}
     begins = [WaitOperator(task_id=wait_task(one).task, command=list(one.command), cadence="day") for one in STEPS if one.begins == dag]
     for one in day_steps(dag):
@@ -41,5 +53,5 @@ def day_tasks(dag: str) -> None:
 
 
 def day_page_tasks(steps: Sequence[Step]) -> list[Task]:
-    """These steps and their checks, in order, for a DAG's page."""
+    """Describes these steps and their checks, in order, for a DAG's page."""
     return [task for one in steps for task in (step_task(one), *([check_task(one)] if one.judged else []))]

@@ -1,4 +1,4 @@
-"""Whose training goes first where several wait for the pool `gpu`."""
+"""Decides whose training goes first where several tasks wait for the pool `gpu`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ NEWEST, PAST = 100, 1
 
 
 class ScheduledFirst(PriorityWeightStrategy):
-    """Backfill runs behind all others: today's model does not queue behind a month of the past.
+    """Puts the runs of backfills after all others, so that today's model does not queue behind a month of past days.
 
-    Airflow knows it by the plugin `plugins/scheduling.py`; strategies that no plugin names are refused when a DAG is parsed.
+    `plugins/scheduling.py` registers this strategy; Airflow refuses one that no plugin names when it parses a DAG.
     """
 
     def get_weight(self, ti: Any) -> int:
-        # A run that a backfill makes again keeps its id: its type says more, where Airflow has loaded it.
+        """Returns the weight of a task instance: the highest starts first."""
+        # A scheduled run that a backfill reprocesses keeps its id, so the run's type is more reliable where Airflow has loaded it.
         run = ti.__dict__.get("dag_run")
         run_type = ti.run_id.split("__")[0] if run is None else run.run_type
         return PAST if run_type == BACKFILL else NEWEST

@@ -1,4 +1,4 @@
-"""When runs are due: data intervals that are exactly the deployment's days, weeks and months, whatever a zone's clocks do at midnight."""
+"""A timetable whose data intervals are exactly the days, weeks and months of a time zone, also where clocks change at midnight."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class PeriodTimetable(CronDataIntervalTimetable):
 
     Airflow's own class takes the cron expression's next wall-clock time and then looks for an instant of that time. Where midnight is
     missing it leaves out the day before if a range begins with it, and where midnight comes twice it takes the second
-    (`tests/test_timetable.py` states both). Airflow knows this class by the plugin `plugins/scheduling.py`.
+    (`tests/test_timetable.py` shows both). `plugins/scheduling.py` registers this class with Airflow.
 
     Args:
         cadence: day, week or month.
-        timezone: IANA name.
+        timezone: the IANA name of the time zone.
     """
 
     def __init__(self, cadence: Cadence, timezone: str) -> None:
@@ -34,10 +34,12 @@ class PeriodTimetable(CronDataIntervalTimetable):
         self.cadence, self.zone = cadence, ZoneInfo(timezone)
 
     def serialize(self) -> dict[str, Any]:
+        """Returns the arguments from which Airflow makes this timetable again."""
         return {"cadence": self.cadence, "timezone": self.zone.key}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> PeriodTimetable:
+        """Makes the timetable from what `serialize` returned."""
         return cls(data["cadence"], data["timezone"])
 
     def _get_next(self, current: DateTime) -> DateTime:

@@ -1,4 +1,4 @@
-"""Waits until a command says that its inputs are there; where nobody is making them it fails with the command that does."""
+"""Waits until a command finds its inputs; where no run is making them, the task fails with the command that does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from contracts.periods import Cadence
 from dags.dagkit.commands import Command
 from dags.dagkit.runs import RunsTrigger
 
-WAIT = timedelta(hours=12)  # for what others are making; after it somebody should look
+WAIT = timedelta(hours=12)  # The longest wait for other runs; after it a person should look.
 
 
 class WaitOperator(Command, BaseOperator):
-    """Runs `tributary <command> --json` until it exits with 0; while it exits with 75, the runs that make what is missing are waited for.
+    """Runs `tributary <command> --json` until it exits with 0; exit code 75 means that something is missing.
 
-    It asks again when they have ended, and holds no worker meanwhile (`dagkit.coming` says why no runs can block each other).
+    The operator then waits for the runs that make it, and runs the command again when they have ended. It holds no worker meanwhile
+    (`dagkit.coming` explains why no runs can block each other).
     """
 
     template_fields: Sequence[str] = ("command",)
@@ -32,10 +33,16 @@ class WaitOperator(Command, BaseOperator):
         self.command, self.cadence, self.period_option = [*command, "--json"], cadence, period_option
 
     def execute(self, context: Any) -> None:
+        """Runs the command for the first time."""
         self._ask(context, None)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
-        """What the trigger has seen; whether the inputs are there is the command's to say."""
+        """Runs the command again after the trigger has fired: only the command decides whether the inputs are there.
+
+        Args:
+            context: the context that Airflow gives to the task.
+            event: what `Watch.judge` decided.
+        """
         self._ask(context, event)
 
     def _ask(self, context: Any, event: dict[str, Any] | None) -> None:
@@ -58,19 +65,20 @@ class WaitOperator(Command, BaseOperator):
             own_dag=context["dag_run"].dag_id, awaited=awaited, asked_again=asked_again, wait_seconds=WAIT.total_seconds()))
 
     def on_kill(self) -> None:
+        """Ends the command when Airflow ends the task."""
         self.end_child()
 
 
 def why(one: Awaited, state: str) -> str:
-    """What is missing, what Airflow says of the run that makes it, and the command to run."""
+    """Returns the message of a wait that is given up: what is missing, the state of the run that makes it, and the command to run."""
     return {
         "absent": f"{one.what}: no run of {one.dag} is making it. Run: {one.command}",
-        "failed": f"{one.what}: the run of {one.dag} that makes it has failed. Mend what it names, then run: "
+        "failed": f"{one.what}: the run of {one.dag} that makes it has failed. Correct what its log names, then run: "
                   f"{one.command} --reprocess failed",
-        "made": f"{one.what}: the run of {one.dag} that makes it has succeeded, and yet it is missing. "
+        "made": f"{one.what}: the run of {one.dag} that makes it has succeeded, but it is missing. "
                 f"Run: {one.command} --reprocess completed",
-        "behind": f"{one.what}: the run of {one.dag} that makes it is queued, and no older run is at work: it may be held up by this one. "
-                  f"Clear this task when that run has ended; if it does not begin: {one.command}",
-        "late": f"{one.what}: expected within {WAIT.total_seconds() / 3600:.0f} h, found that the runs of {one.dag} that make it have not "
-                f"ended. Look at them, and clear this task then; if there are none: {one.command}",
+        "behind": f"{one.what}: the run of {one.dag} that makes it is queued, and no older run is running: this one may have blocked it. "
+                  f"Clear this task when that run has ended; if it does not begin, run: {one.command}",
+        "late": f"{one.what}: expected within {WAIT.total_seconds() / 3600:.0f} h, but the runs of {one.dag} that make it have not "
+                f"ended. Look at them, and clear this task when they have ended; if there are none, run: {one.command}",
     }[state]

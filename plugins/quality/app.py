@@ -1,7 +1,7 @@
-"""The addresses under `/data-quality`: pages made from what validation leaves, and the reports themselves. Nothing here writes.
+"""Serves the pages under `/data-quality`: pages made from the results of validation, and the reports themselves. It writes nothing.
 
-Airflow gives a plugin's app no authentication: every route here asks for a user who may see plugins, viewers among them. The
-reports are served by a route too, since that of a folder (`StaticFiles`) would be open to everybody.
+Airflow does not authenticate the requests to a plugin's app, so every route here requires a user who may see plugins, which viewers
+may. The reports are served by a route too, since a mounted folder (`StaticFiles`) would be open to everybody.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, no-store",
 }
-# Without a description of the interface there are no pages of it, which the dependencies would not cover.
+# FastAPI's own pages about the interface would not require a user, so its description is switched off.
 app = FastAPI(title="Data quality", openapi_url=None, dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
 
 
 @app.middleware("http")
 async def with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Adds to every answer, refusals too, what a browser may do with it."""
+    """Adds to every answer, refusals too, the headers that restrict what a browser may do with it."""
     answer = await call_next(request)
     answer.headers.update(HEADERS)
     return answer
@@ -51,17 +51,19 @@ async def with_headers(request: Request, call_next: Callable[[Request], Awaitabl
 
 @app.exception_handler(BadInput)
 def say_bad_input(_: Request, error: BadInput) -> HTMLResponse:
+    """Answers a wrong address with a page that shows the error."""
     return HTMLResponse(render_message("Nothing to show", str(error)), status_code=404)
 
 
 @app.get("/")
 def root() -> RedirectResponse:
+    """Redirects to the calendar."""
     return RedirectResponse("index.html")
 
 
 @app.get("/index.html")
 def calendar(month: str | None = None) -> HTMLResponse:
-    """The calendar; `month` such as 2026-01, the newest by default."""
+    """Serves the calendar of a month such as `2026-01`; of the newest by default."""
     locations = _locations()
     known = Known(judged=read_judged(locations.judged_days), stale=read_stale(locations.stale_found),
                   model_reports=model_reports(locations))
@@ -70,7 +72,7 @@ def calendar(month: str | None = None) -> HTMLResponse:
 
 @app.get("/day.html")
 def tables_of_a_day(ds: str, table: Annotated[list[str], Query()]) -> HTMLResponse:
-    """The verdicts on some tables of a day."""
+    """Serves the verdicts on some tables of a day."""
     locations, day = _locations(), _day("ds", ds)
     tables = [known_table(name) for name in table]
     reports = [f"{name}/{day}.html" for name in tables if locations.report(name, day).is_file()]
@@ -80,7 +82,7 @@ def tables_of_a_day(ds: str, table: Annotated[list[str], Query()]) -> HTMLRespon
 
 @app.get("/gate.html")
 def gate(kind: str, period: str) -> HTMLResponse:
-    """What the gate said of a period's models."""
+    """Serves the gate's verdicts on the models of a period."""
     locations, start = _locations(), _day("period", period)
     return HTMLResponse(render_gate(kind, start, read_gate(locations, kind, start), model_reports=model_reports(locations)))
 
@@ -88,7 +90,18 @@ def gate(kind: str, period: str) -> HTMLResponse:
 @app.get("/runs/{dag_id}/{run_id}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))])
 def page_of_a_run(dag_id: str, run_id: str, session: SessionDep, table: Annotated[list[str] | None, Query()] = None,
                   kind: str | None = None) -> Response:
-    """From a run to the page of its day or period, whatever its state."""
+    """Redirects from a run, whatever its state, to the page of its day or period.
+
+    Args:
+        dag_id: the run's DAG.
+        run_id: the run's id.
+        session: a session of Airflow's database.
+        table: for a run that judges tables, their names.
+        kind: for a run that judges models, their kind.
+
+    Raises:
+        BadInput: there is no such run, or no such kind.
+    """
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
     if run is None:
         raise BadInput("address", "run", expected=f"a run of {dag_id}", found=run_id)
@@ -104,11 +117,11 @@ def page_of_a_run(dag_id: str, run_id: str, session: SessionDep, table: Annotate
 
 @app.get("/{path:path}")
 def report(path: str) -> Response:
-    """A report, by its path below the reports' folder."""
-    found = report_file(_locations().reports, path)
-    if found is None:
+    """Serves a report, by its path below the folder of reports."""
+    file = report_file(_locations().reports, path)
+    if file is None:
         return HTMLResponse(render_message("No such report", "There is no report of this name (any more)."), status_code=404)
-    return FileResponse(found, media_type="text/html")
+    return FileResponse(file, media_type="text/html")
 
 
 def _locations() -> Locations:

@@ -1,8 +1,8 @@
-"""Links on a task in Airflow's UI, under its details, to what it has judged.
+"""Links from a task's details in Airflow's UI to the verdicts that the task has written.
 
-Links of the plugin (`global_operator_extra_links`), not of the operator: Airflow evaluates an operator's own link in the worker
-when the task ends, so it is absent while the task runs and after it was killed, the very times when somebody looks. These are
-evaluated in the API server from the task's command, and lead to an address that finds the run's day when it is opened.
+The links belong to the plugin (`global_operator_extra_links`), not to the operator. Airflow evaluates an operator's own link in the
+worker when the task ends, so it is absent while the task runs and after it was killed, which is when people look. The plugin's links
+are evaluated in the API server from the task's command, and lead to an address that finds the run's day when it is opened.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ JUDGES_TABLES, JUDGES_MODELS = ["validation", "run"], ["validation", "gate"]
 
 
 class QualityReportLink(BaseOperatorLink):
-    """On tasks that judge tables: their verdicts of the run's day."""
+    """Links a task that judges tables to their verdicts of the run's day."""
 
     name = "Quality report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Returns the address of the tables' verdicts; empty, so that Airflow shows no link, for a task that judges no tables."""
         command = _command(operator)
         if command[:2] != JUDGES_TABLES:
-            return ""  # Airflow shows no link then
+            return ""
         tables = _options(command).table or VALIDATED_TABLES
         return _address(ti_key, [("table", table) for table in tables])
 
 
 class GateResultLink(BaseOperatorLink):
-    """On tasks that judge models: what the gate said of the run's period."""
+    """Links a task that judges models to the gate's verdicts of the run's period."""
 
     name = "Gate result"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Returns the address of the models' verdicts; empty, so that Airflow shows no link, for a task that judges no models."""
         command = _command(operator)
         if command[:2] != JUDGES_MODELS:
             return ""
@@ -47,7 +49,7 @@ class GateResultLink(BaseOperatorLink):
 
 
 def _command(operator: Any) -> list[str]:
-    """What a task runs, as the DAG was serialized; nothing of an operator that is none of ours."""
+    """Returns the command in the serialized DAG; nothing for an operator that is not one of this project."""
     return [str(part) for part in getattr(operator, "command", None) or ()]
 
 

@@ -1,7 +1,7 @@
-"""Samples as tensors of table rows, and batches of them.
+"""Samples as tensors of embedding-table rows, and batches of them.
 
-Everything stays resident; a batch is an index into it. Histories are jagged: the behaviours of all rows of a batch lie end to
-end, and nothing is padded.
+All samples stay in memory, and a batch is selected by an index. Histories are jagged: the behaviours of all rows of a batch are
+concatenated, and nothing is padded.
 
 Shapes: B rows of a batch, N samples, F features, S dense inputs, P behaviours of a batch.
 """
@@ -27,12 +27,12 @@ from training.data.samples import Samples
 from training.data.sequences import EncodedCandidates, SequenceEncoding, SequenceInput
 from training.data.vectors import ID_COLUMN, VECTOR_ENTITIES, DatedVectors, Entity, EntityIndex
 
-LOG_COUNT_SCALE = 8.0  # log1p of 3,000 impressions: keeps the input near 0 .. 1, as the rates are
+LOG_COUNT_SCALE = 8.0  # The log1p of 3,000 impressions: it keeps the input near 0 .. 1, where the rates are.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jagged:
-    """The histories of B rows, end to end.
+    """The concatenated histories of B rows.
 
     Attributes:
         rows: table rows of the behaviours (P) by feature.
@@ -45,16 +45,18 @@ class Jagged:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a model reads.
+    """The inputs of a model for B samples.
 
     Attributes:
         rows_BF: table rows of the categorical features, in the order of the model's features.
         dense_BS: statistics.
-        long, short: histories; None for a model that does not read them.
-        user_at_B, item_at_B: positions in the index of transferred vectors, 0 where there is none.
-        day_B: the day's number, counted from the encoding's first.
+        long: the long history; None for a model that does not read it.
+        short: the short history; None for a model that does not read it.
+        user_at_B: positions in the index of transferred user vectors, 0 where there is none.
+        item_at_B: positions in the index of transferred item vectors, 0 where there is none.
+        day_B: the number of the day, counted from the encoding's first day.
         label_B: click, as a float.
-        sequence: what a sequence encoder reads; None without one.
+        sequence: the inputs of a sequence encoder; None without one.
         texts: by entity, positions among the vectors of behaviour texts, 0 where there is none; empty without them.
     """
 
@@ -72,16 +74,16 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a model turns samples into tensors: part of its state.
+    """How a model turns samples into tensors: part of the model's state.
 
     Attributes:
-        mapping: ids -> rows, of its features in its order.
-        statistics: the statistics' columns that it reads, impressions and clicks in pairs.
-        rate_prior: clicks and impressions added before a rate is taken.
-        transfer: index of the transferred vectors by entity; empty without transfer.
+        mapping: from ids to rows, for the model's features in their order.
+        statistics: the columns of statistics that the model reads, impressions and clicks in pairs.
+        rate_prior: clicks and impressions that are added before a rate is computed.
+        transfer: the index of the transferred vectors, by entity; empty without transfer.
         first_day: the day that has number 0.
-        histories: which of them the model reads.
-        sequence: how its sequence encoder reads them; None without one.
+        histories: the histories that the model reads, `long` and `short`.
+        sequence: how the model's sequence encoder reads histories; None without one.
         texts: by entity, the vectors of behaviour texts; empty without them.
     """
 
@@ -95,7 +97,7 @@ class Encoding:
     texts: Mapping[Entity, DatedVectors] = field(default_factory=dict)
 
     def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
-        """The samples as resident tensors; ids that have no row share one, and so do columns that the log lacks."""
+        """Encodes samples as tensors; ids without a row of their own get the shared row, as do columns that the log lacks."""
         nothing = np.zeros(len(samples), np.int64)
         rows = [mapping.rows_of(samples.coded[name]) if name in samples.features else nothing + SHARED_ROW
                 for name, mapping in self.mapping.fields.items()]
@@ -120,7 +122,7 @@ class Encoding:
         )
 
     def _dense(self, samples: Samples) -> NDArray[np.float32]:
-        """N x S: of each pair of counts, log1p of the impressions (scaled) and the smoothed click rate."""
+        """Returns, for each pair of counts, the scaled log1p of the impressions and the smoothed click rate: N x S."""
         clicks_prior, impressions_prior = self.rate_prior
         nothing = np.zeros(len(samples), np.int64)
         columns = []
@@ -134,12 +136,12 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSamples:
-    """N samples as resident tensors; see `Batch` for the fields.
+    """N samples as tensors in memory; `Batch` describes the fields that it shares.
 
     Attributes:
         packed: rows of the packed behaviours and the ranges of the samples; empty for a model that reads no histories.
-        sequence: the samples as its sequence encoder reads them.
-        texts: N by entity.
+        sequence: the samples as the model's sequence encoder reads them.
+        texts: by entity, N positions among the vectors of behaviour texts.
     """
 
     rows_NF: Tensor
@@ -157,14 +159,15 @@ class EncodedSamples:
 
     @property
     def device(self) -> torch.device:
+        """The device of the tensors."""
         return self.label_N.device
 
     def at_epoch(self, epoch: int) -> EncodedSamples:
-        """Itself: impressions are the same in every epoch."""
+        """Returns the samples unchanged: impressions are the same in every epoch."""
         return self
 
     def batch(self, index: Tensor) -> Batch:
-        """The samples of an index (B, int64)."""
+        """Selects the samples of an index (B, int64)."""
         end = self.packed["end"][index] if self.packed else None
         return Batch(
             rows_BF=self.rows_NF[index],
@@ -187,26 +190,36 @@ class EncodedSamples:
 
 
 def in_order(count: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-    """Indices of all samples, in order: for scoring."""
+    """Yields the indices of all samples in order, in batches, for scoring."""
     return iter(torch.arange(count, device=device).split(batch_size)) if count else iter(())
 
 
 class Ordered(Protocol):
-    """Rows that have days."""
+    """Rows that have days, and so an order in time."""
 
     def __len__(self) -> int: ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        ...
 
     @property
-    def day_N(self) -> Tensor: ...
+    def day_N(self) -> Tensor:
+        """The number of each row's day; only the order counts."""
+        ...
 
 
 def shuffled(samples: Ordered, batch_size: int, generator: np.random.Generator, *, in_time_order: bool) -> list[Tensor]:
-    """Indices of all samples in a seeded order: wholly shuffled, or day by day and shuffled within the day.
+    """Returns the indices of all samples in a seeded order, in batches.
 
-    A last batch of one row joins the batch before, since batch-norm needs two; a lone sample is no batch at all.
+    A last batch of one row is joined to the batch before it, since batch norm needs two rows; a single sample makes no batch.
+
+    Args:
+        samples: the rows to shuffle.
+        batch_size: rows of a batch.
+        generator: the seeded source of the order.
+        in_time_order: whether days keep their order, so that rows are only shuffled within a day.
     """
     order = generator.permutation(len(samples))
     if in_time_order:

@@ -1,6 +1,6 @@
 """Users' behaviours with all side information, as the lake holds them at the end of a period.
 
-Shapes: U users, P behaviours, end to end.
+Shapes: U users, P behaviours of all users, concatenated.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Behaviours:
 
     Attributes:
         user_ids: U, ascending.
-        offsets: U + 1.
-        event_us, event_ids: P.
-        columns: raw ids and codes by field of `BEHAVIOUR_FIELDS`, P each.
+        offsets: U + 1; user u's behaviours are `[offsets[u], offsets[u + 1])`.
+        event_us: times in microseconds, P.
+        event_ids: P.
+        columns: raw ids and codes, by field of `BEHAVIOUR_FIELDS`, P each.
     """
 
     user_ids: Ints
@@ -38,7 +39,7 @@ class Behaviours:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, zone: str) -> Behaviours:
-        """From rows (user_id, behaviours) of `user_histories`, one a user; hours are those of the time zone."""
+        """Takes rows (user_id, behaviours) of `user_histories`, one for each user; hours are those of the time zone."""
         user_ids, offsets, event_us, flat = unpacked(table)
         columns = {name: whole(pc.struct_field(flat, name)) for name in ID_FIELDS} | behaviour_codes(flat, event_us, offsets, zone)
         return cls(user_ids=user_ids, offsets=offsets, event_us=event_us, event_ids=whole(pc.struct_field(flat, "event_id")),
@@ -46,7 +47,7 @@ class Behaviours:
 
 
 def read_newest(reader: LakeReader, days: Sequence[date], zone: str) -> Behaviours:
-    """Behaviours of every user who was active in these days, as they were known at the end of the last such day of each."""
+    """Reads the behaviours of every user who was active on these days, as of the end of the user's last active day."""
     newest: pa.Table | None = None
     for day in each(days, description="read user histories", unit="day"):
         rows = reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day})

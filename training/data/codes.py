@@ -1,6 +1,6 @@
-"""What a user did with an item, as codes of few values: the behaviour side of `BEHAVIOUR_FIELDS`.
+"""Encodes what a user did with an item in codes of few values: the behaviour side of `BEHAVIOUR_FIELDS`.
 
-Shapes: P behaviours, S sequences, end to end.
+Shapes: P behaviours of S sequences, concatenated.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from contracts.features import BEHAVIOUR_FIELDS, DWELL_BUCKETS, GAP_BUCKETS, LOG
 Ints = NDArray[np.int64]
 
 CODES = {field.name: field.codes for field in BEHAVIOUR_FIELDS if field.codes is not None}
-_DAY = 86_400_000_000  # microseconds
+_DAY = 86_400_000_000  # In microseconds.
 
 
 def behaviour_codes(behaviours: pa.ChunkedArray, event_us: Ints, offsets: Ints, zone: str) -> dict[str, Ints]:
-    """Codes of P behaviours, by field.
+    """Returns the codes of P behaviours, by field.
 
     Args:
         behaviours: structs of `BEHAVIOUR_TYPE`, P.
         event_us: their times in microseconds, P.
-        offsets: S + 1, of the sequences.
-        zone: whose hours they are.
+        offsets: the offsets of the sequences, S + 1.
+        zone: the time zone of the hours.
     """
     local = pc.cast(pa.array(event_us, pa.timestamp("us", "UTC")), pa.timestamp("us", str(ZoneInfo(zone))))
     return {
@@ -41,7 +41,7 @@ def behaviour_codes(behaviours: pa.ChunkedArray, event_us: Ints, offsets: Ints, 
 
 
 def whole(column: pa.Array | pa.ChunkedArray) -> Ints:
-    """A column as int64."""
+    """Returns a column as int64."""
     return np.asarray(_plain(pc.cast(column, pa.int64())), np.int64)
 
 
@@ -51,21 +51,21 @@ def _plain(column: pa.Array | pa.ChunkedArray) -> NDArray[np.generic]:
 
 
 def ordinal_days(event_us: Ints) -> Ints:
-    """Ordinal number of the day of each time, in UTC."""
+    """Returns the ordinal number of the UTC day of each time in microseconds."""
     return event_us // _DAY + date(1970, 1, 1).toordinal()
 
 
 def dwell_codes(seconds: NDArray[np.float64]) -> Ints:
-    """Bucket of each dwell time (P, seconds; NaN counts as 0)."""
+    """Returns the bucket of each dwell time (P, in seconds; NaN counts as 0)."""
     return np.searchsorted(np.array(DWELL_BUCKETS), np.nan_to_num(seconds), side="right").astype(np.int64)
 
 
 def gap_codes(event_us: Ints, offsets: Ints) -> Ints:
-    """Bucket of the time since the behaviour before, P; 0 of each sequence's first.
+    """Returns the bucket of the time since the behaviour before, P; 0 for the first of each sequence.
 
     Args:
-        event_us: P, microseconds, ascending in each sequence.
-        offsets: S + 1.
+        event_us: times in microseconds, ascending in each sequence, P.
+        offsets: the offsets of the sequences, S + 1.
     """
     gaps = np.diff(event_us, prepend=event_us[:1]) // 1_000_000
     codes = np.searchsorted(np.array(GAP_BUCKETS), gaps, side="right") + 1

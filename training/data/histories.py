@@ -1,8 +1,8 @@
-"""Which behaviours of a user a sample may see, as slices of packed arrays: no padding, no loop over rows.
+"""The behaviours that each sample may see, as slices of packed arrays: without padding, and without a loop over rows.
 
-A user's behaviours are stored once per day, oldest first; a sample's `history_end` says how many of them it may see, so
-its histories are ranges that end there. The long one begins `long_length` before, the short one `short_length` before,
-each cut by its time window.
+A user's behaviours are stored once per day, oldest first. A sample's `history_end` is the number of them that it may see, so
+its histories are ranges that end there. The long one begins `long_length` behaviours before, the short one `short_length`, and
+neither begins before its time window.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from contracts.features import HISTORY_DAYS, SHORT_HISTORY_SECONDS
 from training.data.codes import CODES, Ints, behaviour_codes, whole
 from training.data.mapping import Coded
 
-HISTORY_FEATURES = ("item_id", "category_id")  # what a behaviour and a candidate have in common
+HISTORY_FEATURES = ("item_id", "category_id")  # The features that behaviours and candidates share.
 
-_SECOND = 1_000_000  # event times are microseconds
+_SECOND = 1_000_000  # Event times are in microseconds.
 LONG_WINDOW = HISTORY_DAYS * 86_400 * _SECOND
 SHORT_WINDOW = SHORT_HISTORY_SECONDS * _SECOND
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedHistories:
-    """Histories of one day's users, end to end.
+    """The concatenated histories of one day's users.
 
     Attributes:
         user_ids: U, ascending.
         offsets: U + 1; user u's behaviours are `[offsets[u], offsets[u + 1])`.
-        event_us: all behaviours' times in microseconds.
-        item_ids, category_ids: all behaviours' items and categories.
-        codes: what the user did with them, by field of `BEHAVIOUR_FIELDS`; empty where nothing reads it.
+        event_us: the times of all behaviours, in microseconds.
+        item_ids: the items of all behaviours.
+        category_ids: the categories of all behaviours.
+        codes: what the user did with the items, by field of `BEHAVIOUR_FIELDS`; empty where no model reads it.
     """
 
     user_ids: Ints
@@ -49,7 +50,12 @@ class PackedHistories:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, zone: str | None = None) -> PackedHistories:
-        """From rows (user_id, behaviours) of `user_histories`, in any order; with a time zone, with the codes that FG-BERT reads."""
+        """Takes rows (user_id, behaviours) of `user_histories`, in any order.
+
+        Args:
+            table: the rows.
+            zone: the time zone of the hours in the codes that FG-BERT reads; None leaves the codes out.
+        """
         if table.num_rows == 0:
             nothing = np.zeros(0, np.int64)
             return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing,
@@ -64,7 +70,7 @@ class PackedHistories:
 
 
 def unpacked(table: pa.Table) -> tuple[Ints, Ints, Ints, pa.ChunkedArray]:
-    """Rows (user_id, behaviours): users (U, ascending), offsets (U + 1), times in microseconds (P), and the behaviours (P)."""
+    """Unpacks rows (user_id, behaviours) into users (U, ascending), offsets (U + 1), times in microseconds (P), and behaviours (P)."""
     table = table.sort_by("user_id")
     column = table["behaviours"]
     lengths = whole(pc.fill_null(pc.list_value_length(column), 0))
@@ -75,12 +81,15 @@ def unpacked(table: pa.Table) -> tuple[Ints, Ints, Ints, pa.ChunkedArray]:
 
 @dataclass(frozen=True, kw_only=True)
 class HistorySlices:
-    """What N samples may see: each a range of packed behaviours.
+    """The behaviours that N samples may see, each a range of packed behaviours.
 
     Attributes:
-        item_ids, category_ids: packed behaviours.
-        codes: of the packed behaviours, by field; see `PackedHistories`.
-        long_start, short_start, end: N each; the long history is `[long_start, end)`, the short one `[short_start, end)`.
+        item_ids: the items of the packed behaviours.
+        category_ids: the categories of the packed behaviours.
+        long_start: N; a sample's long history is `[long_start, end)`.
+        short_start: N; a sample's short history is `[short_start, end)`.
+        end: N.
+        codes: the codes of the packed behaviours, by field; see `PackedHistories`.
     """
 
     item_ids: Ints
@@ -95,33 +104,33 @@ class HistorySlices:
 
     @cached_property
     def coded(self) -> Mapping[str, Coded]:
-        """The packed behaviours' features, each id as its position among the distinct ones."""
+        """The packed behaviours' features, where each id is encoded as its position among the distinct ids."""
         return {name: Coded.of(ids) for name, ids in zip(HISTORY_FEATURES, (self.item_ids, self.category_ids), strict=True)}
 
     def select(self, index: NDArray[np.generic]) -> HistorySlices:
-        """Of some samples; the packed behaviours stay shared."""
+        """Selects the slices of some samples; the packed behaviours stay shared."""
         return HistorySlices(item_ids=self.item_ids, category_ids=self.category_ids, long_start=self.long_start[index],
                              short_start=self.short_start[index], end=self.end[index], codes=self.codes)
 
     def seen_cnt(self) -> Ints:
-        """How many samples see each packed behaviour in their longer history."""
+        """Counts the samples that see each packed behaviour in the longer of their histories."""
         change = np.zeros(len(self.item_ids) + 1, np.int64)
         start = np.minimum(self.long_start, self.short_start)
         change += np.bincount(start, minlength=len(change)) - np.bincount(self.end, minlength=len(change))
         return np.cumsum(change)[:-1]
 
     def last_day(self, day: Ints) -> Ints:
-        """Last day on which a sample sees each packed behaviour; anything for those that none sees.
+        """Returns the last day on which a sample sees each packed behaviour; undefined for behaviours that no sample sees.
 
         Args:
-            day: N, of the samples; the behaviours of a later day's samples are packed after those of an earlier one's.
+            day: the samples' days, N. The behaviours of a later day's samples must be packed after those of an earlier day's.
         """
         begun = np.zeros(len(self.item_ids) + 1, np.int64)
         np.maximum.at(begun, np.minimum(self.long_start, self.short_start), day)
         return np.maximum.accumulate(begun)[:-1]
 
     def compacted(self) -> HistorySlices:
-        """Without the behaviours that no sample sees."""
+        """Removes the behaviours that no sample sees."""
         seen = self.seen_cnt() > 0
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(seen)])
         return HistorySlices(item_ids=self.item_ids[seen], category_ids=self.category_ids[seen], long_start=before[self.long_start],
@@ -130,6 +139,7 @@ class HistorySlices:
 
     @classmethod
     def concat(cls, parts: list[HistorySlices]) -> HistorySlices:
+        """Concatenates the slices of several days, in order."""
         shifts = np.cumsum([0, *(len(part.item_ids) for part in parts)])
         shifted = [(part, shift) for part, shift in zip(parts, shifts[:-1], strict=True)]
         return cls(
@@ -144,12 +154,15 @@ class HistorySlices:
 
 def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Ints, sample_us: Ints, long_length: int,
                     short_length: int) -> HistorySlices:
-    """The ranges of N samples of one day; a user without a row has no history.
+    """Finds the histories of N samples of one day; a user without a row has none.
 
     Args:
         packed: the day's histories.
-        user_ids, history_end, sample_us: N each.
-        long_length, short_length: most behaviours of each history.
+        user_ids: the samples' users, N.
+        history_end: how many of the user's behaviours each sample may see, N.
+        sample_us: the samples' times in microseconds, N.
+        long_length: the most behaviours of a long history.
+        short_length: the most behaviours of a short history.
 
     Raises:
         BadInput: a sample may see more behaviours than its user has.
@@ -176,7 +189,7 @@ def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Int
 
 
 def _first_since(times: Ints, begin: Ints, end: Ints, since: Ints) -> Ints:
-    """First position in each ascending range `[begin, end)` of `times` with `times >= since`: binary searches side by side."""
+    """Returns the first position in each ascending range `[begin, end)` of `times` with `times >= since`, by parallel binary searches."""
     low, high = begin.copy(), end.copy()
     while (open_ := low < high).any():
         middle = (low + high) // 2

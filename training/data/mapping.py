@@ -1,8 +1,8 @@
-"""Raw ids -> rows of the embedding tables: state of the model, not of the lake.
+"""Maps raw ids to rows of the embedding tables. The mapping is state of the model, not of the lake.
 
-Built before a run from its data, frozen during it, grown between runs: an id gets a row of its own once it was seen often
-enough, until then it shares row 0 with all others that have none; ids that were not seen for long lose theirs. New rows come
-by count (most frequent first), then by id, so that the mapping is the same for any number of processes.
+The mapping grows before a run by the run's data, and is frozen during the run. An id gets a row of its own once it was seen often
+enough; until then it shares row 0 with all others that have none. Ids that were not seen for long lose their rows. New rows are
+ordered by count (most frequent first), then by id, so that the mapping is the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOTHING: Ids = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:
-    """A column of ids, each as its position among the distinct ones.
+    """A column of ids, where each id is encoded as its position among the distinct ids.
 
     Attributes:
         ids: distinct, >= 0, ascending.
@@ -40,7 +40,7 @@ class Coded:
 
     @classmethod
     def of(cls, ids: Ids) -> Coded:
-        """By a hash table: several times faster than the sort of `np.unique`."""
+        """Encodes a column by a hash table, which is several times faster than the sort of `np.unique`."""
         encoded = pa.array(ids, mask=ids < 0 if len(ids) and ids.min() < 0 else None).dictionary_encode()
         codes, distinct = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), encoded.dictionary.to_numpy(zero_copy_only=False)
         order = np.argsort(distinct)
@@ -51,7 +51,7 @@ class Coded:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Ids of one feature in a run's data.
+    """The ids of one feature that occur in a run's data.
 
     Attributes:
         ids: distinct, >= 0, ascending.
@@ -65,7 +65,13 @@ class Seen:
 
     @classmethod
     def of(cls, coded: Coded, days: Ids, weights: Ids | None = None) -> Seen:
-        """From occurrences on days, each counting its weight; no value and a weight of 0 are none."""
+        """Counts occurrences of ids.
+
+        Args:
+            coded: the column of ids, N; code -1 is not counted.
+            days: the ordinal day of each row, N.
+            weights: how often each row counts, N; once each by default.
+        """
         codes = coded.codes
         occurs = codes >= 0 if weights is None else (codes >= 0) & (weights > 0)
         if not occurs.all():
@@ -88,12 +94,12 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """One feature's ids.
+    """The mapping of one feature.
 
     Attributes:
-        ids: those with a row of their own, in the order of the rows: `ids[i]` has row i + 1.
-        last_day: day of the last sighting of each, as an ordinal number.
-        waiting: those without one yet.
+        ids: the ids with a row of their own, in the order of the rows: `ids[i]` has row i + 1.
+        last_day: the ordinal day on which each of them was last seen.
+        waiting: the ids that have no row of their own yet.
     """
 
     ids: Ids
@@ -102,6 +108,7 @@ class FieldMapping:
 
     @classmethod
     def empty(cls) -> FieldMapping:
+        """Returns the mapping of a feature that has not been seen."""
         return cls(ids=_NOTHING, last_day=_NOTHING, waiting=Seen(ids=_NOTHING, cnt=_NOTHING, last_day=_NOTHING))
 
     @cached_property
@@ -115,7 +122,7 @@ class FieldMapping:
         return len(self.ids) + 1
 
     def rows(self, ids: Ids) -> Ids:
-        """Rows of the ids, `SHARED_ROW` for those without one. Shape as given; ascending ids are found fastest."""
+        """Returns the row of each id, `SHARED_ROW` for those without one, in the given shape; ascending ids are fastest."""
         if len(self.ids) == 0:
             return np.full(ids.shape, SHARED_ROW, np.int64)
         known, rows = self._sorted
@@ -123,11 +130,11 @@ class FieldMapping:
         return np.where(known[at] == ids, rows[at], SHARED_ROW)
 
     def rows_of(self, coded: Coded) -> Ids:
-        """Rows of a column: a search for each distinct id."""
+        """Returns the rows of a column, with one search for each distinct id."""
         return np.append(self.rows(coded.ids), SHARED_ROW)[coded.codes]
 
     def grown(self, seen: Seen, admission: Admission) -> Growth:
-        """With the ids of a run's data: new ones appended by count and then by id, those not seen for long left out."""
+        """Returns the mapping after a run's data: new ids are appended by count and then by id, ids not seen for long are removed."""
         rows = self.rows(seen.ids)
         last_day = self.last_day.copy()
         known = rows != SHARED_ROW
@@ -148,11 +155,11 @@ class FieldMapping:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """A field's mapping of a run, and what it keeps of the one before.
+    """The mapping of a feature for a run, and the rows that it keeps from the mapping before.
 
     Attributes:
-        mapping: of the run.
-        carried: rows of the table before, in the order in which they are the first rows of the new table.
+        mapping: the run's mapping.
+        carried: rows of the previous table, in the order in which they are the first rows of the new table.
     """
 
     mapping: FieldMapping
@@ -171,25 +178,27 @@ class IdMapping:
 
     @classmethod
     def empty(cls, names: tuple[str, ...]) -> IdMapping:
+        """Returns the mapping of features that have not been seen, in this order."""
         return cls({name: FieldMapping.empty() for name in names})
 
     @classmethod
     def of_ids(cls, ids: Mapping[str, Ids]) -> IdMapping:
-        """Of distinct ids by feature, each with a row of its own: what a model without embedding tables knows."""
+        """Gives each of some distinct ids a row of its own, by feature; for models without embedding tables."""
         seen = {name: Seen(ids=of_name, cnt=np.ones(len(of_name), np.int64), last_day=np.zeros(len(of_name), np.int64))
                 for name, of_name in ids.items()}
         return cls.empty(tuple(ids)).grown(seen, tuple(ids), Admission(sightings=1))[0]
 
     def row_cnts(self) -> dict[str, int]:
+        """Returns the number of rows of each feature's table, the shared row included."""
         return {name: mapping.row_cnt for name, mapping in self.fields.items()}
 
     def grown(self, seen: Mapping[str, Seen], names: tuple[str, ...], admission: Admission) -> tuple[IdMapping, dict[str, Ids]]:
-        """With the ids of a run's data; fields not yet known begin empty.
+        """Returns the mapping after a run's data; features that it does not have yet begin empty.
 
         Args:
-            seen: what the data holds, by feature; a feature that it lacks stays as it is.
+            seen: the ids in the data, by feature; a feature that is absent keeps its mapping.
             names: all features of the model, in its order.
-            admission: the rule.
+            admission: the rule by which ids get and lose rows.
 
         Returns:
             The mapping, and the rows that each feature's table carries over (see `Growth`).
@@ -200,7 +209,7 @@ class IdMapping:
                 {name: growth.carried for name, growth in growths.items()})
 
     def save(self, path: Path) -> None:
-        """Writes rows (field, id, row, cnt, last_day): a waiting id has row 0 and its count, another its row and count 0."""
+        """Writes rows (field, id, row, cnt, last_day): a waiting id has row 0 and its count, any other id its row and count 0."""
         parts = []
         for name, mapping in self.fields.items():
             waiting = mapping.waiting

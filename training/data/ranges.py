@@ -1,4 +1,4 @@
-"""Ranges of packed rows, laid end to end. Shapes: S ranges, P rows."""
+"""Concatenates ranges of packed rows. Shapes: S ranges, P rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def ranges(start_S: Tensor, end_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (P) of the rows of ranges `[start, end)`, end to end, and their offsets (S + 1)."""
+    """Returns the places (P) of the rows of the concatenated ranges `[start, end)`, and the ranges' offsets (S + 1)."""
     lengths = end_S - start_S
     offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
     torch.cumsum(lengths, 0, out=offsets[1:])

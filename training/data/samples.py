@@ -1,4 +1,4 @@
-"""Samples of the lake, day by day, with the histories that each may see."""
+"""Reads the samples of the lake, day by day, with the histories that each may see."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from training.data.mapping import Coded, Seen
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """N impressions in order of (ds, sample_ts, event_id), ids still raw.
+    """N impressions with raw ids, in order of (ds, sample_ts, event_id).
 
     Attributes:
         day: N, the day's ordinal number.
-        event_id, user_id, click: N.
+        event_id: N.
+        user_id: N.
+        click: N, 0 or 1.
         held_out: N; rows that are kept out of all training.
         features: raw ids by feature, N each; -1 where the log has no value.
         statistics: counts by column, N each.
-        histories: what each may see; None where the model reads no histories.
+        histories: the behaviours that each sample may see; None where the model reads no histories.
     """
 
     day: Ints
@@ -47,7 +49,7 @@ class Samples:
         return len(self.day)
 
     def select(self, index: NDArray[np.generic]) -> Samples:
-        """The rows of a mask or index, in its order."""
+        """Selects the rows of a mask or index, in its order."""
         return Samples(
             **{name: getattr(self, name)[index] for name in _ROW_FIELDS},
             features={name: values[index] for name, values in self.features.items()},
@@ -57,30 +59,31 @@ class Samples:
 
     @cached_property
     def coded(self) -> Mapping[str, Coded]:
-        """The features' columns, each id as its position among the distinct ones."""
+        """The features' columns, where each id is encoded as its position among the distinct ids."""
         return {name: Coded.of(ids) for name, ids in self.features.items()}
 
     def trainable(self) -> Samples:
-        """Without the held-out rows: what may reach a training batch."""
+        """Removes the held-out rows: only the others may reach a training batch."""
         return self.select(~self.held_out)
 
     def seen(self, names: Sequence[str]) -> dict[str, Seen]:
-        """The ids of each feature, as candidates and in the histories that samples see."""
-        found = {}
+        """Counts the ids of each feature, as candidates and in the histories that samples see."""
+        seen = {}
         for name in names:
             if name not in self.features:
                 continue
-            found[name] = Seen.of(self.coded[name], self.day)
+            seen[name] = Seen.of(self.coded[name], self.day)
             if self.histories is not None and name in HISTORY_FEATURES:
-                found[name] += Seen.of(self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt())
-        return found
+                seen[name] += Seen.of(self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt())
+        return seen
 
     def with_features(self, names: Sequence[str]) -> Samples:
-        """With a column for each of these; one that the log lacks has no value."""
+        """Returns the samples with exactly these features; a feature that the log lacks has no value in any row."""
         return replace(self, features={name: self.features.get(name, np.full(len(self), -1)) for name in names})
 
     @classmethod
     def concat(cls, parts: Sequence[Samples]) -> Samples:
+        """Concatenates samples with the same features and statistics, in order."""
         first = parts[0]
         histories = [part.histories for part in parts if part.histories is not None]
         return cls(
@@ -96,13 +99,13 @@ _ROW_FIELDS = tuple(f.name for f in fields(Samples) if f.name not in ("features"
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What a kind of model reads of a sample.
+    """The columns of a sample that a kind of model reads.
 
     Attributes:
-        log: whose samples.
+        log: the log whose samples are read.
         names: features and statistics; those that the log does not have are left out.
-        histories: lengths of the long and the short history; None reads none.
-        zone: time zone of the behaviours' hours; None leaves out all that only FG-BERT reads of a behaviour.
+        histories: lengths of the long and the short history; None reads no histories.
+        zone: the time zone of the behaviours' hours; None leaves out the codes that only FG-BERT reads.
     """
 
     log: Log
@@ -112,10 +115,12 @@ class Columns:
 
     @property
     def features(self) -> tuple[str, ...]:
+        """The features that the log has, in the order of the contracts."""
         return tuple(f.name for f in FEATURES if f.name in self._present)
 
     @property
     def statistics(self) -> tuple[str, ...]:
+        """The columns of statistics that the log has, in the order of the contracts."""
         return tuple(name for s in STATISTICS for name in s.columns if name in self._present)
 
     @property
@@ -124,18 +129,25 @@ class Columns:
 
 
 def read_days(reader: LakeReader, days: Sequence[date], columns: Columns) -> dict[date, Samples]:
-    """Each day's samples, in order of (sample_ts, event_id)."""
+    """Reads each day's samples, in order of (sample_ts, event_id)."""
     return {day: read_day(reader, day, columns) for day in each(days, description=f"read {columns.log} samples", unit="day")}
 
 
 def held_out_cnt(reader: LakeReader, log: Log, day: date) -> int:
-    """How many rows of a day are kept out of all training."""
+    """Counts the rows of a day that are kept out of all training."""
     rows = reader.read(f"{log}_samples", columns=["held_out"], where={"ds": day})
     return int(_numbers(rows["held_out"]).sum())
 
 
 def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: bool = False) -> Samples:
-    """One day's samples, in order of (sample_ts, event_id); or of these the held-out ones alone."""
+    """Reads one day's samples, in order of (sample_ts, event_id).
+
+    Args:
+        reader: reads the tables of the deployment.
+        day: the day.
+        columns: the columns to read.
+        held_out_only: whether to read only the held-out rows.
+    """
     wanted = dict.fromkeys(["event_id", "sample_ts", "user_id", "click", "held_out", "history_end", *columns.features, *columns.statistics])
     rows = reader.read(f"{columns.log}_samples", columns=list(wanted), where={"ds": day})
     if held_out_only:
@@ -163,5 +175,5 @@ def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: 
 
 
 def _numbers(column: pa.ChunkedArray, missing: int = 0) -> Any:
-    """A column as int64; a column that the day's files do not have yet reads as null."""
+    """Returns a column as int64; a column that the day's files do not have yet reads as null."""
     return pc.fill_null(pc.cast(column, pa.int64()), missing).to_numpy()

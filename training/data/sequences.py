@@ -1,6 +1,6 @@
-"""Behaviour sequences with all their side information, as tensors of rows, and the masks that pre-training hides them by.
+"""Behaviour sequences with all their side information, as tensors of rows, and the masks of pre-training.
 
-Shapes: S sequences, P behaviours, end to end.
+Shapes: S sequences, P behaviours of all sequences, concatenated.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ ID_FIELDS = tuple(field.name for field in BEHAVIOUR_FIELDS if field.codes is Non
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """Which positions are hidden: all fields of a side together, the two sides by draws of their own.
+    """Draws the positions to hide: all fields of a side together, and the two sides independently.
 
     Attributes:
-        shares: by side, the share of positions that its mask hides; a side without one is never hidden.
-        seed: of the draws.
+        shares: by side, the share of positions to hide; a side that is absent is never hidden.
+        seed: the seed of the draws.
     """
 
     shares: Mapping[str, float]
     seed: int
 
     def draw(self, epoch: int, place_P: Tensor) -> dict[str, Tensor]:
-        """Whether each position is hidden, P by side: the same for a place and epoch, whatever batch it comes in.
+        """Returns by side whether each position is hidden, P; a place and an epoch decide it, whatever the batch.
 
         Args:
-            epoch: other positions are hidden in each.
-            place_P: number of each behaviour among all of the run.
+            epoch: the epoch; each epoch hides other positions.
+            place_P: the number of each behaviour among all behaviours of the run.
         """
         masks = {}
         for number, side in enumerate(SIDES):
@@ -51,7 +51,7 @@ class Masks:
 
 
 def _uniform(place_P: Tensor, key: int) -> Tensor:
-    """A number in [0, 1) that place and key decide: splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Returns a number in [0, 1) that place and key decide: splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     x = place_P * _signed(0x9E3779B97F4A7C15) + _signed(key * 0xD1342543DE82EF95)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
@@ -66,13 +66,13 @@ def _signed(value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceBatch:
-    """What a sequence encoder reads.
+    """The inputs of a sequence encoder.
 
     Attributes:
-        rows: P by field: table rows of ids, codes of the rest.
-        offsets: S + 1; None: there is one sequence, of all P.
-        position_P: place from the end of its sequence, 0 for the newest.
-        masks: P by side; empty outside of pre-training.
+        rows: P by field: table rows of ids, codes of the other fields.
+        offsets: S + 1; None means that all P belong to one sequence.
+        position_P: the position of each behaviour, counted from the end of its sequence; 0 for the newest.
+        masks: by side, whether each position is hidden, P; empty outside of pre-training.
     """
 
     rows: Mapping[str, Tensor]
@@ -83,13 +83,14 @@ class SequenceBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSequences:
-    """Sequences as resident tensors; the engine's rows in pre-training.
+    """Sequences as tensors in memory; they are the rows that the engine trains on in pre-training.
 
     Attributes:
         rows: P by field.
-        start_S, end_S: ranges of the sequences.
+        start_S: where each sequence begins among the P behaviours.
+        end_S: where each sequence ends, exclusive.
         masks: how positions are hidden; None hides none.
-        epoch: of the masks.
+        epoch: the epoch of the masks.
     """
 
     rows: Mapping[str, Tensor]
@@ -101,7 +102,16 @@ class EncodedSequences:
     @classmethod
     def of(cls, columns: Mapping[str, Ints], start: Ints, end: Ints, *, mapping: IdMapping, masks: Masks | None = None,
            device: torch.device | str = "cpu") -> EncodedSequences:
-        """From raw ids and codes of P behaviours, and the ranges of S sequences."""
+        """Encodes raw ids and codes of P behaviours.
+
+        Args:
+            columns: raw ids and codes by field, P each.
+            start: where each of the S sequences begins.
+            end: where each sequence ends, exclusive.
+            mapping: from ids to table rows.
+            masks: how positions are hidden; None hides none.
+            device: the device of the tensors.
+        """
         rows = {name: mapping.fields[name].rows_of(Coded.of(values)) if name in ID_FIELDS else values for name, values in columns.items()}
         return cls(rows={name: torch.tensor(values, device=device) for name, values in rows.items()},
                    start_S=torch.from_numpy(start).to(device), end_S=torch.from_numpy(end).to(device), masks=masks)
@@ -111,26 +121,27 @@ class EncodedSequences:
 
     @property
     def device(self) -> torch.device:
+        """The device of the tensors."""
         return self.start_S.device
 
     @property
     def day_N(self) -> Tensor:
-        """Sequences have no day: their order in time is that in which they are given."""
+        """The order of the sequences, which have no day: that in which they are given."""
         return torch.arange(len(self), device=self.device)
 
     def at_epoch(self, epoch: int) -> EncodedSequences:
-        """With the masks of an epoch."""
+        """Returns the sequences with the masks of an epoch."""
         return replace(self, epoch=epoch)
 
     def batch(self, index: Tensor) -> SequenceBatch:
-        """The sequences of an index, B."""
+        """Selects the sequences of an index, B."""
         at_P, offsets = ranges(self.start_S[index], self.end_S[index])
         masks = {} if self.masks is None else self.masks.draw(self.epoch, at_P)
         return sequence_batch(self.rows, at_P, offsets, masks)
 
 
 def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, masks: Mapping[str, Tensor] | None = None) -> SequenceBatch:
-    """The behaviours at places, as sequences."""
+    """Selects behaviours by their places (P), as sequences with these offsets (S + 1)."""
     ends_P = torch.repeat_interleave(offsets[1:], offsets.diff(), output_size=len(at_P))
     position_P = ends_P - 1 - torch.arange(len(at_P), device=at_P.device)
     return SequenceBatch(rows={name: values[at_P] for name, values in rows.items()}, offsets=offsets, position_P=position_P,
@@ -139,12 +150,12 @@ def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, ma
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceInput:
-    """Candidates and the sequences that they are scored with.
+    """Candidates and the sequences with which they are scored.
 
     Attributes:
-        sequences: the distinct ones.
-        of_B: which of them each candidate goes with; None: all with the only one.
-        candidate: rows (B) of the item-side fields.
+        sequences: the distinct sequences, S.
+        of_B: the sequence of each candidate; None where there is only one sequence.
+        candidate: table rows of the candidates' item-side fields, B by field.
     """
 
     sequences: SequenceBatch
@@ -152,7 +163,7 @@ class SequenceInput:
     candidate: Mapping[str, Tensor]
 
     def spread(self, values_S: Tensor) -> Tensor:
-        """What the sequences have, S x ..., for each candidate, B x ...; 1 x ... where there is but one sequence."""
+        """Repeats values of sequences, S x ..., for each candidate: B x ..., or 1 x ... where there is only one sequence."""
         return values_S if self.of_B is None else values_S[self.of_B]
 
 
@@ -161,9 +172,9 @@ class SequenceEncoding:
     """How a sequence encoder reads samples.
 
     Attributes:
-        mapping: its ids -> rows.
-        fields: that it reads.
-        length: most behaviours of a sequence.
+        mapping: from the encoder's ids to its table rows.
+        fields: the fields that the encoder reads.
+        length: the most behaviours of a sequence.
     """
 
     mapping: IdMapping
@@ -171,7 +182,7 @@ class SequenceEncoding:
     length: int
 
     def encode(self, samples: Samples, device: torch.device | str) -> EncodedCandidates:
-        """Samples as candidates and ranges of behaviours; they must have been read with codes."""
+        """Encodes samples as candidates and ranges of behaviours; the samples must have been read with codes."""
         histories = samples.histories
         assert histories is not None and set(CODES) <= set(histories.codes), "the columns to read name a time zone"
         packed = {name: histories.codes[name] if name in CODES else self.mapping.fields[name].rows_of(histories.coded[name])
@@ -188,9 +199,10 @@ class EncodedCandidates:
     """N samples as a sequence encoder reads them.
 
     Attributes:
-        rows: of the packed behaviours, by field.
-        candidate: rows of the candidates' item side, N by field.
-        start_N, end_N: ranges of the behaviours.
+        rows: table rows and codes of the packed behaviours, by field.
+        candidate: table rows of the candidates' item-side fields, N by field.
+        start_N: where each sample's behaviours begin.
+        end_N: where each sample's behaviours end, exclusive.
     """
 
     rows: Mapping[str, Tensor]
@@ -199,7 +211,7 @@ class EncodedCandidates:
     end_N: Tensor
 
     def batch(self, index: Tensor) -> SequenceInput:
-        """The samples of an index; those of one request share a sequence."""
+        """Selects the samples of an index, B; samples of one request share a sequence."""
         start_B, end_B = self.start_N[index], self.end_N[index]
         empty_B = start_B >= end_B
         row_cnt = len(next(iter(self.rows.values())))

@@ -1,11 +1,11 @@
 """Vectors of behaviour texts on disk: a copy of an encoder's part of `behaviour_text_vectors` in a form that a batch can index.
 
-As long as the file fits the bound of memory it is mapped, and a look-up runs at the speed of memory. A larger one is read row by row:
-a mapped file could not be held to a bound, since kernels map large pieces of their cache around a page that is touched.
+A file within the memory limit is mapped, so that a look-up runs at the speed of memory. A larger one is read row by row: the memory of a
+mapped file cannot be limited, since kernels map large pieces of their cache around each page that is read.
 
-Vectors lie end to end in one file, in the order in which they came; their hashes in another. A vector never changes once it is there
-(the table is keyed by text and encoder), so opening a newer version of the table reads the files that were added since and appends what
-they bring. What a killed process left behind the last row that counts is written over.
+One file holds the vectors, in the order in which they came, and another their hashes. A stored vector never changes (the table is keyed
+by text and encoder), so opening a newer version of the table reads only the files that were added, and appends their vectors. What a
+killed process has written after the last row that counts is overwritten.
 
 Shapes: V vectors of the store, N look-ups, E width.
 """
@@ -35,7 +35,7 @@ from lake.reader import LakeReader
 from training.data.vectors import EntityIndex
 
 TABLE = "behaviour_text_vectors"
-RESIDENT_BYTES = 2 << 30  # 1.4 million vectors of width 384
+RESIDENT_BYTES = 2 << 30  # Room for 1.4 million vectors of width 384.
 UNKNOWN = -1
 _HASHES, _VECTORS, _STATE = "hashes.i64", "vectors.f32", "state.json"
 _BATCH_ROWS = 16_384
@@ -45,12 +45,12 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class TextStore:
-    """An encoder's vectors.
+    """The vectors of an encoder, by the hash of their text.
 
     Attributes:
         hashes: V, in the order of the rows.
-        width: E; 0 of an empty store.
-        more: vectors in memory whose rows follow those of the file: of texts that the table lacks.
+        width: E; 0 for an empty store.
+        more: vectors of texts that the table lacks; they are in memory only, and their rows follow those of the file.
     """
 
     hashes: Ints
@@ -63,17 +63,17 @@ class TextStore:
     def __post_init__(self) -> None:
         order = np.argsort(self.hashes, kind="stable")
         self._index = EntityIndex(self.hashes[order])
-        self._rows = np.append(UNKNOWN, order)  # by the index's positions
+        self._rows = np.append(UNKNOWN, order)  # The row of each position of the index.
 
     @classmethod
     def open(cls, locations: Locations, reader: LakeReader, encoder_id: str, *, resident_bytes: int = RESIDENT_BYTES) -> TextStore:
-        """The store of an encoder, as far as the reader's version of the table goes.
+        """Opens the store of an encoder, and brings it up to the reader's version of the table.
 
         Args:
-            locations: of the deployment.
-            reader: of its tables.
-            encoder_id: whose vectors.
-            resident_bytes: of vectors that may stay in this process's memory; beside them the system's cache holds what it likes.
+            locations: the deployment's folders.
+            reader: reads the tables of the deployment.
+            encoder_id: the encoder.
+            resident_bytes: how many bytes of vectors may stay in this process's memory, not counting the system's cache.
 
         Raises:
             BadInput: the table holds vectors of different widths under this encoder.
@@ -89,15 +89,15 @@ class TextStore:
         return len(self.hashes)
 
     def rows_of(self, hashes: Ints) -> Ints:
-        """Row of each text's vector, N; -1 of a text that has none."""
+        """Returns the row of each text's vector, N; -1 for a text without a vector."""
         return self._rows[self._index.positions(hashes)]
 
     def with_more(self, hashes: Ints, vectors: Tensor) -> TextStore:
-        """With vectors of texts that it lacks (N, N x E), in memory alone."""
+        """Returns a store that also has the vectors (N x E) of further texts (N), in memory only."""
         return TextStore(np.concatenate([self.hashes, hashes]), vectors.shape[1], self._kept, vectors)
 
     def vectors(self, rows_N: Tensor) -> Tensor:
-        """N x E, copied; rows are those of `rows_of`, none of them -1."""
+        """Returns copies of vectors, N x E, by their rows as `rows_of` returns them; no row may be -1."""
         if not len(self.more):
             return self._kept.vectors(rows_N)
         kept_cnt = len(self.hashes) - len(self.more)
@@ -110,13 +110,13 @@ class TextStore:
 
 
 class _Mapped:
-    """The file's vectors in memory, as far as they were asked for."""
+    """The vectors of a file that is mapped into memory: a page is loaded when it is first read."""
 
     def __init__(self, path: Path, count: int, width: int) -> None:
         self._vectors = torch.zeros(0, width)
         if count:
             with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), count * width * 4, access=mmap.ACCESS_COPY)  # torch wants pages that could be written
+                mapped = mmap.mmap(file.fileno(), count * width * 4, access=mmap.ACCESS_COPY)  # torch requires writable pages.
             self._vectors = torch.frombuffer(mapped, dtype=torch.float32).view(count, width)
 
     def vectors(self, rows_N: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class _Mapped:
 
 
 class _Read:
-    """The file's vectors, each read when it is asked for: nothing stays in the process."""
+    """The vectors of a file, each read when it is needed: none stays in memory."""
 
     def __init__(self, path: Path, count: int, width: int) -> None:
         self._path, self._width = path, width
@@ -141,7 +141,7 @@ class _Read:
 
 
 def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, int]:
-    """Brings the files up to the table's version; V and E."""
+    """Brings the files up to the table's version; returns V and E."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _STATE
     state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"files": [], "count": 0, "width": 0}
@@ -150,7 +150,7 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
     new = sorted(set(there) - read)
     if not new:
         return count, width
-    # A version of the table has each text once; a file that was written anew may repeat those that are here already.
+    # A version of the table has each text once, but a file that was rewritten may repeat texts that are stored already.
     known = EntityIndex(np.sort(np.fromfile(folder / _HASHES, np.int64, count)) if count else np.zeros(0, np.int64))
     with _opened(folder / _HASHES, count * 8) as hash_file, _opened(folder / _VECTORS, count * width * 4) as vector_file:
         for name in new:
@@ -171,7 +171,7 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
 
 @contextmanager
 def _opened(path: Path, at: int) -> Iterator[BinaryIO]:
-    """A file to append to from a place on; what lies behind it is of a run that was killed."""
+    """Opens a file to append from a place on; what follows it was written by a run that was killed, and is cut off."""
     path.touch()
     with path.open("r+b") as file:
         file.truncate(at)
@@ -182,7 +182,7 @@ def _opened(path: Path, at: int) -> Iterator[BinaryIO]:
 
 
 def _batches(fragment: ds.Fragment, encoder_id: str) -> Iterator[tuple[Ints, NDArray[np.float32], Ints]]:
-    """Hashes (N), vectors end to end (N x E), widths (N) of an encoder's rows of one file."""
+    """Yields the hashes (N), the concatenated vectors (N x E) and the widths (N) of an encoder's rows of one file."""
     schema = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())])
     for batch in fragment.to_batches(schema=schema, columns=["text_hash", "vector", "dim"], filter=ds.field("encoder_id") == encoder_id,
                                      batch_size=_BATCH_ROWS):

@@ -1,7 +1,7 @@
-"""Requests as sequences of behaviour texts: what BAHE reads of samples and histories.
+"""Requests as sequences of behaviour texts, which BAHE reads.
 
-A user has one sequence for each log, its newest behaviours that have a text. Histories are jagged: behaviours of all users lie end to
-end, and a request sees a range of them.
+A user has one sequence for each log: the newest behaviours that have a text. Histories are jagged: the behaviours of all users are
+concatenated, and a request sees a range of them.
 
 Shapes: N impressions, G requests (or users), L sequences of each, P behaviours.
 """
@@ -27,18 +27,18 @@ from training.data.ranges import ranges
 from training.data.text_store import UNKNOWN, TextStore
 from training.data.vectors import EntityIndex
 
-NO_TEXT = -1  # as a hash
+NO_TEXT = -1  # The hash of a behaviour or item without a text.
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextHistories:
-    """Behaviours of users, told apart by log, those without a text left out.
+    """The behaviours of users that have a text, by log.
 
     Attributes:
         user_ids: U, ascending.
-        hashes: by log, of the behaviours' texts, P each, oldest first within a user.
-        before: by log, for each place of the packed behaviours (and the place behind the last) how many of `hashes` come before it.
-        offsets: U + 1, into the packed behaviours.
+        hashes: by log, the hashes of the behaviours' texts, P each, oldest first within a user.
+        before: by log, how many of `hashes` come before each place of the packed behaviours, and before the place after the last.
+        offsets: U + 1; user u's packed behaviours are `[offsets[u], offsets[u + 1])`.
     """
 
     user_ids: Ints
@@ -48,7 +48,7 @@ class TextHistories:
 
     @classmethod
     def read(cls, reader: LakeReader, day: date) -> TextHistories:
-        """Of a day's users."""
+        """Reads the histories of a day's users."""
         table = reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day})
         nothing = np.zeros(0, np.int64)
         if not table.num_rows:
@@ -62,7 +62,13 @@ class TextHistories:
                    before={log: np.concatenate([np.zeros(1, np.int64), np.cumsum(of_log)]) for log, of_log in used.items()})
 
     def slices(self, user_ids: Ints, history_end: Ints | None, length: int) -> TextSlices:
-        """What G requests see: the newest `length` of each log among the first `history_end` behaviours of their user, or of all."""
+        """Finds the behaviours that G requests see, by log.
+
+        Args:
+            user_ids: the requests' users, G.
+            history_end: how many of the user's behaviours each request may see, G; None for all.
+            length: the most behaviours of a log; the newest are taken.
+        """
         place = EntityIndex(self.user_ids).positions(user_ids)
         known, at = place > 0, np.maximum(place - 1, 0)
         begin = np.where(known, self.offsets[at], 0)
@@ -75,11 +81,12 @@ class TextHistories:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSlices:
-    """Ranges of behaviours' texts.
+    """The behaviours' texts that G requests see, each a range by log.
 
     Attributes:
         hashes: by log, P each.
-        start, end: by log, G each.
+        start: by log, where each request's range begins, G each.
+        end: by log, where each request's range ends, exclusive, G each.
     """
 
     hashes: Mapping[Log, Ints]
@@ -87,11 +94,13 @@ class TextSlices:
     end: Mapping[Log, Ints]
 
     def select(self, index: NDArray[np.generic]) -> TextSlices:
+        """Selects the ranges of some requests; the texts stay shared."""
         return replace(self, start={log: of_log[index] for log, of_log in self.start.items()},
                        end={log: of_log[index] for log, of_log in self.end.items()})
 
     @classmethod
     def concat(cls, parts: Sequence[TextSlices]) -> TextSlices:
+        """Concatenates the ranges of several days, in order."""
         shifts = {log: np.cumsum([0, *(len(part.hashes[log]) for part in parts)])[:-1] for log in LOGS}
 
         def of_all(name: str) -> dict[Log, Ints]:
@@ -106,12 +115,16 @@ class TextSamples:
     """N impressions of G requests.
 
     Attributes:
-        day, event_id, user_id, item_id, click: N.
+        day: N, the day's ordinal number.
+        event_id: N.
+        user_id: N.
+        item_id: N.
+        click: N, 0 or 1.
         held_out: N; rows that are kept out of all training.
-        is_ad: N; of the ad log.
-        hashes: N, of the items' texts.
-        of_request: N, ascending: which request each answers.
-        histories: of the requests.
+        is_ad: N; whether the impression is from the ad log.
+        hashes: the hashes of the items' texts, N.
+        of_request: the request of each impression, N, ascending.
+        histories: the behaviours that the requests see.
     """
 
     day: Ints
@@ -130,30 +143,32 @@ class TextSamples:
 
     @property
     def num_requests(self) -> int:
+        """The number of requests, G."""
         return len(self.histories.end[LOGS[0]])
 
     @property
     def ad_requests(self) -> NDArray[np.bool_]:
-        """G: requests of the ad log."""
-        found = np.zeros(self.num_requests, bool)
-        found[self.of_request[self.is_ad]] = True
-        return found
+        """Whether each request is from the ad log, G."""
+        is_ad = np.zeros(self.num_requests, bool)
+        is_ad[self.of_request[self.is_ad]] = True
+        return is_ad
 
     def of_requests(self, chosen: NDArray[np.bool_]) -> TextSamples:
-        """The rows of some of the requests (G)."""
+        """Selects the rows of some of the requests, by a mask (G)."""
         rows = chosen[self.of_request]
         place = np.cumsum(chosen) - 1
         picked = {name: getattr(self, name)[rows] for name in _ROWS}
         return TextSamples(**picked, of_request=place[self.of_request[rows]], histories=self.histories.select(chosen))
 
     def split(self) -> tuple[TextSamples, TextSamples]:
-        """What may reach a training batch, and what is held out: a request is one or the other as a whole."""
+        """Returns the samples to train on and the held-out samples; a request with one held-out row is held out as a whole."""
         held_out = np.zeros(self.num_requests, bool)
         held_out[self.of_request[self.held_out]] = True
         return self.of_requests(~held_out), self.of_requests(held_out)
 
     @classmethod
     def concat(cls, parts: Sequence[TextSamples]) -> TextSamples:
+        """Concatenates samples, in order."""
         shifts = np.cumsum([0, *(part.num_requests for part in parts)])[:-1]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS},
                    of_request=np.concatenate([part.of_request + shift for part, shift in zip(parts, shifts, strict=True)]),
@@ -164,14 +179,14 @@ _ROWS = ("day", "event_id", "user_id", "item_id", "click", "held_out", "is_ad", 
 
 
 def read_text_samples(reader: LakeReader, log: Log, day: date, *, length: int, at_most: int | None = None) -> TextSamples:
-    """A day's samples as requests, in order of (time, request).
+    """Reads a day's samples as requests, in order of (time, request).
 
     Args:
-        reader: of the lake.
-        log: whose samples.
-        day: of them.
-        length: most behaviours of a sequence.
-        at_most: requests; of more, those whose ids a hash puts first: the same whenever it is asked.
+        reader: reads the tables of the deployment.
+        log: the log whose samples are read.
+        day: the day.
+        length: the most behaviours of a sequence.
+        at_most: the most requests to read. Where there are more, a hash of their ids chooses, so the choice is always the same.
     """
     columns = ["event_id", "request_id", "sample_ts", "user_id", "item_id", "click", "held_out", "history_end", "item_text_hash"]
     rows = reader.read(f"{log}_samples", columns=columns, where={"ds": day})
@@ -198,18 +213,19 @@ def read_text_samples(reader: LakeReader, log: Log, day: date, *, length: int, a
 
 
 def _scattered(ids: Ints) -> NDArray[np.uint64]:
-    """A hash of each id: multiplicative (Knuth, vol. 3, 6.4), the same on every machine."""
+    """Returns a multiplicative hash of each id (Knuth, vol. 3, 6.4), the same on every machine."""
     mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return mixed ^ (mixed >> np.uint64(29))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceRows:
-    """Behaviours of G requests as rows of a store, in L sequences each.
+    """The behaviours of G requests as rows of a text store, in L sequences each.
 
     Attributes:
-        behaviours: by log, rows of the behaviours, P each; -1 of an unknown text.
-        start, end: by log, G each.
+        behaviours: by log, the rows of the behaviours' texts, P each; -1 for an unknown text.
+        start: by log, where each request's behaviours begin, G each.
+        end: by log, where each request's behaviours end, exclusive, G each.
     """
 
     behaviours: Mapping[Log, Tensor]
@@ -218,6 +234,7 @@ class SequenceRows:
 
     @classmethod
     def of(cls, slices: TextSlices, store: TextStore) -> SequenceRows:
+        """Looks up the texts that requests see in a store."""
         return cls(behaviours={log: torch.from_numpy(store.rows_of(of_log)) for log, of_log in slices.hashes.items()},
                    start={log: torch.from_numpy(of_log) for log, of_log in slices.start.items()},
                    end={log: torch.from_numpy(of_log) for log, of_log in slices.end.items()})
@@ -226,17 +243,17 @@ class SequenceRows:
         return len(self.start[LOGS[0]])
 
     def by_length(self) -> Tensor:
-        """All requests, those with the fewest behaviours first: batches of about one length are padded least."""
+        """Returns all requests, those with the fewest behaviours first: batches of similar lengths need the least padding."""
         return torch.argsort(torch.stack([self.end[log] - self.start[log] for log in LOGS]).sum(dim=0), stable=True)
 
     def padded(self, index: Tensor) -> list[Tensor]:
-        """Rows of the behaviours of some requests, oldest first, G x M for each sequence; -1 where there is none, or an unknown text."""
-        found = []
+        """Returns the rows of some requests' behaviours, oldest first, G x M for each sequence; -1 for padding and unknown texts."""
+        sequences = []
         for log in LOGS:
             at_P, offsets = ranges(self.start[log][index], self.end[log][index])
             lengths = offsets.diff()
             of_P = torch.repeat_interleave(torch.arange(len(index)), lengths, output_size=len(at_P))
             rows_GM = torch.full((len(index), max(1, int(lengths.max()) if len(index) else 0)), UNKNOWN)
             rows_GM[of_P, torch.arange(len(at_P)) - offsets[:-1][of_P]] = self.behaviours[log][at_P]
-            found.append(rows_GM)
-        return found
+            sequences.append(rows_GM)
+        return sequences

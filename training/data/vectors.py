@@ -1,4 +1,4 @@
-"""Vectors that other models left: monthly snapshots of TPM, and a CPM's merged table; ids -> positions beside them."""
+"""Vectors that other models have written (monthly snapshots of TPM, a CPM's merged table), and indexes from ids to positions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ ID_COLUMN: dict[Entity, str] = {"user": "user_id", "item": "item_id"}
 
 @dataclass(frozen=True)
 class EntityIndex:
-    """Ascending ids of an entity; position 0 means that it is not among them, `ids[i]` has position i + 1."""
+    """An index of an entity's ascending ids: `ids[i]` has position i + 1, and an id that is absent has position 0."""
 
     ids: Ids
 
     def positions(self, ids: Ids) -> Ids:
+        """Returns the position of each id, 0 for those that are absent."""
         if len(self.ids) == 0:
             return np.zeros(len(ids), np.int64)
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -38,7 +39,7 @@ class EntityIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class EntityVectors:
-    """Vectors of one entity: ids (N, ascending) and vectors (N x D)."""
+    """The vectors of one entity: ids (N, ascending) and vectors (N x D)."""
 
     ids: Ids
     vectors: Floats
@@ -49,16 +50,17 @@ class EntityVectors:
 
     @classmethod
     def none(cls, dim: int) -> EntityVectors:
+        """Returns no vectors, of this width."""
         return cls(ids=np.zeros(0, np.int64), vectors=np.zeros((0, dim), np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatedVectors:
-    """Vectors of one entity of several days: a row of a day finds its entity's newest vector of the days before.
+    """One entity's vectors of several days, in which a row of a day finds the newest vector from the days before.
 
     Attributes:
         ids: V, ascending.
-        days: V, ordinal numbers; ascending within an id.
+        days: V, ordinal numbers, ascending within an id.
         vectors: V x D.
     """
 
@@ -68,7 +70,7 @@ class DatedVectors:
 
     @classmethod
     def stack(cls, of_days: Mapping[int, EntityVectors], dim: int) -> DatedVectors:
-        """From the vectors of days, by ordinal number."""
+        """Combines the vectors of several days, given by the days' ordinal numbers."""
         parts = [EntityVectors.none(dim), *of_days.values()]
         ids = np.concatenate([part.ids for part in parts])
         days = np.repeat(np.array([0, *of_days], np.int64), [len(part.ids) for part in parts])
@@ -76,17 +78,26 @@ class DatedVectors:
         return cls(ids=ids[order], days=days[order], vectors=np.concatenate([part.vectors for part in parts])[order])
 
     def newest(self) -> EntityVectors:
-        """The last vector of each id."""
+        """Returns the last vector of each id."""
         last = np.diff(self.ids, append=-1) != 0
         return EntityVectors(ids=self.ids[last], vectors=self.vectors[last])
 
     def positions(self, ids: Ids, days: Ids, *, oldest: int) -> Ids:
-        """Of N rows, one more than the place of the newest vector from the `oldest` days before a row's day on; 0 where there is none."""
+        """Finds the newest vector of each row's id from the days before the row's day.
+
+        Args:
+            ids: the rows' ids, N.
+            days: the rows' ordinal days, N.
+            oldest: how many days before a row's day are searched.
+
+        Returns:
+            The place of each vector plus one, N; 0 where there is none.
+        """
         if not len(self.ids):
             return np.zeros(len(ids), np.int64)
         distinct, of_vector = np.unique(self.ids, return_inverse=True)
         at = EntityIndex(distinct).positions(ids) - 1
-        # An id's number and a day in one number, both ascending: the search is one for all rows.
+        # An id's number and a day are combined in one ascending number, so that one search serves all rows.
         span = int(max(self.days.max(), days.max(initial=0))) + 2
         place = np.searchsorted(of_vector * span + self.days, at * span + days, side="left") - 1
         place = np.maximum(place, 0)
@@ -96,7 +107,7 @@ class DatedVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshots:
-    """One entity's vectors of several months, on one index.
+    """One entity's vectors of several months, with one index.
 
     Attributes:
         index: all ids that occur in any of the months.
@@ -110,7 +121,7 @@ class Snapshots:
 
     @classmethod
     def stack(cls, months: Sequence[EntityVectors], dim: int) -> Snapshots:
-        """From the months' vectors, in the order given."""
+        """Combines the months' vectors, in the order given."""
         ids = np.unique(np.concatenate([np.zeros(0, np.int64), *(month.ids for month in months)]))
         index = EntityIndex(ids)
         vectors = np.zeros((len(months), len(ids) + 1, dim), np.float32)
@@ -144,7 +155,7 @@ def read_vectors(path: Path, dims: Mapping[str, int]) -> dict[Entity, EntityVect
     """Reads what `write_vectors` wrote.
 
     Raises:
-        BadInput: a vector has another width than its release says.
+        BadInput: the width of a vector is not the one that its release declares.
     """
     table = pq.read_table(path)
     entity = table["entity"].to_numpy(zero_copy_only=False)
@@ -164,7 +175,7 @@ def read_vectors(path: Path, dims: Mapping[str, int]) -> dict[Entity, EntityVect
 
 
 def own_vectors(mapping: IdMapping, state: Mapping[str, Tensor]) -> dict[Entity, EntityVectors]:
-    """A model's own user and item embeddings, by raw id."""
+    """Returns a model's own user and item embeddings, by raw id."""
     vectors: dict[Entity, EntityVectors] = {}
     for entity in VECTOR_ENTITIES:
         ids = mapping.fields[ID_COLUMN[entity]].ids

@@ -1,7 +1,7 @@
-"""What TensorBoard shows: a training's loss and speed every few steps, and a release's figures.
+"""Writes what TensorBoard shows: a training's loss and speed every few steps, and a release's metrics.
 
-An observer only: it takes nothing from the random generators and changes no tensor, so a training with it ends with the same
-weights. `tensorboard` is an extra, imported where it is used.
+The board only observes: it draws no random numbers and changes no tensor, so a training with it ends with the same weights.
+`tensorboard` is an extra, imported where it is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Observer = Callable[[int, Mapping[str, Tensor], int], None]
 
 
 class Board:
-    """Writes the means over every `EVERY_STEPS` steps into a folder of event files; a context that closes them."""
+    """Writes the means over every `EVERY_STEPS` steps into a folder of event files, which this context manager closes."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = _writer(folder)
@@ -41,6 +41,7 @@ class Board:
         self._writer.close()
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], row_cnt: int) -> None:
+        """Takes note of a step: its number, its losses by name, and its rows."""
         for name, value in losses.items():
             weighted = value * row_cnt
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
@@ -50,7 +51,7 @@ class Board:
             self._write()
 
     def _write(self) -> None:
-        for name, value in self._sums.items():  # the one place that waits for the device
+        for name, value in self._sums.items():  # Only here the host waits for the device.
             self._writer.add_scalar(f"train/{name}", float(value) / self._rows, self._step)
         now = time.monotonic()
         self._writer.add_scalar("train/samples_per_second", self._rows / max(now - self._since, 1e-9), self._step)
@@ -58,7 +59,7 @@ class Board:
 
 
 def write_figures(folder: Path, figures: Mapping[str, float], period: date) -> None:
-    """A release's figures, at its period on the time axis: beside each other, releases show how a figure moves over the days."""
+    """Writes a release's metrics at its period on the time axis, so that several releases show how a metric moves over the days."""
     writer = _writer(folder)
     moment = datetime(period.year, period.month, period.day, tzinfo=UTC).timestamp()
     for name, value in figures.items():

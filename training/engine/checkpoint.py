@@ -1,4 +1,4 @@
-"""Weights on disk, and trainings that were interrupted: safetensors, never pickle."""
+"""Saves weights and the states of interrupted trainings as safetensors, never as pickle."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from training.modules.embedding import write_back
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Writes all persistent tensors of a model: its `state_dict`, which several processes must ask for together."""
+    """Writes all persistent tensors of a model: its `state_dict`, which all processes must call together."""
     save_file({name: _apart(tensor) for name, tensor in state.items()}, path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name."""
+    """Reads tensors by name."""
     return load_file(path)
 
 
@@ -34,9 +34,9 @@ class Position:
     """How far a training has come.
 
     Attributes:
-        epoch: that is under way.
-        step: steps of it that are done.
-        losses: sums over its rows so far, by name.
+        epoch: the present epoch.
+        step: the number of steps of this epoch that are done.
+        losses: by name, the sums over the rows of this epoch so far.
     """
 
     epoch: int = 0
@@ -45,11 +45,11 @@ class Position:
 
 
 class Checkpoint:
-    """A training's state in the middle: one file, replaced whole, so that a kill leaves the one before.
+    """The state of an unfinished training: one file, replaced as a whole, so that a kill leaves the file before.
 
     Args:
-        path: of the file; it names the training, so that no other one takes it up.
-        every_seconds: how often it is written; 0 after every step.
+        path: the file; its name identifies the training, so that no other training resumes from it.
+        every_seconds: how often the file is written; 0 means after every step.
     """
 
     def __init__(self, path: Path, every_seconds: float) -> None:
@@ -58,7 +58,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to write; of several processes the first one's clock counts."""
+        """Returns whether it is time to write; among several processes the clock of the first decides."""
         return processes.agreed(time.monotonic() - self._last >= self._every_seconds)
 
     def save(self, model: nn.Module, optimizer: Adam, position: Position) -> None:
@@ -76,7 +76,7 @@ class Checkpoint:
 
     @torch.no_grad()
     def load(self, model: nn.Module, optimizer: Adam) -> Position:
-        """Takes up the state, if there is one; else the beginning, and nothing is changed."""
+        """Restores the state and returns its position; without a file, changes nothing and returns the beginning."""
         if not processes.agreed(self._path.is_file()):
             return Position()
         state = _state(model, optimizer)
@@ -88,7 +88,7 @@ class Checkpoint:
         return Position(epoch=where["epoch"], step=where["step"], losses={n: float.fromhex(v) for n, v in where["losses"].items()})
 
     def clear(self) -> None:
-        """The training is over."""
+        """Deletes the file: the training is finished."""
         if processes.is_first():
             self._path.unlink(missing_ok=True)
 
@@ -99,5 +99,5 @@ def _state(model: nn.Module, optimizer: Adam) -> Mapping[str, Tensor]:
 
 
 def _apart(tensor: Tensor) -> Tensor:
-    """In memory of its own: a file refuses tensors that share some, as the features of one table do."""
+    """Copies a tensor into memory of its own: safetensors refuses tensors that share memory, as the features of one table do."""
     return tensor.detach().cpu().clone()

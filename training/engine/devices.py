@@ -1,6 +1,7 @@
-"""One GPU for one training: a lock file a device, under the deployment's folder.
+"""Reserves one GPU for one training by lock files, one for each device, under the deployment's folder.
 
-A pool of Airflow says how many train at a time, not on which device. The kernel gives a lock up when its holder dies, however it dies.
+A pool of Airflow limits how many trainings run at a time, but does not choose their devices. The kernel releases a lock when its holder
+dies, however it dies.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ import torch
 from contracts.settings import launched_process
 from lake.locks import Locked, read_holder, try_lock, write_holder
 
-WAIT_SECONDS = 600.0  # for a device: Airflow asks again after it
+WAIT_SECONDS = 600.0  # The wait for a device, after which the command fails and Airflow tries it again.
 POLL_SECONDS = 1.0
 
 
 @contextmanager
 def held_device(kind: torch.device, locks: Path, *, names: Sequence[str] | None = None, wait_seconds: float = WAIT_SECONDS,
                 sleep: Callable[[float], None] = time.sleep) -> Iterator[torch.device]:
-    """The first GPU that nobody else of this deployment trains on, kept until the end.
+    """Holds the first GPU on which no other training of this deployment runs.
 
-    On a CPU, and for processes that `torchrun` started, which have a device each, nothing is locked.
+    Nothing is locked on a CPU, nor for processes that `torchrun` started, each of which has its own device.
 
     Args:
-        kind: what to train on.
+        kind: the kind of device to train on.
         locks: the deployment's folder of locks.
-        names: of the GPUs in torch's order; by default the ids of those that it sees, which do not depend on CUDA_VISIBLE_DEVICES.
-        wait_seconds: how long to wait for one.
-        sleep: between two looks.
+        names: names of the GPUs in torch's order; by default their unique ids, which do not depend on CUDA_VISIBLE_DEVICES.
+        wait_seconds: how long to wait for a free GPU.
+        sleep: waits between two looks.
 
     Raises:
-        Locked: all were taken all the time; another try may find one.
+        Locked: all GPUs were taken all the time; another try may find a free one.
     """
     launched = launched_process()
     if kind.type != "cuda" or (launched is not None and launched.count > 1):

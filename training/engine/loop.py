@@ -34,18 +34,22 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 class Rows(Ordered, Protocol):
     """What the engine needs of the rows that a model trains on: impressions, or sequences."""
 
-    def batch(self, index: Tensor) -> Any: ...
+    def batch(self, index: Tensor) -> Any:
+        """Selects the rows of an index (B, int64), as the model reads them."""
+        ...
 
-    def at_epoch(self, epoch: int) -> Rows: ...
+    def at_epoch(self, epoch: int) -> Rows:
+        """Returns the rows as they are in an epoch."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What a phase of training leaves beside the weights.
+    """The result of a phase of training, apart from the weights.
 
     Attributes:
-        row_cnt: distinct rows trained on.
-        losses: mean over the rows of the last epoch, each row's taken just before its step; empty where there was no row.
+        row_cnt: the number of distinct rows that were trained on.
+        losses: by name, the mean over the rows of the last epoch, each taken just before its step; empty where there was no row.
     """
 
     row_cnt: int
@@ -54,11 +58,11 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How the network of a step is computed; for GPUs. Weights, tables, losses and scoring stay in float32.
+    """How a GPU computes the network of a step. Weights, tables, losses and scoring stay in float32.
 
     Attributes:
-        bf16: products in bfloat16, by torch's autocast.
-        compiled: by `torch.compile`, all parts of the model but the embedding tables.
+        bf16: whether products are computed in bfloat16, by torch's autocast.
+        compiled: whether all parts of the model but the embedding tables are compiled by `torch.compile`.
     """
 
     bf16: bool = False
@@ -70,12 +74,12 @@ _AS_WRITTEN = Compute()
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """What goes on around a training, and leaves its result as it is, but for the digits that `compute` changes.
+    """What accompanies a training. It does not change the result, except for the rounding that `compute` changes.
 
     Attributes:
-        checkpoint: where the state is kept in the middle; one that is there is taken up, with the same result to the bit.
-        observe: called after each step, with its number over all epochs, its losses and its rows; it only looks.
-        after_epoch: called when an epoch is done; it may score, and must leave the model as it is.
+        checkpoint: keeps the state of an unfinished training; the training resumes from it, with the same result to the bit.
+        observe: called after each step, with its number over all epochs, its losses and its rows; it must change nothing.
+        after_epoch: called after each epoch; it may score, but must not change the model.
         compute: precision and compilation.
     """
 
@@ -89,10 +93,10 @@ _UNATTENDED = Supervision()
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is `cuda` where there is one.
+    """Returns the device of a name; `auto` is `cuda` where there is a GPU, else `cpu`.
 
     Raises:
-        BadInput: `cuda` was asked for and is not there.
+        BadInput: the name is `cuda`, and there is no GPU.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,8 +109,8 @@ def prepare_process(threads: int = 1) -> None:
     """Makes torch deterministic, and keeps freed memory in the process: batches reuse it instead of faulting it in again.
 
     Args:
-        threads: of torch on a CPU. One by default: sums then do not depend on the machine's cores, and beside Spark and
-            Airflow on two cores several threads wait for each other (12 thousand samples a second were seen instead of 130).
+        threads: threads of torch on a CPU. With one, the default, sums do not depend on the machine's cores. Several threads wait for
+            each other where Spark and Airflow share two cores with them (12 thousand samples a second were measured instead of 130).
     """
     torch.set_num_threads(threads)
     # Some CUDA sums have no deterministic algorithm. (`use_deterministic_algorithms` would import torch's compiler: seconds.)
@@ -120,13 +124,13 @@ def prepare_process(threads: int = 1) -> None:
 
 
 def generator_of(*parts: object) -> np.random.Generator:
-    """A generator seeded by a hash of the parts."""
+    """Returns a random generator seeded by a hash of the parts."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
 
 
 def train(model: Trainable, samples: Rows, phase: Phase, *, seed: object, description: str,
           supervision: Supervision = _UNATTENDED) -> Fitted:
-    """Trains a model in place; several processes share each batch, and take the steps that one would take.
+    """Trains a model in place; several processes share each batch and take the same steps as one process.
 
     Args:
         model: the model to train; its weights change.
@@ -174,14 +178,14 @@ class _Epochs:
     bar: Any
 
     def train(self, samples: Rows, order: list[Tensor], position: Position) -> None:
-        """Takes the steps of an epoch that are not done yet, and moves the position to its end."""
+        """Takes the remaining steps of an epoch, and moves the position to its end."""
         sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
                 for name, value in position.losses.items()}
         parts = [processes.part_of(index) for index in order[position.step:]]
         checkpoint, observe = self.supervision.checkpoint, self.supervision.observe
         for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
             self.optimizer.learning_rate = self.phase.rate_at(position.epoch * len(order) + position.step, self.phase.epochs * len(order))
-            # Of each step by itself, so that a training that is taken up drops what it would have dropped.
+            # Each step has its own seed, so that dropout is the same in a training that resumes.
             torch.manual_seed(int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
             losses = _train_step(self.model, batch, self.optimizer, part.weight, self.supervision.compute.bf16)
             for name, value in losses.items():
@@ -207,7 +211,7 @@ def _train_step(model: Trainable, batch: Any, optimizer: Adam, weight: float, bf
 
 
 def forward_in_bf16(model: nn.Module, batch: Any) -> Tensor:
-    """What a model gives for a batch, its products in bfloat16; as float32."""
+    """Returns the outputs of a model for a batch as float32, with products computed in bfloat16."""
     with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
         outputs: Tensor = model(batch)
     return outputs.float()
@@ -215,7 +219,7 @@ def forward_in_bf16(model: nn.Module, batch: Any) -> Tensor:
 
 def _compile(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, IdEmbeddings):  # look-ups cannot be compiled, wherever they are called
+        if isinstance(module, IdEmbeddings):  # Look-ups cannot be compiled, wherever they are called.
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
     for part in model.children():
         if not isinstance(part, IdEmbeddings):
@@ -227,7 +231,7 @@ def _of_all(sums: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _is_finite(model: nn.Module) -> bool:
-    """Of several processes the first alone sees the tables' values."""
+    """Returns whether all weights are finite; among several processes only the first sees the tables' values."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values() if tensor.device.type != "meta")
 
 
@@ -239,20 +243,20 @@ def _optimizer(model: nn.Module, phase: Phase) -> Adam:
 
 
 def _done(samples: Rows, phase: Phase, position: Position) -> int:
-    """Rows that a training which is taken up has behind it, for its progress bar."""
+    """Returns the number of rows before the position at which a training resumes, for its progress bar."""
     return min(position.epoch * len(samples) + position.step * phase.batch_size, len(samples) * phase.epochs)
 
 
 @torch.no_grad()
 def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
-    """Sets batch-norm's running statistics to the mean over these rows, so that they fit the weights as they are now."""
+    """Sets batch norm's running statistics to the mean over these rows, so that they fit the present weights."""
     if len(samples) < 2:
         return
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
+        norm.momentum = None  # The statistics become a plain mean over the batches.
     model.train()
     for index in shuffled(samples, SCORING_BATCH, generator_of("batch-norm"), in_time_order=False):
         model(samples.batch(processes.part_of(index).index))
@@ -262,7 +266,7 @@ def fill_batch_norm(model: nn.Module, samples: EncodedSamples) -> None:
 
 @torch.no_grad()
 def score(model: nn.Module, samples: EncodedSamples) -> NDArray[np.float64]:
-    """Click probability of each row, N; of several processes, each scores its share and all get the whole."""
+    """Returns the click probability of each row, N; each of several processes scores its share, and all get the whole."""
     model.eval()
     scores_N = torch.zeros(len(samples), dtype=torch.float64, device=samples.device)
     for index in in_order(len(samples), SCORING_BATCH, samples.device):

@@ -1,6 +1,6 @@
-"""Adam, written out: torch's own imports its compiler when it is made, which costs a short task more than its training does.
+"""Adam, written out: torch's own class imports the compiler when it is made, which takes longer than a short task's training.
 
-Embedding tables are not its business: they are updated in their backward pass (`training/modules/embedding.py`).
+Embedding tables have their own updates, in their backward pass (`training/modules/embedding.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Adam:
     """Adam (arXiv 1412.6980).
 
     Args:
-        parameters: to train.
-        learning_rate: alpha of the paper; may be set anew before each step.
+        parameters: the parameters to train.
+        learning_rate: alpha of the paper; it may be changed before each step.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
@@ -32,18 +32,19 @@ class Adam:
         self._steps = torch.zeros((), dtype=torch.int64)
 
     def state(self) -> dict[str, Tensor]:
-        """Its tensors by name; changing them changes its state."""
+        """Returns the optimizer's tensors by name; changing them changes its state."""
         moments = {f"{name}.{number}": value for name, values in (("mean", self._means), ("square", self._squares))
                    for number, value in enumerate(values)}
         return moments | {"steps": self._steps}
 
     def zero_grad(self) -> None:
+        """Drops all gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves every parameter that has a gradient, by its mean over the processes."""
+        """Updates every parameter that has a gradient, by the mean of its gradients over the processes."""
         processes.average_gradients(self._parameters)
         self._steps += 1
         steps = int(self._steps)

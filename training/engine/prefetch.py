@@ -1,4 +1,4 @@
-"""Batches made in the background, while a step computes."""
+"""Makes batches in the background while a step computes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-DEPTH = 2  # batches that are ready or being made
+DEPTH = 2  # How many batches are ready or being made.
 
 
 def prefetched(make: Callable[[T], R], keys: Sequence[T]) -> Iterator[R]:
-    """`make(key)` for each key, in order, at most `DEPTH` ahead; an error of `make` is raised at its place."""
+    """Yields `make(key)` for each key in order, at most `DEPTH` ahead; an error of `make` is raised at the key's place."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
         rest = iter(keys)
         pending: deque[Future[R]] = deque(pool.submit(make, key) for key in islice(rest, DEPTH))

@@ -1,4 +1,4 @@
-"""The ad model with a frozen source model beside it, whose hidden layers join its own through adapters.
+"""The ad model with a frozen source model next to it, whose hidden layers join its own through adapters.
 
 After CTNet (arXiv 2208.05728), which keeps the source tower and adds light gated adapters between the layers of both; that
 the target's other weights start fresh with a new source is our choice.
@@ -27,9 +27,9 @@ class Source:
     """A finished CPM, frozen.
 
     Attributes:
-        model: in evaluation mode.
-        rows: of each of its features, by the row of the target's table: the row of its own.
-        at: where each of its features stands among the target's.
+        model: the CPM, in evaluation mode.
+        rows: for each of the CPM's features, the CPM's row for each row of the target's table.
+        at: the position of each of the CPM's features among the target's.
     """
 
     model: CtrModel
@@ -38,7 +38,7 @@ class Source:
 
     @torch.no_grad()
     def hidden(self, batch: Batch) -> list[Tensor]:
-        """Its hidden layers, B x H each, on a batch of the target's."""
+        """Returns the CPM's hidden layers, B x H each, for a batch of the target model."""
         own = replace(batch, rows_BF=torch.stack([rows[batch.rows_BF[:, self.at[name]]] for name, rows in self.rows.items()], dim=1),
                       long=self._translated(batch.long), short=self._translated(batch.short))
         x_BH, layers = self.model.interactions(own), []
@@ -65,29 +65,33 @@ class Adapter(nn.Module):
         self.gate = nn.Linear(width, width)
 
     def forward(self, x_BH: Tensor) -> Tensor:
+        """Returns the gated values of a hidden layer, B x H."""
         return self.value(x_BH) * torch.sigmoid(self.gate(x_BH))
 
 
 class AdaptedCtrModel(CtrModel):
-    """The body of CPM and A-CTR, each of whose hidden layers gets the source's added through an adapter.
+    """The body of CPM and A-CTR, to each of whose hidden layers an adapter adds the source's.
 
     Args:
-        body, embeddings, num_dense, transfer: as of `CtrModel`.
-        source: no part of the model's own weights, since it is the CPM that the release is bound to.
+        body: see `CtrModel`.
+        embeddings: see `CtrModel`.
+        num_dense: see `CtrModel`.
+        transfer: see `CtrModel`.
+        source: the CPM that the release is bound to; it is not part of the model's own weights.
     """
 
     def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource, source: Source) -> None:
         super().__init__(body, embeddings, num_dense, transfer)
-        self._source = (source,)  # in a tuple, so that it is not taken for a part of the model
+        self._source = (source,)  # In a tuple, so that torch does not register it as a submodule.
         self.adapters = nn.ModuleList(Adapter(size) for size in body.hidden)
 
     @property
     def source(self) -> Source:
-        """The finished CPM next to it."""
+        """The frozen CPM."""
         return self._source[0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, B."""
+        """Returns logits, B."""
         source_layers = self.source.hidden(batch)
         x_BH = self.interactions(batch)
         for block, adapter, layer_BH in zip(blocks(self.mlp), self.adapters, source_layers, strict=True):
@@ -97,5 +101,5 @@ class AdaptedCtrModel(CtrModel):
 
 
 def blocks(mlp: nn.Sequential) -> list[nn.Sequential]:
-    """The hidden layers of `batch_norm_mlp`, each with its batch-norm and activation."""
+    """Returns the hidden layers of `batch_norm_mlp`, each with its batch norm and activation."""
     return [mlp[start:start + LAYERS_OF_A_BLOCK] for start in range(0, len(mlp) - 1, LAYERS_OF_A_BLOCK)]

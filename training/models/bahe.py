@@ -1,9 +1,9 @@
-"""BAHE (arXiv 2403.19347): sequences of atomic behaviour vectors through a language model's high layers, a candidate at the head alone.
+"""BAHE (arXiv 2403.19347): a language model's high layers read sequences of behaviour vectors, and the candidate joins only at the head.
 
 *Behaviour aggregation*: a user's M behaviours are M vectors of the offline table, not M texts. *Feature parallel*: N sequences of a user
-go through the same high layers, each by itself, and their results stand side by side. The candidate's vector goes through them too and
-meets the user at the head, `y = F([Q_u, Q_i])`: a linear map of each to D numbers, which is what is published, and an MLP on both and on
-their product (ours). LLM-CTR, the rival, reads the behaviours' whole text through all layers.
+go through the same high layers separately, and their results are concatenated. The candidate's vector goes through these layers too and
+meets the user at the head, `y = F([Q_u, Q_i])`: a linear map of each to D numbers, which are published, and an MLP on both and on
+their product (our choice). The alternative, LLM-CTR, reads the whole text of all behaviours through all layers.
 
 Shapes: B rows of G requests, N sequences of a user, M behaviours of the longest, T tokens of the longest text, E width of the
 language model, D width of the published vectors.
@@ -26,19 +26,19 @@ from training.modules.trainable import Trainable
 from training.recipes import BaheRecipe, Pooling
 
 DIMS, HIDDEN = 64, (64,)
-_LEAST_DEVIATION = 1e-3  # of the mean one; a number that varies less is left as it is
+_LEAST_DEVIATION = 1e-3  # Relative to the mean deviation; a dimension that varies less is not scaled.
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorBatch:
-    """What BAHE reads.
+    """The inputs of BAHE.
 
     Attributes:
-        behaviours: vectors of the table, oldest first, G x M x E for each of the N sequences, each as wide as its own longest.
+        behaviours: vectors of the table, oldest first, G x M x E for each of the N sequences, where M is the sequence's own longest.
         masks: which places are behaviours, G x M each.
-        candidate_BE: of the candidates' texts; zeros where there is none.
-        of_B: which request a row answers.
-        log_B: whose impression it is, a position in `LOGS`.
+        candidate_BE: the vectors of the candidates' texts; zeros where there is no text.
+        of_B: the request of each row.
+        log_B: the log of each row, as a position in `LOGS`.
         label_B: click, as a float.
     """
 
@@ -52,12 +52,16 @@ class VectorBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatch:
-    """What LLM-CTR reads.
+    """The inputs of LLM-CTR.
 
     Attributes:
-        token_ids_GT, mask_GT: all behaviours' texts of a user, end to end, oldest first.
-        candidate_ids_BT, candidate_mask_BT: the candidate's text.
-        of_B, log_B, label_B: as in `VectorBatch`.
+        token_ids_GT: the concatenated texts of all behaviours of a user, oldest first.
+        mask_GT: which places are tokens.
+        candidate_ids_BT: the candidate's text.
+        candidate_mask_BT: which places are tokens.
+        of_B: see `VectorBatch`.
+        log_B: see `VectorBatch`.
+        label_B: see `VectorBatch`.
     """
 
     token_ids_GT: Tensor
@@ -70,10 +74,11 @@ class TextBatch:
 
 
 class Head(nn.Module):
-    """`F([Q_u, Q_i])` on normalised inputs: a language model's hidden states have a scale of their own.
+    """The head `F([Q_u, Q_i])`; it normalises its inputs, since the hidden states of language models differ in scale.
 
     Args:
-        user, item: widths of Q_u and Q_i as the layers give them.
+        user: the width of the high layers' output for a user.
+        item: the width of the high layers' output for a candidate.
         dims: D.
         hidden: widths of the MLP.
     """
@@ -86,13 +91,13 @@ class Head(nn.Module):
         self.of_log = nn.Parameter(torch.zeros(len(LOGS)))  # the logs are clicked at different rates
 
     def forward(self, user_BD: Tensor, item_BD: Tensor, log_B: Tensor) -> Tensor:
-        """Logits, B, of what `of_user` and `of_item` give."""
+        """Returns logits, B, from the outputs of `of_user` and `of_item`."""
         logits_B1: Tensor = self.mlp(torch.cat([user_BD, item_BD, user_BD * item_BD], dim=1))
         return logits_B1.squeeze(1) + self.of_log[log_B]
 
 
 class _WithoutDropout(Trainable):
-    """Keeps the high layers' dropout off while it trains (ours): decoders have none, and several processes take the steps of one."""
+    """Keeps the high layers' dropout off in training (our choice): decoders have none, and several processes then train as one."""
 
     high: nn.Module
 
@@ -106,10 +111,10 @@ class Bahe(_WithoutDropout):
     """High layers over behaviours, and the head.
 
     Args:
-        high: the trainable half; its adapters train where it has some (`language.with_lora`).
+        high: the upper half of the language model; its adapters train where it has some (`language.with_lora`).
         width: E.
         sequences: N.
-        pooling: of the high layers' output.
+        pooling: how the high layers' output is pooled.
         dims: D.
         hidden: widths of the head.
     """
@@ -123,9 +128,9 @@ class Bahe(_WithoutDropout):
         self.register_buffer("deviation_E", torch.ones(width))
 
     def standardise(self, texts_NE: Tensor) -> None:
-        """Has vectors read as standard scores over these texts from now on; fewer than two change nothing.
+        """Standardises all inputs from now on by the mean and deviation of these vectors (N x E); fewer than two change nothing.
 
-        To be called once, before the first training: what was trained on one scale does not fit another.
+        Call it once, before the first training: weights that were trained on one scale do not fit another.
         """
         if len(texts_NE) < 2:
             return
@@ -134,7 +139,7 @@ class Bahe(_WithoutDropout):
         self.get_buffer("deviation_E").copy_(torch.where(deviation_E > _LEAST_DEVIATION * deviation_E.mean(), deviation_E, 1.0))
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """What is not the language model's own: adapters, head, and the scale of vectors."""
+        """Returns all weights that are not the language model's own: adapters, head, and the scale of the vectors."""
         parameters = {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
         return parameters | {name: self.get_buffer(name) for name in ("mean_E", "deviation_E")}
 
@@ -142,21 +147,21 @@ class Bahe(_WithoutDropout):
         return (vectors_xE - self.get_buffer("mean_E")) / self.get_buffer("deviation_E")
 
     def aggregate(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-        """What the high layers make of each sequence, side by side: G x (N x E); zeros where a user has no behaviour."""
+        """Returns the concatenated outputs of the high layers for each sequence: G x (N x E); zeros where a user has no behaviour."""
         return torch.cat([pool(self.high(self._scores(of_sequence), mask), mask, self.pooling)
                           for of_sequence, mask in zip(behaviours, masks, strict=True)], dim=1)
 
     def user(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-        """Q_u, G x D."""
-        found_GD: Tensor = self.head.of_user(self.aggregate(behaviours, masks))
-        return found_GD
+        """Returns Q_u, G x D."""
+        user_GD: Tensor = self.head.of_user(self.aggregate(behaviours, masks))
+        return user_GD
 
     def item(self, candidate_BE: Tensor) -> Tensor:
-        """Q_i, B x D. A vector of zeros stands for no text, and stays one of zeros."""
-        alone = torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device)
+        """Returns Q_i, B x D. A vector of zeros means that there is no text, and is not standardised."""
+        single = torch.ones(len(candidate_BE), 1, dtype=torch.bool, device=candidate_BE.device)
         scores_BE = torch.where((candidate_BE != 0).any(dim=1, keepdim=True), self._scores(candidate_BE), 0.0)
-        found_BD: Tensor = self.head.of_item(self.high(scores_BE[:, None], alone)[:, 0])
-        return found_BD
+        item_BD: Tensor = self.head.of_item(self.high(scores_BE[:, None], single)[:, 0])
+        return item_BD
 
     def forward(self, batch: VectorBatch) -> Tensor:
         """Logits, B."""
@@ -165,17 +170,18 @@ class Bahe(_WithoutDropout):
         return logits_B
 
     def loss(self, logits_B: Tensor, batch: VectorBatch) -> dict[str, Tensor]:
+        """Returns the mean log loss of the clicks."""
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
 
 
 def build_bahe(language: LanguageModel, recipe: BaheRecipe, pooling: Pooling) -> Bahe:
-    """BAHE over the high half of a language model, its head with fresh weights of the recipe's seed."""
+    """Builds BAHE over the high half of a language model; the recipe's seed draws the weights of the head."""
     torch.manual_seed(recipe.seed)
     return Bahe(language.high, language.width, sequences=len(LOGS), pooling=pooling, dims=recipe.dims, hidden=recipe.hidden)
 
 
 class FullTextCtr(_WithoutDropout):
-    """LLM-CTR: the same layers, adapters and head, on the tokens of all behaviours. The low half is as frozen as BAHE's."""
+    """LLM-CTR: the same layers, adapters and head, on the tokens of all behaviours. The low half is frozen, as BAHE's is."""
 
     def __init__(self, model: LanguageModel, *, pooling: Pooling = "mean", dims: int = DIMS, hidden: Sequence[int] = HIDDEN) -> None:
         super().__init__()
@@ -184,7 +190,7 @@ class FullTextCtr(_WithoutDropout):
         self.head = Head(model.width, model.width, dims, hidden)
 
     def encode(self, token_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """B x E."""
+        """Returns the pooled output of all layers for each text, B x E."""
         low, family = self._apart
         with torch.no_grad():
             hidden_BTE = low(token_ids_BT, mask_BT)
@@ -199,4 +205,5 @@ class FullTextCtr(_WithoutDropout):
         return logits_B
 
     def loss(self, logits_B: Tensor, batch: TextBatch) -> dict[str, Tensor]:
+        """Returns the mean log loss of the clicks."""
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}

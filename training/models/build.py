@@ -1,4 +1,4 @@
-"""Builders of models: networks with fresh weights, their embedding tables as large as an id mapping says."""
+"""Builds models: networks with fresh weights, and embedding tables whose sizes an id mapping gives."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ TRANSFER_DIMS: dict[Entity, int] = {entity: EMBEDDING_DIMS[ID_COLUMN[entity]] fo
 
 @dataclass(frozen=True, kw_only=True)
 class CtrParts:
-    """What a CPM or A-CTR is built from.
+    """The parts from which a CPM or an A-CTR is built.
 
     Attributes:
-        body: widths and lengths of its network.
-        mapping: ids of its embedding tables, by feature.
-        num_dense: how many dense inputs it has.
-        transfer: where its transferred vectors come from.
-        frozen: features whose tables do not learn.
-        source: a finished CPM whose hidden layers join its own through adapters.
-        bridge: to a pre-trained sequence encoder.
-        texts: vectors of behaviour texts.
+        body: widths and lengths of the network.
+        mapping: the ids of the embedding tables, by feature.
+        num_dense: the number of dense inputs.
+        transfer: the source of transferred vectors.
+        frozen: features whose tables are not trained.
+        source: a finished CPM whose hidden layers join the model's through adapters; None without adapters.
+        bridge: the part that reads a pre-trained sequence encoder; None without one.
+        texts: the vectors of behaviour texts; None without them.
     """
 
     body: Body
@@ -50,7 +50,7 @@ class CtrParts:
 
 
 def build_ctr(parts: CtrParts, *, seed: int, device: torch.device) -> CtrModel:
-    """A CPM or A-CTR with fresh weights of this seed, on a device."""
+    """Builds a CPM or an A-CTR on a device, with fresh weights drawn from this seed."""
     torch.manual_seed(seed)
     embeddings = IdEmbeddings(parts.mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
     if parts.source is not None:
@@ -59,12 +59,18 @@ def build_ctr(parts: CtrParts, *, seed: int, device: torch.device) -> CtrModel:
 
 
 def build_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, frequency: Mapping[str, Tensor]) -> FgBert:
-    """An FG-BERT with fresh weights of the recipe's seed; `frequency` says how often each row of a table was seen, by feature."""
+    """Builds an FG-BERT with fresh weights drawn from the recipe's seed.
+
+    Args:
+        recipe: the settings of the model.
+        mapping: the ids of the embedding tables, by feature.
+        frequency: by feature, how often each row of the table was seen.
+    """
     torch.manual_seed(recipe.seed)
     return FgBert(recipe, mapping.row_cnts(), frequency)
 
 
 def build_tpm(recipe: TpmRecipe, mapping: IdMapping, device: torch.device) -> TpmModel:
-    """A TPM with fresh weights of the recipe's seed, on a device."""
+    """Builds a TPM on a device, with fresh weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return TpmModel(IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=recipe.seed, device=device), recipe.hidden).to(device)

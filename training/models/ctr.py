@@ -1,4 +1,4 @@
-"""The one body of CPM and A-CTR: embedding -> feature interaction -> MLP.
+"""The body that CPM and A-CTR share: embedding -> feature interaction -> MLP.
 
 E-CDCTR (arXiv 2408.16238) states the scheme and that both networks are identical; the inside (DIN attention over the long
 and the short history, a DCN-V2 cross layer, an MLP with batch-norm and PReLU) is our choice.
@@ -28,16 +28,16 @@ from training.recipes import Body
 
 
 class CtrModel(Trainable):
-    """Click probability from fine-grained features, histories, statistics and transferred vectors.
+    """Predicts the click probability from fine-grained features, histories, statistics and transferred vectors.
 
     Args:
-        body: widths and lengths.
-        embeddings: tables of the categorical features.
-        num_dense: S, dense inputs.
-        transfer: where transferred vectors come from.
+        body: widths and lengths of the network.
+        embeddings: the tables of the categorical features.
+        num_dense: S, the number of dense inputs.
+        transfer: the source of transferred vectors.
         frozen: features whose tables get no gradient.
-        bridge: to a pre-trained sequence encoder; what it finds joins the MLP's input.
-        texts: vectors of behaviour texts, which join it too.
+        bridge: the part that reads a pre-trained sequence encoder; its outputs are inputs of the MLP.
+        texts: the vectors of behaviour texts, which are inputs of the MLP too.
     """
 
     def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource,
@@ -60,8 +60,8 @@ class CtrModel(Trainable):
         self.cross = Cross(width, body.cross_layers)
         self.mlp = batch_norm_mlp(width, body.hidden)
         self.bridge = bridge
-        # The rest of the MLP's first layer, split by what depends on the candidate and what on the user alone: that is done once a user.
-        # It begins at zero: a normalised output would drown fresh embeddings (docs/experiments.md).
+        # Further inputs of the MLP's first layer: those that depend on the candidate, and those that only depend on the user and are
+        # computed once per user. The weights begin at zero: a normalised output would outweigh fresh embeddings (docs/experiments.md).
         self.bridge_in = nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user)
                                        ) if bridge else None
         self.texts = texts
@@ -70,7 +70,7 @@ class CtrModel(Trainable):
             nn.init.zeros_(layer.get_parameter("weight"))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, B."""
+        """Returns logits, B."""
         first_BH = self.mlp[0](self.interactions(batch))
         if self.bridge is not None and self.bridge_in is not None:
             assert batch.sequence is not None
@@ -83,11 +83,11 @@ class CtrModel(Trainable):
         return logits_B1.squeeze(1)
 
     def interactions(self, batch: Batch) -> Tensor:
-        """What the MLP reads, B x D."""
+        """Returns the output of the interaction layer, which the MLP reads, B x D."""
         assert batch.long is not None and batch.short is not None
         histories = [(name, history.rows[name]) for history in (batch.long, batch.short) for name in HISTORY_FEATURES]
         own_BD, parts = self.embeddings(batch.rows_BF, histories)
-        if self._frozen:  # no gradient: Adagrad's step leaves such rows, and their sums, as they are
+        if self._frozen:  # Without a gradient, Adagrad changes neither such rows nor their sums.
             own_BD = torch.where(self.get_buffer("_learns"), own_BD, own_BD.detach())
             parts = [part.detach() if name in self._frozen else part for (name, _), part in zip(histories, parts, strict=True)]
         query_BE = torch.cat([own_BD[:, columns] for columns in self._token], dim=1)
@@ -99,57 +99,65 @@ class CtrModel(Trainable):
 
     @torch.no_grad()
     def shift_logits(self, by: float) -> None:
-        """Adds to every logit."""
+        """Adds `by` to every logit, through the bias of the last layer."""
         output = self.mlp[-1]
         assert isinstance(output, nn.Linear) and output.bias is not None
         output.bias.add_(by)
 
     def loss(self, logits_B: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns the mean log loss of the clicks."""
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}
 
 
-CARRIED = ("embeddings.", "biases.")  # what has a row for each id, by feature
+CARRIED = ("embeddings.", "biases.")  # Prefixes of the tensors that have a row for each id, by feature.
 
 
 def reset_batch_norm(model: nn.Module) -> None:
-    """Gives every batch-norm its initial state (gamma 1, beta 0, mean 0, variance 1, counter 0): traffic differs."""
+    """Resets every batch norm to its initial state (gamma 1, beta 0, mean 0, variance 1, counter 0), since the traffic differs."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.reset_parameters()
 
 
 def batch_norm_names(model: nn.Module) -> frozenset[str]:
-    """Names of all batch-norm tensors of the model's state."""
+    """Returns the names of all batch-norm tensors of the model's state."""
     return frozenset(f"{path}.{name}" for path, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)
                      for name in module.state_dict())
 
 
 def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
                      carried: Mapping[str, NDArray[np.int64]], keep_batch_norm: bool = False) -> None:
-    """Loads a CPM's weights into an A-CTR: all but batch-norm (re-initialised) and the tables of ad-only features.
+    """Loads a CPM's weights into an A-CTR: all but batch norm (re-initialised) and the tables of ad-only features.
 
-    Adagrad's sums start fresh: they say how far the source has come in the natural log. The source's aggregator stays behind:
-    A-CTR reads its result.
+    Adagrad's sums start at zero, since the source's belong to its training on the natural log. The source's aggregator is not loaded,
+    since the A-CTR reads its result.
 
     Args:
-        model: the A-CTR; changed in place.
+        model: the A-CTR, which is changed in place.
         source: the CPM's weights by name.
-        fresh_tables: features whose tables start fresh.
-        carried: rows of the source's tables that are the first rows of the model's, by feature.
-        keep_batch_norm: loads batch-norm too (an ablation).
+        fresh_tables: features whose tables keep their fresh weights.
+        carried: by feature, the rows of the source's tables that are the first rows of the model's.
+        keep_batch_norm: whether to load batch norm too (an ablation).
     """
     reset_batch_norm(model)
     skipped = frozenset() if keep_batch_norm else batch_norm_names(model)
     skipped |= {name for feature in fresh_tables for name in table_tensors(feature)}
     skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
-    skipped |= {name for name in model.state_dict() if name.startswith(("bridge", "texts_in"))}  # that belongs to another source
+    skipped |= {name for name in model.state_dict() if name.startswith(("bridge", "texts_in"))}  # These belong to other sources.
     load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
                  carried=carried)
 
 
 def load_embeddings(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
                     carried: Mapping[str, NDArray[np.int64]]) -> None:
-    """Loads a CPM's embedding tables alone; everything else stays fresh. Arguments as of `load_transferred`."""
+    """Loads only a CPM's embedding tables; all other weights stay fresh.
+
+    Args:
+        model: see `load_transferred`.
+        source: see `load_transferred`.
+        fresh_tables: see `load_transferred`.
+        carried: see `load_transferred`.
+    """
     skipped = set(source) | set(model.state_dict())
     skipped -= {f"embeddings.{name}.weight" for name in model.embeddings.names if name not in fresh_tables}
     load_weights(model, source, skipped=skipped, carried=carried)
@@ -160,14 +168,14 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: fro
     """Loads weights by name.
 
     Args:
-        model: changed in place.
+        model: the model, which is changed in place.
         source: weights by name.
         skipped: names that keep the model's own values.
-        carried: rows of the source's embedding tables that are the first rows of the model's, by feature; the others keep their
-            fresh values. None: the tables have the same rows.
+        carried: by feature, the rows of the source's embedding tables that are the first rows of the model's; the model's other rows
+            keep their fresh values. None means that the tables have the same rows.
 
     Raises:
-        ValueError: a name or a shape differs: another body made the source.
+        ValueError: a name or a shape differs, so the weights come from a model with another body.
     """
     with torch.no_grad():
         own = model.state_dict()

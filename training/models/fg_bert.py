@@ -1,4 +1,4 @@
-"""FG-BERT: a bidirectional transformer that reads all side information of behaviours and predicts all of it back.
+"""FG-BERT: a bidirectional transformer that reads all side information of behaviours and reconstructs what is masked.
 
 SRP4CTR (arXiv 2407.19658) states the Cloze objective with item-related and behaviour-related masks, and two layers over 200
 behaviours; fields, rates, sizes and heads are our choice (`training/recipes.py`). BERT4Rec (arXiv 1904.06690) and a next-item
@@ -37,9 +37,9 @@ class Encoded:
     """Sequences that went through the encoder.
 
     Attributes:
-        keys_and_values: of each layer, as its own tokens had them; P x H x (E / H) each.
-        output_PE: of the last layer.
-        offsets: S + 1; None: there is one sequence.
+        keys_and_values: the keys and values of each layer's own tokens, P x heads x (E / heads) each.
+        output_PE: the output of the last layer.
+        offsets: S + 1; None means that there is one sequence.
     """
 
     keys_and_values: Sequence[tuple[Tensor, Tensor]]
@@ -48,7 +48,7 @@ class Encoded:
 
     @cached_property
     def whole(self) -> Whole:
-        """What queries see of the only sequence."""
+        """The mask by which queries see the only sequence."""
         return Whole(has_key=self.output_PE.new_ones(self.output_PE.shape[0], dtype=torch.bool).any())
 
 
@@ -83,9 +83,9 @@ class FgBert(Trainable):
         self._begin()
 
     def _begin(self) -> None:
-        """Weights by the width that they read: BERT's .02 belongs to a width of 768, and keeps a narrow encoder from reading its context.
+        """Draws weights on the scale of their input width: BERT's .02 suits a width of 768, and a narrow encoder would not use its context.
 
-        A behaviour's fields begin as large as its position.
+        The fields of a behaviour begin on the same scale as its position.
         """
         for module in self.modules():
             if isinstance(module, nn.Embedding):
@@ -100,16 +100,16 @@ class FgBert(Trainable):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What it reads of a behaviour."""
+        """The fields of a behaviour that the encoder reads."""
         return tuple(self._dims)
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Fields that have a head."""
+        """The fields that have a head."""
         return tuple(self._dims) if self.recipe.objective == "fg_bert" else ("item_id",)
 
     def tokens(self, batch: SequenceBatch) -> Tensor:
-        """`LN(W [E_f]_f + p)`, P x E; a hidden side's fields are the mask's vectors, whatever they were."""
+        """Returns the input of the first layer, `LN(W [E_f]_f + p)`, P x E; the mask's vectors replace the fields of a hidden side."""
         total_PE = self.positions(batch.position_P)
         for side, names in self._sides.items():
             if names:
@@ -118,7 +118,7 @@ class FgBert(Trainable):
         return tokens_PE
 
     def candidates(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """The item side of B candidates, without behaviour side and position: B x E."""
+        """Embeds the item side of B candidates, which have no behaviour side and no position: B x E."""
         tokens_BE: Tensor = self.dropout(self.norm(self.project["item"](self._side(self._sides["item"], rows, None))))
         return tokens_BE
 
@@ -130,11 +130,11 @@ class FgBert(Trainable):
         return torch.cat(vectors, dim=1)
 
     def encode(self, batch: SequenceBatch, asked_Q: Tensor | None = None) -> Encoded:
-        """All layers over the sequences.
+        """Runs all layers over the sequences.
 
         Args:
             batch: the sequences.
-            asked_Q: ascending places of the behaviours whose output is wanted; by default all. The last layer then makes no other.
+            asked_Q: ascending places of the behaviours whose output is wanted; all by default. The last layer computes no other.
         """
         segments = whole_or_segments(batch.offsets, causal=self.recipe.objective == "sasrec")
         hidden_PE, found = self.tokens(batch), []
@@ -150,17 +150,17 @@ class FgBert(Trainable):
         return Encoded(keys_and_values=found, output_PE=hidden_PE, offsets=batch.offsets)
 
     def forward(self, batch: SequenceBatch) -> Tensor:
-        """The last layer's output for the behaviours that masks hide, Q x E; for all, P x E, where there are none."""
+        """Returns the last layer's output for the masked behaviours, Q x E; for all, P x E, where there are no masks."""
         hidden = self._hidden(batch)
         return self.encode(batch, None if hidden is None else torch.nonzero(hidden).squeeze(1)).output_PE
 
     def loss(self, hidden_QE: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
-        """Mean cross-entropy of each field over the positions that its side's mask hides; of the next item for `sasrec`."""
+        """Returns the mean cross-entropy of each field over the positions that its side's mask hides; for `sasrec`, of the next item."""
         losses = {}
         for name in self.predicted:
             from_Q, to_P = self._asked(name, batch)
             target = batch.rows[name][to_P]
-            known = target != SHARED_ROW if name in ID_FIELDS else torch.ones_like(target, dtype=torch.bool)  # that row is no item
+            known = target != SHARED_ROW if name in ID_FIELDS else torch.ones_like(target, dtype=torch.bool)  # The shared row is no item.
             losses[name] = self._cross_entropy(name, take(hidden_QE, from_Q[known]), target[known])
         return losses
 
@@ -193,15 +193,15 @@ class FgBert(Trainable):
         return functional.cross_entropy(torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P))
 
     def logits(self, name: str, hidden_PE: Tensor) -> Tensor:
-        """Of each row of a field, P x V."""
+        """Returns the logits of all rows of a field, P x V."""
         logits_PV: Tensor = self.heads[name](hidden_PE) @ self.embeddings[name].get_parameter("weight").T + self.biases[name]
         return logits_PV
 
     def _negatives(self, name: str) -> tuple[Tensor, Tensor]:
-        """Rows drawn by frequency (N), and log of how often each row (V) is expected among them.
+        """Draws rows by frequency (N), and returns with them the log of how often each row (V) is expected among them.
 
-        A drawn row stands for `1 / expected` of its kind, so that the sum over the negatives is that over all rows but for the draw
-        (Bengio and Senecal, IEEE TNN 2008); the positive is there once, whatever was drawn.
+        A drawn row is weighted by `1 / expected`, so that the sum over the negatives estimates the sum over all rows (Bengio and
+        Senecal, IEEE TNN 2008). The positive row always counts once, whatever was drawn.
         """
         total_V = self.get_buffer(f"_frequency_{name}")
         drawn = torch.searchsorted(total_V, torch.rand(self.recipe.negatives, dtype=torch.float64, device=total_V.device) * total_V[-1])
@@ -210,7 +210,7 @@ class FgBert(Trainable):
 
 
 class _Head(nn.Module):
-    """Output -> a vector whose products with a field's embeddings are its logits, but for each row's bias."""
+    """Maps the encoder's output to a vector whose products with a field's embeddings, plus the rows' biases, are the logits."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -223,6 +223,6 @@ class _Head(nn.Module):
 
 
 def masks_of(recipe: FgBertRecipe) -> Masks | None:
-    """How an objective hides positions; None where it predicts the next item."""
+    """Returns how an objective hides positions; None where it predicts the next item."""
     shares = {"fg_bert": {"item": recipe.item_mask, "behaviour": recipe.behaviour_mask}, "bert4rec": {"item": recipe.item_mask}}
     return Masks(shares=shares[recipe.objective], seed=recipe.seed) if recipe.objective in shares else None

@@ -1,10 +1,10 @@
-"""A pre-trained language model in two halves: low layers that read tokens, high layers that read anything of the model's width.
+"""A pre-trained language model in two halves: low layers that read tokens, and high layers that read any vectors of the model's width.
 
-BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding) and sequences of the
-results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and what else has `layers`,
-`embed_tokens` and rotary positions) and encoders (BERT, MiniLM and what else has `encoder.layer` and learned positions) can be split.
-What each layer attends to, all places or a window, is learned when a model is split, and kept (`language_pattern`).
-Behaviours stand where tokens would: behind the mark that begins a text, at the model's own positions, rotary or learned (ours).
+BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding), and sequences of the
+results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and others with `layers`,
+`embed_tokens` and rotary positions) and encoders (BERT, MiniLM and others with `encoder.layer` and learned positions) can be split.
+Whether a layer attends to all places or to a window is observed when a model is split, and kept (`language_pattern`).
+Behaviours take the places of tokens: after the token that begins a text, at the model's own rotary or learned positions (our choice).
 
 Shapes: B sequences, T tokens or behaviours of the longest, E width of the model, N texts.
 """
@@ -36,9 +36,11 @@ class LowLayers(nn.Module):
     """Embeddings and the first layers: tokens -> their hidden states.
 
     Args:
-        embed, layers, rotary: of the model.
+        embed: the model's token embeddings.
+        layers: the model's first layers.
+        rotary: the model's table of angles; None for an encoder.
         patterns: what each of the layers attends to.
-        longest: places that the model has positions for.
+        longest: the number of the model's positions.
     """
 
     def __init__(self, embed: nn.Module, layers: nn.ModuleList, rotary: nn.Module | None, *, patterns: Sequence[LayerPattern],
@@ -47,7 +49,7 @@ class LowLayers(nn.Module):
         self.embed, self.layers, self.rotary, self.patterns, self.longest = embed, layers, rotary, patterns, longest
 
     def forward(self, token_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """B x T x E.
+        """Returns the hidden states of tokens, B x T x E.
 
         Raises:
             BadInput: more tokens than the model has positions for.
@@ -61,11 +63,13 @@ class HighLayers(nn.Module):
     """The other layers, and the decoder's last norm: B x T x E -> B x T x E.
 
     Args:
-        layers, rotary, norm: of the model.
+        layers: the model's other layers.
+        rotary: the model's table of angles; None for an encoder.
+        norm: the decoder's last norm; None for an encoder.
         patterns: what each of the layers attends to.
-        positions: of an encoder, learned, from the first on.
-        longest: places that the model has positions for, the mark's included.
-        sink_E: what the low layers make of the mark that begins a text.
+        positions: the learned positions of an encoder, from the first on; None for a decoder.
+        longest: the number of the model's positions, that of the first token included.
+        sink_E: the low layers' output for the token that begins a text.
     """
 
     def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, *, patterns: Sequence[LayerPattern],
@@ -76,12 +80,19 @@ class HighLayers(nn.Module):
         self.register_buffer("sink_E", sink_E, persistent=False)
 
     def forward(self, hidden_BTE: Tensor, mask_BT: Tensor, *, place: bool = True) -> Tensor:
-        """`place` is for behaviours: it puts the first mark before them and adds an encoder's learned positions. Hidden states of the
-        model's own low layers have both. Layers look at that mark where they find nothing to look at (`attention sinks`, arXiv
-        2309.17453): without it each would have to look at some behaviour.
+        """Returns the outputs of the high layers, B x T x E.
+
+        Layers attend to the first token where nothing else is relevant (`attention sinks`, arXiv 2309.17453); without it they would
+        have to attend to some behaviour.
+
+        Args:
+            hidden_BTE: vectors of behaviours, or hidden states of the model's own low layers.
+            mask_BT: which places are not padding.
+            place: True for behaviours: puts the first token before them and adds an encoder's learned positions. Hidden states of the
+                low layers have both already.
 
         Raises:
-            BadInput: more behaviours than the model has positions behind the first mark.
+            BadInput: there are more behaviours than the model has positions after the first token.
         """
         if not place:
             return self._layers(hidden_BTE, mask_BT)
@@ -104,11 +115,12 @@ class LanguageModel:
     """A split model.
 
     Attributes:
-        low, high: its halves.
-        tokenizer: of Hugging Face; pads to the right.
+        low: the frozen half that reads tokens.
+        high: the half that reads vectors.
+        tokenizer: the tokenizer of Hugging Face, which pads on the right.
         width: E.
         family: decoder or encoder.
-        longest: places of the longest sequence that it takes: the model's positions, at most 8,192.
+        longest: the places of the longest sequence that the model takes: its positions, at most 8,192.
     """
 
     low: LowLayers
@@ -122,8 +134,8 @@ class LanguageModel:
         """Refuses a setting by which sequences are longer than the model takes.
 
         Args:
-            name: the setting's.
-            needed: places that it asks for.
+            name: the name of the setting.
+            needed: the places that it requires.
 
         Raises:
             BadInput: the model has fewer positions.
@@ -134,7 +146,7 @@ class LanguageModel:
 
 
 def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
-    """A pre-trained model, split after its first `low_layers` layers (half of them by default).
+    """Reads a pre-trained model and splits it after its first `low_layers` layers (half of them by default).
 
     Args:
         source: `minilm` or `smollm2`, which packages carry; a local folder, or a file of the GGUF format; else a name on the hub.
@@ -220,7 +232,7 @@ def _learned_positions(model: Any) -> Tensor:
 
 @torch.no_grad()
 def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
-    """E: the first hidden state of a text of marks alone. A tokenizer that puts none before texts may still name one that begins them."""
+    """Returns the first hidden state of an empty text, E; a tokenizer that puts no token before texts may still name one for that."""
     ids = tokenizer("")["input_ids"] or [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
     token_ids = torch.tensor([ids], device=next(low.parameters()).device)
     first_E: Tensor = low.eval()(token_ids, torch.ones_like(token_ids, dtype=torch.bool))[0, 0]
@@ -228,7 +240,7 @@ def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
 
 
 def with_lora(layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
-    """Freezes some layers but for low-rank adapters beside their linear maps (LoRA, arXiv 2106.09685), in place."""
+    """Freezes layers and adds trainable low-rank adapters to their linear maps (LoRA, arXiv 2106.09685), in place."""
     from peft import LoraConfig, inject_adapter_in_model
 
     layers.requires_grad_(False)
@@ -238,9 +250,11 @@ def with_lora(layers: nn.Module, *, rank: int = LORA_RANK) -> nn.Module:
 
 
 def encoder_id(model: LanguageModel, *, pooling: Pooling, longest: int) -> str:
-    """Names what a text's vector depends on: the low layers' weights and windows, the vocabulary, the pooling, the cut. Another is another
-    table."""
-    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # those are of the last call
+    """Returns a digest of all that decides a text's vector: the low layers' weights and windows, the vocabulary, pooling and length.
+
+    Vectors of encoders with different ids must not be mixed.
+    """
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # Set by the last call.
     digest = hashlib.sha256(f"{pooling}/{longest}/{len(model.low.layers)}/{json.dumps(tokenizer, sort_keys=True)}".encode())
     digest.update(digest_of(model.low.patterns))
     for name, tensor in sorted(model.low.state_dict().items()):
@@ -265,16 +279,16 @@ class Encoded:
 @torch.no_grad()
 def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling = "mean", longest: int = 64,
                  tokens_at_once: int = 8192) -> Encoded:
-    """Each text through the low layers, and pooled: BAHE's atomic behaviour encoding, `E(a) = Fp(LLM_low(a))`.
+    """Encodes each text by the low layers and pools it: BAHE's atomic behaviour encoding, `E(a) = Fp(LLM_low(a))`.
 
-    Texts of about the same length are a batch; results are in the order given, and do not depend on it but for rounding.
+    Texts of similar lengths form a batch. Results are in the given order, and depend on it only by rounding.
 
     Args:
-        model: its low half is used, in evaluation mode.
-        texts: N; an empty one reads as a lone padding token.
+        model: the model; its low half is used, in evaluation mode.
+        texts: N; an empty text reads as one padding token.
         pooling: mean over the tokens, or the last token.
-        longest: tokens; the rest of a longer text is not read.
-        tokens_at_once: of a batch, padding included.
+        longest: the most tokens that are read of a text.
+        tokens_at_once: the most tokens of a batch, padding included.
 
     Raises:
         BadInput: the model has fewer positions than `longest`.
@@ -298,13 +312,16 @@ def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling
 
 
 def even(hidden_BTE: Tensor) -> Tensor:
-    """Every token with a mean square of 1. In decoders the first token's is thousands of times the others', whatever it says, and a mean
-    over the tokens would be of it alone (`attention sinks`, arXiv 2309.17453)."""
+    """Scales every token to a mean square of 1, B x T x E.
+
+    In decoders the first token's mean square is thousands of times that of the others, whatever the token is, so it would decide a mean
+    over the tokens (`attention sinks`, arXiv 2309.17453).
+    """
     return hidden_BTE * torch.rsqrt(hidden_BTE.square().mean(dim=2, keepdim=True) + 1e-6)
 
 
 def pool(hidden_BTE: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
-    """B x E: mean over the tokens that are there, or the last of them; zeros where there is none."""
+    """Pools hidden states over the tokens that the mask names, by their mean or by the last of them: B x E; zeros where there is none."""
     counts_B = mask_BT.sum(dim=1)
     if pooling == "last":
         last = hidden_BTE[torch.arange(len(hidden_BTE), device=hidden_BTE.device), (counts_B - 1).clamp(min=0)]

@@ -90,7 +90,7 @@ def require_tokenizer(tokenizer: Any, rows: int) -> None:
 
     Args:
         tokenizer: of Hugging Face.
-        rows: of the model's table of token embeddings.
+        rows: the number of rows of the model's token embeddings.
 
     Raises:
         BadInput: it has no fast backend, no padding token, ids beyond the table, or reads different texts as the same.
@@ -140,6 +140,7 @@ def _require_sdpa(source: str, config: Any) -> None:
 
 
 def without_sdpa(where: str, kind: str) -> BadInput:
+    """Returns the error for a model that does not use torch's scaled dot-product attention."""
     return BadInput(where, "attention", expected="a model whose attention is torch's scaled_dot_product_attention (sdpa)",
                     found=kind, hint="Take another model: docs/models/bahe.md lists families.")
 

@@ -1,5 +1,7 @@
-"""The table of families in `docs/models/bahe.md`, made by splitting tiny models of random weights: `python -m
-training.models.language_families` writes it, `--check` reports whether it is current."""
+"""Makes the table of families in `docs/models/bahe.md` by splitting tiny models of random weights.
+
+`python -m training.models.language_families` writes it; `--check` reports whether it is current.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ class Family:
     Attributes:
         type: `model_type` in their config.json.
         known: models of it that people know.
-        settings: of the tiny model, next to its sizes.
+        settings: settings of the tiny model, in addition to its sizes.
         note: which settings the row is about.
     """
 
@@ -104,7 +106,7 @@ FAMILIES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Makes the table, or says whether it is current."""
+    """Writes or checks the table; returns the exit code."""
     return run_line(_make, argv)
 
 
@@ -164,7 +166,7 @@ def tiny_model(family: Family) -> Any:
 
 
 def tiny_tokenizer() -> Any:
-    """Knows the words of the trial alone."""
+    """Returns a tokenizer that only knows the words of the trial."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

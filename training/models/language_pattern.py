@@ -1,9 +1,9 @@
-"""What each layer of a language model attends to, learned by listening to what the model hands its layers.
+"""Finds what each layer of a language model attends to, by recording the arguments with which the model calls its layers.
 
-Some layers see all places, others a window; some turn positions by one table of angles, others by another. Models keep that by the
-number of a layer, in settings of many names, and build masks and angles outside the layers. A part of the layers has to be handed the
-same: so the model is run once with listeners in place of its layers, on a sequence as long as any that its halves will take, which
-costs no layer's sums, and what was handed over is kept or refused.
+Some layers see all places, others a window; some rotate positions by one table of angles, others by another. Models decide that by the
+number of a layer, in settings of many names, and build masks and angles outside the layers. The halves must call the layers with the
+same arguments. So the model runs once with recorders in place of its layers, on a sequence as long as any that its halves will take,
+without the cost of the layers; the recorded arguments are kept, or the model is refused.
 
 Shapes: B sequences, T places, E width of the model.
 """
@@ -39,7 +39,7 @@ class LayerPattern:
 
 def run_layers(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotary: nn.Module | None,
                patterns: Sequence[LayerPattern]) -> Tensor:
-    """Hidden states through layers, each of which sees what its pattern says: B x T x E.
+    """Runs hidden states through layers, each of which sees the places that its pattern allows: B x T x E.
 
     Args:
         layers: some of the model's, in order.
@@ -190,7 +190,7 @@ class _Seen:
         widest = int((torch.arange(length, device=here.device) - first_T).max()) + 1
         window = None if not self._causal or widest >= length else widest
         expected = allowed_places(self._mask_1T, causal=self._causal, window=window)[0, 0]
-        if not bool((here[:, :, :-1] == expected[:, :-1]).all()):  # whether padding sees itself is nobody's matter
+        if not bool((here[:, :, :-1] == expected[:, :-1]).all()):  # Whether padding sees itself does not matter.
             raise _refusal(model, number, "a mask that is not of a window that moves along, nor of all "
                            + ("earlier places" if self._causal else "places"))
         self._known.append((mask, window))

@@ -1,4 +1,4 @@
-"""SRP4CTR's bridges from a pre-trained sequence encoder into a CTR model (arXiv 2407.19658).
+"""SRP4CTR's bridges, by which a CTR model reads a pre-trained sequence encoder (arXiv 2407.19658).
 
 *Uni cross-attention*: at every layer the candidate queries the keys and values that the sequence's own tokens have at that
 layer. Input embeddings, key and value projections are the encoder's; the rest of the candidate's path is new. No token of the
@@ -20,11 +20,11 @@ from training.models.fg_bert import Encoded, FgBert
 from training.modules.segments import Segments, Whole, attend
 from training.modules.transformer import CrossLayer, Width, split_heads
 
-_BEGIN = 0.1  # standard deviation of the queries that have not read a sequence yet
+_BEGIN = 0.1  # The standard deviation of the queries before they read a sequence.
 
 
 class UniCrossAttention(nn.Module):
-    """Candidates through as many layers as the encoder has: `c_n = Layer_n(c_(n-1), K_n, V_n)`."""
+    """Sends candidates through as many layers as the encoder has: `c_n = Layer_n(c_(n-1), K_n, V_n)`."""
 
     def __init__(self, size: Width, layers: int) -> None:
         super().__init__()
@@ -46,10 +46,10 @@ class UniCrossAttention(nn.Module):
 
 
 class QueryingTransformer(nn.Module):
-    """K learned queries, one block: self-attention among them, cross-attention to the encoder's output, FFN.
+    """K learned queries in one block: self-attention among them, cross-attention to the encoder's output, FFN.
 
-    Ours: the queries begin small beside what they read of a sequence. The output is divided by the square root of K: flattened, it is
-    as long as one query's, however many there are.
+    Our choice: the queries begin small compared with what they read from a sequence, and the output is divided by the square root of K,
+    so that the norm of the flattened output does not depend on K.
     """
 
     _frozen: Tensor | None
@@ -66,18 +66,18 @@ class QueryingTransformer(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """From here on the queries do not change, so what they are before they read a sequence is made once."""
+        """Computes the self-attention among the queries once, since the queries do not change from now on."""
         self.register_buffer("_frozen", self._mixed(), persistent=False)
 
     def _mixed(self) -> Tensor:
-        """K x E: the queries that have seen each other, the same for all sequences."""
+        """Returns the queries after self-attention, K x E, the same for all sequences."""
         own = Segments.within(torch.tensor([0, len(self.queries)], device=self.queries.device))
         query, key, value = (split_heads(part, self.cross.heads) for part in self.project(self.queries).chunk(3, dim=1))
         mixed_KE: Tensor = self.norm(self.queries + self.out(attend(query, key, value, own).flatten(1)))
         return mixed_KE
 
     def forward(self, encoded: Encoded) -> Tensor:
-        """S x K x E."""
+        """Returns what each query has read from each sequence, S x K x E."""
         heads, offsets = self.cross.heads, encoded.offsets
         queries_KE = self._mixed() if self._frozen is None else self._frozen
         if offsets is None:
@@ -91,7 +91,7 @@ class QueryingTransformer(nn.Module):
 
 
 def mean_by_sequence(encoded: Encoded) -> Tensor:
-    """Mean of the output over each sequence, S x E; zeros for one without behaviours."""
+    """Returns the mean of the output over each sequence, S x E; zeros for a sequence without behaviours."""
     if encoded.offsets is None:
         total_E, count = encoded.output_PE.sum(dim=0), torch.ones_like(encoded.output_PE[:, 0]).sum()
         return (total_E / count.clamp(min=1.0))[None]
@@ -102,12 +102,12 @@ def mean_by_sequence(encoded: Encoded) -> Tensor:
 
 
 class Bridge(nn.Module):
-    """What a CTR model reads of a pre-trained encoder.
+    """The part of a CTR model that reads a pre-trained encoder.
 
     Args:
-        encoder: its weights join the model's own when it is learned, and belong to its own release when it is frozen.
-        learned: whether the encoder goes on learning.
-        cross: by uni cross-attention.
+        encoder: the encoder. Its weights are part of the model's own if `learned`, else they belong to the encoder's release.
+        learned: whether training updates the encoder.
+        cross: whether candidates read the encoder by uni cross-attention.
         queries: K of the querying transformer; 0 for the mean of the encoder's output instead.
     """
 
@@ -116,7 +116,7 @@ class Bridge(nn.Module):
         recipe = encoder.recipe
         size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner)
         self.learned = learned
-        encoder.heads.requires_grad_(False)  # of pre-training alone
+        encoder.heads.requires_grad_(False)  # The heads, biases and mask vectors serve only pre-training.
         encoder.biases.requires_grad_(False)
         encoder.masked.requires_grad_(False)
         if learned:
@@ -130,11 +130,11 @@ class Bridge(nn.Module):
 
     @property
     def network(self) -> FgBert:
-        """The encoder, its own or its release's."""
+        """The encoder, whether it is trained or frozen."""
         return self.encoder if self.learned else self._apart[0]
 
     def encode(self, sequences: SequenceBatch) -> tuple[Encoded, Tensor]:
-        """What depends on the users alone: the encoded sequences, and S x `of_user`."""
+        """Computes what depends only on the users: the encoded sequences, and the model's user inputs, S x `of_user`."""
         with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
             encoded = self.network.encode(sequences)
         if self.querying is not None:
@@ -142,7 +142,7 @@ class Bridge(nn.Module):
         return encoded, mean_by_sequence(encoded)
 
     def candidates(self, rows: Mapping[str, Tensor], encoded: Encoded, of_B: Tensor | None) -> Tensor:
-        """B x `of_candidate`."""
+        """Returns what candidates read from the encoded sequences, B x `of_candidate`."""
         if self.cross is None:
             any_B = next(iter(rows.values()))
             return torch.zeros(any_B.shape[0], 0, device=any_B.device)
@@ -152,7 +152,7 @@ class Bridge(nn.Module):
         return found_BE
 
     def forward(self, given: SequenceInput) -> Tensor:
-        """B x (`of_candidate` + `of_user`)."""
+        """Returns candidate and user inputs, B x (`of_candidate` + `of_user`)."""
         encoded, of_user = self.encode(given.sequences)
         of_candidate = self.candidates(given.candidate, encoded, given.of_B)
         return torch.cat([of_candidate, given.spread(of_user).expand(of_candidate.shape[0], -1)], dim=1)

@@ -14,7 +14,7 @@ from training.modules.trainable import Trainable
 
 
 class TpmModel(Trainable):
-    """Click probability from a few basic features; its user and item tables become the month's snapshot.
+    """Predicts the click probability from a few basic features; its user and item tables become the month's snapshot.
 
     Args:
         embeddings: tables of the features.
@@ -27,9 +27,10 @@ class TpmModel(Trainable):
         self.mlp = FieldMlp(embeddings, hidden)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, B."""
+        """Returns logits, B."""
         logits_B: Tensor = self.mlp(self.embeddings, batch.rows_BF)
         return logits_B
 
     def loss(self, logits_B: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns the mean log loss of the clicks."""
         return {"logloss": functional.binary_cross_entropy_with_logits(logits_B, batch.label_B)}

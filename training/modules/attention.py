@@ -4,10 +4,10 @@ DIN (arXiv 1706.06978) scores a behaviour k for a candidate q by an MLP of [q, k
 in each part, so W[q, k, q - k, q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k): q's part is computed once per sample instead
 of once per behaviour, and nothing of width 4E is built.
 
-On a CPU the whole of it is one native operation (`training/native/target_attention.cpp`); elsewhere, and where that cannot be
-compiled, the same in torch. Where all candidates share one history, as those of a request do, its keys are made once.
+On a CPU, one native operation does all of it (`training/native/target_attention.cpp`); elsewhere, and where that cannot be
+compiled, torch does the same. Where all candidates share one history, as those of a request do, its keys are computed once.
 
-Shapes: B samples, P behaviours of all of them end to end, E width of an item's token, H hidden width.
+Shapes: B samples, P behaviours of all samples, concatenated, E width of an item's token, H hidden width.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WIDEST, _BLOCKS = 64, 16  # widths of the native operation; into how many block
 
 
 class _Spread(torch.autograd.Function):
-    """B x E -> P x E: each sample's vector beside each of its behaviours. Its gradient is a sum per segment."""
+    """B x E -> P x E: repeats each sample's vector for each of its behaviours. Its gradient is a sum per segment."""
 
     @staticmethod
     def forward(ctx: Any, values_BE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
@@ -54,17 +54,17 @@ class _Pool(torch.autograd.Function):
 
 
 def _segment_sum(values_PE: Tensor, offsets: Tensor) -> Tensor:
-    # Segments are summed each by one worker and in order, so the result is the same in every run, unlike a scatter's.
+    # One worker sums each segment in order, so the result is the same in every run, unlike that of a scatter.
     return torch.segment_reduce(values_PE, "sum", offsets=offsets, axis=0, initial=0.0, unsafe=True)
 
 
 def spread(values_BE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
-    """B x E -> P x E by `row_P`, which ascends."""
+    """Repeats each sample's vector for each of its behaviours, B x E -> P x E, by `row_P`, which ascends."""
     return _Spread.apply(values_BE, row_P, offsets)
 
 
 def pool(values_PE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
-    """P x E -> B x E: sums per sample; zeros for a sample without behaviours."""
+    """Sums vectors per sample, P x E -> B x E; zeros for a sample without behaviours."""
     return _Pool.apply(values_PE, row_P, offsets)
 
 
@@ -113,7 +113,7 @@ def _arguments(offsets: Tensor, inputs: Sequence[Any]) -> list[Any]:
 
 
 class TargetAttention(nn.Module):
-    """Interest of a user in a candidate: the weighted sum of the behaviours' tokens, weights not normalised (as in DIN).
+    """A user's interest in a candidate: the weighted sum of the behaviours' tokens, with weights that are not normalised (as in DIN).
 
     Args:
         width: E.
@@ -131,12 +131,12 @@ class TargetAttention(nn.Module):
         self._fits = len(hidden) <= 2 and all(size % native.WIDTH == 0 and size <= _WIDEST for size in (width, *hidden))
 
     def forward(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor | None) -> Tensor:
-        """B x E.
+        """Returns the interest of each sample's user in its candidate, B x E.
 
         Args:
-            query_BE: candidates.
-            parts: behaviours; side by side they are P x E.
-            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`. None: all samples have all P behaviours.
+            query_BE: the candidates.
+            parts: the embeddings of the behaviours' features; concatenated they are P x E.
+            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`. None: all samples share all P behaviours.
         """
         if offsets is None:
             keys_PE = torch.cat(list(parts), dim=1)
@@ -153,7 +153,7 @@ class TargetAttention(nn.Module):
         return attended
 
     def in_torch(self, query_BE: Tensor, keys_PE: Tensor, offsets: Tensor) -> Tensor:
-        """The same of tokens P x E, operation by operation."""
+        """Returns the same as the native operation, for tokens P x E."""
         row_P = torch.repeat_interleave(torch.arange(len(query_BE), device=offsets.device), offsets.diff(), output_size=len(keys_PE))
         both = spread(torch.cat([query_BE, self.query(query_BE)], dim=1), row_P, offsets)
         query_PE, from_query_PH = both[:, :query_BE.shape[1]], both[:, query_BE.shape[1]:]

@@ -1,7 +1,7 @@
-"""Cross-entropy of logits that are products with a table's rows, without ever holding all of them.
+"""Cross-entropy of logits that are products with a table's rows, computed without holding all logits at once.
 
-The logits of some rows are made, turned into their gradient and used while they lie in the processor's cache; the way back has then
-nothing left to do but to scale. Two thousand rows over 3,500 items take 28 MB of logits otherwise, read and written five times.
+The logits of some rows are computed, turned into their gradient and used while they are in the processor's cache; the backward pass then
+only scales. Otherwise two thousand rows over 3,500 items take 28 MB of logits, which are read and written five times.
 
 Shapes: P rows, D width, V classes.
 """
@@ -52,6 +52,6 @@ class _Fused(torch.autograd.Function):
 
 
 def linear_cross_entropy(query_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> Tensor:
-    """Mean over P of the cross-entropy of `query @ weight.T + bias`: a scalar. At least one row; gradients are of the first order."""
-    found: Tensor = _Fused.apply(query_PD, weight_VD, bias_V, target_P)
-    return found
+    """Returns the mean over P >= 1 of the cross-entropy of `query @ weight.T + bias`, a scalar; it can be differentiated once."""
+    loss: Tensor = _Fused.apply(query_PD, weight_VD, bias_V, target_P)
+    return loss

@@ -1,7 +1,7 @@
-"""Dropout whose draw does not cost more than what it drops: on a CPU torch draws one number after the other, for each element.
+"""Dropout that draws quickly on a CPU, where torch draws one number after another, for each element.
 
-On a CPU this is one native operation (`training/native/dropout.cpp`). Where that cannot be compiled 64 random bits serve four
-elements, 16 each, so that a share is met to one in 65,536; which elements these are differs.
+On a CPU this is one native operation (`training/native/dropout.cpp`). Where that cannot be compiled, 64 random bits serve four
+elements, 16 bits each, so that the share is exact to one in 65,536; other elements are dropped then.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Dropout(nn.Module):
     """Zeroes a share of the elements while training, and scales the others up.
 
     Args:
-        share: of elements dropped.
+        share: the share of the elements that are dropped.
     """
 
     def __init__(self, share: float) -> None:
@@ -64,7 +64,7 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, values: Tensor) -> Tensor:
-        """Of any shape."""
+        """Drops elements of values of any shape, in training only."""
         if not self.training or self.share == 0.0:
             return values
         if values.device.type != "cpu":
@@ -78,7 +78,7 @@ class Dropout(nn.Module):
         return dropped
 
     def in_torch(self, values: Tensor) -> Tensor:
-        """The same on a CPU with other elements dropped."""
+        """Drops the same share on a CPU without native code; other elements are dropped."""
         bits = _draws(-(-values.numel() // _OF_A_DRAW)).view(torch.int16)[:values.numel()].view(values.shape)
         limit = round(self.share * (1 << _BITS))
         kept = bits >= limit - (1 << (_BITS - 1))  # of -32,768 .. 32,767 the lowest `limit` are dropped

@@ -3,7 +3,7 @@
 Tables are updated inside the backward pass by row-wise Adagrad, so that a step costs the rows that it touches, whatever the
 table's size. The kernels are FBGEMM's table-batched embeddings on a GPU, and native ones on a CPU (`training/native`), where
 FBGEMM's take longer (docs/adr/0008); where neither can be had, a twin in plain torch gives equal results. All features of one
-width lie in one table, end to end, so that a step is one look-up and one update for each width. Where several processes train,
+width are concatenated in one table, so that a step is one look-up and one update for each width. Where several processes train,
 their rows lie in all of them (`training/modules/sharded.py`).
 
 Row-wise Adagrad (as in DLRM, arXiv 1906.00091, section 3, and FBGEMM): with g the sum of a row's gradients in a step,
@@ -160,6 +160,7 @@ class FbgemmTable(nn.Module):
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the next backward pass."""
         return float(self._held[0].get_learning_rate())
 
     @learning_rate.setter
@@ -201,7 +202,7 @@ class IdEmbeddings(nn.Module):
         kernel: what they run on; by default FBGEMM's wherever it can.
 
     Attributes:
-        tables: the features' rows by width, those of one width end to end.
+        tables: the features' rows by width; those of one width are concatenated.
     """
 
     def __init__(self, row_cnts: Mapping[str, int], dims: Mapping[str, int], *, seed: int, device: torch.device | str = "cpu",
@@ -247,7 +248,7 @@ class IdEmbeddings(nn.Module):
         return self._rows[name]
 
     def forward(self, rows_BF: Tensor, more: Sequence[tuple[str, Tensor]] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Vectors of the features, side by side, and of more rows in the same step.
+        """Returns the concatenated vectors of the features, and those of more rows in the same step.
 
         Args:
             rows_BF: rows of each feature, in the model's order.

@@ -33,7 +33,7 @@ class _Places:
     Attributes:
         num_layers: hidden layers.
         few: fields of few rows: which column of the rows, which columns of the first layer.
-        many: the other fields, which x holds side by side: which columns of the first layer.
+        many: the other fields, which x concatenates: their columns of the first layer.
     """
 
     num_layers: int

@@ -1,8 +1,8 @@
-"""Attention inside segments of packed tokens: sequences lie end to end, and nothing is padded outside of the products.
+"""Attention inside segments of packed tokens: sequences are concatenated, and nothing is padded outside of the products.
 
 On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`); on a GPU in half precision flash
 attention over segments of different lengths (`torch.nn.attention.varlen`). Elsewhere, and where the one cannot be compiled, segments
-of about the same length are laid side by side for torch's fused attention.
+of similar lengths are padded to one batch for torch's fused attention.
 
 Shapes: Q query tokens, K key tokens, S segments, H heads, D width of a head, L tokens of the longest segment of a chunk.
 """
@@ -60,7 +60,7 @@ class _Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How the segments that have queries and keys are laid side by side."""
+    """How the segments that have queries and keys are padded to batches."""
 
     queries: _Side
     keys: _Side
@@ -74,7 +74,7 @@ class Segments:
     Args:
         query_offsets: S + 1; the queries of segment s are `[query_offsets[s], query_offsets[s + 1])`.
         key_offsets: S + 1.
-        causal: a query sees the keys up to its own position alone; queries are then the keys' own tokens.
+        causal: whether a query only sees the keys up to its own position; queries are then the keys' own tokens.
     """
 
     query_offsets: Tensor

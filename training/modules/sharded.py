@@ -48,6 +48,7 @@ class ShardedTable(nn.Module):
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the next backward pass."""
         return float(self._held[0].fused_optimizer.param_groups[0]["lr"])
 
     @learning_rate.setter
@@ -55,7 +56,7 @@ class ShardedTable(nn.Module):
         optimizer = self._held[0].fused_optimizer
         for group in optimizer.param_groups:
             group["lr"] = value
-        optimizer.step()  # hands the rate to the kernels; rows are updated in backward passes alone
+        optimizer.step()  # Hands the rate to the kernels; rows are only updated in backward passes.
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """N -> N x D; all processes must call it equally often."""
@@ -110,7 +111,7 @@ class ShardedTable(nn.Module):
 
 def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpus), warnings.catch_warnings():  # fresh values are drawn that nobody reads: not from our generator
+    with torch.random.fork_rng(gpus), warnings.catch_warnings():  # Fresh values are drawn but never read: our generator must not advance.
         warnings.simplefilter("ignore")  # FBGEMM and TorchRec speak of operations that their wheels lack
         try:
             from fbgemm_gpu.split_embedding_configs import EmbOptimType

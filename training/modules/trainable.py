@@ -1,4 +1,4 @@
-"""What the engine needs of a model: that it is called with a batch, and that it says its losses."""
+"""What the engine needs of a model: that it can be called with a batch, and that it returns its losses."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ class TransferSource(nn.Module):
         return {}
 
     def forward(self, batch: Batch) -> Tensor:
-        """B x `width`."""
+        """Returns the transferred inputs, B x `width`; zeros without transfer."""
         return batch.dense_BS.new_zeros(batch.dense_BS.shape[0], self.width)
 
 
 class MergedTable(TransferSource):
-    """A CPM's merged table: one frozen vector per entity; no part of the model's own weights, since it belongs to the CPM."""
+    """A CPM's merged table: one frozen vector per entity. It belongs to the CPM, so it is not part of the model's own weights."""
 
     def __init__(self, vectors: Mapping[Entity, EntityVectors]) -> None:
         super().__init__({entity: vectors[entity].vectors.shape[1] for entity in VECTOR_ENTITIES})
@@ -82,18 +82,20 @@ class MergedTable(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
+        """The index of the transferred vectors, by entity."""
         return self._index
 
     def forward(self, batch: Batch) -> Tensor:
+        """Returns user vector, item vector and two flags for missing ones, B x width."""
         parts = [self.get_buffer("user")[batch.user_at_B], self.get_buffer("item")[batch.item_at_B]]
         flags = [(at == 0).to(parts[0].dtype)[:, None] for at in (batch.user_at_B, batch.item_at_B)]
         return torch.cat([*parts, *flags], dim=1)
 
 
 class TextVectors(nn.Module):
-    """BAHE's Q_u and Q_i, frozen and made small: the vectors of both, their product, and a flag for each that is missing.
+    """BAHE's Q_u and Q_i, frozen and scaled down: the vectors of both, their product, and a flag for each that is missing.
 
-    No part of the model's own weights, since they belong to BAHE's releases.
+    They belong to BAHE's releases, so they are not part of the model's own weights.
     """
 
     def __init__(self, vectors: Mapping[Entity, DatedVectors]) -> None:
@@ -109,16 +111,16 @@ class TextVectors(nn.Module):
         return 3 * self.dim + len(VECTOR_ENTITIES)
 
     def newest(self) -> TextVectors:
-        """With the last vector of each id only."""
+        """Returns the same module with only the last vector of each id."""
         return TextVectors({entity: DatedVectors.stack({0: dated.newest()}, self.dim) for entity, dated in self.vectors.items()})
 
     @staticmethod
     def read(vectors: NDArray[np.float32]) -> Tensor:
-        """Published vectors as a model reads them, made small, behind one of zeros for what has none."""
+        """Scales published vectors down, and puts a vector of zeros before them for ids that have none."""
         return functional.pad(torch.from_numpy(vectors) * _TEXT_SCALE, (0, 0, 1, 0))
 
     def forward(self, batch: Batch) -> Tensor:
-        """B x `width`."""
+        """Returns both vectors, their product and the flags, B x `width`."""
         user_BD, item_BD = (self.get_buffer(entity)[batch.texts[entity]] for entity in VECTOR_ENTITIES)
         flags = [(batch.texts[entity] == 0).to(user_BD.dtype)[:, None] for entity in VECTOR_ENTITIES]
         return torch.cat([user_BD, item_BD, user_BD * item_BD, *flags], dim=1)
@@ -138,7 +140,7 @@ class AggregatedSnapshots(TransferSource):
         self.aggregators = nn.ModuleDict({entity: Aggregator(dims[entity]) for entity in VECTOR_ENTITIES})
         self._index = {entity: snapshots[entity].index for entity in VECTOR_ENTITIES}
         for entity in VECTOR_ENTITIES:
-            # One more month, in which nobody is present: where -1 points to.
+            # A position of -1 selects one more month, in which no entity is present.
             vectors, present = torch.from_numpy(snapshots[entity].vectors), torch.from_numpy(snapshots[entity].present)
             self.register_buffer(f"{entity}_vectors", torch.cat([vectors, torch.zeros_like(vectors[:1])
                                  if len(vectors) else torch.zeros(1, *vectors.shape[1:])]), persistent=False)
@@ -148,15 +150,17 @@ class AggregatedSnapshots(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
+        """The index of the transferred vectors, by entity."""
         return self._index
 
     def aggregate(self, entity: Entity, at_B: Tensor, months_BM: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions and months -> vectors (B x D) and whether the entity has none (B)."""
+        """Returns the aggregated vectors (B x D) of positions and months, and whether the entity has none (B)."""
         present_BM = self.get_buffer(f"{entity}_present")[months_BM, at_B[:, None]]
         vectors_BMD = self.get_buffer(f"{entity}_vectors")[months_BM, at_B[:, None]]
         return self.aggregators[entity](vectors_BMD, present_BM), ~present_BM.any(dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
+        """Returns the aggregated user and item vectors, and two flags for missing ones, B x width."""
         months_BM = self.get_buffer("months_of_day")[batch.day_B]
         user_BD, no_user_B = self.aggregate("user", batch.user_at_B, months_BM)
         item_BD, no_item_B = self.aggregate("item", batch.item_at_B, months_BM)

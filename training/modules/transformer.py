@@ -87,7 +87,7 @@ class CrossLayer(nn.Module):
         self.feed_forward = FeedForward(size)
 
     def forward(self, queries_QE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments | Whole) -> Tensor:
-        """Q x E -> Q x E; a query without any key goes through the FFN alone."""
+        """Q x E -> Q x E; a query without any key only goes through the FFN."""
         attended_QE = attend(split_heads(self.query(queries_QE), self.heads), *keys_and_values, segments).flatten(1)
         attended_QE = torch.where(has_key(queries_QE, segments), self.out(attended_QE), 0.0)
         deeper_QE: Tensor = self.feed_forward(self.norm(queries_QE + self.dropout(attended_QE)))

@@ -67,9 +67,9 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
     """The file of the library of `<name>.cpp`, which is compiled if it is not there yet.
 
     Args:
-        name: of the operation.
+        name: the name of the operation.
         compiler: path of a C++ compiler.
-        flags: which processor it compiles for, beside the flags that all have.
+        flags: the compiler's flags for a processor, in addition to those that all builds have.
 
     Raises:
         CalledProcessError: it does not compile; `stderr` has the compiler's message.

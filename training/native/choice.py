@@ -60,7 +60,7 @@ def serving(name: str, problem: Callable[[], Ways]) -> Any:
     """The library of a native operation; None where its twin in torch serves.
 
     Args:
-        name: of the operation.
+        name: the name of the operation.
         problem: makes the problem of the trial; called where there has been none on this machine.
     """
     library = native.library(name)
@@ -96,7 +96,7 @@ def _kept_or_made(name: str, library: Path, problem: Callable[[], Ways]) -> Choi
 
 
 def _read(path: Path) -> Choice | None:
-    """A choice that was kept; None where there is none that can be read, so that it is made anew."""
+    """Reads a choice that was kept; None where there is none that can be read, so that it is made again."""
     try:
         kept = json.loads(path.read_text())
         return Choice(native_ms=float(kept["native_ms"]), torch_ms=float(kept["torch_ms"]))

@@ -1,1 +1,1 @@
-"""An ad model outside of training: a day's scores, and a folder that scores requests by itself."""
+"""An ad model outside of training: the scores of a day, and an exported folder that scores requests."""

@@ -75,7 +75,7 @@ def export(session: Session, run: Run, folder: Path) -> Path:
 
 
 def _describe(session: Session, run: Run, opened: Scorer, model: RequestModel) -> dict[str, Any]:
-    """What the scorer has to know of the program's inputs."""
+    """Returns what the scorer has to know of the program's inputs."""
     body, own = body_of(run.release), model.model
     described: dict[str, Any] = {
         "release": run.release.release_id, "day_timezone": session.deployment.day_timezone, "inputs": list(model.inputs(1, 1, 1)),
@@ -96,7 +96,7 @@ def _describe(session: Session, run: Run, opened: Scorer, model: RequestModel) -
 
 
 def _ids_of(opened: Scorer) -> dict[str, Tensor]:
-    """Ids by the order of their rows in each of the program's tables; the first has the row after the shared one."""
+    """Returns the ids of each of the program's tables in the order of their rows; the first has the row after the shared one."""
     encoding, model = opened.encoding, opened.model
     found: dict[str, Any] = {name: field.ids for name, field in encoding.mapping.fields.items()}
     found |= {f"transferred.{entity}": index.ids for entity, index in model.transfer.index.items()}
@@ -135,7 +135,7 @@ def _text(time: datetime) -> str:
 
 
 def latencies(folder: Path, request: Mapping[str, Any], *, counts: tuple[int, ...] = (1, 10, 100), repeat: int = 30) -> dict[int, float]:
-    """Median milliseconds of a request with so many candidates, the request's own over and over; one thread."""
+    """Returns the median milliseconds of a request with so many candidates, repeated from its own, in one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -45,7 +45,7 @@ class RequestModel(nn.Module):
     """An ad model whose input is one request; what it reads is named by `inputs`.
 
     Args:
-        model: on a CPU. It does not learn from here on.
+        model: the model, on a CPU; it must not be trained further.
     """
 
     def __init__(self, model: CtrModel) -> None:
@@ -58,7 +58,7 @@ class RequestModel(nn.Module):
                 module.freeze()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Click probabilities, C."""
+        """Returns click probabilities, C."""
         histories = {which: Jagged(rows=dict(zip(HISTORY_FEATURES, inputs[which].unbind(), strict=True)), offsets=None)
                      for which in HISTORIES}
         at_C = dict(zip(VECTOR_ENTITIES, inputs["transferred"].unbind(), strict=True))
@@ -97,7 +97,7 @@ class RequestModel(nn.Module):
 
 
 def item_fields(encoder: FgBert) -> tuple[str, ...]:
-    """The fields of a candidate that an encoder reads."""
+    """Returns the fields of a candidate that an encoder reads."""
     return tuple(name for name in FIELDS_OF_SIDE["item"] if name in encoder.fields)
 
 
@@ -106,8 +106,8 @@ class Program:
     """A model as a function of torch's operations.
 
     Attributes:
-        source: of a Python module whose `forward` takes the weights, then the inputs in the order of `RequestModel.inputs`.
-        weights: by the names of the arguments, in their order.
+        source: the source of a Python module whose `forward` takes the weights, then the inputs in the order of `RequestModel.inputs`.
+        weights: the weights by the names of the arguments, in their order.
     """
 
     source: str
@@ -115,7 +115,7 @@ class Program:
 
 
 def exported(model: RequestModel) -> Program:
-    """The program for any number of candidates and behaviours, none of the latter included."""
+    """Exports the program for any number of candidates and of behaviours, which may be none."""
     count, lengths = Dim("candidates", min=0, max=_MOST), {which: Dim(which, min=0, max=_MOST) for which in (*HISTORIES, "sequence")}
     given = model.inputs(3, 5, 4)
     dynamic: dict[str, Any] = {}
@@ -128,7 +128,7 @@ def exported(model: RequestModel) -> Program:
 
 
 def _written(program: ExportedProgram) -> Program:
-    """The program as source. Weights that it does not read (heads of the pre-training, the last layer of a source model) stay behind."""
+    """Returns the program as source; weights that it does not read (pre-training heads, a source's last layer) are left out."""
     graph = program.graph
     for node in graph.nodes:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:  # a check of types at each call

@@ -20,7 +20,7 @@ from training.tasks.session import Session
 
 
 def score_day(session: Session, run: Run, day: date) -> Path:
-    """Writes the scores of a day, prints their figures; samples that see the same behaviours share one encoded sequence.
+    """Writes the scores of a day and prints their metrics; samples that see the same behaviours share one encoded sequence.
 
     Raises:
         BadInput: the release is no A-CTR.

@@ -34,7 +34,7 @@ from training.tasks.session import HeldOut, Session, figures, say_finished, trai
 
 
 def run_actr(session: Session, day: date) -> list[Run]:
-    """Trains and stages the A-CTR of a day in all variants of the deployment.
+    """Trains and stages the A-CTR of a day, in all variants of the deployment.
 
     Raises:
         ParentMissing: the day before, or the week's CPM, was not published, or a day's samples or histories were not built.
@@ -55,7 +55,7 @@ def run_actr(session: Session, day: date) -> list[Run]:
 
 
 class Days:
-    """Samples by log and day, each read once for all variants; or their held-out rows alone."""
+    """Samples by log and day, each read once for all variants; or only their held-out rows."""
 
     def __init__(self, session: Session, *, held_out_only: bool = False) -> None:
         self._held_out_only = held_out_only
@@ -63,7 +63,7 @@ class Days:
         self._read: dict[tuple[Log, date], Samples] = {}
 
     def __call__(self, days: Sequence[date], natural_days: Sequence[date] = ()) -> Samples:
-        """Ad samples of days and natural ones of others, the features that the natural log lacks without a value."""
+        """Reads ad samples of some days and natural samples of others; features that the natural log lacks have no value."""
         of_ads = [self._day("ad", day) for day in days]
         of_natural = [self._day("natural", day).with_features(list(of_ads[0].features)) for day in natural_days]
         return Samples.concat([*of_natural, *of_ads])
@@ -106,7 +106,7 @@ def _train(session: Session, plan: Plan, days: Days, held_out: Days) -> Run:
 
 
 def _scores_before(session: Session, plan: Plan, *samples: Samples) -> list[np.ndarray | None]:
-    """Scores of each of the samples by the predecessor, held-out rows too; None where there is no predecessor."""
+    """Scores all samples by the predecessor, held-out rows too; None where there is no predecessor."""
     if plan.predecessor is None:
         return [None] * len(samples)
     rows_from = min(plan.judged_days)
@@ -132,6 +132,6 @@ def _fill(folder: Path, plan: Plan, state: Mapping[str, Tensor], mapping: IdMapp
 
 
 def predictions_of(samples: Samples, scores: np.ndarray, *, scored_by: str, day: date) -> dict[str, Any]:
-    """Columns of `predictions.parquet`: a day's samples as a release scored them."""
+    """Returns the columns of `predictions.parquet`: a day's samples with the scores of a release."""
     return {"event_id": samples.event_id, "user_id": samples.user_id, "score": scores, "click": samples.click.astype(np.int32),
             "scored_by": [scored_by] * len(samples), "ds": [day] * len(samples)}

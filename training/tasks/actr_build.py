@@ -33,10 +33,10 @@ from training.tasks.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A model with all that it needs to read samples: its mapping, its feature set, its transferred vectors.
+    """A model with what it needs to score samples: its mapping, its feature set, its transferred vectors.
 
     Attributes:
-        lengths: most behaviours of the long and the short history.
+        lengths: the most behaviours of the long and of the short history.
     """
 
     model: CtrModel
@@ -44,11 +44,12 @@ class Scorer:
     lengths: tuple[int, int]
 
     def encode(self, session: Session, samples: Samples) -> EncodedSamples:
+        """Encodes samples for the model, on the session's device."""
         return self.encoding.encode(samples, session.device)
 
 
 def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
-    """The model before it trains: from the predecessor, from the CPM, or fresh; its tables grown by the rows' ids."""
+    """Builds the model before it trains, from the predecessor, from the CPM, or fresh; its tables grow by the rows' ids."""
     names, setting = categorical_of(plan.release), plan.setting
     source = plan.cpm if plan.restart else plan.predecessor
     ids_from = None if plan.restart and setting.initial == "fresh" and not setting.adapters else source
@@ -71,7 +72,7 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
 
 def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None,
                  texts: TextVectors | None = None) -> Scorer:
-    """A model with fresh weights, as a release's setting, recipe and feature set describe it."""
+    """Builds a model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = statistics_of(release)
     transfer = TransferSource(TRANSFER_DIMS)
@@ -81,7 +82,7 @@ def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Ru
     bridge = sequence = None
     if encoder:
         torch.manual_seed(session.recipe.actr.seed)
-        network, ids = open_fg_bert(encoder)  # of one that goes on learning these are the weights that it begins with
+        network, ids = open_fg_bert(encoder)  # Where the encoder is trained further, these are its first weights.
         bridge = Bridge(network.to(session.device), learned=setting.fg_bert == "learned")
         sequence = SequenceEncoding(mapping=ids, fields=network.recipe.fields, length=network.recipe.length)
     parts = CtrParts(body=body, mapping=mapping, num_dense=len(statistics), transfer=transfer, bridge=bridge, texts=texts,
@@ -98,7 +99,7 @@ def _frozen_names(setting: TransferSetting, cpm: Run | None, names: Sequence[str
 
 
 def source_of(session: Session, cpm: Run, mapping: IdMapping) -> Source:
-    """A CPM beside a model with another mapping."""
+    """Opens a CPM next to a model with another mapping."""
     names = categorical_of(cpm.release)
     own = IdMapping.load(cpm.folder / MAPPING_FILE, names)
     parts = CtrParts(body=body_of(cpm.release), mapping=own, num_dense=len(statistics_of(cpm.release)),
@@ -111,6 +112,6 @@ def source_of(session: Session, cpm: Run, mapping: IdMapping) -> Source:
 
 
 def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:
-    """Shifts the logits so that the mean score of the rows is their click rate: that of the log before may be several times as high."""
+    """Shifts the logits so that the mean score of the rows is their click rate; the natural log's may be several times as high."""
     fill_batch_norm(model, rows)
     model.shift_logits(base_rate_shift(score(model, rows), float(rows.label_N.double().mean()) if len(rows) else 0.0))

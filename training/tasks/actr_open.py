@@ -1,4 +1,4 @@
-"""Opens a finished A-CTR, with the models that its release names, and says what it reads of samples."""
+"""Opens a finished A-CTR with the models that its release names, and the columns of samples that it reads."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def open_released(session: Session, run: Run, *, rows_from: date | None = None, 
     """A finished A-CTR, with the models that its release names.
 
     Args:
-        session: of the command.
-        run: of the A-CTR.
+        session: the training session that opens tables and run folders.
+        run: the run of the A-CTR.
         rows_from: the first day whose rows it is to score; by default the day after its own.
         texts: the BAHE whose vectors it reads; by default the one that it was trained with.
     """

@@ -1,4 +1,4 @@
-"""What the A-CTR of a day is made from: its parents, its days, and whether it starts again.
+"""Plans the A-CTR of a day: its parents, its days, and whether it starts again.
 
 A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the last ad
 days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues from the
@@ -22,23 +22,23 @@ from training.tasks.session import Session
 
 FEATURE_SET = tuple(feature.name for feature in features_of(ACTR)) + STATISTIC_COLUMNS
 AD_ONLY = frozenset(feature.name for feature in FEATURES if feature.side == "ad")
-JUDGED_DAYS = 90  # at most, to give the gate its rows
+JUDGED_DAYS = 90  # The most days whose held-out rows the gate judges.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one variant of a day is made from.
+    """The plan of one variant of a day.
 
     Attributes:
-        release: its draft.
-        setting: what it transfers.
+        release: the draft of the manifest.
+        setting: the transfer setting.
         predecessor: the A-CTR of the day before; None on the deployment's first day.
         cpm: the CPM that this release is bound to.
-        encoder: the FG-BERT that it is bound to.
-        texts: the BAHE of the day before, whose vectors, and those that it goes on from, are read.
+        encoder: the FG-BERT that this release is bound to.
+        texts: the BAHE of the day before, whose vectors are read, as are those of its predecessors.
         restart: whether it starts again (from the CPM, or fresh) and replays.
-        days: ad days that it trains on.
-        natural_days: the same of the natural log.
+        days: the days of the ad log on which it trains.
+        natural_days: the days of the natural log on which it trains.
         judged_days: ad days whose held-out rows the gate judges.
     """
 
@@ -81,7 +81,7 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
 
 
 def judged_days(session: Session, day: date) -> tuple[date, ...]:
-    """The trailing ad days, `day` the last, that give the gate its rows: as few as give enough, of those that there are.
+    """Returns the last ad days up to `day` whose held-out rows the gate judges: as few as give enough rows.
 
     None precedes the ads, or the days that the deployment's first A-CTR replayed: further back samples need not be built.
     """
@@ -96,17 +96,17 @@ def judged_days(session: Session, day: date) -> tuple[date, ...]:
 
 
 def categorical_of(release: Release) -> tuple[str, ...]:
-    """The features of a CPM or A-CTR that have embedding tables."""
+    """Returns the features of a CPM or A-CTR that have embedding tables."""
     return tuple(feature.name for feature in FEATURES if feature.name in release.feature_set)
 
 
 def statistics_of(release: Release) -> tuple[str, ...]:
-    """The columns of the statistics that a CPM or A-CTR reads."""
+    """Returns the columns of the statistics that a CPM or A-CTR reads."""
     return tuple(name for statistic in STATISTICS if statistic.impressions in release.feature_set for name in statistic.columns)
 
 
 def bound_to(run: Run, role: str) -> str | None:
-    """Id of the release that an A-CTR is bound to: its own row says so, whatever serves now."""
+    """Returns the id of the release that an A-CTR is bound to, from its own row, whatever is served now."""
     bound = list(of_role(run.release.parents, role).values())
     assert len(bound) <= 1, "one of each per A-CTR"
     return bound[0] if bound else None
@@ -117,13 +117,13 @@ def _key(parent: Parent) -> str:
 
 
 def _bound_parents(session: Session, day: date) -> list[Parent]:
-    """What an A-CTR of a day is bound to, were there logs before the week that closed before it."""
+    """Returns what an A-CTR of a day would be bound to if there were logs before the week that closed before it."""
     week = session.deployment.periods.closed_before("week", day)
     return [Parent(role=role, kind=kind, period=week.start) for role, kind in BOUND_KINDS.items()]
 
 
 def _feature_set(cpm: Run | None, continued: Run | None) -> tuple[str, ...]:
-    """The predecessor's when it continues; else the CPM's with the ad-only features, or all of them without a CPM."""
+    """Returns the predecessor's features when it continues; else the CPM's with the ad-only ones, or all without a CPM."""
     if continued:
         return continued.release.feature_set
     if cpm is None:

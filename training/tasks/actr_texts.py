@@ -1,4 +1,4 @@
-"""The vectors of behaviour texts that an A-CTR reads: those of a BAHE and of the ones that it goes on from."""
+"""The vectors of behaviour texts that an A-CTR reads: those of a BAHE and of its predecessors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.tasks.session import Session
 
 
 def text_vectors(session: Session, release: Release, newest: Run | None, rows_from: date) -> TextVectors | None:
-    """What a BAHE and those that it goes on from made of users and items, as far back as rows from a day on may look.
+    """Reads the user and item vectors of a BAHE and its predecessors, as far back as rows from a day on may look.
 
     None where the release's setting reads no texts; no vector at all where there is no BAHE yet.
     """

@@ -49,7 +49,7 @@ from training.tasks.session import Session, train_metrics
 
 BAHE = "bahe"
 READS = ("item_text", "behaviours")
-_SCORING_BATCH = 64  # requests, users or items at a time
+_SCORING_BATCH = 64  # How many requests, users or items are scored at a time.
 _TEXTS_OF_A_SCALE = 1 << 16
 
 
@@ -60,7 +60,7 @@ def run_bahe(session: Session, day: date) -> Run:
         ParentMissing: the day before was not published, or a day's samples or histories were not built.
         BadInput: the language model is not the one that the predecessor was trained on.
     """
-    session.period(BAHE, day)  # a wrong day is refused before a language model is read
+    session.period(BAHE, day)  # A wrong day is refused before the language model is read.
     recipe = session.recipe.bahe
     language = Language.load(session.recipe.texts, recipe)
 
@@ -74,12 +74,12 @@ def run_bahe(session: Session, day: date) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """The language model, its high half with adapters, and its names.
+    """The language model, with adapters in its high half, and its ids.
 
     Attributes:
-        model: its halves.
+        model: the split model.
         texts: how texts become vectors.
-        encoder_id: of the low half: names the vectors of the table.
+        encoder_id: the id of the low half, under which the table holds vectors.
         high_id: a hash of the high half's weights.
     """
 
@@ -90,9 +90,14 @@ class Language:
 
     @classmethod
     def load(cls, texts: TextRecipe, recipe: BaheRecipe) -> Language:
+        """Reads and splits the language model that the recipes name.
+
+        Raises:
+            BadInput: there is no such model, or it has too few positions for the recipes.
+        """
         model = load(texts.source, low_layers=texts.low_layers)
         model.require_positions("longest", texts.longest)
-        model.require_positions("length", recipe.length + 1)  # behind the mark that begins a text
+        model.require_positions("length", recipe.length + 1)  # After the token that begins a text.
         digest = hashlib.sha256(digest_of(model.high.patterns))
         for name, tensor in sorted(model.high.state_dict().items()):
             digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
@@ -102,12 +107,12 @@ class Language:
         return cls(model=model, texts=texts, encoder_id=named, high_id=digest.hexdigest()[:16])
 
     def describe(self) -> dict[str, str]:
-        """What a release says of it."""
+        """What a release records of the language model."""
         return {"encoder_id": self.encoder_id, "high_id": self.high_id, "pooling": self.texts.pooling}
 
 
 def start_model(language: Language, recipe: BaheRecipe, source: Run | None = None) -> Bahe:
-    """The model with fresh adapters and head, or with those of a finished run.
+    """Builds the model with fresh adapters and head, or with those of a finished run.
 
     Raises:
         BadInput: the run was trained on another language model.
@@ -129,7 +134,7 @@ def start_model(language: Language, recipe: BaheRecipe, source: Run | None = Non
 
 @torch.no_grad()
 def begin_at_click_rates(model: Bahe, rows: TextSamples) -> None:
-    """Sets the bias of each log to its click rate, so that the first steps need not find it."""
+    """Sets the bias of each log to its click rate, so that the first steps need not learn it."""
     for number, log in enumerate(LOGS):
         clicks = rows.click[rows.is_ad == (log == "ad")]
         rate = (clicks.sum() + 1) / (len(clicks) + 2)
@@ -141,7 +146,7 @@ class RequestRows:
     """Requests with all their rows, as the engine trains on them.
 
     Attributes:
-        sequences: of the requests.
+        sequences: the behaviours of the requests.
         first: G + 1, of the rows.
         candidate: B, rows of the store; -1 of an unknown text.
         log: B, a position in `LOGS`.
@@ -161,6 +166,7 @@ class RequestRows:
 
     @classmethod
     def of(cls, samples: TextSamples, store: TextStore, device: torch.device) -> RequestRows:
+        """Looks up the texts of samples in a store; batches are made on the device."""
         first = np.append(np.flatnonzero(np.diff(samples.of_request, prepend=-1)), len(samples))
         return cls(sequences=SequenceRows.of(samples.histories, store), first=torch.from_numpy(first), store=store, device=device,
                    candidate=torch.from_numpy(store.rows_of(samples.hashes)),
@@ -171,10 +177,11 @@ class RequestRows:
         return len(self.day_N)
 
     def at_epoch(self, epoch: int) -> RequestRows:
+        """Returns the requests unchanged: they are the same in every epoch."""
         return self
 
     def batch(self, index: Tensor) -> VectorBatch:
-        """The requests of an index, on the device."""
+        """Selects the requests of an index, on the device."""
         index = index.cpu()
         at_B, offsets = ranges(self.first[index], self.first[index + 1])
         of_B = torch.repeat_interleave(torch.arange(len(index)), offsets.diff(), output_size=len(at_B))
@@ -185,13 +192,13 @@ class RequestRows:
 
 
 def sequences_of(store: TextStore, sequences: SequenceRows, index: Tensor, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """Vectors and masks of the sequences of some requests, on a device."""
+    """Returns vectors and masks of the sequences of some requests, on a device."""
     found = [gathered(store, rows) for rows in sequences.padded(index)]
     return [vectors.to(device) for vectors, _ in found], [mask.to(device) for _, mask in found]
 
 
 def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors of rows of any shape, zeros where a row is -1, and which are not."""
+    """Returns the vectors of rows of any shape, zeros where a row is -1, and a mask of the rows that are not."""
     known = rows != UNKNOWN
     found = torch.zeros(*rows.shape, store.width)
     if known.any():
@@ -200,9 +207,9 @@ def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheRecipe) -> tuple[TextStore, list[Metric]]:
-    """The table's vectors, and those of texts that it lacks if the recipe encodes them; says how many there were."""
+    """Opens the vectors of the table, adds those of texts that it lacks if the recipe encodes them, and prints their number."""
     store = TextStore.open(session.locations, session.reader, language.encoder_id)
-    store.width = language.model.width  # an empty one does not know
+    store.width = language.model.width  # An empty store has no width of its own.
     wanted = np.unique(hashes[hashes != NO_TEXT])
     lacking = wanted[store.rows_of(wanted) == UNKNOWN]
     encoded = 0
@@ -277,7 +284,7 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
 
 
 def _figures(split: str, *scored: tuple[TextSamples, np.ndarray]) -> list[Metric]:
-    """Of the ad rows among some, which are what the model is for."""
+    """Computes the metrics of the ad rows, which are what the model is for."""
     click, user, scores = (np.concatenate(parts) for parts in zip(*(
         (rows.click[rows.is_ad], rows.user_id[rows.is_ad], of_rows[rows.is_ad]) for rows, of_rows in scored), strict=True))
     return metrics_of(split, evaluate(scores, click, user), len(click))
@@ -285,7 +292,7 @@ def _figures(split: str, *scored: tuple[TextSamples, np.ndarray]) -> list[Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """Items that were shown on a day: ids (ascending) and the hashes of their texts."""
+    """The items that were shown on a day: ids (ascending) and the hashes of their texts."""
 
     ids: Ints
     hashes: Ints
@@ -307,7 +314,7 @@ def shown_items(session: Session, day: date) -> Items:
 
 @torch.no_grad()
 def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
-    """Click probability of each row."""
+    """Returns the click probability of each row."""
     model.eval()
     scores = torch.zeros(len(rows.label), dtype=torch.float64)
     for index in rows.sequences.by_length().split(_SCORING_BATCH):
@@ -317,7 +324,7 @@ def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
 
 
 def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device) -> EntityVectors:
-    """Q_u of users who have a behaviour with a text."""
+    """Returns Q_u of the users who have a behaviour with a text."""
     def encode(index: Tensor) -> tuple[Tensor, Tensor]:
         behaviours, masks = sequences_of(store, sequences, index, device)
         return model.user(behaviours, masks), torch.stack([mask.any(dim=1) for mask in masks]).any(dim=0).cpu()
@@ -326,7 +333,7 @@ def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_id
 
 
 def item_vectors(model: Bahe, items: Items, store: TextStore, device: torch.device) -> EntityVectors:
-    """Q_i of items whose text has a vector."""
+    """Returns Q_i of the items whose text has a vector."""
     rows = torch.from_numpy(store.rows_of(items.hashes))
 
     def encode(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,7 +359,7 @@ def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids
 
 
 def chain(session: Session, newest: Run, back_to: date) -> list[Run]:
-    """A BAHE and those that it goes on from, newest first, as far back as `back_to`."""
+    """Returns a BAHE and its chain of predecessors, newest first, as far back as `back_to`."""
     runs = [newest]
     while runs[-1].release.period > back_to:
         parents = runs[-1].release.parents

@@ -1,4 +1,4 @@
-"""A kind of model of which each period goes on from the one before: TPM by month, FG-BERT by week, BAHE by day."""
+"""Kinds of model whose periods each continue from the one before: TPM by month, FG-BERT by week, BAHE by day."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Continued:
     """One period to train.
 
     Attributes:
-        release: its draft.
-        period: of it.
-        days: that it reads.
-        predecessor: the period before; None of the first.
+        release: the draft of the manifest.
+        period: the period to train.
+        days: the days whose data the model reads.
+        predecessor: the run of the period before; None for the first period.
     """
 
     release: Release
@@ -35,14 +35,14 @@ def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[s
     """Trains and stages the model of the period that begins on `start`, unless it is there.
 
     Args:
-        session: of the command.
-        kind: of model; its one parent is its predecessor.
-        start: first day of the period.
-        recipe: its settings, as JSON values.
-        tables: whose days it reads.
-        feature_set: what it reads of them.
-        make: trains it and writes its run folder.
-        days: that it reads; by default those of the period that have logs.
+        session: the training session that opens tables and run folders.
+        kind: the kind of model, whose only parent is its predecessor.
+        start: the first day of the period.
+        recipe: the settings of the model, as JSON values.
+        tables: the tables whose days the model reads.
+        feature_set: the features that the model reads.
+        make: trains the model and writes its run folder.
+        days: the days that the model reads; by default those of the period that have logs.
 
     Raises:
         ParentMissing: the period before was not published, or a day of the table was not built.

@@ -39,13 +39,13 @@ FEATURE_SET = CATEGORICAL + STATISTIC_COLUMNS
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPlan:
-    """Which TPM months a CPM reads.
+    """The months of TPM snapshots that a CPM reads.
 
     Attributes:
-        months: those that exist, ascending.
-        absent: those needed that precede `history_start`, ascending.
-        months_of_day: of each training day, three positions in `months`, newest first; -1 where absent.
-        merged: the same of the merged table.
+        months: the months that exist, ascending.
+        absent: the months that are needed but precede `history_start`, ascending.
+        months_of_day: for each training day, three positions in `months`, newest first; -1 where a month is absent.
+        merged: three such positions for the merged table.
     """
 
     months: tuple[date, ...]
@@ -55,6 +55,13 @@ class SnapshotPlan:
 
     @classmethod
     def of(cls, session: Session, period: Period, days: Sequence[date]) -> SnapshotPlan:
+        """Plans which snapshots the days of a period read.
+
+        Args:
+            session: the training session, which knows the lineage and the recipe.
+            period: the period of the CPM.
+            days: the days whose samples it trains on.
+        """
         lineage = session.deployment.lineage
         of_rows = days if session.recipe.cpm.snapshots_by_day else [period.start] * len(days)
         needed = [lineage.snapshots_of_day(day) for day in [*of_rows, period.start]]

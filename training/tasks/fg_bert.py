@@ -42,7 +42,7 @@ from training.tasks.continued import Continued, run_continued
 from training.tasks.session import Session, train_metrics
 
 FG_BERT = "fg_bert"
-SHORTEST = 2  # behaviours of a sequence that something can be learned from
+SHORTEST = 2  # The fewest behaviours of a sequence from which a model can learn.
 HIT_AT = 10
 
 
@@ -66,9 +66,10 @@ class Sequences:
     """Ranges of behaviours, the last `length` of each user.
 
     Attributes:
-        start, end: of each sequence.
-        user_ids: whose it is.
-        held_out: whether it is kept out of training.
+        start: where each sequence begins.
+        end: where each sequence ends, exclusive.
+        user_ids: the user of each sequence.
+        held_out: whether each sequence is kept out of training.
     """
 
     start: Ints
@@ -78,7 +79,7 @@ class Sequences:
 
     @classmethod
     def of(cls, behaviours: Behaviours, length: int) -> Sequences:
-        """Of users with enough behaviours."""
+        """Selects the sequences of users with enough behaviours."""
         begin, end = behaviours.offsets[:-1], behaviours.offsets[1:]
         used = end - begin >= SHORTEST
         user_ids = behaviours.user_ids[used]
@@ -87,7 +88,7 @@ class Sequences:
 
 
 def open_fg_bert(run: Run) -> tuple[FgBert, IdMapping]:
-    """A finished encoder, and its ids."""
+    """Opens a finished encoder, with its ids."""
     mapping = IdMapping.load(run.folder / MAPPING_FILE, ID_FIELDS)
     model = FgBert(recipe_of(run.release), mapping.row_cnts())
     load_weights(model, read_weights(run.folder / MODEL_FILE))
@@ -95,7 +96,7 @@ def open_fg_bert(run: Run) -> tuple[FgBert, IdMapping]:
 
 
 def recipe_of(release: Release) -> FgBertRecipe:
-    """The recipe that an FG-BERT was made with, as far as its network depends on it."""
+    """Returns the recipe of a finished FG-BERT, as far as the network depends on it."""
     known = FgBertRecipe()
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in release.recipe.items()
               if not isinstance(value, dict)}
@@ -138,13 +139,13 @@ def _train(session: Session, release: Release, period: Period, behaviours: Behav
 
 
 def _encoded(session: Session, behaviours: Behaviours, sequences: Sequences, mapping: IdMapping) -> EncodedSequences:
-    """All sequences by a model's ids, nothing hidden; models of one chain read the same fields."""
+    """Encodes all sequences by a model's ids, without masks; models of one chain read the same fields."""
     columns = {name: behaviours.columns[name] for name in session.recipe.fg_bert.fields}
     return EncodedSequences.of(columns, sequences.start, sequences.end, mapping=mapping, device=session.device)
 
 
 def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, predecessor: Run | None) -> tuple[FgBert, IdMapping]:
-    """The model before it trains, and its ids: those of the week before, grown by what this week's training sequences hold."""
+    """Builds the model before it trains, with its ids: those of the week before and those of this week's training sequences."""
     used, _ = ranges(*(torch.from_numpy(of_all[~sequences.held_out]) for of_all in (sequences.start, sequences.end)))
     coded = {name: Coded.of(behaviours.columns[name][used.numpy()]) for name in ID_FIELDS}
     seen = {name: Seen.of(of_name, ordinal_days(behaviours.event_us[used.numpy()])) for name, of_name in coded.items()}
@@ -163,7 +164,7 @@ def _start(recipe: FgBertRecipe, behaviours: Behaviours, sequences: Sequences, p
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a model makes of the newest behaviours of users whom it has not seen.
+    """A model's predictions of the newest behaviours of held-out users.
 
     Attributes:
         metrics: AUC and the rest over pairs (the item that was clicked, one drawn by its frequency), and how often the former is
@@ -208,6 +209,6 @@ def _judge(model: FgBert, rows: EncodedSequences, behaviours: Behaviours, sequen
     columns = {"event_id": np.repeat(events, 2), "user_id": np.repeat(users, 2), "ds": np.repeat(days, 2),
                "click": np.tile(np.array([1, 0], np.int32), len(at)), "score": np.stack([preference, 1 - preference], axis=1).reshape(-1)}
     found = evaluate(columns["score"], columns["click"].astype(np.int64), columns["user_id"])
-    hit_rate = float(hits.double().mean()) if bool(scores_UV.isfinite().all()) else math.nan  # nothing is greater than NaN: all would hit
+    hit_rate = float(hits.double().mean()) if bool(scores_UV.isfinite().all()) else math.nan  # No score exceeds NaN: all would hit.
     hit = Metric(metric=f"hit_rate_{HIT_AT}", split="held_out", value=hit_rate, row_cnt=len(at))
     return Judged(metrics=[*metrics_of("held_out", found, len(columns["score"])), hit], columns=columns)

@@ -1,4 +1,4 @@
-"""Vectors of the users who were active on a day, by the FG-BERT of the last closed week: inference alone.
+"""Vectors of the users who were active on a day, by the FG-BERT of the last closed week: inference only.
 
 A user's vector is the mean of the encoder's output over the last behaviours up to the end of the day (ours). What A-CTR reads of the
 encoder it encodes itself, at each request; these are for what looks users up: retrieval, segments, neighbours.
@@ -31,7 +31,7 @@ from training.tasks.fg_bert import open_fg_bert
 from training.tasks.session import Session, say_finished
 
 FG_BERT_USERS = "fg_bert_users"
-_BATCH = 512  # users encoded at a time
+_BATCH = 512  # How many users are encoded at a time.
 
 
 def run_fg_bert_users(session: Session, day: date) -> Run:
@@ -69,7 +69,7 @@ def _encode(session: Session, release: Release, source: Run) -> Run:
     user_ids = behaviours.user_ids[used]
 
     def fill(folder: Path) -> dict[str, int]:
-        save_weights({}, folder / MODEL_FILE)  # the encoder's are its own release's
+        save_weights({}, folder / MODEL_FILE)  # The encoder's weights belong to its own release.
         IdMapping.of_ids({"user_id": user_ids}).save(folder / MAPPING_FILE)
         write_held_out(folder / HELD_OUT_FILE, {})
         return write_vectors(folder / VECTORS_FILE, {"user": EntityVectors(ids=user_ids, vectors=vectors)})
@@ -83,7 +83,7 @@ def _encode(session: Session, release: Release, source: Run) -> Run:
 
 @torch.no_grad()
 def user_vectors(encoder: FgBert, sequences: EncodedSequences) -> Tensor:
-    """Mean of the encoder's output over each sequence, S x E."""
+    """Returns the mean of the encoder's output over each sequence, S x E."""
     parts = [torch.zeros(0, encoder.recipe.width, device=sequences.device)]
     with progress(total=len(sequences), description="encode users", unit="user") as bar:
         for index in in_order(len(sequences), _BATCH, sequences.device):

@@ -1,4 +1,4 @@
-"""What every training task does before and after training: resolve parents and inputs, skip what is done, stage."""
+"""What every training task does before and after training: resolves parents and inputs, skips what is done, stages the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Session:
     """One command's view of a deployment.
 
     Attributes:
-        judged_rows: held-out rows that the gate judges of an ad model, where the last days have as many.
+        judged_rows: how many held-out rows of an ad model the gate judges, where the last days have as many.
     """
 
     deployment: Deployment
@@ -60,14 +60,28 @@ class Session:
     @classmethod
     def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1, checkpoint_seconds: float = CHECKPOINT_SECONDS,
              tensorboard: bool = False, compute: Compute = _AS_WRITTEN) -> Session:
+        """Opens a deployment for training.
+
+        Args:
+            home: the folder of the deployment.
+            recipe: the settings of the models.
+            device: the device to train on.
+            threads: threads of torch on a CPU.
+            checkpoint_seconds: how often the state of an unfinished training is written; 0 means after every step.
+            tensorboard: whether to write event files for TensorBoard.
+            compute: precision and compilation.
+
+        Raises:
+            BadInput: there is no such deployment, or TensorBoard is wanted and not installed.
+        """
         if tensorboard:
-            require_tensorboard()  # before hours of training, not after
+            require_tensorboard()  # Before hours of training, not after them.
         locations = Locations(home)
         return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
                    threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard, compute=compute)
 
     def alone(self, variant: str) -> Session:
-        """The same for one transfer setting of the deployment's.
+        """Returns the session restricted to one transfer setting of the deployment.
 
         Raises:
             BadInput: the deployment does not name it.
@@ -89,7 +103,7 @@ class Session:
 
     @contextmanager
     def training(self, kind: str, period: Period) -> Iterator[None]:
-        """Holds the lock of the period's training, with torch made deterministic; of several processes the first holds it for all."""
+        """Holds the lock of the period's training and makes torch deterministic; the first of several processes holds it for all."""
         locks = [self.locations.locks / "training" / kind / f"{period.start}.lock"]
         with hold(locks if processes.is_first() else []):
             processes.wait()
@@ -97,7 +111,7 @@ class Session:
             yield
 
     def parent(self, child: str, parent: Parent, variant: str) -> Run:
-        """The run that serves as a parent.
+        """Returns the run that is served as a parent.
 
         Raises:
             ParentMissing: no release of the parent's period is active.
@@ -113,18 +127,18 @@ class Session:
         return self.open_release(row)
 
     def release(self, release_id: str) -> Run:
-        """The run of a release by its id, active or not."""
+        """Returns the run of a release by its id, active or not."""
         row = self.reader.releases().get(release_id)
         if row is None:
             raise BadInput("releases", "release_id", expected=release_id, found="no such row")
         return self.open_release(row)
 
     def open_release(self, row: dict[str, Any]) -> Run:
-        """The run folder of a row of `releases`, checked against it."""
+        """Opens the run folder of a row of `releases`, and checks it against the row."""
         return open_released(self.locations, row)
 
     def inputs(self, tables: Sequence[str], days: Sequence[date]) -> dict[str, str]:
-        """Digests of the partitions to read, by `table/owner`.
+        """Returns the digests of the partitions to read, by `table/owner`.
 
         Raises:
             ParentMissing: one was never built; the message ends with the command that builds it.
@@ -140,7 +154,7 @@ class Session:
 
     @contextmanager
     def supervised(self, release: Release) -> Iterator[Supervision]:
-        """What goes on around a release's training: its checkpoint, and TensorBoard where it was asked for; the first process observes."""
+        """Returns what accompanies a release's training: its checkpoint, and TensorBoard if wanted, which the first process writes."""
         checkpoint = Checkpoint(self.locations.unfinished(release.release_id), self.checkpoint_seconds)
         if not self.tensorboard or not processes.is_first():
             yield Supervision(checkpoint=checkpoint, compute=self.compute)
@@ -149,7 +163,7 @@ class Session:
             yield Supervision(checkpoint=checkpoint, observe=board, compute=self.compute)
 
     def stage(self, kind: str, period: Period, runs: Sequence[Run]) -> None:
-        """Stages the runs and prints their figures, what was written and what comes next; the first process does."""
+        """Stages the runs, and prints their metrics, what was written and the next command; only the first process does."""
         if not processes.is_first():
             return
         path = stage_runs(self.locations, kind, period.start, runs)
@@ -166,12 +180,12 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Rows kept out of all training, scored by the model that was trained and by the one that serves until then.
+    """Held-out rows, scored by the model that was trained and by the champion, which is served until then.
 
     Attributes:
         samples: N rows.
-        scores: N.
-        before: N; None where no model serves until then, or this kind's is not compared.
+        scores: the scores of the model that was trained, N.
+        before: the scores of the champion, N; None where there is none, or where this kind is not compared.
     """
 
     samples: Samples
@@ -180,10 +194,11 @@ class HeldOut:
 
     @property
     def metrics(self) -> list[Metric]:
+        """The metrics on the held-out rows."""
         return figures("held_out", self.samples, self.scores)
 
     def write(self, path: Path) -> None:
-        """Writes what the gate judges."""
+        """Writes the held-out rows and scores that the gate judges."""
         rows = self.samples
         write_held_out(path, {
             "event_id": rows.event_id, "user_id": rows.user_id, "ds": [date.fromordinal(int(day)) for day in rows.day],
@@ -192,20 +207,21 @@ class HeldOut:
 
 
 def figures(split: str, samples: Samples, scores: NDArray[np.float64]) -> list[Metric]:
-    """All metrics of scores, of all samples (`split`) and of each slice (`split/slice`)."""
+    """Returns all metrics of scores, over all samples (`split`) and over each slice (`split/slice`)."""
     parts = {split: np.ones(len(samples), bool)} | {f"{split}{SLICE}{name}": mask for name, mask in slices(samples).items()}
     return [metric for name, mask in parts.items()
             for metric in metrics_of(name, evaluate(scores[mask], samples.click[mask], samples.user_id[mask]), int(mask.sum()))]
 
 
 def train_metrics(fitted: Fitted) -> list[Metric]:
-    """`train_loss`, and the losses it is the sum of where there are several; None where there was no row to train on."""
+    """Returns `train_loss` and, where it is a sum of several losses, these too; None where there was no row to train on."""
     loss = sum(fitted.losses.values()) if fitted.losses else None
     parts = metrics_of("train", fitted.losses, fitted.row_cnt) if len(fitted.losses) > 1 else []
     return [Metric(metric="train_loss", split="train", value=loss, row_cnt=fitted.row_cnt), *parts]
 
 
 def say_finished(run: Run) -> None:
+    """Prints that a run with the same inputs exists, so that nothing is trained."""
     print(f"{run.release.release_id} is there already, from the same inputs: nothing to train")
 
 

@@ -29,13 +29,13 @@ from lake.reader import LakeReader
 from training.models.language import LanguageModel, encode_texts, encoder_id
 from training.recipes import TextRecipe
 
-PLAN = ".plan.json"  # becomes the manifest when all chunks are there
-CHUNK = 2048  # texts of a file
+PLAN = ".plan.json"  # It becomes the manifest when all chunks are there.
+CHUNK = 2048  # Texts of a file.
 SCHEMA = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())])
 
 
 def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageModel, recipe: TextRecipe) -> Path:
-    """Stages vectors of all texts that have none under this encoder; says how many there were, and how fast it was.
+    """Stages vectors of all texts that have none under this encoder; prints their number and the speed.
 
     Returns:
         The staging folder: chunks, and a manifest that gets its name last. Empty of chunks where there is nothing new.
@@ -75,7 +75,7 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
 
 
 def _begin(folder: Path, wanted: dict[str, Any]) -> None:
-    """Keeps the chunks of a run of the same texts that did not come to its end; drops those of others."""
+    """Keeps the chunks of an unfinished run over the same texts, and drops all others."""
     plan = folder / PLAN
     for there in (plan, folder / MANIFEST):
         if there.is_file() and json.loads(there.read_text()) == wanted:

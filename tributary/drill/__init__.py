@@ -1,1 +1,1 @@
-"""`tributary drill`: parts of a running stack are killed at random, again and again, while a backfill goes on."""
+"""`tributary drill`: kills parts of a running stack at random, again and again, while a backfill runs."""

@@ -1,4 +1,4 @@
-"""The work that goes on while parts of the stack are killed: logs and features of a few simulated days, through Airflow."""
+"""The work that runs while parts of the stack are killed: logs and features of a few simulated days, through Airflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contracts.steps import DAY_DAGS
 from tributary.airflow_api import UNFINISHED, AirflowApi, ApiError, Run
 
 RUNS_AT_A_TIME = 2
-TRIES = 3  # how often a person would have failed runs made again before asking why
+TRIES = 3  # How often a person would run failed runs again before looking for the reason.
 
 
 class NotReached(TributaryError):
@@ -23,11 +23,12 @@ class NotReached(TributaryError):
 
 @dataclass(kw_only=True)
 class Backfill:
-    """Backfills of both DAGs over the same days, made again for as long as the drill needs work to disturb.
+    """Backfills of both DAGs over the same days, repeated for as long as the drill needs work to disturb.
 
     Attributes:
-        api: of the running stack.
-        first, last: the days.
+        api: the API of the running stack.
+        first: the first day.
+        last: the last day, included.
         rounds: how often one of them was started.
         failed: runs that failed, as `dag day`, once for each failure.
     """
@@ -39,7 +40,7 @@ class Backfill:
     failed: list[str] = field(default_factory=list)
 
     def keep_going(self) -> None:
-        """Starts what has ended, or was never started; does nothing while the API cannot be reached."""
+        """Starts the backfills that have ended or were never started; does nothing while the API cannot be reached."""
         try:
             for dag in DAY_DAGS:
                 runs = self.api.runs(dag, self.first, self.last)
@@ -50,10 +51,14 @@ class Backfill:
             return
 
     def finish(self, *, timeout_seconds: float, say: Callable[[str], None]) -> None:
-        """Waits until every run has succeeded; failed ones are made again, as a person would.
+        """Waits until every run has succeeded; failed runs are run again, as a person would do.
+
+        Args:
+            timeout_seconds: the longest wait.
+            say: prints a line for a person.
 
         Raises:
-            NotReached: the time is over, or runs failed again and again.
+            NotReached: the time is over, or runs kept failing.
         """
         deadline = time.monotonic() + timeout_seconds
         for dag in DAY_DAGS:
@@ -72,6 +77,7 @@ class Backfill:
                              f"{self._why(failed[0])}")
 
     def runs(self) -> list[Run]:
+        """Returns the runs of all daily DAGs in the range of the backfill."""
         return [run for dag in DAY_DAGS for run in self.api.runs(dag, self.first, self.last)]
 
     def _start(self, dag: str) -> None:

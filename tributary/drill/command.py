@@ -1,4 +1,4 @@
-"""`tributary drill --kills N`: kills, changed inputs, recoveries, and the comparison with a deployment that nobody has disturbed."""
+"""`tributary drill --kills N`: kills, changed inputs, recoveries, and the comparison with an undisturbed deployment."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tributary.own import own_command
 from tributary.stack import components, ports, processes
 from tributary.stack.options import with_ports
 
-MARK = "drill.txt"  # makes a folder the drill's own
+MARK = "drill.txt"  # This file marks a folder as the drill's own.
 START = date(2026, 1, 1)
-PAUSE_SECONDS = (2.0, 20.0)  # between a recovery and the next kill
-STEADY_SECONDS = 5.0  # so long all must be healthy: one part's death shows in another only after a while
+PAUSE_SECONDS = (2.0, 20.0)  # The shortest and longest pause between a recovery and the next kill.
+STEADY_SECONDS = 5.0  # All must be healthy for so long, since the death of one part shows in another only after a while.
 RECOVERY_SECONDS = 300.0
-TASK_SECONDS = 90.0  # how long to wait for a task to kill
+TASK_SECONDS = 90.0  # How long to wait for a task to kill.
 FINISH_SECONDS = 1800.0
 
 
@@ -45,9 +45,10 @@ class Kill:
     """One kill and what came of it.
 
     Attributes:
-        at: seconds since the first look.
-        victim, pids: who was killed.
-        seconds: until all was healthy again; None if that did not come.
+        at: the time of the kill, in seconds since the drill began.
+        victim: what was killed.
+        pids: the number of processes that were killed.
+        seconds: how long it took until all was healthy again; None if that did not happen in time.
         needed: what a person had to do.
     """
 
@@ -105,26 +106,26 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
           f"{', '.join(backfill.failed) or 'none'}")
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "all as if nobody had disturbed it"), flush=True)
+    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "equal to an undisturbed deployment"), flush=True)
     return 1 if problems else 0
 
 
 def make_deployment(home: Path, days: int) -> None:
-    """Makes the drill's own deployment anew, a copy of its settings, and one of its landing files, which will change.
+    """Makes the drill's own deployment from the start, a copy of its settings, and one of its landing files, which will change.
 
     Raises:
         BadInput: the folder holds something else.
     """
     if home.exists() and any(home.iterdir()) and not (home / MARK).is_file():
         raise BadInput("tributary drill", "--home", expected="a folder that does not exist, or one of an earlier drill", found=home,
-                       hint="A drill makes everything in its folder anew.")
+                       hint="A drill deletes and replaces everything in its folder.")
     if home.exists():
         stack.down(home, say=say)
         shutil.rmtree(home)
     home.mkdir(parents=True)
-    (home / MARK).write_text("Made by `tributary drill`, which makes everything in this folder anew.\n")
+    (home / MARK).write_text("Made by `tributary drill`, which deletes and replaces everything in this folder.\n")
     if _tributary("sources", "simulate", "--home", str(home), "--from", str(START), "--days", str(days), "--users", "80", "--items", "90"):
-        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, said above")
+        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, printed above")
     other = _undisturbed(home)
     other.mkdir()
     shutil.copyfile(home / SETTINGS_FILE, other / SETTINGS_FILE)
@@ -139,7 +140,7 @@ def build_undisturbed(home: Path, last: date) -> None:
     env = _with_server(home)
     for job in DAY_JOBS:
         if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
-            raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, said above")
+            raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, printed above")
 
 
 def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]) -> Iterator[Kill]:
@@ -173,7 +174,7 @@ def wait_until_healthy(home: Path, api: AirflowApi, *, since: float, timeout_sec
 
     Args:
         home: the drill's deployment.
-        api: of its stack.
+        api: the API of the stack.
         since: seconds since the epoch; heartbeats before it are those of the dead.
         timeout_seconds: how long to wait.
     """
@@ -213,6 +214,7 @@ def lasting_orphans(home: Path, *, seconds: float = 30.0) -> list[int]:
 
 
 def print_kills(kills: Sequence[Kill]) -> None:
+    """Prints a table of all kills: when, what, how long the stack needed, and what had to be done."""
     print()
     print(table_text(("kill", "at s", "victim", "processes", "healthy after s", "what had to be done"),
                      [(number, round(kill.at), kill.victim, kill.pids, _seconds(kill), kill.needed)
@@ -220,6 +222,7 @@ def print_kills(kills: Sequence[Kill]) -> None:
 
 
 def say(line: str) -> None:
+    """Prints a line with the time of day."""
     print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
 
 

@@ -14,7 +14,7 @@ Victim = Literal["task's command", "task's runner", "spark-connect", "scheduler"
                  "supervisor", "everything"]
 VICTIMS: tuple[Victim, ...] = ("task's command", "task's runner", "spark-connect", "scheduler", "postgres", "postgres, all of it",
                                "api-server", "supervisor", "everything")
-NEED_UP: tuple[Victim, ...] = ("supervisor", "everything")  # nobody is left to start them again but the person at the keyboard
+NEED_UP: tuple[Victim, ...] = ("supervisor", "everything")  # No process is left that would start them again: a person must.
 
 
 def in_random_order(chance: random.Random) -> Iterator[Victim]:

@@ -1,4 +1,4 @@
-"""What the stack starts of itself: `python -m tributary.stack supervise|postgres HOME`; nobody runs it by hand."""
+"""The stack's own processes, which it starts itself: `python -m tributary.stack supervise|postgres HOME`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contracts.locations import Locations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Starts PostgreSQL or the supervisor for a deployment, given as `postgres HOME` or `supervise HOME`."""
     what, home = sys.argv[1:] if argv is None else argv
     if what == "postgres":  # in a process of its own: the wheel that starts it brings libraries that the supervisor can do without
         from tributary.stack import postgres

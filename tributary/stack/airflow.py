@@ -30,6 +30,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {  # in the order in which they start
 
 
 def folder_of(home: Path) -> Path:
+    """Returns Airflow's folder in a deployment."""
     return Locations(home).stack / "airflow"
 
 
@@ -39,10 +40,12 @@ def logs_of(home: Path) -> Path:
 
 
 def password_file(home: Path) -> Path:
+    """Returns the file that holds the password of Airflow's user."""
     return folder_of(home) / "passwords.json"
 
 
 def password(home: Path) -> str:
+    """Reads the password of Airflow's user."""
     return str(json.loads(password_file(home).read_text())[USER])
 
 
@@ -132,7 +135,7 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    """Keys that sign tokens and encrypt connections: made once, readable by their owner alone."""
+    """Returns the keys that sign tokens and encrypt connections; they are made once, readable only by their owner."""
     if not path.is_file():
         made = {"fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
                 "jwt_secret": secrets.token_urlsafe(48), "api_secret_key": secrets.token_urlsafe(32)}

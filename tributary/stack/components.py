@@ -42,9 +42,11 @@ class Setup:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The components of this setup; PostgreSQL is absent where the deployment names another database."""
         return tuple(name for name in ALL if not (self.database and name == postgres.NAME))
 
     def write(self, home: Path) -> None:
+        """Writes the setup into the deployment's folder, readable only by its owner."""
         processes.write_private(Locations(home).stack / SETUP_FILE, json.dumps(asdict(self)) + "\n")
 
     @classmethod
@@ -63,6 +65,7 @@ def names(home: Path) -> tuple[str, ...]:
 
 
 def log_of(home: Path, name: str) -> Path:
+    """Returns the log of a component: a file, or for PostgreSQL a folder."""
     return postgres.folder_of(home) / "log" if name == postgres.NAME else Locations(home).stack / f"{name}.log"
 
 

@@ -20,7 +20,7 @@ _TAIL_BYTES = 64 << 10
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Opens a log for a process that starts, readable by its owner alone; the one before it moves to `.1`, and so on."""
+    """Opens a log for a process that starts, readable only by its owner; the log before it moves to `.1`, and so on."""
     rotate(path)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
 
@@ -38,7 +38,7 @@ def rotate(path: Path) -> None:
 
 
 def bound(path: Path) -> bool:
-    """Cuts a log that somebody is writing, once it is larger than `LIMIT_BYTES`: what it held moves to `.1`. Returns whether it did."""
+    """Cuts a log while it is written, once it is larger than `LIMIT_BYTES`: its content moves to `.1`. Returns whether it did."""
     if not path.is_file() or path.stat().st_size <= LIMIT_BYTES:
         return False
     kept = _last_bytes(path, LIMIT_BYTES)
@@ -49,7 +49,7 @@ def bound(path: Path) -> bool:
 
 
 def prune(folder: Path, *, days: int = AIRFLOW_DAYS) -> int:
-    """Removes files that nobody has written for so many days, and folders that this empties; returns how many files."""
+    """Removes files that were not written for so many days, and folders that become empty; returns how many files."""
     oldest, removed = time.time() - days * 86_400, 0
     emptied: set[str] = set()
     for name, _, files in os.walk(folder, topdown=False):
@@ -75,7 +75,7 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def wants_space(path: Path) -> bool:
-    """Whether a log's end says that the disk was full."""
+    """Returns whether the end of a log reports that the disk was full."""
     end = tail(path, 200)
     return any(words in end for words in NO_SPACE)
 

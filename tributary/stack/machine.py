@@ -31,8 +31,8 @@ class StackInfo:
         ui: address of Airflow's UI and API.
         spark: address of the Spark Connect server; it asks for the token.
         user: name for the UI.
-        password_file: holds the password, readable by its owner alone.
-        token_file: holds Spark Connect's token, readable by its owner alone.
+        password_file: the file with the password, readable only by its owner.
+        token_file: the file with Spark Connect's token, readable only by its owner.
     """
 
     home: Path
@@ -43,6 +43,7 @@ class StackInfo:
     token_file: Path
 
     def lines(self) -> list[str]:
+        """Returns the lines that tell a person where the services are and how to log in."""
         return [f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
                 f"Spark Connect  {self.spark}   token in {self.token_file}"]
 
@@ -54,13 +55,19 @@ def _print(line: str) -> None:
 def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> StackInfo:
     """Starts what a deployment needs on one machine, and returns when it can be used.
 
-    Beside a running stack it starts nothing. Beside a part of one it starts what is missing and leaves the rest alone, which
-    keeps its ports; what killed components have left behind is ended first. If a component does not come up, everything
-    started here is ended again.
+    Where the stack runs already, nothing is started. Where parts of it run, only the missing parts are started, and the others keep
+    their ports; processes that killed components have left behind are ended first. If a component does not come up, everything that
+    was started here is ended again.
+
+    Args:
+        home: the deployment's folder.
+        ui_port: the port of Airflow's UI and API.
+        spark_port: the port of Spark Connect.
+        say: prints a line for a person.
 
     Raises:
-        BadInput: no deployment, a taken port, a nearly full disk, a path too long for PostgreSQL's socket, no database at the
-            address that TRIBUTARY_DATABASE names.
+        BadInput: there is no deployment, a port is taken, the disk is nearly full, the path is too long for PostgreSQL's socket, or
+            there is no database at the address that TRIBUTARY_DATABASE names.
         StackFailed: a component ended or did not answer in time.
     """
     home = home.resolve()
@@ -87,15 +94,15 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
     if setup.database:
         say(f"PostgreSQL     {setup.database}, from {DATABASE_VARIABLE}")
     if is_new:
-        say(f"The password of {answer.user} is {airflow.password(home)} (said this once).")
+        say(f"The password of {answer.user} is {airflow.password(home)} (printed only once).")
     say(f"end it with `tributary down --home {home}`")
     return answer
 
 
 def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> None:
-    """Starts the Spark Connect server alone, unsupervised: all that commands need. `up` starts the rest beside it later.
+    """Starts only the Spark Connect server, unsupervised, which is all that commands need; `up` can start the rest later.
 
-    What would hinder that is refused here already. Where any part of a stack runs, this is `up`.
+    What would prevent `up` is refused here already. Where any part of a stack runs, this is `up`.
 
     Raises:
         BadInput, StackFailed: as `up` does.
@@ -117,7 +124,7 @@ def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT
 
 
 def down(home: Path, *, say: Say = _print) -> None:
-    """Ends the stack with everything it has started, and makes sure of it.
+    """Ends the stack with everything that it has started, and checks that no process is left.
 
     Raises:
         StackFailed: a process outlived SIGKILL.
@@ -188,7 +195,7 @@ def _usable(home: Path, external: str | None) -> str:
 
 
 def _clear(home: Path, setup: Setup, say: Say) -> None:
-    """Ends what is left of an earlier start, and raises BadInput if somebody else listens where this one would."""
+    """Ends what is left of an earlier start, and raises BadInput if another program listens on a port of the stack."""
     if setup.ui_port == setup.spark_port:
         raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=setup.spark_port)
     if ending.end_all(home):
@@ -198,8 +205,8 @@ def _clear(home: Path, setup: Setup, say: Say) -> None:
 
 
 def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
-    """Starts what is missing beside what was found. Returns whether the password is new."""
-    ending.end_supervisor(home)  # it is told of what is started here, and starts nothing meanwhile
+    """Starts the components that are missing next to those that run; returns whether the password is new."""
+    ending.end_supervisor(home)  # So that it starts nothing meanwhile; a new one is started with all components.
     try:
         silent = heartbeats.silent(home, setup.ui_port) if airflow.API_SERVER in found else {}
         for name, age in silent.items():
@@ -217,7 +224,7 @@ def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
 
 
 def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
-    """Raises BadInput if somebody else listens where a missing component is to; what a killed one left behind is ended first."""
+    """Raises BadInput if another program listens on a missing component's port; remains of a killed component are ended first."""
     for name, port, option in ((airflow.API_SERVER, setup.ui_port, "--ui-port"), (SPARK, setup.spark_port, "--spark-port")):
         if name in missing:
             components.clear(home, name)

@@ -32,6 +32,7 @@ class PostgresFailed(TributaryError):
 
 
 def folder_of(home: Path) -> Path:
+    """Returns PostgreSQL's folder in a deployment."""
     return home / "stack" / NAME
 
 
@@ -63,7 +64,7 @@ def start(folder: Path, *, records: Path) -> processes.Record:
         # Started through pg_ctl, which puts the server into a session of its own; it outlives this process.
         get_server(folder, cleanup_mode=None)
     except subprocess.SubprocessError as error:
-        # The wheel waits for ten seconds alone; after a kill, recovery may take longer and goes on without it.
+        # The wheel only waits for ten seconds; after a kill, recovery may take longer and continues without it.
         if _server_pid(folder) not in processes.working_in(folder):
             raise PostgresFailed(f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{logs.tail(folder / 'log')}") \
                 from None

@@ -11,6 +11,7 @@ FLOOR_BYTES = 1 << 30  # PostgreSQL's journal, a day's shuffles and the logs; a 
 
 
 def free_bytes(folder: Path) -> int:
+    """Returns the free bytes on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 

@@ -50,7 +50,7 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
 
 
 def start_spark(home: Path, setup: Setup, *, say: Say) -> None:
-    """Starts Spark Connect alone, and returns when it can be used.
+    """Starts only Spark Connect, and returns when it can be used.
 
     Raises:
         StackFailed: it ended or did not answer in time.

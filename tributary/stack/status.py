@@ -13,7 +13,7 @@ TITLES = ("component", "state", "pid", "MiB", "up since", "restarts", "address")
 
 
 def status(home: Path) -> str:
-    """A table of the components, then what the supervisor says of those that died, where the logs are, and the free space."""
+    """Returns a table of the components, the supervisor's notes on those that died, where the logs are, and the free space."""
     home = home.resolve()
     living, watched, setup = components.living(home), supervisor.read(home), Setup.read(home)
     silent = heartbeats.silent(home, setup.ui_port) if setup is not None and living else {}
@@ -43,7 +43,7 @@ def status(home: Path) -> str:
 
 
 def state_of_dead(home: Path, name: str, watched: dict[str, supervisor.Watched], *, is_supervised: bool) -> str:
-    """Why a component does not run, and whether somebody is about to start it."""
+    """Returns why a component does not run, and whether the supervisor is about to start it."""
     if processes.read_record(Locations(home).stack, name) is None:
         return "stopped"
     if logs.wants_space(components.log_of(home, name)):

@@ -1,6 +1,6 @@
 """The supervisor: looks at the components twice a second, and starts again what has died.
 
-It holds nothing that is not in files, so it may die too: the stack goes on, `tributary status` says so, and the next
+All its state is in files, so it may die too: the stack keeps running, `tributary status` reports it, and the next
 `tributary up` starts another, which knows the components again by their records. A part of Airflow that lives without a
 heartbeat is ended, and started again like one that has died.
 """
@@ -62,10 +62,12 @@ def read(home: Path) -> dict[str, Watched]:
 
 
 def write(home: Path, watched: Mapping[str, Watched]) -> None:
+    """Writes what the supervisor knows of each component, readable only by the owner."""
     processes.write_private(Locations(home).stack / FILE, json.dumps({name: asdict(one) for name, one in watched.items()}) + "\n")
 
 
 def forget(home: Path) -> None:
+    """Deletes what the supervisor has written of the components."""
     (Locations(home).stack / FILE).unlink(missing_ok=True)
 
 
@@ -129,8 +131,8 @@ class Supervisor:
         one.given_up = one.failures >= MOST_FAILURES
         self._due[name] = time.monotonic() + pause_seconds(one.failures)
         write(self.home, self.watched)
-        processes.kill_marked(self.home, component=name)  # at once: what it left behind must not go on without it
-        what = f"left down after {one.failures} failures in a row: mend it, then `tributary up`" if one.given_up else "is started again"
+        processes.kill_marked(self.home, component=name)  # At once, since its remaining processes must not run on without it.
+        what = f"left down after {one.failures} failures in a row: repair it, then `tributary up`" if one.given_up else "is started again"
         say(f"{name}: {reason}; {what}. Its log: {components.log_of(self.home, name)}")
 
 
@@ -143,7 +145,8 @@ def ended_how(record: processes.Record | None) -> str:
 
 
 def say(line: str) -> None:
-    with suppress(OSError):  # on a full disk it goes on in silence
+    """Logs a line with date and time."""
+    with suppress(OSError):  # On a full disk the supervisor continues without logging.
         print(f"{_now()}  {line}", flush=True)
 
 
@@ -152,7 +155,7 @@ def _now() -> str:
 
 
 def run(home: Path) -> int:
-    """Supervises until it is asked to end (SIGTERM); what it has started goes on without it."""
+    """Supervises until SIGTERM; the components that it has started keep running without it."""
     setup = Setup.read(home)
     assert setup is not None
     signal.signal(signal.SIGTERM, _leave)
