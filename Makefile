@@ -48,8 +48,9 @@ test-live: setup  ## the stack for real: backfills through Airflow, killed comma
 test-fast: setup  ## pure tests: no JVM, no network, about a minute on two cores
 	@$(BIN)/python -m pytest -q $(IN_TWO)
 
-lint: setup  ## ruff, mypy, import rules
+lint: setup  ## ruff (rules and format), mypy, import rules
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 

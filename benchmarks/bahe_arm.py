@@ -67,7 +67,16 @@ class Arm:
 
     @property
     def key(self) -> str:
-        parts = (self.name, self.source, self.low_layers, self.pooling, self.requests, self.epochs, self.seed, int(self.texts))
+        parts = (
+            self.name,
+            self.source,
+            self.low_layers,
+            self.pooling,
+            self.requests,
+            self.epochs,
+            self.seed,
+            int(self.texts),
+        )
         return "-".join(map(str, parts))
 
 
@@ -98,12 +107,17 @@ class World:
         tokens = [model.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
         liked = clicks["rating"].to_numpy() == 5
         behaviour = clicks["item_id"].to_numpy().astype(np.int64) + liked * len(titles)
-        return cls(texts=texts, tokens=tokens, lengths=np.array([len(of) + 1 for of in tokens]), behaviour=behaviour,
-                   candidate=np.arange(len(titles)))
+        return cls(
+            texts=texts,
+            tokens=tokens,
+            lengths=np.array([len(of) + 1 for of in tokens]),
+            behaviour=behaviour,
+            candidate=np.arange(len(titles)),
+        )
 
     def newest(self, start: int, end: int) -> np.ndarray:
         """Texts of the newest behaviours of a range that fit into the tokens, oldest first."""
-        of = self.behaviour[max(start, end - TOKENS // 2):end]  # a text has a token at least, and its mark
+        of = self.behaviour[max(start, end - TOKENS // 2) : end]  # a text has a token at least, and its mark
         return of[np.cumsum(self.lengths[of][::-1])[::-1] <= TOKENS - 1]
 
 
@@ -141,9 +155,18 @@ class Requests:
         end, user = rows.histories.end[order], rows.features["user_id"][order]
         first = np.flatnonzero((np.diff(end, prepend=-1) != 0) | (np.diff(user, prepend=-1) != 0))
         begin, stop = _marks(model)
-        return cls(world=world, start=rows.histories.long_start[order][first], end=end[first], first=np.append(first, len(order)),
-                   item=rows.features["item_id"][order], label=rows.click[order].astype(np.float32), user=user[first], vectors=vectors,
-                   marks=(begin, stop), filler=int(model.tokenizer.pad_token_id))
+        return cls(
+            world=world,
+            start=rows.histories.long_start[order][first],
+            end=end[first],
+            first=np.append(first, len(order)),
+            item=rows.features["item_id"][order],
+            label=rows.click[order].astype(np.float32),
+            user=user[first],
+            vectors=vectors,
+            marks=(begin, stop),
+            filler=int(model.tokenizer.pad_token_id),
+        )
 
     def some(self, count: int, seed: int) -> Requests:
         """A sample of those that have a history."""
@@ -151,8 +174,15 @@ class Requests:
         picked = np.sort(np.random.default_rng(seed).permutation(with_history)[:count])
         rows = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in picked])
         counts = self.first[picked + 1] - self.first[picked]
-        return replace(self, start=self.start[picked], end=self.end[picked], first=np.append(0, np.cumsum(counts)), item=self.item[rows],
-                       label=self.label[rows], user=self.user[picked])
+        return replace(
+            self,
+            start=self.start[picked],
+            end=self.end[picked],
+            first=np.append(0, np.cumsum(counts)),
+            item=self.item[rows],
+            label=self.label[rows],
+            user=self.user[picked],
+        )
 
     def __len__(self) -> int:
         return len(self.start)
@@ -175,10 +205,16 @@ class Requests:
         """The requests of an index."""
         places = index.tolist()
         rows = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in places])
-        of_B = torch.repeat_interleave(torch.arange(len(places)), torch.tensor([self.first[one + 1] - self.first[one] for one in places]))
+        of_B = torch.repeat_interleave(
+            torch.arange(len(places)), torch.tensor([self.first[one + 1] - self.first[one] for one in places])
+        )
         histories = [self.world.newest(self.start[one], self.end[one]) for one in places]
         candidates = self.world.candidate[self.item[rows]]
-        common = {"of_B": of_B, "log_B": torch.zeros(len(rows), dtype=torch.int64), "label_B": torch.from_numpy(self.label[rows])}
+        common = {
+            "of_B": of_B,
+            "log_B": torch.zeros(len(rows), dtype=torch.int64),
+            "label_B": torch.from_numpy(self.label[rows]),
+        }
         if self.vectors is not None:
             at, mask = padded([list(of) for of in histories], 0)
             own = self.vectors[torch.from_numpy(candidates)]
@@ -194,7 +230,9 @@ def _marks(model: LanguageModel) -> tuple[Sequence[int], Sequence[int]]:
     """What the tokenizer puts before and behind a text; a line's end where it puts nothing behind."""
     whole, bare = (model.tokenizer("film", add_special_tokens=special)["input_ids"] for special in (True, False))
     before = whole.index(bare[0])
-    return whole[:before], whole[before + len(bare):] or model.tokenizer("\n", add_special_tokens=False)["input_ids"][:1]
+    return whole[:before], whole[before + len(bare) :] or model.tokenizer("\n", add_special_tokens=False)["input_ids"][
+        :1
+    ]
 
 
 def adapted(arm: Arm, folder: Path) -> tuple[LanguageModel, World]:
@@ -227,17 +265,29 @@ def run(arm: Arm, folder: Path, work: Path, *, test_requests: int) -> dict[str, 
         model, vectors = fresh_bahe(arm, language, world)
         encoding = time.perf_counter() - began
     everything = Requests.of(folder, "full", world, vectors, language)
-    rows, held = everything.some(arm.requests, 100 + arm.seed), Requests.of(folder, "test", world, vectors, language).some(test_requests, 7)
+    rows, held = (
+        everything.some(arm.requests, 100 + arm.seed),
+        Requests.of(folder, "test", world, vectors, language).some(test_requests, 7),
+    )
     phase = CosinePhase(epochs=arm.epochs, batch_size=REQUESTS_OF_A_BATCH, learning_rate=RATE)
     began = time.perf_counter()
-    fitted = train(model, rows, phase, seed=arm.seed, description=arm.key, supervision=Supervision(compute=Compute(bf16=True)))
+    fitted = train(
+        model, rows, phase, seed=arm.seed, description=arm.key, supervision=Supervision(compute=Compute(bf16=True))
+    )
     seconds = time.perf_counter() - began
     scores = score_requests(model, held)
     write(work, arm, held.row_users(), held.label, scores)
     if arm.name == "bahe":
         save_weights(model.trained_weights(), weights_of(work, arm))
-    return {"seconds": seconds, "encoding_seconds": encoding, "rows": len(rows.label), "requests": len(rows),
-            "loss": fitted.losses["logloss"], "auc": auc(scores, held.label.astype(np.int64)), "test_rows": len(held.label)}
+    return {
+        "seconds": seconds,
+        "encoding_seconds": encoding,
+        "rows": len(rows.label),
+        "requests": len(rows),
+        "loss": fitted.losses["logloss"],
+        "auc": auc(scores, held.label.astype(np.int64)),
+        "test_rows": len(held.label),
+    }
 
 
 def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
@@ -256,7 +306,9 @@ def run_downstream(arm: Arm, folder: Path, work: Path) -> dict[str, Any]:
     torch.manual_seed(arm.seed)
     embeddings = IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=arm.seed)
     model = CtrModel(BODY, embeddings, 0, TransferSource({}), texts=texts)
-    phase = Phase(epochs=2, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=EMBEDDING_RATE["din"])
+    phase = Phase(
+        epochs=2, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=EMBEDDING_RATE["din"]
+    )
     began = time.perf_counter()
     train(model, encoded, phase, seed=arm.seed, description=arm.key)
     fill_batch_norm(model, encoded)
@@ -274,8 +326,9 @@ def with_short(samples: Samples) -> Samples:
     return replace(samples, histories=replace(histories, short_start=short_start))
 
 
-def with_texts(arm: Arm, folder: Path, work: Path, samples: Sequence[Samples],
-               encoded: Sequence[EncodedSamples]) -> tuple[list[EncodedSamples], TextVectors]:
+def with_texts(
+    arm: Arm, folder: Path, work: Path, samples: Sequence[Samples], encoded: Sequence[EncodedSamples]
+) -> tuple[list[EncodedSamples], TextVectors]:
     """Both splits with the places of their rows' vectors, and the vectors by the arm's BAHE."""
     source = replace(arm, name="bahe", texts=False)
     language, world = adapted(arm, folder)
@@ -283,12 +336,16 @@ def with_texts(arm: Arm, folder: Path, work: Path, samples: Sequence[Samples],
     model.load_state_dict(read_weights(weights_of(work, source)), strict=False)
     model.eval()
     states = States.of(samples)
-    found = [replace(rows, texts={"user": torch.from_numpy(place), "item": torch.from_numpy(one.features["item_id"] + 1)})
-             for rows, one, place in zip(encoded, samples, states.place, strict=True)]
+    found = [
+        replace(rows, texts={"user": torch.from_numpy(place), "item": torch.from_numpy(one.features["item_id"] + 1)})
+        for rows, one, place in zip(encoded, samples, states.place, strict=True)
+    ]
     with torch.no_grad():
         items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
-    tables: dict[Entity, DatedVectors] = {entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
-              for entity, of in (("user", user_vectors(model, world, vectors, states)), ("item", items))}
+    tables: dict[Entity, DatedVectors] = {
+        entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
+        for entity, of in (("user", user_vectors(model, world, vectors, states)), ("item", items))
+    }
     return found, TextVectors(tables)
 
 
@@ -318,8 +375,11 @@ class States:
         distinct, of_row = np.unique(np.stack([user, seen])[:, there], axis=1, return_inverse=True)
         place = np.zeros(len(user), np.int64)
         place[there] = of_row.reshape(-1) + 1
-        return cls(start=np.maximum(first_click[distinct[0]], distinct[1] - HISTORY), end=distinct[1],
-                   place=np.split(place, np.cumsum([len(one) for one in samples])[:-1]))
+        return cls(
+            start=np.maximum(first_click[distinct[0]], distinct[1] - HISTORY),
+            end=distinct[1],
+            place=np.split(place, np.cumsum([len(one) for one in samples])[:-1]),
+        )
 
 
 @torch.no_grad()
@@ -362,8 +422,11 @@ def main() -> None:
     asked = parser.parse_args()
     prepare_process()
     arm, rows = Arm(**asked.arm), asked.work / "rows"
-    found = run_downstream(arm, rows, asked.work) if arm.name == "downstream" else run(arm, rows, asked.work,
-                                                                                       test_requests=asked.test_requests)
+    found = (
+        run_downstream(arm, rows, asked.work)
+        if arm.name == "downstream"
+        else run(arm, rows, asked.work, test_requests=asked.test_requests)
+    )
     print(MARK + json.dumps(found))
 
 

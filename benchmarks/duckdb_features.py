@@ -1,6 +1,7 @@
 """The same day of features by DuckDB, in one process on the same files: landing files in, Parquet tables out.
 
-It checks the same legal values, drops the same duplicates, and is handed the day partials of the days before, as our jobs are.
+It checks the same legal values, drops the same duplicates, and is handed the day partials of the days before, as our
+jobs are.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ def export_partials(locations: Locations, folder: Path) -> None:
         pa_parquet.write_table(LakeReader(locations).read(name), folder / f"{name}.parquet")
 
 
-def run_in_a_process(locations: Locations, partials: Path, out: Path, day: date, deployment: Deployment) -> dict[str, float]:
+def run_in_a_process(
+    locations: Locations, partials: Path, out: Path, day: date, deployment: Deployment
+) -> dict[str, float]:
     """Seconds and peak memory of one run, import and start of the process left out as they are for us."""
     arguments = [str(locations.landing), str(partials), str(out), str(day), str(deployment.feedback_delay_seconds)]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.duckdb_features", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.duckdb_features", *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -51,7 +56,9 @@ def require_equal(ours: Locations, theirs: Path, day: date) -> None:
         mine = reader.read(f"{log}_samples", where={"ds": day}).to_pandas()
         other = pa_parquet.read_table(theirs / f"{log}_samples.parquet").to_pandas()
         assert len(mine) == len(other), (log, len(mine), len(other))
-        numbers = [name for name in other.columns if name.endswith("_cnt") or name in ("history_end", "event_id", "click")]
+        numbers = [
+            name for name in other.columns if name.endswith("_cnt") or name in ("history_end", "event_id", "click")
+        ]
         for name in numbers:
             assert int(mine[name].sum()) == int(other[name].sum()), (log, name, mine[name].sum(), other[name].sum())
 
@@ -71,8 +78,17 @@ def run(landing: Path, partials: Path, out: Path, day: date, delay_seconds: int)
     _histories(db, partials, day)
     _statistics(db, partials, day)
     _samples(db, day, delay_seconds)
-    for name in ("natural_log", "ad_log", "behaviours_today", "statistics_today", "texts", "user_histories", "entity_statistics",
-                 "natural_samples", "ad_samples"):
+    for name in (
+        "natural_log",
+        "ad_log",
+        "behaviours_today",
+        "statistics_today",
+        "texts",
+        "user_histories",
+        "entity_statistics",
+        "natural_samples",
+        "ad_samples",
+    ):
         db.execute(f"COPY {name} TO '{out}/{name}.parquet' (FORMAT parquet, COMPRESSION snappy)")
     return time.perf_counter() - began
 
@@ -81,33 +97,47 @@ def _ingest(db: Any, landing: Path, log: str, day: date) -> None:
     ad = ("campaign_id", "advertiser_id") if log == "ad" else ()
     ids = ("event_id", "request_id", "user_id", "item_id", "category_id", "user_segment_id", *ad)
     legal = " AND ".join(f"coalesce({name} >= 0, false)" for name in ids)
-    legal += (" AND coalesce(position BETWEEN 0 AND 10000, false) AND coalesce(click IN (0, 1), false)"
-              " AND coalesce(action BETWEEN 0 AND 6, false) AND (action >= 1) = (click = 1)"
-              " AND coalesce(dwell_seconds BETWEEN 0 AND 86400, false)"
-              " AND coalesce(length(item_text) <= 20000, true) AND event_ts::DATE BETWEEN landed - 1 AND landed")
+    legal += (
+        " AND coalesce(position BETWEEN 0 AND 10000, false) AND coalesce(click IN (0, 1), false)"
+        " AND coalesce(action BETWEEN 0 AND 6, false) AND (action >= 1) = (click = 1)"
+        " AND coalesce(dwell_seconds BETWEEN 0 AND 86400, false)"
+        " AND coalesce(length(item_text) <= 20000, true) AND event_ts::DATE BETWEEN landed - 1 AND landed"
+    )
     files = [f"{landing}/{log}/{landed}/*.parquet" for landed in (day - timedelta(days=1), day)]
     db.execute(f"""
         CREATE TABLE {log}_rows AS
         SELECT *, {legal} AS good, row_number() OVER (PARTITION BY event_id, {legal} ORDER BY landed, payload) AS turn
         FROM (SELECT *, filename.regexp_extract('/([0-9-]{{10}})/', 1)::DATE AS landed,
-                     hash({', '.join(ids)}, position, click, action, dwell_seconds, item_text) AS payload
+                     hash({", ".join(ids)}, position, click, action, dwell_seconds, item_text) AS payload
               FROM read_parquet({files}, filename=true))""")
     db.execute(f"CREATE TABLE {log}_quarantine AS SELECT * FROM {log}_rows WHERE landed = DATE '{day}' AND NOT good")
-    db.execute(f"CREATE TABLE {log}_log AS SELECT * EXCLUDE (filename, payload, good, turn), event_ts::DATE < landed AS late "
-               f"FROM {log}_rows WHERE landed = DATE '{day}' AND good AND turn = 1")
+    db.execute(
+        f"CREATE TABLE {log}_log AS SELECT * EXCLUDE (filename, payload, good, turn), event_ts::DATE < landed AS late "
+        f"FROM {log}_rows WHERE landed = DATE '{day}' AND good AND turn = 1"
+    )
 
 
 def _partials(db: Any) -> None:
-    struct = "{'event_ts': event_ts, 'log': log, 'event_id': event_id, 'item_id': item_id, 'category_id': category_id, 'action': action, " \
-             "'dwell_seconds': dwell_seconds, 'text_hash': hash(text)}"
-    both = " UNION ALL ".join(f"SELECT '{log}' AS log, event_ts, event_id, user_id, item_id, category_id, action, click, dwell_seconds, "
-                              f"'Clicked ' || item_text AS text FROM {log}_log" for log in LOGS)
+    struct = (
+        "{'event_ts': event_ts, 'log': log, 'event_id': event_id, 'item_id': item_id, 'category_id': category_id, 'action': action, "
+        "'dwell_seconds': dwell_seconds, 'text_hash': hash(text)}"
+    )
+    both = " UNION ALL ".join(
+        f"SELECT '{log}' AS log, event_ts, event_id, user_id, item_id, category_id, action, click, dwell_seconds, "
+        f"'Clicked ' || item_text AS text FROM {log}_log"
+        for log in LOGS
+    )
     db.execute(f"CREATE VIEW both_logs AS {both}")
-    db.execute(f"CREATE TABLE behaviours_today AS SELECT log, user_id, list({struct} ORDER BY event_ts, log, event_id) AS behaviours "
-               "FROM both_logs WHERE action >= 1 GROUP BY ALL")
+    db.execute(
+        f"CREATE TABLE behaviours_today AS SELECT log, user_id, list({struct} ORDER BY event_ts, log, event_id) AS behaviours "
+        "FROM both_logs WHERE action >= 1 GROUP BY ALL"
+    )
     ids = {entity: f"{entity}_id" for entity in ENTITIES} | {WHOLE_LOG: "0"}
-    counts = " UNION ALL ".join(f"SELECT log, '{entity}' AS entity, {value} AS entity_id, count(*) AS impressions, "
-                                "sum(click)::BIGINT AS clicks FROM both_logs GROUP BY ALL" for entity, value in ids.items())
+    counts = " UNION ALL ".join(
+        f"SELECT log, '{entity}' AS entity, {value} AS entity_id, count(*) AS impressions, "
+        "sum(click)::BIGINT AS clicks FROM both_logs GROUP BY ALL"
+        for entity, value in ids.items()
+    )
     db.execute(f"CREATE TABLE statistics_today AS {counts}")
     db.execute("CREATE TABLE texts AS SELECT DISTINCT hash(text) AS text_hash, text FROM both_logs")
 
@@ -126,12 +156,23 @@ def _histories(db: Any, partials: Path, day: date) -> None:
 
 def _statistics(db: Any, partials: Path, day: date) -> None:
     figures = ("impressions", "clicks")
-    sums = ", ".join(f"coalesce(sum({figure}) FILTER (log = '{log}' AND ds >= DATE '{day - timedelta(days=window)}'), 0)::BIGINT "
-                     f"AS {log}_{figure}_{window}d_cnt" for log in LOGS for window in STATISTIC_WINDOWS for figure in figures)
-    rates = ", ".join(f"({log}_clicks_{w}d_cnt + 20 * whole.{log}_{w}) / ({log}_impressions_{w}d_cnt + 20) AS {log}_smoothed_ctr_{w}d"
-                      for log in LOGS for w in STATISTIC_WINDOWS)
-    whole = ", ".join(f"{log}_clicks_{w}d_cnt / nullif({log}_impressions_{w}d_cnt, 0) AS {log}_{w}"
-                      for log in LOGS for w in STATISTIC_WINDOWS)
+    sums = ", ".join(
+        f"coalesce(sum({figure}) FILTER (log = '{log}' AND ds >= DATE '{day - timedelta(days=window)}'), 0)::BIGINT "
+        f"AS {log}_{figure}_{window}d_cnt"
+        for log in LOGS
+        for window in STATISTIC_WINDOWS
+        for figure in figures
+    )
+    rates = ", ".join(
+        f"({log}_clicks_{w}d_cnt + 20 * whole.{log}_{w}) / ({log}_impressions_{w}d_cnt + 20) AS {log}_smoothed_ctr_{w}d"
+        for log in LOGS
+        for w in STATISTIC_WINDOWS
+    )
+    whole = ", ".join(
+        f"{log}_clicks_{w}d_cnt / nullif({log}_impressions_{w}d_cnt, 0) AS {log}_{w}"
+        for log in LOGS
+        for w in STATISTIC_WINDOWS
+    )
     db.execute(f"""
         CREATE TABLE entity_statistics AS
         WITH active AS (SELECT DISTINCT entity, entity_id FROM statistics_today),
@@ -144,9 +185,17 @@ def _statistics(db: Any, partials: Path, day: date) -> None:
 def _samples(db: Any, day: date, delay_seconds: int) -> None:
     delay = f"INTERVAL {delay_seconds} SECOND"
     for log in LOGS:
-        joins = " ".join(f"LEFT JOIN entity_statistics s_{e} ON s_{e}.entity = '{e}' AND s_{e}.entity_id = l.{e}_id" for e in ENTITIES)
-        counts = ", ".join(f"s_{e}.{of}_{figure}_{w}d_cnt AS {e}_{of}_{figure}_{w}d_cnt" for e in ENTITIES for of in LOGS
-                           for w in STATISTIC_WINDOWS for figure in ("impressions", "clicks"))
+        joins = " ".join(
+            f"LEFT JOIN entity_statistics s_{e} ON s_{e}.entity = '{e}' AND s_{e}.entity_id = l.{e}_id"
+            for e in ENTITIES
+        )
+        counts = ", ".join(
+            f"s_{e}.{of}_{figure}_{w}d_cnt AS {e}_{of}_{figure}_{w}d_cnt"
+            for e in ENTITIES
+            for of in LOGS
+            for w in STATISTIC_WINDOWS
+            for figure in ("impressions", "clicks")
+        )
         db.execute(f"""
             CREATE TABLE {log}_samples AS
             WITH requests AS (SELECT request_id, user_id, min(event_ts) AS sample_ts FROM {log}_log WHERE NOT late GROUP BY ALL),

@@ -27,8 +27,12 @@ asked = options()
 seed_all(asked.seed)
 columns, clicks = random_ids(asked.seed, ID_ROWS[asked.split])
 tables = SplitTableBatchedEmbeddingBagsCodegen(
-    [(IDS_PER_FEATURE, DIM, EmbeddingLocation.HOST, ComputeDevice.CPU)] * NUM_IDS, optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-    learning_rate=0.1, eps=1e-8, pooling_mode=PoolingMode.SUM)
+    [(IDS_PER_FEATURE, DIM, EmbeddingLocation.HOST, ComputeDevice.CPU)] * NUM_IDS,
+    optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+    learning_rate=0.1,
+    eps=1e-8,
+    pooling_mode=PoolingMode.SUM,
+)
 tables.init_embedding_weights_uniform(-0.02, 0.02)
 mlp = relu_mlp(NUM_IDS * DIM, MLP)
 optimizer = torch.optim.Adam(mlp.parameters(), lr=LEARNING_RATE)
@@ -39,7 +43,7 @@ for _ in range(asked.epochs):
     ids_FN = torch.stack([torch.from_numpy(values) for values in columns.values()])
     label_N = torch.from_numpy(clicks)
     for index in torch.randperm(len(clicks)).split(BATCH):
-        x_BD = tables(ids_FN[:, index].reshape(-1), offsets[:NUM_IDS * len(index) + 1])
+        x_BD = tables(ids_FN[:, index].reshape(-1), offsets[: NUM_IDS * len(index) + 1])
         loss = functional.binary_cross_entropy_with_logits(mlp(x_BD).squeeze(1), label_N[index])
         optimizer.zero_grad()
         loss.backward()

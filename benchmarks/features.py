@@ -1,7 +1,7 @@
 """What a day of features costs: by its size, by the length of the history, against a full recompute, against DuckDB, at 20 million rows.
 
-`python -m benchmarks.features [--quick] [--work FOLDER]`. Everything runs in one session on this machine; every figure is a
-median of repeats, taken in turns. Rivals and we read the same rows and are held to the same results.
+`python -m benchmarks.features [--quick] [--work FOLDER]`. Everything runs in one session on this machine; every figure
+is a median of repeats, taken in turns. Rivals and we read the same rows and are held to the same results.
 """
 
 from __future__ import annotations
@@ -56,18 +56,36 @@ class Plan:
     sizes: tuple[Size, ...]
 
 
-FULL = Plan(histories=(7, 30, 90, 180), repeats=3, history=Size(rows=1_000_000, users=50_000),
-            rival=Size(rows=1_000_000, users=200_000, items=20_000), large=Size(rows=20_000_000, users=2_000_000, items=100_000),
-            sizes=tuple(Size(rows=rows, users=rows // 10, items=max(5_000, rows // 200)) for rows in (100_000, 1_000_000, 10_000_000)))
-QUICK = Plan(histories=(7, 20), history=Size(rows=10_000, users=2_000), repeats=1, rival=Size(rows=50_000, users=10_000),
-             large=Size(rows=200_000, users=40_000), sizes=(Size(rows=20_000, users=2_000), Size(rows=100_000, users=10_000)))
+FULL = Plan(
+    histories=(7, 30, 90, 180),
+    repeats=3,
+    history=Size(rows=1_000_000, users=50_000),
+    rival=Size(rows=1_000_000, users=200_000, items=20_000),
+    large=Size(rows=20_000_000, users=2_000_000, items=100_000),
+    sizes=tuple(
+        Size(rows=rows, users=rows // 10, items=max(5_000, rows // 200)) for rows in (100_000, 1_000_000, 10_000_000)
+    ),
+)
+QUICK = Plan(
+    histories=(7, 20),
+    history=Size(rows=10_000, users=2_000),
+    repeats=1,
+    rival=Size(rows=50_000, users=10_000),
+    large=Size(rows=200_000, users=40_000),
+    sizes=(Size(rows=20_000, users=2_000), Size(rows=100_000, users=10_000)),
+)
 PARTS = ("history", "duckdb", "large", "sizes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, under five minutes; nothing is recorded")
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-features"), help="scratch folder, removed at the end")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("tributary-home/benchmark-features"),
+        help="scratch folder, removed at the end",
+    )
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
     options = parser.parse_args()
     plan, work = QUICK if options.quick else FULL, options.work.resolve()
@@ -95,7 +113,7 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
     seed_logs(spark, base, days_before(DAY, longest), plan.history)
     said("history: its partials")
     for begin in range(0, longest, 30):
-        build_partials.run(spark, base, deployment, days_before(DAY, longest)[begin:begin + 30])
+        build_partials.run(spark, base, deployment, days_before(DAY, longest)[begin : begin + 30])
     homes = {}
     for days in plan.histories:
         length = days if days < CHECKPOINT_DAYS else days + MID_CYCLE
@@ -117,20 +135,36 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
         shutil.rmtree(scratch.home, ignore_errors=True)
         recomputed[plan.histories[-1]].append(timed(lambda: recompute.run(spark, base, scratch, deployment, DAY)))
     require_equal(base, scratch)
-    checkpoints = {days: checkpoint_seconds(spark, homes[days]) for days in plan.histories if days >= 2 * CHECKPOINT_DAYS}
+    checkpoints = {
+        days: checkpoint_seconds(spark, homes[days]) for days in plan.histories if days >= 2 * CHECKPOINT_DAYS
+    }
     by_job = {days: {job: median(run[job] for run in runs) for job in runs[0]} for days, runs in seconds.items()}
     totals = {days: sum(jobs.values()) + checkpoints.get(days, 0.0) / CHECKPOINT_DAYS for days, jobs in by_job.items()}
     ingest = by_job[plan.histories[-1]]["ingest_logs"]
     rival = median(recomputed[plan.histories[-1]]) + ingest
-    rows = [(f"after {days} days", *(f"{value:.1f}" for value in by_job[days].values()),
-             f"{checkpoints.get(days, 0.0) / CHECKPOINT_DAYS:.1f}", f"{totals[days]:.1f}") for days in plan.histories]
+    rows = [
+        (
+            f"after {days} days",
+            *(f"{value:.1f}" for value in by_job[days].values()),
+            f"{checkpoints.get(days, 0.0) / CHECKPOINT_DAYS:.1f}",
+            f"{totals[days]:.1f}",
+        )
+        for days in plan.histories
+    ]
     print(table_text(("a day, s", *by_job[plan.histories[0]], "checkpoints/10", "all"), rows))
     print(f"recomputed from the logs of {plan.histories[-1]} days: {rival:.1f} s, {ingest:.1f} of them the same ingest")
-    details["history"] = {"seconds": by_job, "checkpoint_seconds": checkpoints, "totals": totals, "recompute_seconds": recomputed}
+    details["history"] = {
+        "seconds": by_job,
+        "checkpoint_seconds": checkpoints,
+        "totals": totals,
+        "recompute_seconds": recomputed,
+    }
     shutil.rmtree(work)
-    return {"day_cost_180_over_7": round(totals[plan.histories[-1]] / totals[plan.histories[0]], 3),
-            "recompute_over_ours_180": round(rival / totals[plan.histories[-1]], 2),
-            "recompute_over_ours_180_features": round((rival - ingest) / (totals[plan.histories[-1]] - ingest), 2)}
+    return {
+        "day_cost_180_over_7": round(totals[plan.histories[-1]] / totals[plan.histories[0]], 3),
+        "recompute_over_ours_180": round(rival / totals[plan.histories[-1]], 2),
+        "recompute_over_ours_180_features": round((rival - ingest) / (totals[plan.histories[-1]] - ingest), 2),
+    }
 
 
 def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
@@ -153,13 +187,23 @@ def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> 
     duckdb_features.require_equal(home, work / "duckdb", DAY)
     our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(run["seconds"] for run in theirs)
     by_job = {job: median(run[job] for run in ours) for job in ours[0]}
-    rows = [("ours", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}", f"{plan.rival.rows / our_seconds:,.0f}"),
-            ("DuckDB", *[""] * len(by_job), f"{their_seconds:.1f}", f"{plan.rival.rows / their_seconds:,.0f}")]
+    rows = [
+        (
+            "ours",
+            *(f"{value:.1f}" for value in by_job.values()),
+            f"{our_seconds:.1f}",
+            f"{plan.rival.rows / our_seconds:,.0f}",
+        ),
+        ("DuckDB", *[""] * len(by_job), f"{their_seconds:.1f}", f"{plan.rival.rows / their_seconds:,.0f}"),
+    ]
     print(table_text(("a day, s", *by_job, "all", "rows/s"), rows))
     details["duckdb"] = {"ours": ours, "theirs": theirs}
     shutil.rmtree(work)
-    return {"duckdb_ratio": round(their_seconds / our_seconds, 3), "duckdb_memory_gib": round(max(run["memory_gib"] for run in theirs), 2),
-            "rows_per_s_1m": round(plan.rival.rows / our_seconds)}
+    return {
+        "duckdb_ratio": round(their_seconds / our_seconds, 3),
+        "duckdb_memory_gib": round(max(run["memory_gib"] for run in theirs), 2),
+        "rows_per_s_1m": round(plan.rival.rows / our_seconds),
+    }
 
 
 def large_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +211,14 @@ def large_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> d
     per_second, growth = {}, {}
     for name, size in (("1m", replace(plan.large, rows=plan.rival.rows, users=plan.rival.users)), ("20m", plan.large)):
         repeats = plan.repeats if name == "1m" else 0  # twenty million are their own repeats
-        details[name] = first_day(spark, Locations(work / name), size, replace(size, rows=plan.rival.rows), repeats=repeats)
+        details[name] = first_day(
+            spark, Locations(work / name), size, replace(size, rows=plan.rival.rows), repeats=repeats
+        )
         per_second[name], growth[name] = details[name]["rows_per_s"], details[name]["lake_bytes_per_impression"]
-    return {"rows_per_s_20m_over_1m": round(per_second["20m"] / per_second["1m"], 3), "lake_bytes_per_impression": round(growth["20m"], 1)}
+    return {
+        "rows_per_s_20m_over_1m": round(per_second["20m"] / per_second["1m"], 3),
+        "lake_bytes_per_impression": round(growth["20m"], 1),
+    }
 
 
 def sizes_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +243,9 @@ def first_day(spark: Any, home: Locations, size: Size, before: Size, *, repeats:
     seconds = run_day(spark, home, deployment)
     growth = (folder_bytes(home.lake) - already) / size.rows
     if repeats:
-        seconds = sorted((run_day(spark, home, deployment) for _ in range(repeats)), key=lambda run: sum(run.values()))[repeats // 2]
+        seconds = sorted((run_day(spark, home, deployment) for _ in range(repeats)), key=lambda run: sum(run.values()))[
+            repeats // 2
+        ]
     per_second = size.rows / sum(seconds.values())
     times = [f"{value:.1f}" for value in (*seconds.values(), sum(seconds.values()))]
     row = (f"{size.rows:,}", *times, f"{per_second:,.0f}", f"{growth:.1f}")
@@ -206,7 +257,10 @@ def first_day(spark: Any, home: Locations, size: Size, before: Size, *, repeats:
 def run_day(spark: Any, locations: Locations, deployment: Deployment) -> dict[str, float]:
     """Seconds of each job of the day, as one that was never made before."""
     forget_day(spark, locations, DAY)
-    return {job.__name__.rsplit(".", 1)[-1]: timed(lambda job=job: job.run(spark, locations, deployment, [DAY])) for job in JOBS}
+    return {
+        job.__name__.rsplit(".", 1)[-1]: timed(lambda job=job: job.run(spark, locations, deployment, [DAY]))
+        for job in JOBS
+    }
 
 
 def checkpoint_seconds(spark: Any, locations: Locations) -> float:
@@ -216,15 +270,21 @@ def checkpoint_seconds(spark: Any, locations: Locations) -> float:
     assert until is not None
     build_checkpoints.run(spark, locations, deployment, until - timedelta(days=CHECKPOINT_DAYS))
     shutil.rmtree(locations.home / "made", ignore_errors=True)
-    return timed(lambda: [build_checkpoints.make(spark, locations, deployment, running, until)
-                          for running in (build_checkpoints.BEHAVIOURS, build_checkpoints.STATISTICS)])
+    return timed(
+        lambda: [
+            build_checkpoints.make(spark, locations, deployment, running, until)
+            for running in (build_checkpoints.BEHAVIOURS, build_checkpoints.STATISTICS)
+        ]
+    )
 
 
 def require_equal(ours: Locations, theirs: Locations) -> None:
     """Raises AssertionError unless both ways gave the same rows: their content digests are compared."""
     for name in RESULT_TABLES:
         one, other = (LakeReader(locations).builds(name, [f"ds={DAY}"])[f"ds={DAY}"] for locations in (ours, theirs))
-        assert (one["row_cnt"], one["digest"]) == (other["row_cnt"], other["digest"]), f"{name}: the recompute gave other rows"
+        assert (one["row_cnt"], one["digest"]) == (other["row_cnt"], other["digest"]), (
+            f"{name}: the recompute gave other rows"
+        )
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -1,9 +1,9 @@
 """What SRP4CTR adds to the cost of scoring a request: FLOPs by candidate, and milliseconds.
 
-`python -m benchmarks.folding [--quick]`. The default recipe's A-CTR body (D = 16, DIN over the long and the short history, one cross
-layer, MLP 256-128-64) without transfer and with FG-BERT's bridges, random weights, one user, one thread. *Folded* encodes the user's
-sequence once for all candidates, *unfolded* once for each; *full attention* reads each candidate as one more behaviour of the sequence
-(the encoder alone). Latencies are medians by turns.
+`python -m benchmarks.folding [--quick]`. The default recipe's A-CTR body (D = 16, DIN over the long and the short
+history, one cross layer, MLP 256-128-64) without transfer and with FG-BERT's bridges, random weights, one user, one
+thread. *Folded* encodes the user's sequence once for all candidates, *unfolded* once for each; *full attention* reads
+each candidate as one more behaviour of the sequence (the encoder alone). Latencies are medians by turns.
 """
 
 from __future__ import annotations
@@ -55,15 +55,30 @@ def make_request(candidates: int, long: int, short: int) -> Batch:
 
     def history(length: int) -> Jagged:
         once = {name: rows(length) for name in HISTORY_FEATURES}
-        return Jagged(rows={name: of.repeat(candidates) for name, of in once.items()}, offsets=torch.arange(candidates + 1) * length)
+        return Jagged(
+            rows={name: of.repeat(candidates) for name, of in once.items()},
+            offsets=torch.arange(candidates + 1) * length,
+        )
 
-    sequences = sequence_batch({field.name: rows(long, below=field.codes or ROWS) for field in BEHAVIOUR_FIELDS}, torch.arange(long),
-                               torch.tensor([0, long]))
+    sequences = sequence_batch(
+        {field.name: rows(long, below=field.codes or ROWS) for field in BEHAVIOUR_FIELDS},
+        torch.arange(long),
+        torch.tensor([0, long]),
+    )
     nothing = torch.zeros(candidates, dtype=torch.int64)
-    return Batch(rows_BF=rows(candidates, len(FEATURES)), dense_BS=torch.rand(candidates, 2 * len(STATISTICS), generator=generator),
-                 long=history(long), short=history(short), user_at_B=nothing, item_at_B=nothing, day_B=nothing,
-                 label_B=nothing.float(), sequence=SequenceInput(
-                     sequences=sequences, of_B=nothing, candidate={name: rows(candidates) for name in FIELDS_OF_SIDE["item"]}))
+    return Batch(
+        rows_BF=rows(candidates, len(FEATURES)),
+        dense_BS=torch.rand(candidates, 2 * len(STATISTICS), generator=generator),
+        long=history(long),
+        short=history(short),
+        user_at_B=nothing,
+        item_at_B=nothing,
+        day_B=nothing,
+        label_B=nothing.float(),
+        sequence=SequenceInput(
+            sequences=sequences, of_B=nothing, candidate={name: rows(candidates) for name in FIELDS_OF_SIDE["item"]}
+        ),
+    )
 
 
 def unfolded(batch: Batch) -> Batch:
@@ -71,8 +86,12 @@ def unfolded(batch: Batch) -> Batch:
     assert batch.sequence is not None
     count, once = len(batch.label_B), batch.sequence.sequences
     length = int(once.offsets[-1])
-    many = replace(once, rows={name: of.repeat(count) for name, of in once.rows.items()}, position_P=once.position_P.repeat(count),
-                   offsets=torch.arange(count + 1) * length)
+    many = replace(
+        once,
+        rows={name: of.repeat(count) for name, of in once.rows.items()},
+        position_P=once.position_P.repeat(count),
+        offsets=torch.arange(count + 1) * length,
+    )
     return replace(batch, sequence=replace(batch.sequence, sequences=many, of_B=torch.arange(count)))
 
 
@@ -89,13 +108,25 @@ def main() -> None:
     of_bridge = flops_of_bridge(model.bridge, long)
     full = flops_of_full_attention(model.bridge, long)
     print(f"FLOPs of a sample, {long} and {short} behaviours; encoder of width {encoder.width}")
-    print(table_text(("model", "user's part", "candidate's part", "at batch 1", "at batch 100"), [
-        ("body", *_row(base)), ("body with SRP4CTR", *_row(both)), ("SRP4CTR's part alone", *_row(of_bridge)),
-        ("full attention", "-", f"{full:,.0f}", f"{full:,.0f}", f"{full:,.0f}")]))
+    print(
+        table_text(
+            ("model", "user's part", "candidate's part", "at batch 1", "at batch 100"),
+            [
+                ("body", *_row(base)),
+                ("body with SRP4CTR", *_row(both)),
+                ("SRP4CTR's part alone", *_row(of_bridge)),
+                ("full attention", "-", f"{full:,.0f}", f"{full:,.0f}", f"{full:,.0f}"),
+            ],
+        )
+    )
     milliseconds = latencies(without, model, long, short, turns=5 if options.quick else 50)
     print("\nmilliseconds of a request, one thread, medians by turns")
-    print(table_text(("candidates", "body", "folded", "unfolded", "full attention, encoder alone"), [
-        (str(count), *(f"{value:.2f}" for value in of.values())) for count, of in milliseconds.items()]))
+    print(
+        table_text(
+            ("candidates", "body", "folded", "unfolded", "full attention, encoder alone"),
+            [(str(count), *(f"{value:.2f}" for value in of.values())) for count, of in milliseconds.items()],
+        )
+    )
     at_100 = milliseconds[100]
     figures = {
         "inference_flops_over_body": round(both.by_sample(100) / base.by_sample(100), 3),
@@ -104,8 +135,12 @@ def main() -> None:
         "latency_over_body_100": round(at_100["folded"] / at_100["body"], 3),
         "latency_unfolded_over_folded_100": round(at_100["unfolded"] / at_100["folded"], 2),
     }
-    details = {"flops": {"body": vars(base), "with_srp4ctr": vars(both), "full_attention": full}, "milliseconds": milliseconds,
-               "lengths": [long, short], "width": encoder.width}
+    details = {
+        "flops": {"body": vars(base), "with_srp4ctr": vars(both), "full_attention": full},
+        "milliseconds": milliseconds,
+        "lengths": [long, short],
+        "width": encoder.width,
+    }
     finish("folding", figures, details=details, packages=("torch",), quick=options.quick)
 
 
@@ -125,8 +160,11 @@ def latencies(without: CtrModel, model: CtrModel, long: int, short: int, *, turn
         assert longer.sequence is not None
         full = longer.sequence.sequences
         ways: dict[str, Callable[[], object]] = {
-            "body": lambda given=folded: without(given), "folded": lambda given=folded: model(given),
-            "unfolded": lambda given=each_alone: model(given), "full_attention": lambda given=full: encode(given)}
+            "body": lambda given=folded: without(given),
+            "folded": lambda given=folded: model(given),
+            "unfolded": lambda given=each_alone: model(given),
+            "full_attention": lambda given=full: encode(given),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(turns + 1):
             for name, run in ways.items():

@@ -39,8 +39,15 @@ class Arm:
     def __init__(self, sources: Path, home: Path) -> None:
         home.mkdir(parents=True)
         command = [sys.executable, str(SOURCES / "benchmarks" / "ingestion_arm.py"), str(home)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                         env=os.environ | {"PYTHONPATH": str(sources)}, cwd=sources)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(sources)},
+            cwd=sources,
+        )
 
     def ingest(self, home: Path) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -59,9 +66,16 @@ class Arm:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--against", default="49246db", metavar="COMMIT", help="the earlier commit (default %(default)s)")
+    parser.add_argument(
+        "--against", default="49246db", metavar="COMMIT", help="the earlier commit (default %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="a small day, two repeats; nothing is recorded")
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-ingestion"), help="scratch folder, removed at the end")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("tributary-home/benchmark-ingestion"),
+        help="scratch folder, removed at the end",
+    )
     options = parser.parse_args()
     work, size, repeats = options.work.resolve(), QUICK if options.quick else FULL, 2 if options.quick else REPEATS
     shutil.rmtree(work, ignore_errors=True)
@@ -72,12 +86,19 @@ def main() -> None:
     finally:
         _git("worktree", "remove", "--force", str(earlier))
         shutil.rmtree(work, ignore_errors=True)
-    rows = [(kind, *(round(median(seconds[kind][arm]), 2) for arm in ("earlier", "now")), round(_ratio(seconds[kind]), 3))
-            for kind in FORMATS]
+    rows = [
+        (kind, *(round(median(seconds[kind][arm]), 2) for arm in ("earlier", "now")), round(_ratio(seconds[kind]), 3))
+        for kind in FORMATS
+    ]
     print(table_text(("format", "seconds earlier", "seconds now", "now / earlier"), rows))
     figures = {f"{kind}_now_over_earlier": round(_ratio(seconds[kind]), 3) for kind in FORMATS}
-    finish("ingestion", figures, details={"rows": size.rows, "against": options.against, "seconds": seconds},
-           packages=("pyspark", "delta-spark", "pyarrow"), quick=options.quick)
+    finish(
+        "ingestion",
+        figures,
+        details={"rows": size.rows, "against": options.against, "seconds": seconds},
+        packages=("pyspark", "delta-spark", "pyarrow"),
+        quick=options.quick,
+    )
 
 
 def _measure(sources: dict[str, Path], work: Path, size: Size, repeats: int) -> dict[str, dict[str, list[float]]]:
@@ -111,7 +132,9 @@ def _write(locations: Locations, kind: str, size: Size) -> None:
         folder = locations.landing_day(log, DAY)
         folder.mkdir(parents=True)
         for number, part in enumerate(parts_of_day(log, DAY, size)):
-            rows = part.set_column(part.schema.get_field_index("item_text"), "item_text", part["item_text"].cast(pa.string()))
+            rows = part.set_column(
+                part.schema.get_field_index("item_text"), "item_text", part["item_text"].cast(pa.string())
+            )
             if kind == "csv":
                 pa_csv.write_csv(rows, folder / f"part-{number:05d}.csv")
             else:

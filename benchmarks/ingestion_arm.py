@@ -23,9 +23,13 @@ def main() -> None:
             asked = json.loads(line)
             locations = Locations(Path(asked["home"]))
             began = time.perf_counter()
-            builds = ingest_logs.run(spark, locations, Deployment.load(locations.home), [date.fromisoformat(asked["day"])])
+            builds = ingest_logs.run(
+                spark, locations, Deployment.load(locations.home), [date.fromisoformat(asked["day"])]
+            )
             seconds = time.perf_counter() - began
-            print("RESULT " + json.dumps({"seconds": seconds, "rows": sum(build.row_cnt for build in builds)}), flush=True)
+            print(
+                "RESULT " + json.dumps({"seconds": seconds, "rows": sum(build.row_cnt for build in builds)}), flush=True
+            )
 
 
 if __name__ == "__main__":

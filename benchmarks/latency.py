@@ -1,13 +1,14 @@
 """Milliseconds of a request by two exports of one release, made by two builds: `python -m benchmarks.latency BEFORE AFTER [--quick]`.
 
-Each folder is scored by the `scorer.py` that lies in it, both in this process, by turns, with one thread, on the folder's example request
-with 1, 10 and 100 candidates. A release is exported by another build from a checkout of it:
+Each folder is scored by the `scorer.py` that lies in it, both in this process, by turns, with one thread, on the
+folder's example request with 1, 10 and 100 candidates. A release is exported by another build from a checkout of it:
 
     git worktree add /tmp/before 49246db
     (cd /tmp/before && python -m training export --home HOME --release RELEASE --out /tmp/exported_before)
     python -m training export --home HOME --release RELEASE --out /tmp/exported_after
 
-Medians and the smallest of all turns are printed: a busy machine makes turns longer, not shorter. The scores of both are compared too.
+Medians and the smallest of all turns are printed: a busy machine makes turns longer, not shorter. The scores of both
+are compared too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def seconds_by_turns(scorers: list[Any], request: dict[str, Any], turns: int) ->
     """Seconds of each scorer (rows) in each turn; who begins changes from turn to turn."""
     taken = np.zeros((len(scorers), turns))
     for turn in range(-1, turns):  # the turn before the first one warms up
-        for number in (range(len(scorers)) if turn % 2 else reversed(range(len(scorers)))):
+        for number in range(len(scorers)) if turn % 2 else reversed(range(len(scorers))):
             began = time.perf_counter()
             scorers[number].score(request)
             if turn >= 0:
@@ -66,10 +67,14 @@ def main() -> None:
         taken = seconds_by_turns(scorers, request, 20 if options.quick else 400) * 1000
         medians, least = np.median(taken, axis=1), taken.min(axis=1)
         rows.append((str(count), *(f"{value:.2f}" for pair in (medians, least) for value in pair), f"{apart:.1e}"))
-        figures |= {f"median_after_over_before_{count}": round(medians[1] / medians[0], 3),
-                    f"least_after_over_before_{count}": round(least[1] / least[0], 3)}
-        details |= {f"milliseconds_{count}": {"median": medians.round(3).tolist(), "least": least.round(3).tolist()},
-                    f"scores_apart_{count}": apart}
+        figures |= {
+            f"median_after_over_before_{count}": round(medians[1] / medians[0], 3),
+            f"least_after_over_before_{count}": round(least[1] / least[0], 3),
+        }
+        details |= {
+            f"milliseconds_{count}": {"median": medians.round(3).tolist(), "least": least.round(3).tolist()},
+            f"scores_apart_{count}": apart,
+        }
     print(f"milliseconds of a request, {len(example['behaviours'])} behaviours, one thread")
     print(table_text(("candidates", "before, median", "after", "before, least", "after", "scores apart"), rows))
     finish("latency", figures, details=details, packages=("torch",), quick=options.quick)

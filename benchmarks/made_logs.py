@@ -65,8 +65,15 @@ def _part(log: Log, day: date, size: Size, begin: int, count: int, requests: int
     rng = np.random.default_rng([size.seed, LOGS.index(log), day.toordinal(), number])
     request = np.repeat(np.arange(begin, begin + count), CANDIDATES)
     position = np.tile(np.arange(CANDIDATES), count)
-    start = int(datetime(day.year, day.month, day.day).replace(tzinfo=None).toordinal() - date(1970, 1, 1).toordinal()) * DAY_US
-    event_us = start + np.repeat(np.arange(begin, begin + count) * (DAY_US - 10_000_000) // requests, CANDIDATES) + position * 1000
+    start = (
+        int(datetime(day.year, day.month, day.day).replace(tzinfo=None).toordinal() - date(1970, 1, 1).toordinal())
+        * DAY_US
+    )
+    event_us = (
+        start
+        + np.repeat(np.arange(begin, begin + count) * (DAY_US - 10_000_000) // requests, CANDIDATES)
+        + position * 1000
+    )
     user = np.repeat(rng.integers(0, size.users, count), CANDIDATES)
     item = np.minimum((size.items * rng.random(len(request)) ** 2).astype(np.int64), size.items - 1)
     click = (rng.random(len(request)) < CLICK_RATES[log]).astype(np.int64)
@@ -76,9 +83,15 @@ def _part(log: Log, day: date, size: Size, begin: int, count: int, requests: int
         "event_id": base + request * CANDIDATES + position,
         "event_ts": pa.array(event_us, pa.timestamp("us", "UTC")),
         "request_id": base + request,
-        "user_id": user, "item_id": item, "category_id": item % CATEGORIES, "user_segment_id": user % 8, "position": position,
+        "user_id": user,
+        "item_id": item,
+        "category_id": item % CATEGORIES,
+        "user_segment_id": user % 8,
+        "position": position,
         **({"campaign_id": item % 200, "advertiser_id": item % 50} if log == "ad" else {}),
-        "click": click, "action": click, "dwell_seconds": np.round(rng.exponential(5.0, len(request)), 1),
+        "click": click,
+        "action": click,
+        "dwell_seconds": np.round(rng.exponential(5.0, len(request)), 1),
         "item_text": pa.DictionaryArray.from_arrays(pa.array(item, pa.int32()), texts),
     }
     return pa.table(columns)

@@ -1,8 +1,9 @@
 """What it costs to map ids to rows: our mapping, frozen before a run, beside TorchRec's managed collision, which learns it in each step.
 
-`python -m benchmarks.managed_collision [--quick]`. 400,000 rows of eight features, whose ids are drawn from a million each, few often and
-most rarely; one pass in batches of 4,096, one thread. Managed collision gets as many rows as our mapping admits. Its eviction policies
-are LFU, LRU, and LFU with admission from the second sighting on within an interval, which is as near to ours as its settings come.
+`python -m benchmarks.managed_collision [--quick]`. 400,000 rows of eight features, whose ids are drawn from a million
+each, few often and most rarely; one pass in batches of 4,096, one thread. Managed collision gets as many rows as our
+mapping admits. Its eviction policies are LFU, LRU, and LFU with admission from the second sighting on within an
+interval, which is as near to ours as its settings come.
 """
 
 from __future__ import annotations
@@ -38,10 +39,16 @@ def ours(columns: Columns) -> tuple[float, int, dict[str, NDArray[np.int64]], Id
     began = time.perf_counter()
     coded = {name: Coded.of(ids) for name, ids in columns.items()}
     days = np.ones(len(columns[NAMES[0]]), np.int64)
-    mapping, _ = IdMapping.empty(NAMES).grown({name: Seen.of(column, days) for name, column in coded.items()}, NAMES, Admission())
+    mapping, _ = IdMapping.empty(NAMES).grown(
+        {name: Seen.of(column, days) for name, column in coded.items()}, NAMES, Admission()
+    )
     rows = {name: mapping.fields[name].rows_of(column) for name, column in coded.items()}
     seconds = time.perf_counter() - began
-    held = sum(a.nbytes for f in mapping.fields.values() for a in (f.ids, f.last_day, f.waiting.ids, f.waiting.cnt, f.waiting.last_day))
+    held = sum(
+        a.nbytes
+        for f in mapping.fields.values()
+        for a in (f.ids, f.last_day, f.waiting.ids, f.waiting.cnt, f.waiting.last_day)
+    )
     return seconds, held, rows, mapping
 
 
@@ -52,9 +59,12 @@ def policies() -> dict[str, Callable[[], Any]]:
     def twice(counts: torch.Tensor) -> tuple[torch.Tensor, float]:
         return counts >= 2, 2.0
 
-    return {"LFU": LFU_EvictionPolicy, "LRU": LRU_EvictionPolicy,
-            "LFU, twice": lambda: LFU_EvictionPolicy(threshold_filtering_func=twice),
-            "distance LFU": DistanceLFU_EvictionPolicy}
+    return {
+        "LFU": LFU_EvictionPolicy,
+        "LRU": LRU_EvictionPolicy,
+        "LFU, twice": lambda: LFU_EvictionPolicy(threshold_filtering_func=twice),
+        "distance LFU": DistanceLFU_EvictionPolicy,
+    }
 
 
 def managed(columns: Columns, sizes: dict[str, int], policy: Callable[[], Any]) -> dict[str, Any]:
@@ -62,13 +72,21 @@ def managed(columns: Columns, sizes: dict[str, int], policy: Callable[[], Any]) 
     from torchrec import JaggedTensor
     from torchrec.modules.mc_modules import MCHManagedCollisionModule
 
-    modules = {name: MCHManagedCollisionModule(zch_size=sizes[name], device=torch.device("cpu"), eviction_policy=policy(),
-                                               eviction_interval=INTERVAL, input_hash_size=2**62) for name in NAMES}
+    modules = {
+        name: MCHManagedCollisionModule(
+            zch_size=sizes[name],
+            device=torch.device("cpu"),
+            eviction_policy=policy(),
+            eviction_interval=INTERVAL,
+            input_hash_size=2**62,
+        )
+        for name in NAMES
+    }
     evicted, began = 0, time.perf_counter()
     count = len(columns[NAMES[0]])
     for start in range(0, count, BATCH):
         for name, module in modules.items():
-            values = torch.from_numpy(columns[name][start:start + BATCH])
+            values = torch.from_numpy(columns[name][start : start + BATCH])
             features = {name: JaggedTensor(values=values, lengths=torch.ones(len(values), dtype=torch.int64))}
             features = module.profile(module.preprocess(features))
             module.remap(features)
@@ -81,7 +99,9 @@ def managed(columns: Columns, sizes: dict[str, int], policy: Callable[[], Any]) 
         values = torch.from_numpy(columns[name])
         of_all = {name: JaggedTensor(values=values, lengths=torch.ones(len(values), dtype=torch.int64))}
         rows[name] = module.remap(of_all)[name].values().numpy()
-        evicted -= int((module._mch_sorted_raw_ids != torch.iinfo(torch.int64).max).sum())  # rows given out for the first time
+        evicted -= int(
+            (module._mch_sorted_raw_ids != torch.iinfo(torch.int64).max).sum()
+        )  # rows given out for the first time
     held = sum(tensor.nbytes for module in modules.values() for tensor in module.buffers())
     return {"seconds": seconds, "bytes": held, "rows": rows, "evicted": evicted}
 
@@ -112,22 +132,51 @@ def main() -> None:
     again = ours(turned)[2]
     sizes = mapping.row_cnts()
     nobody = dict.fromkeys(NAMES, 0)
-    table: list[tuple[object, ...]] = [("our mapping", f"{1000 * seconds / steps:.1f}", f"{held / 2**20:.0f}", 0,
-                                        f"{own_share(rows, nobody):.3f}",
-                                        f"{same_rows(again, {name: rows[name][turn] for name in NAMES}, nobody):.3f}")]
+    table: list[tuple[object, ...]] = [
+        (
+            "our mapping",
+            f"{1000 * seconds / steps:.1f}",
+            f"{held / 2**20:.0f}",
+            0,
+            f"{own_share(rows, nobody):.3f}",
+            f"{same_rows(again, {name: rows[name][turn] for name in NAMES}, nobody):.3f}",
+        )
+    ]
     figures: dict[str, Any] = {"ours_ms_per_step": round(1000 * seconds / steps, 2), "ours_mib": round(held / 2**20, 1)}
     for name, policy in policies().items():
         first, second = managed(columns, sizes, policy), managed(turned, sizes, policy)
         shared = {feature: size - 1 for feature, size in sizes.items()}  # the last row is that of all ids without one
         stays = same_rows(second["rows"], {feature: first["rows"][feature][turn] for feature in NAMES}, shared)
-        table.append((name, f"{1000 * first['seconds'] / steps:.1f}", f"{first['bytes'] / 2**20:.0f}", first["evicted"],
-                      f"{own_share(first['rows'], shared):.3f}", f"{stays:.3f}"))
+        table.append(
+            (
+                name,
+                f"{1000 * first['seconds'] / steps:.1f}",
+                f"{first['bytes'] / 2**20:.0f}",
+                first["evicted"],
+                f"{own_share(first['rows'], shared):.3f}",
+                f"{stays:.3f}",
+            )
+        )
         key = name.lower().replace(", ", "_").replace(" ", "_")
-        figures |= {f"{key}_ms_per_step": round(1000 * first["seconds"] / steps, 2), f"{key}_mib": round(first["bytes"] / 2**20, 1),
-                    f"{key}_evicted": first["evicted"], f"{key}_same_rows_in_another_order": round(stays, 4)}
-    print(table_text(("id mapping", "ms per step", "MiB", "rows taken away", "look-ups with a row", "same row in another order"), table))
-    finish("managed_collision", figures, details={"rows": len(turn), "sizes": sizes, "interval": INTERVAL},
-           packages=("torch", "torchrec", "fbgemm-gpu-cpu"), quick=options.quick)
+        figures |= {
+            f"{key}_ms_per_step": round(1000 * first["seconds"] / steps, 2),
+            f"{key}_mib": round(first["bytes"] / 2**20, 1),
+            f"{key}_evicted": first["evicted"],
+            f"{key}_same_rows_in_another_order": round(stays, 4),
+        }
+    print(
+        table_text(
+            ("id mapping", "ms per step", "MiB", "rows taken away", "look-ups with a row", "same row in another order"),
+            table,
+        )
+    )
+    finish(
+        "managed_collision",
+        figures,
+        details={"rows": len(turn), "sizes": sizes, "interval": INTERVAL},
+        packages=("torch", "torchrec", "fbgemm-gpu-cpu"),
+        quick=options.quick,
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Our AUC, GAUC and LogLoss next to those of FuxiCTR, RecBole, TorchEasyRec, torch-rechub and TorchRec, on one fixed set.
 
-`python -m benchmarks.metrics [--work FOLDER] [--tzrec FOLDER]`. FuxiCTR, RecBole and torch-rechub run in environments of their own, those
-of `benchmarks.training`, made at the first run. TorchEasyRec is on no registry: `--tzrec` is a copy of its repository, without which it is
-left out. It fails where a library does not give what its formula (`benchmarks.rivals.metrics_set`) gives.
+`python -m benchmarks.metrics [--work FOLDER] [--tzrec FOLDER]`. FuxiCTR, RecBole and torch-rechub run in environments
+of their own, those of `benchmarks.training`, made at the first run. TorchEasyRec is on no registry: `--tzrec` is a copy
+of its repository, without which it is left out. It fails where a library does not give what its formula
+(`benchmarks.rivals.metrics_set`) gives.
 """
 
 from __future__ import annotations
@@ -30,15 +31,36 @@ LIBRARIES = (OURS, "fuxictr", "recbole", "tzrec", "rechub", "torchrec")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-training"), help="environments")
-    parser.add_argument("--tzrec", type=Path, help="a copy of TorchEasyRec's repository; without it TorchEasyRec is left out")
+    parser.add_argument(
+        "--tzrec", type=Path, help="a copy of TorchEasyRec's repository; without it TorchEasyRec is left out"
+    )
     options = parser.parse_args()
-    results = {library: run_arm(library, options.work.resolve(), options.tzrec) for library in LIBRARIES
-               if library != "tzrec" or options.tzrec}
+    results = {
+        library: run_arm(library, options.work.resolve(), options.tzrec)
+        for library in LIBRARIES
+        if library != "tzrec" or options.tzrec
+    }
     rows, wrong = table(results)
     for result in results.values():
-        print(", ".join(f"{name} {version}" for name, version in result["versions"].items()), *result["notes"], sep="; ")
-    print(table_text(("library", "figure", "on the set", f"in {ORDERS} orders", "users of both labels", "one NaN", "one wrong 0",
-                      "equals ours", "formula"), rows))
+        print(
+            ", ".join(f"{name} {version}" for name, version in result["versions"].items()), *result["notes"], sep="; "
+        )
+    print(
+        table_text(
+            (
+                "library",
+                "figure",
+                "on the set",
+                f"in {ORDERS} orders",
+                "users of both labels",
+                "one NaN",
+                "one wrong 0",
+                "equals ours",
+                "formula",
+            ),
+            rows,
+        )
+    )
     print(json.dumps({f"{row[0]} {row[1]}": row[2] for row in rows}))
     if wrong:
         raise SystemExit(f"not what the formula gives: {', '.join(wrong)}")
@@ -52,9 +74,22 @@ def run_arm(library: str, work: Path, tzrec: Path | None) -> dict[str, Any]:
 
         make_environment(work, library)
         python = str(work / "environments" / library / "bin" / "python")
-    command = [python, "-m", "benchmarks.rivals.metrics_arm", "--library", library, *(["--tzrec", str(tzrec.resolve())] if tzrec else [])]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(HERE.parent)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False)
+    command = [
+        python,
+        "-m",
+        "benchmarks.rivals.metrics_arm",
+        "--library",
+        library,
+        *(["--tzrec", str(tzrec.resolve())] if tzrec else []),
+    ]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     return result_in(done.stdout, done.returncode, " ".join(command))
 
 
@@ -65,12 +100,30 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> tuple[list[tuple[str, ...
     lines, wrong = [], []
     for library, result in results.items():
         for name, figures in result["figures"].items():
-            broken = [case for case in ("all", "no ties", "both labels", "certain and wrong")
-                      if not agrees(library, name, figures, case, rows_of[case][0])]
+            broken = [
+                case
+                for case in ("all", "no ties", "both labels", "certain and wrong")
+                if not agrees(library, name, figures, case, rows_of[case][0])
+            ]
             value = figures["all"][0]
-            equal = [other for other, of_ours in ours.items() if not isinstance(value, str) and abs(of_ours - value) < ROUNDING]
-            lines.append((library, name, _text([value]), _text(figures["orders"]), _text(figures["both labels"]), _text(figures["NaN"]),
-                          _text(figures["certain and wrong"]), ", ".join(equal) or "-", ", ".join(broken) or "as the library"))
+            equal = [
+                other
+                for other, of_ours in ours.items()
+                if not isinstance(value, str) and abs(of_ours - value) < ROUNDING
+            ]
+            lines.append(
+                (
+                    library,
+                    name,
+                    _text([value]),
+                    _text(figures["orders"]),
+                    _text(figures["both labels"]),
+                    _text(figures["NaN"]),
+                    _text(figures["certain and wrong"]),
+                    ", ".join(equal) or "-",
+                    ", ".join(broken) or "as the library",
+                )
+            )
             wrong += [f"{library} {name} ({case})" for case in broken]
     assert {(line[0], line[1]) for line in lines} <= set(FORMULAS)
     return lines, wrong

@@ -36,7 +36,8 @@ from training.modules.interaction import relu_mlp
 from training.modules.trainable import Trainable
 from training.recipes import Admission, Phase
 
-# Chosen by AUC after one and three epochs on the last tenth of the training rows (split `fit` against `valid`); docs/experiments.md.
+# Chosen by AUC after one and three epochs on the last tenth of the training rows (split `fit` against `valid`);
+# docs/experiments.md.
 EMBEDDING_RATE = {"dnn": 0.8, "din": 0.2, "ids": 0.1}
 NAMES = tuple({"genre": "category_id"}.get(name, name) for name in FLAT)
 
@@ -66,13 +67,23 @@ class Din(Trainable):
 def samples_of(features: dict[str, np.ndarray], labels: np.ndarray, histories: HistorySlices | None = None) -> Samples:
     """Rows as the lake would give them; every row its own event and user (only the mapping's features are read)."""
     place = np.arange(len(labels))
-    return Samples(day=np.ones(len(labels), np.int64), event_id=place, user_id=place, click=labels.astype(np.int64),
-                   held_out=np.zeros(len(labels), bool), features=features, statistics={}, histories=histories)
+    return Samples(
+        day=np.ones(len(labels), np.int64),
+        event_id=place,
+        user_id=place,
+        click=labels.astype(np.int64),
+        held_out=np.zeros(len(labels), bool),
+        features=features,
+        statistics={},
+        histories=histories,
+    )
 
 
 def read(folder: Path, split: str, *, with_histories: bool) -> Samples:
     """A split, its histories as ranges of the users' behaviours."""
-    table = pq.read_table(folder / f"{split}.parquet", columns=["label", *FLAT, *(["start", "end"] if with_histories else [])])
+    table = pq.read_table(
+        folder / f"{split}.parquet", columns=["label", *FLAT, *(["start", "end"] if with_histories else [])]
+    )
     features = {name: table[column].to_numpy().astype(np.int64) for name, column in zip(NAMES, FLAT, strict=True)}
     histories = None
     if with_histories:
@@ -117,4 +128,6 @@ def run(kind: str, folder: Path, split: str, *, epochs: int, seed: int, rate: fl
 if __name__ == "__main__":
     asked = options()
     prepare_process(THREADS)
-    run(asked.model, asked.data, asked.split, epochs=asked.epochs, seed=asked.seed, rate=EMBEDDING_RATE[asked.model]).done()
+    run(
+        asked.model, asked.data, asked.split, epochs=asked.epochs, seed=asked.seed, rate=EMBEDDING_RATE[asked.model]
+    ).done()

@@ -39,14 +39,34 @@ def _read(spark: Any, locations: Locations, name: str) -> DataFrame:
 def histories(logs: dict[str, DataFrame], day: date) -> DataFrame:
     """The last 200 positives before the day and those of the day, of every user with an impression on it."""
     names = ("event_ts", "event_id", "item_id", "category_id", "action", "dwell_seconds")
-    rows = reduce(DataFrame.unionByName, (frame.select(
-        "ds", "user_id", *names, F.lit(log).alias("log"), text_hash(behaviour_text(F.col("action"), F.col("item_text"))).alias("text_hash"))
-        for log, frame in logs.items()))
+    rows = reduce(
+        DataFrame.unionByName,
+        (
+            frame.select(
+                "ds",
+                "user_id",
+                *names,
+                F.lit(log).alias("log"),
+                text_hash(behaviour_text(F.col("action"), F.col("item_text"))).alias("text_hash"),
+            )
+            for log, frame in logs.items()
+        ),
+    )
     active = rows.where(F.col("ds") == F.lit(day)).select("user_id").distinct()
-    behaviour = F.struct("event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds", "text_hash")
-    positives = rows.where(F.col("action") >= 1).join(active, "user_id").groupBy("user_id").agg(
-        *(F.sort_array(F.collect_list(F.when(condition, behaviour))).cast(f"array<{BEHAVIOUR_TYPE}>").alias(name)
-          for name, condition in (("before", F.col("ds") < F.lit(day)), ("of_day", F.col("ds") == F.lit(day)))))
+    behaviour = F.struct(
+        "event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds", "text_hash"
+    )
+    positives = (
+        rows.where(F.col("action") >= 1)
+        .join(active, "user_id")
+        .groupBy("user_id")
+        .agg(
+            *(
+                F.sort_array(F.collect_list(F.when(condition, behaviour))).cast(f"array<{BEHAVIOUR_TYPE}>").alias(name)
+                for name, condition in (("before", F.col("ds") < F.lit(day)), ("of_day", F.col("ds") == F.lit(day)))
+            )
+        )
+    )
     both = F.sort_array(F.concat(last_behaviours(F.col("before")), "of_day"))
     return positives.select("user_id", both.alias("behaviours"), F.lit(day).alias("ds"))
 
@@ -55,14 +75,28 @@ def statistics(logs: dict[str, DataFrame], day: date) -> DataFrame:
     """Window sums of every user, item and category of the day, over the rows of the longest window."""
     first = day - timedelta(days=max(STATISTIC_WINDOWS))
     ids = {entity: F.col(f"{entity}_id") for entity in ENTITIES} | {WHOLE_LOG: F.lit(0).cast("bigint")}
-    key = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items())))
-    rows = reduce(DataFrame.unionByName, (frame.where(F.col("ds") >= F.lit(first)).select(
-        "ds", "click", F.lit(log).alias("log"), key.alias("key")) for log, frame in logs.items()))
+    key = F.explode(
+        F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items()))
+    )
+    rows = reduce(
+        DataFrame.unionByName,
+        (
+            frame.where(F.col("ds") >= F.lit(first)).select("ds", "click", F.lit(log).alias("log"), key.alias("key"))
+            for log, frame in logs.items()
+        ),
+    )
     sums = []
     for log in LOGS:
         for window in STATISTIC_WINDOWS:
-            inside = (F.col("log") == log) & (F.col("ds") < F.lit(day)) & (F.col("ds") >= F.lit(day - timedelta(days=window)))
-            counted = {"impressions": F.when(inside, 1).otherwise(0), "clicks": F.when(inside, F.col("click")).otherwise(0)}
+            inside = (
+                (F.col("log") == log)
+                & (F.col("ds") < F.lit(day))
+                & (F.col("ds") >= F.lit(day - timedelta(days=window)))
+            )
+            counted = {
+                "impressions": F.when(inside, 1).otherwise(0),
+                "clicks": F.when(inside, F.col("click")).otherwise(0),
+            }
             sums += [F.sum(counted[figure]).cast("bigint").alias(f"{log}_{figure}_{window}d_cnt") for figure in FIGURES]
     is_active = F.max(F.col("ds") == F.lit(day)).alias("is_active")
     summed = rows.groupBy("key.entity", "key.entity_id").agg(is_active, *sums).where("is_active")

@@ -20,13 +20,21 @@ from benchmarks.rivals.common import MARK
 RESULTS = Path(__file__).with_name("results")
 
 
-def finish(name: str, figures: Mapping[str, Any], *, details: Mapping[str, Any], packages: Sequence[str], quick: bool) -> None:
+def finish(
+    name: str, figures: Mapping[str, Any], *, details: Mapping[str, Any], packages: Sequence[str], quick: bool
+) -> None:
     """Appends a full run to `results/<name>.jsonl`, and prints the processor and the figures, these as one line of JSON."""
     machine = _machine()
     print(f"on {machine['processor']} with {machine['vectors']}, {machine['cores']} cores")
     if not quick:
-        record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "machine": machine,
-                  "versions": {package: version(package) for package in packages}, **figures, "details": details}
+        record = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "machine": machine,
+            "versions": {package: version(package) for package in packages},
+            **figures,
+            "details": details,
+        }
         RESULTS.mkdir(exist_ok=True)
         with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -44,8 +52,14 @@ def result_in(output: str, code: int, what: str) -> dict[str, Any]:
 
 def run_for_result(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Runs an arm in a process of its own; `environment` is added to this one's."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                          env=os.environ | dict(environment or {}))
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | dict(environment or {}),
+    )
     return result_in(done.stdout, done.returncode, " ".join(command))
 
 
@@ -58,15 +72,24 @@ def with_descendants(pid: int) -> list[int]:
 
 def peak_memory_gib(pids: Sequence[int]) -> float:
     """The largest resident sets that these processes ever had, added up; psutil knows the present ones."""
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    lines = [
+        line
+        for pid in pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return sum(int(line.split()[1]) for line in lines) / 2**20  # one that has ended has no such line
 
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return git("rev-parse", "--short", "HEAD") + (
+        "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
 
 
 def _machine() -> dict[str, Any]:
@@ -75,6 +98,11 @@ def _machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / 2**30, 1), "platform": platform.platform(),
-            "processor": names[0] if names else platform.machine(), "vectors": torch.backends.cpu.get_cpu_capability(),
-            "python": platform.python_version()}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+        "platform": platform.platform(),
+        "processor": names[0] if names else platform.machine(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+    }

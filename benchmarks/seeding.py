@@ -24,7 +24,7 @@ CHUNK_DAYS = 15
 def seed_logs(spark: Any, locations: Locations, days: Sequence[date], size: Size) -> None:
     """Logs of days that nobody is going to ingest: the rows that ingestion would keep, without landing files left behind."""
     scratch = Locations(locations.home / "seeding")
-    chunks = [days[begin:begin + CHUNK_DAYS] for begin in range(0, len(days), CHUNK_DAYS)]
+    chunks = [days[begin : begin + CHUNK_DAYS] for begin in range(0, len(days), CHUNK_DAYS)]
     for chunk in each(chunks, description="seed logs", unit=f"{CHUNK_DAYS} days"):
         for day in chunk:
             write_landing(scratch, day, size)
@@ -33,7 +33,9 @@ def seed_logs(spark: Any, locations: Locations, days: Sequence[date], size: Size
             contract = TABLES[f"{log}_log"]
             rows = spark.read.parquet(*(str(scratch.landing_day(log, day)) for day in chunk))
             rows = rows.withColumns({"ds": F.to_date("event_ts"), "late": F.lit(False), "arrival_ts": F.lit(None)})
-            typed = rows.select(*(F.col(column.name).cast(column.type).alias(column.name) for column in contract.columns))
+            typed = rows.select(
+                *(F.col(column.name).cast(column.type).alias(column.name) for column in contract.columns)
+            )
             builds += write_partitions(spark, locations, contract.name, typed, owners=[{"ds": day} for day in chunk])
         record_builds(spark, locations, builds)
         shutil.rmtree(scratch.home)

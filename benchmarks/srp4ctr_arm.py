@@ -1,7 +1,8 @@
 """One arm of the comparison on MovieLens-1M: a CTR model on rows of requests, with or without a pre-trained sequence encoder.
 
-All arms share rows, order, features, id embeddings, MLP, batches and epochs; they differ in what they read of the history. A batch
-holds whole requests (ratings of one user in one second share their history), so that a sequence is encoded once for all its candidates.
+All arms share rows, order, features, id embeddings, MLP, batches and epochs; they differ in what they read of the
+history. A batch holds whole requests (ratings of one user in one second share their history), so that a sequence is
+encoded once for all its candidates.
 
 Shapes: R rows of a batch, G requests, E width, L behaviours of the longest history.
 """
@@ -47,8 +48,12 @@ from training.recipes import Admission, DecayingPhase, FgBertRecipe, Phase
 FIELDS = ("item_id", "category_id", "action", "gap", "hour")
 ID_ONLY = ("item_id",)
 PRETRAINING = {
-    name: FgBertRecipe(objective=name, fields=FIELDS if name == "fg_bert" else ID_ONLY, length=HISTORY,
-                       train=DecayingPhase(epochs=12, batch_size=64, learning_rate=3e-3))
+    name: FgBertRecipe(
+        objective=name,
+        fields=FIELDS if name == "fg_bert" else ID_ONLY,
+        length=HISTORY,
+        train=DecayingPhase(epochs=12, batch_size=64, learning_rate=3e-3),
+    )
     for name in ("fg_bert", "bert4rec", "sasrec")
 }
 TAIL_SHARE = 0.2  # of the items, those with the fewest training rows
@@ -136,9 +141,14 @@ class Requests:
         at_R, offsets = ranges(self.first[index], self.first[index + 1])
         of_R = torch.repeat_interleave(torch.arange(len(index)), offsets.diff(), output_size=len(at_R))
         behaviours, of_behaviours = ranges(self.start_G[index], self.end_G[index])
-        return RequestBatch(rows=self.rows.batch(at_R), history=SequenceInput(
-            sequences=sequence_batch(self.behaviours, behaviours, of_behaviours), of_B=of_R,
-            candidate={name: values[at_R] for name, values in self.candidate.items()}))
+        return RequestBatch(
+            rows=self.rows.batch(at_R),
+            history=SequenceInput(
+                sequences=sequence_batch(self.behaviours, behaviours, of_behaviours),
+                of_B=of_R,
+                candidate={name: values[at_R] for name, values in self.candidate.items()},
+            ),
+        )
 
 
 class HistoryCtr(Trainable):
@@ -199,7 +209,9 @@ class Bst(nn.Module):
         places = torch.arange(len(at_P)) + of_P
         past = torch.cat([self.tables[name](sequences.rows[name][at_P]) for name in ID_FIELDS], dim=1)
         now = torch.cat([self.tables[name](given.candidate[name]) for name in ID_FIELDS], dim=1)
-        tokens = torch.zeros(int(offsets[-1]), self.width).index_copy(0, places, past + self.position(sequences.position_P[at_P] + 1))
+        tokens = torch.zeros(int(offsets[-1]), self.width).index_copy(
+            0, places, past + self.position(sequences.position_P[at_P] + 1)
+        )
         tokens = tokens.index_copy(0, offsets[1:] - 1, now + self.position(torch.zeros_like(given.of_B)))
         hidden = self.layer(tokens, self.layer.keys_and_values(tokens), Segments.within(offsets))
         row = torch.repeat_interleave(torch.arange(len(lengths)), lengths + 1, output_size=len(hidden))
@@ -227,14 +239,21 @@ class World:
         table = pq.read_table(folder / "behaviours.parquet")
         user, stamp = (table[name].to_numpy().astype(np.int64) for name in ("user_id", "time"))
         begins = np.flatnonzero(np.diff(user, prepend=-1))
-        columns = {"item_id": table["item_id"].to_numpy().astype(np.int64), "category_id": table["genre"].to_numpy().astype(np.int64),
-                   "action": np.where(table["rating"].to_numpy() == 5, 2, 1), "hour": stamp // 3600 % 24,
-                   "gap": gap_codes(stamp * 1_000_000, np.append(begins, len(user)))}
+        columns = {
+            "item_id": table["item_id"].to_numpy().astype(np.int64),
+            "category_id": table["genre"].to_numpy().astype(np.int64),
+            "action": np.where(table["rating"].to_numpy() == 5, 2, 1),
+            "hour": stamp // 3600 % 24,
+            "gap": gap_codes(stamp * 1_000_000, np.append(begins, len(user))),
+        }
         is_known = ~table["is_test"].to_numpy(zero_copy_only=False)
         if split == "fit":  # the last tenth of each user's training rows is for choosing
             number = np.searchsorted(begins, np.arange(len(user)), "right") - 1
             is_known &= np.arange(len(user)) < _first_held_back(folder, len(user))[number]
-        seen = {name: Seen.of(Coded.of(columns[name][is_known]), np.zeros(int(is_known.sum()), np.int64)) for name in ID_FIELDS}
+        seen = {
+            name: Seen.of(Coded.of(columns[name][is_known]), np.zeros(int(is_known.sum()), np.int64))
+            for name in ID_FIELDS
+        }
         mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))
         return cls(columns=columns, user=user, is_known=is_known, mapping=mapping)
 
@@ -251,7 +270,9 @@ class World:
                 end.append(stop)
                 stop = start[-1]
         columns = {name: self.columns[name] for name in recipe.fields}
-        return EncodedSequences.of(columns, np.array(start), np.array(end), mapping=self.mapping, masks=masks_of(recipe))
+        return EncodedSequences.of(
+            columns, np.array(start), np.array(end), mapping=self.mapping, masks=masks_of(recipe)
+        )
 
 
 def _first_held_back(folder: Path, count: int) -> Any:
@@ -272,12 +293,22 @@ def requests_of(rows: Samples, encoding: Encoding, world: World, fields: tuple[s
     assert rows.histories is not None
     end, user = rows.histories.end, rows.features["user_id"]
     first = np.flatnonzero((np.diff(end, prepend=-1) != 0) | (np.diff(user, prepend=-1) != 0))
-    behaviours = EncodedSequences.of({name: world.columns[name] for name in fields}, first[:0], first[:0], mapping=world.mapping).rows
-    candidate = {name: torch.from_numpy(world.mapping.fields[name].rows_of(Coded.of(rows.features[name])))
-                 for name in FIELDS_OF_SIDE["item"] if name in fields}
-    return Requests(rows=encoding.encode(rows), first=torch.from_numpy(np.append(first, len(order))),
-                    start_G=torch.from_numpy(rows.histories.long_start[first]), end_G=torch.from_numpy(end[first]),
-                    behaviours=behaviours, candidate=candidate), order
+    behaviours = EncodedSequences.of(
+        {name: world.columns[name] for name in fields}, first[:0], first[:0], mapping=world.mapping
+    ).rows
+    candidate = {
+        name: torch.from_numpy(world.mapping.fields[name].rows_of(Coded.of(rows.features[name])))
+        for name in FIELDS_OF_SIDE["item"]
+        if name in fields
+    }
+    return Requests(
+        rows=encoding.encode(rows),
+        first=torch.from_numpy(np.append(first, len(order))),
+        start_G=torch.from_numpy(rows.histories.long_start[first]),
+        end_G=torch.from_numpy(end[first]),
+        behaviours=behaviours,
+        candidate=candidate,
+    ), order
 
 
 @torch.no_grad()
@@ -299,8 +330,11 @@ def pretrain(world: World, recipe: FgBertRecipe, path: Path, seed: int, *, quick
     began = time.perf_counter()
     fitted = train(encoder, sequences, recipe.train, seed=seed, description=recipe.objective)
     behaviours = int((sequences.end_S - sequences.start_S).sum()) * recipe.train.epochs
-    print(f"{recipe.objective}: {behaviours / (time.perf_counter() - began):,.0f} behaviours/s,",
-          ", ".join(f"{name} {value:.3f}" for name, value in fitted.losses.items()), flush=True)
+    print(
+        f"{recipe.objective}: {behaviours / (time.perf_counter() - began):,.0f} behaviours/s,",
+        ", ".join(f"{name} {value:.3f}" for name, value in fitted.losses.items()),
+        flush=True,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(encoder.state_dict(), path)
     return encoder
@@ -318,13 +352,26 @@ def make_model(name: str, embeddings: IdEmbeddings, encoder: FgBert | None, worl
     return HistoryCtr(embeddings, bridge, bridge.of_candidate + bridge.of_user)
 
 
-def run(name: str, folder: Path, out: Path, split: str, *, seed: int, epochs: int, embedding_rate: float, learning_rate: float) -> None:
+def run(
+    name: str,
+    folder: Path,
+    out: Path,
+    split: str,
+    *,
+    seed: int,
+    epochs: int,
+    embedding_rate: float,
+    learning_rate: float,
+) -> None:
     """Trains the arm's model; writes the test rows' scores after each epoch."""
     quick, setting = split == "quick", SETTINGS[name]
     world = World.read(folder, split)
     recipe = PRETRAINING[setting.pretrained or "fg_bert"]
-    encoder = pretrain(world, recipe, out / "encoders" / f"{recipe.objective}-{seed}-{split}.safetensors", seed,
-                       quick=quick) if setting.pretrained else None
+    encoder = (
+        pretrain(world, recipe, out / "encoders" / f"{recipe.objective}-{seed}-{split}.safetensors", seed, quick=quick)
+        if setting.pretrained
+        else None
+    )
     rows, test = (read(folder, of, with_histories=True) for of in (split, TEST_OF[split]))
     names = tuple(rows.features)
     mapping, _ = IdMapping.empty(names).grown(rows.seen(names), names, Admission(sightings=1))
@@ -332,7 +379,9 @@ def run(name: str, folder: Path, out: Path, split: str, *, seed: int, epochs: in
     fields = recipe.fields if setting.pretrained else ID_FIELDS
     (requests, _), (held, order) = (requests_of(part, encoding, world, fields) for part in (rows, test))
     torch.manual_seed(seed)
-    model = make_model(name, IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=seed), encoder, world, seed)
+    model = make_model(
+        name, IdEmbeddings(mapping.row_cnts(), dict.fromkeys(names, DIM), seed=seed), encoder, world, seed
+    )
     scores: list[Any] = []
     seconds = [time.perf_counter()]
 
@@ -344,7 +393,9 @@ def run(name: str, folder: Path, out: Path, split: str, *, seed: int, epochs: in
         print(f"{name} seed {seed} epoch {len(scores)}: AUC {area:.4f}, {seconds[-1] - seconds[-2]:.0f} s", flush=True)
         seconds[-1] = time.perf_counter()
 
-    phase = Phase(epochs=epochs, batch_size=REQUESTS, learning_rate=learning_rate, embedding_learning_rate=embedding_rate)
+    phase = Phase(
+        epochs=epochs, batch_size=REQUESTS, learning_rate=learning_rate, embedding_learning_rate=embedding_rate
+    )
     train(model, requests, phase, seed=seed, description=name, supervision=Supervision(after_epoch=after_epoch))
     counts = np.bincount(rows.features["item_id"], minlength=int(test.features["item_id"].max()) + 1)
     is_tail = counts[test.features["item_id"]] <= np.quantile(counts[counts > 0], TAIL_SHARE)
@@ -371,8 +422,16 @@ def main() -> None:
     prepare_process(asked.threads)
     for name, recipe in PRETRAINING.items():
         PRETRAINING[name] = replace(recipe, train=replace(recipe.train, **asked.pretraining), **asked.encoder)
-    run(asked.arm, asked.rows, asked.out, asked.split, seed=asked.seed, epochs=asked.epochs,
-        embedding_rate=asked.embedding_rate or SETTINGS[asked.arm].embedding_rate, learning_rate=asked.learning_rate)
+    run(
+        asked.arm,
+        asked.rows,
+        asked.out,
+        asked.split,
+        seed=asked.seed,
+        epochs=asked.epochs,
+        embedding_rate=asked.embedding_rate or SETTINGS[asked.arm].embedding_rate,
+        learning_rate=asked.learning_rate,
+    )
 
 
 if __name__ == "__main__":

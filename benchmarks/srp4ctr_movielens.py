@@ -1,9 +1,10 @@
 """Does SRP4CTR beat models without its pre-training, and each of its parts away: MovieLens-1M, the last tenth of each user's time as test.
 
-`python -m benchmarks.srp4ctr_movielens --data FOLDER [--fuxictr-zoo FOLDER] [--quick] [--seeds N] [--arms din,srp4ctr]`. A rating of 4
-or 5 is a click; a history is the user's last 50 clicks strictly before. Encoders are pre-trained on the training rows' clicks alone.
-Differences are paired on the test rows, with 95 % intervals of 1,000 draws over users and seeds. An arm that has run is not run again.
-The long tail is the fifth of the known items with the fewest training rows, and items that training never saw.
+`python -m benchmarks.srp4ctr_movielens --data FOLDER [--fuxictr-zoo FOLDER] [--quick] [--seeds N] [--arms
+din,srp4ctr]`. A rating of 4 or 5 is a click; a history is the user's last 50 clicks strictly before. Encoders are
+pre-trained on the training rows' clicks alone. Differences are paired on the test rows, with 95 % intervals of 1,000
+draws over users and seeds. An arm that has run is not run again. The long tail is the fifth of the known items with the
+fewest training rows, and items that training never saw.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ QUICK_ARMS = ("din", OURS)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)")
-    parser.add_argument("--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR's DIN is left out")
+    parser.add_argument(
+        "--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)"
+    )
+    parser.add_argument(
+        "--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR's DIN is left out"
+    )
     parser.add_argument("--quick", action="store_true", help="two arms, one seed, 20 batches; nothing is recorded")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--arms", type=lambda text: text.split(","), help=f"of {', '.join(SETTINGS)}; all by default")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-srp4ctr"), help="rows, encoders and scores")
+    parser.add_argument(
+        "--work", type=Path, default=Path("tributary-home/benchmark-srp4ctr"), help="rows, encoders and scores"
+    )
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data: expected the folder of MovieLens-1M's original files, found none")
@@ -56,8 +63,13 @@ def main() -> None:
     of = {arm: [pq.read_table(path(work, arm, seed, split)) for seed in seeds] for arm in arms}
     fuxictr = fuxictr_din(work, options.fuxictr_zoo, seeds, split, epochs) if options.fuxictr_zoo else None
     figures, details = judge(of, fuxictr, epochs)
-    finish("srp4ctr_movielens", figures, details={**details, "seeds": len(seeds), "epochs": epochs}, packages=("torch",),
-           quick=options.quick)
+    finish(
+        "srp4ctr_movielens",
+        figures,
+        details={**details, "seeds": len(seeds), "epochs": epochs},
+        packages=("torch",),
+        quick=options.quick,
+    )
 
 
 def path(work: Path, arm: str, seed: int, split: str) -> Path:
@@ -69,9 +81,24 @@ def run(arm: str, seed: int, work: Path, split: str, epochs: int, threads: int) 
     if path(work, arm, seed, split).is_file():
         return
     print(f"== {arm}, seed {seed}", file=sys.stderr, flush=True)
-    given = {"rows": work / "rows", "out": work, "arm": arm, "seed": seed, "split": split, "epochs": epochs, "threads": threads}
-    subprocess.run([sys.executable, "-m", "benchmarks.srp4ctr_arm", *(part for name, value in given.items() for part in
-                                                                      (f"--{name}", str(value)))], check=True)
+    given = {
+        "rows": work / "rows",
+        "out": work,
+        "arm": arm,
+        "seed": seed,
+        "split": split,
+        "epochs": epochs,
+        "threads": threads,
+    }
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.srp4ctr_arm",
+            *(part for name, value in given.items() for part in (f"--{name}", str(value))),
+        ],
+        check=True,
+    )
 
 
 def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str, epochs: int) -> float:
@@ -90,15 +117,26 @@ def judge(of: Mapping[str, list[Any]], fuxictr: float | None, epochs: int) -> tu
     gains: dict[tuple[str, str, str], tuple[float, float, float]] = {}
     for name, rows in slices.items():
         users = np.unique(first["user"].to_numpy()[rows], return_inverse=True)[1]
-        scores = Scores(users=users, clicks=first["click"].to_numpy()[rows], truth=None,
-                        of={arm: np.stack([table[f"epoch_{epochs}"].to_numpy()[rows] for table in tables]) for arm, tables in of.items()})
+        scores = Scores(
+            users=users,
+            clicks=first["click"].to_numpy()[rows],
+            truth=None,
+            of={
+                arm: np.stack([table[f"epoch_{epochs}"].to_numpy()[rows] for table in tables])
+                for arm, tables in of.items()
+            },
+        )
         draws = drawn(scores, len(next(iter(of.values()))))
-        areas = {arm: np.stack([bootstrap(one, scores.clicks, users, draws.users)["auc"] for one in values], axis=1)
-                 for arm, values in scores.of.items()}
+        areas = {
+            arm: np.stack([bootstrap(one, scores.clicks, users, draws.users)["auc"] for one in values], axis=1)
+            for arm, values in scores.of.items()
+        }
         for arm, values in scores.of.items():
             results[arm][name] = float(np.mean([auc(one, scores.clicks) or np.nan for one in values]))
         for arm, base in ((arm, base) for arm in of for base in of if OURS in (arm, base) or base == "din"):
-            gains[name, arm, base] = difference(areas[arm], areas[base], draws, results[arm][name] - results[base][name])
+            gains[name, arm, base] = difference(
+                areas[arm], areas[base], draws, results[arm][name] - results[base][name]
+            )
     print_table(results, gains, {name: int(rows.sum()) for name, rows in slices.items()}, fuxictr)
     figures: dict[str, Any] = {}
     if {OURS, "din"} <= set(of):
@@ -110,7 +148,11 @@ def judge(of: Mapping[str, list[Any]], fuxictr: float | None, epochs: int) -> tu
             figures[f"minus_without_{part}"] = round(gains["all", OURS, f"without_{part}"][0], 4)
     if fuxictr is not None and "din" in of:
         figures["din_minus_fuxictr_din"] = round(results["din"]["all"] - fuxictr, 4)
-    return figures, {"auc": results, "differences": {"/".join(key): value for key, value in gains.items()}, "fuxictr_din": fuxictr}
+    return figures, {
+        "auc": results,
+        "differences": {"/".join(key): value for key, value in gains.items()},
+        "fuxictr_din": fuxictr,
+    }
 
 
 def difference(ours: Any, base: Any, draws: Draws, mean: float) -> tuple[float, float, float]:
@@ -120,14 +162,23 @@ def difference(ours: Any, base: Any, draws: Draws, mean: float) -> tuple[float, 
     return mean, float(low), float(high)
 
 
-def print_table(results: Mapping[str, Any], gains: Mapping[tuple[str, str, str], tuple[float, float, float]], row_cnt: Mapping[str, int],
-                fuxictr: float | None) -> None:
+def print_table(
+    results: Mapping[str, Any],
+    gains: Mapping[tuple[str, str, str], tuple[float, float, float]],
+    row_cnt: Mapping[str, int],
+    fuxictr: float | None,
+) -> None:
     def gain(name: str, arm: str) -> str:
         found = gains.get((name, arm, "din"))
         return "-" if found is None or arm == "din" else f"{found[0]:+.4f} ({found[1]:+.4f} .. {found[2]:+.4f})"
 
-    print(f"\nMovieLens-1M, {row_cnt['all']} test rows, {row_cnt['long_tail']} of them of the long tail; AUC, and differences to DIN")
-    rows = [(arm, f"{of['all']:.4f}", gain("all", arm), f"{of['long_tail']:.4f}", gain("long_tail", arm)) for arm, of in results.items()]
+    print(
+        f"\nMovieLens-1M, {row_cnt['all']} test rows, {row_cnt['long_tail']} of them of the long tail; AUC, and differences to DIN"
+    )
+    rows = [
+        (arm, f"{of['all']:.4f}", gain("all", arm), f"{of['long_tail']:.4f}", gain("long_tail", arm))
+        for arm, of in results.items()
+    ]
     rows += [("FuxiCTR's DIN", f"{fuxictr:.4f}", "-", "-", "-")] if fuxictr is not None else []
     print(table_text(("arm", "AUC", "to DIN", "long tail", "to DIN"), rows), flush=True)
 

@@ -52,7 +52,11 @@ def growth(quick: bool) -> dict[str, Any]:
                 what(embeddings, ids)
                 if step >= 5:
                     seconds[rows].append(time.perf_counter() - began)
-        print(table_text(("rows in the table", what.__name__.replace("_", " ") + ", ms"),
-                         [(f"{rows:,}", f"{1000 * median(taken):.2f}") for rows, taken in seconds.items()]))
+        print(
+            table_text(
+                ("rows in the table", what.__name__.replace("_", " ") + ", ms"),
+                [(f"{rows:,}", f"{1000 * median(taken):.2f}") for rows, taken in seconds.items()],
+            )
+        )
         ratios[f"step_10m_over_100k{name}"] = round(median(seconds[ROWS[-1]]) / median(seconds[ROWS[0]]), 3)
     return ratios

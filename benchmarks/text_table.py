@@ -1,8 +1,9 @@
 """What a table of a million behaviour texts costs: looking vectors up, and adding a day's new texts.
 
-`python -m benchmarks.text_table [--quick]`. Look-ups of 4,096 texts drawn at random, from the memory-mapped store and by
-`torch.index_select` from a tensor that is wholly in memory, by turns; and from one whose bound is a quarter of the vectors. Adding
-10,000 texts (the anti-join of training, the MERGE of Spark, the store brought up to date) to a table of a million and to one of a tenth.
+`python -m benchmarks.text_table [--quick]`. Look-ups of 4,096 texts drawn at random, from the memory-mapped store and
+by `torch.index_select` from a tensor that is wholly in memory, by turns; and from one whose bound is a quarter of the
+vectors. Adding 10,000 texts (the anti-join of training, the MERGE of Spark, the store brought up to date) to a table of
+a million and to one of a tenth.
 """
 
 from __future__ import annotations
@@ -54,13 +55,27 @@ def main() -> None:
         if size == count:
             figures |= look_ups(locations, QUICK_TURNS if options.quick else TURNS)
         seconds[size] = adding(locations, size)
-    rows = [(step, *(f"{seconds[size][step]:.2f}" for size in seconds), f"{seconds[count][step] / seconds[count // 10][step]:.2f}")
-            for step in seconds[count]]
+    rows = [
+        (
+            step,
+            *(f"{seconds[size][step]:.2f}" for size in seconds),
+            f"{seconds[count][step] / seconds[count // 10][step]:.2f}",
+        )
+        for step in seconds[count]
+    ]
     print(table_text((f"seconds to add {NEW:,} texts", *(f"to {size:,}" for size in seconds), "ratio"), rows))
     totals = [sum(of.values()) for of in seconds.values()]
-    figures |= {"adding_ratio_of_ten_times_the_table": round(totals[1] / totals[0], 3), "adding_seconds": round(totals[1], 2)}
-    finish("text_table", figures, details={"texts": count, "width": WIDTH, "seconds": {str(size): of for size, of in seconds.items()}},
-           packages=("torch", "deltalake", "pyspark"), quick=options.quick)
+    figures |= {
+        "adding_ratio_of_ten_times_the_table": round(totals[1] / totals[0], 3),
+        "adding_seconds": round(totals[1], 2),
+    }
+    finish(
+        "text_table",
+        figures,
+        details={"texts": count, "width": WIDTH, "seconds": {str(size): of for size, of in seconds.items()}},
+        packages=("torch", "deltalake", "pyspark"),
+        quick=options.quick,
+    )
     shutil.rmtree(options.work)
 
 
@@ -73,11 +88,17 @@ def write_texts(locations: Locations, count: int) -> None:
 def rows_of(start: int, count: int) -> pa.Table:
     """Vectors of texts whose hashes are scattered, as hashes are."""
     rng = np.random.default_rng(start)
-    hashes = (np.arange(start, start + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(1)).astype(np.int64)
+    hashes = (np.arange(start, start + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(1)).astype(
+        np.int64
+    )
     values = rng.standard_normal((count, WIDTH), dtype=np.float32)
     offsets = pa.array(np.arange(count + 1, dtype=np.int32) * WIDTH)
-    columns = [pa.array([ENCODER] * count), pa.array(hashes), pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
-               pa.array(np.full(count, WIDTH, np.int32))]
+    columns = [
+        pa.array([ENCODER] * count),
+        pa.array(hashes),
+        pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
+        pa.array(np.full(count, WIDTH, np.int32)),
+    ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
@@ -99,7 +120,9 @@ def look_ups(locations: Locations, turns: int) -> dict[str, float]:
         bounded.vectors(torch.from_numpy(bounded.rows_of(hashes)))
         of_store.append(time.perf_counter() - began)
         largest = max(largest, resident_bytes() - idle)
-    resident = torch.from_numpy(np.fromfile(locations.text_store(ENCODER) / "vectors.f32", np.float32).reshape(-1, WIDTH))
+    resident = torch.from_numpy(
+        np.fromfile(locations.text_store(ENCODER) / "vectors.f32", np.float32).reshape(-1, WIDTH)
+    )
     of_map: list[float] = []
     of_memory: list[float] = []
     of_search = []
@@ -112,13 +135,29 @@ def look_ups(locations: Locations, turns: int) -> dict[str, float]:
             source(rows)
             found.append(time.perf_counter() - began)
     half = turns // 2  # the first half touches pages for the first time
-    times = {"index_select from memory": median(of_memory[half:]), "store, mapped": median(of_map[half:]),
-             "store, read, hashes looked up too": median(of_store[half:]), "hashes -> rows alone": median(of_search[half:])}
-    print(table_text((f"{LOOK_UP:,} of {len(opened):,} vectors", "ms"), [(name, f"{1000 * value:.3f}") for name, value in times.items()]))
-    print(f"opened in {again:.2f} s, made from the table in {made:.1f} s; bound {bound >> 20} MiB, grown by {largest >> 20} MiB at most")
-    return {"look_up_over_index_select": round(times["store, mapped"] / times["index_select from memory"], 3),
-            "bounded_over_index_select": round(times["store, read, hashes looked up too"] / times["index_select from memory"], 3),
-            "grown_over_bound": round(largest / bound, 3), "open_seconds": round(again, 3)}
+    times = {
+        "index_select from memory": median(of_memory[half:]),
+        "store, mapped": median(of_map[half:]),
+        "store, read, hashes looked up too": median(of_store[half:]),
+        "hashes -> rows alone": median(of_search[half:]),
+    }
+    print(
+        table_text(
+            (f"{LOOK_UP:,} of {len(opened):,} vectors", "ms"),
+            [(name, f"{1000 * value:.3f}") for name, value in times.items()],
+        )
+    )
+    print(
+        f"opened in {again:.2f} s, made from the table in {made:.1f} s; bound {bound >> 20} MiB, grown by {largest >> 20} MiB at most"
+    )
+    return {
+        "look_up_over_index_select": round(times["store, mapped"] / times["index_select from memory"], 3),
+        "bounded_over_index_select": round(
+            times["store, read, hashes looked up too"] / times["index_select from memory"], 3
+        ),
+        "grown_over_bound": round(largest / bound, 3),
+        "open_seconds": round(again, 3),
+    }
 
 
 def resident_bytes() -> int:

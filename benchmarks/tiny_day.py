@@ -1,6 +1,7 @@
 """All Spark work of a KuaiRand day, by its commands against a running Spark Connect server, beside the same day in pandas.
 
-`python -m benchmarks.tiny_day --data FOLDER [--quick]`. The commands run without a Java on their path: none of them starts a JVM.
+`python -m benchmarks.tiny_day --data FOLDER [--quick]`. The commands run without a Java on their path: none of them
+starts a JVM.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ ALLOWED_SECONDS = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of KuaiRand's original files (default: TRIBUTARY_DATA)")
+    parser.add_argument(
+        "--data", type=Path, default=data_folder(), help="folder of KuaiRand's original files (default: TRIBUTARY_DATA)"
+    )
     parser.add_argument("--quick", action="store_true", help="one repeat; nothing is recorded")
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-tiny-day"), help="scratch folder, removed at the end")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("tributary-home/benchmark-tiny-day"),
+        help="scratch folder, removed at the end",
+    )
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data: expected the folder of KuaiRand's original files, found none")
@@ -52,19 +60,33 @@ def main() -> None:
             with spark_session(locations, app="forget") as spark:
                 forget_day(spark, locations, DAYS[-1])
             seconds = {job: run_command(locations, job, "--ds", str(DAYS[-1]), env=without_java()) for job in DAY_JOBS}
-            rival = timed(sys.executable, "-m", "benchmarks.pandas_day", str(locations.home), str(DAYS[-1]), str(work / "pandas"))
+            rival = timed(
+                sys.executable, "-m", "benchmarks.pandas_day", str(locations.home), str(DAYS[-1]), str(work / "pandas")
+            )
             if repeat:  # the first warms up
                 ours.append(seconds)
                 pandas.append(rival)
     by_job = {job: median(run[job] for run in ours) for job in DAY_JOBS}
     our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(pandas)
-    print(table_text(("s", *DAY_JOBS, "all", "pandas"), [("", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}",
-                                                      f"{their_seconds:.1f}")]))
+    print(
+        table_text(
+            ("s", *DAY_JOBS, "all", "pandas"),
+            [("", *(f"{value:.1f}" for value in by_job.values()), f"{our_seconds:.1f}", f"{their_seconds:.1f}")],
+        )
+    )
     shutil.rmtree(work)
-    figures = {"seconds": round(our_seconds, 1), "pandas_seconds": round(their_seconds, 1),
-               "over_allowed": round(our_seconds / (3 * their_seconds + ALLOWED_SECONDS), 3)}
-    finish("tiny_day", figures, details={"ours": ours, "pandas": pandas}, packages=("pyspark", "delta-spark", "pandas"),
-           quick=options.quick)
+    figures = {
+        "seconds": round(our_seconds, 1),
+        "pandas_seconds": round(their_seconds, 1),
+        "over_allowed": round(our_seconds / (3 * their_seconds + ALLOWED_SECONDS), 3),
+    }
+    finish(
+        "tiny_day",
+        figures,
+        details={"ours": ours, "pandas": pandas},
+        packages=("pyspark", "delta-spark", "pandas"),
+        quick=options.quick,
+    )
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """How fast models train: Tributary beside FuxiCTR, DeepCTR-Torch, torch-rechub and RecBole on MovieLens-1M, and tables of many ids.
 
-`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth|native] [--seeds N] [--epochs N]
-[--library NAME]`. FuxiCTR's wheel lacks DNN and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its repository (commit 0245987). Every
-library runs in an environment of its own, made at the first run, and every arm in a process of its own, arms by turns. An arm that has run
-is not run again (its figures are in `<work>/arms.jsonl`, by model, library, seed and vectors), so that the hours of a full run may be cut
-anywhere.
+`python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth|native] [--seeds
+N] [--epochs N] [--library NAME]`. FuxiCTR's wheel lacks DNN and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its
+repository (commit 0245987). Every library runs in an environment of its own, made at the first run, and every arm in a
+process of its own, arms by turns. An arm that has run is not run again (its figures are in `<work>/arms.jsonl`, by
+model, library, seed and vectors), so that the hours of a full run may be cut anywhere.
 
-A ratio holds for a kind of processor: its vectors are printed beside it. On one with AVX-512 everything runs a second time without, by all
-libraries (`--vectors`); those figures end in `_avx2`. `--part native` runs our models with and without native code, and each operation.
+A ratio holds for a kind of processor: its vectors are printed beside it. On one with AVX-512 everything runs a second
+time without, by all libraries (`--vectors`); those figures end in `_avx2`. `--part native` runs our models with and
+without native code, and each operation.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ RIVALS = {"dnn": ALL_RIVALS, "din": ALL_RIVALS, "ids": ("fuxictr", "deepctr")}
 EPOCHS, QUICK_EPOCHS = {"dnn": 3, "din": 3, "ids": 1}, 2
 PARTS = ("dnn", "din", "ids", "growth", "native")
 # What each library's kernels look at. FBGEMM looks at the processor only.
-WITHOUT_AVX512 = {"TRIBUTARY_NATIVE_FLAGS": "-mno-avx512f", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
-                  "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+WITHOUT_AVX512 = {
+    "TRIBUTARY_NATIVE_FLAGS": "-mno-avx512f",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
 VECTORS: dict[str, dict[str, str]] = {"own": {}, "avx2": WITHOUT_AVX512}
 HERE = Path(__file__).parent
 
@@ -73,17 +78,31 @@ class Arm:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)")
-    parser.add_argument("--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR is left out")
+    parser.add_argument(
+        "--data", type=Path, default=data_folder(), help="folder of MovieLens-1M (default: TRIBUTARY_DATA)"
+    )
+    parser.add_argument(
+        "--fuxictr-zoo", type=Path, help="model_zoo of FuxiCTR's repository; without it FuxiCTR is left out"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, few steps; nothing is recorded")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 .. N (default 3)")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
     parser.add_argument("--epochs", type=int, help="epochs of each run, for a shorter one; nothing is recorded")
-    parser.add_argument("--library", action="append", choices=ALL_RIVALS, help="which rivals only; may be repeated; nothing is recorded")
-    parser.add_argument("--vectors", action="append", choices=tuple(VECTORS),
-                        help="of the processor: its own, or no more than AVX2; may be repeated; both by default where it has AVX-512")
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-training"),
-                        help="environments, rows, and figures of the arms that have run")
+    parser.add_argument(
+        "--library", action="append", choices=ALL_RIVALS, help="which rivals only; may be repeated; nothing is recorded"
+    )
+    parser.add_argument(
+        "--vectors",
+        action="append",
+        choices=tuple(VECTORS),
+        help="of the processor: its own, or no more than AVX2; may be repeated; both by default where it has AVX-512",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("tributary-home/benchmark-training"),
+        help="environments, rows, and figures of the arms that have run",
+    )
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds: expected a number >= 1, found {options.seeds}")
@@ -101,21 +120,42 @@ def main() -> None:
         make_environment(work, name)
     seeds, split = ([1], "quick") if options.quick else (range(1, options.seeds + 1), "full")
     vectors = list(dict.fromkeys(options.vectors or (("own", "avx2") if has_avx512() else ("own",))))
-    arms = [Arm(model=model, library=library, seed=seed, split=split, vectors=way,
-                epochs=options.epochs or (min(EPOCHS[model], QUICK_EPOCHS) if options.quick else EPOCHS[model]))
-            for way in vectors for model, of_part in arms_of(parts, libraries).items() for seed in seeds for library in of_part]
+    arms = [
+        Arm(
+            model=model,
+            library=library,
+            seed=seed,
+            split=split,
+            vectors=way,
+            epochs=options.epochs or (min(EPOCHS[model], QUICK_EPOCHS) if options.quick else EPOCHS[model]),
+        )
+        for way in vectors
+        for model, of_part in arms_of(parts, libraries).items()
+        for seed in seeds
+        for library in of_part
+    ]
     done = run_arms(arms, work, options.fuxictr_zoo, keep=not options.quick)
     figures: dict[str, Any] = {}
     for way in vectors:
         of_way: dict[str, Any] = {}
         for part in parts:
-            of_part = {model: [(arm, done[tuple(arm.key)]) for arm in arms if (arm.model, arm.vectors) == (model, way)]
-                       for model in (RIVALS if part == "native" else [part])}
-            of_way |= (growth(options.quick) if way == vectors[0] else {}) if part == "growth" else (
-                native_figures(of_part, way) if part == "native" else figures_of(part, of_part[part]))
+            of_part = {
+                model: [(arm, done[tuple(arm.key)]) for arm in arms if (arm.model, arm.vectors) == (model, way)]
+                for model in (RIVALS if part == "native" else [part])
+            }
+            of_way |= (
+                (growth(options.quick) if way == vectors[0] else {})
+                if part == "growth"
+                else (native_figures(of_part, way) if part == "native" else figures_of(part, of_part[part]))
+            )
         figures |= of_way if way == vectors[0] else {f"{name}_{way}": value for name, value in of_way.items()}
-    finish("training", figures, details={"parts": parts, "seeds": list(seeds), "arms": [[*key, result] for key, result in done.items()]},
-           packages=("torch", "fbgemm-gpu-cpu"), quick=options.quick or bool(options.library or options.epochs))
+    finish(
+        "training",
+        figures,
+        details={"parts": parts, "seeds": list(seeds), "arms": [[*key, result] for key, result in done.items()]},
+        packages=("torch", "fbgemm-gpu-cpu"),
+        quick=options.quick or bool(options.library or options.epochs),
+    )
 
 
 def has_avx512() -> bool:
@@ -125,8 +165,11 @@ def has_avx512() -> bool:
 
 def arms_of(parts: Sequence[str], rivals: set[str]) -> dict[str, list[str]]:
     """Which libraries train which model."""
-    arms = {model: [OURS, *([LOOP] if model == "ids" else []), *(name for name in RIVALS[model] if name in rivals)]
-            for model in RIVALS if model in parts}
+    arms = {
+        model: [OURS, *([LOOP] if model == "ids" else []), *(name for name in RIVALS[model] if name in rivals)]
+        for model in RIVALS
+        if model in parts
+    }
     if "native" in parts:
         for model in ("dnn", "din"):
             arms[model] = [*arms.get(model, [OURS]), IN_TORCH]
@@ -137,14 +180,23 @@ def native_figures(results: dict[str, Any], vectors: str) -> dict[str, Any]:
     """How much native code gains: our models with it and without, and each operation beside its twin on the problem of its trial."""
     figures = {}
     for model in ("dnn", "din"):
-        speed = {library: speed_of([result for arm, result in results[model] if arm.library == library]) for library in (OURS, IN_TORCH)}
+        speed = {
+            library: speed_of([result for arm, result in results[model] if arm.library == library])
+            for library in (OURS, IN_TORCH)
+        }
         figures[f"{model}_native_over_torch"] = round(speed[OURS] / speed[IN_TORCH], 2)
     trials = run_for_result([sys.executable, "-m", "benchmarks.native_arm"], VECTORS[vectors])
-    rows = [(name, f"{of['native_ms']:.2f}", f"{of['torch_ms']:.2f}", f"{of['torch_ms'] / of['native_ms']:.2f}")
-            for name, of in trials["operations"].items()]
+    rows = [
+        (name, f"{of['native_ms']:.2f}", f"{of['torch_ms']:.2f}", f"{of['torch_ms'] / of['native_ms']:.2f}")
+        for name, of in trials["operations"].items()
+    ]
     print(f"\nnative operations, one thread, {trials['vectors']}")
     print(table_text(("operation", "native ms", "torch ms", "ratio"), rows))
-    return figures | {"least_native_over_torch": round(min(of["torch_ms"] / of["native_ms"] for of in trials["operations"].values()), 2)}
+    return figures | {
+        "least_native_over_torch": round(
+            min(of["torch_ms"] / of["native_ms"] for of in trials["operations"].values()), 2
+        )
+    }
 
 
 def speed_of(runs: Sequence[dict[str, Any]]) -> float:
@@ -160,22 +212,47 @@ def figures_of(model: str, results: Sequence[tuple[Arm, dict[str, Any]]]) -> dic
     speed = {name: speed_of(runs) for name, runs in by_library.items()}
     vectors = by_library[OURS][0]["vectors"]
     memory = {name: median(run["memory_gib"] for run in runs) for name, runs in by_library.items()}
-    auc = {name: [mean(run["auc"][epoch] for run in runs) for epoch in range(min(len(run["auc"]) for run in runs))]
-           for name, runs in by_library.items()}
-    rows = [(name, f"{speed[name]:,.0f}", f"{median(run['setup_seconds'] for run in by_library[name]):.1f}", f"{memory[name]:.2f}",
-             *(f"{value:.4f}" for value in auc[name])) for name in sorted(libraries, key=lambda name: -speed[name])]
+    auc = {
+        name: [mean(run["auc"][epoch] for run in runs) for epoch in range(min(len(run["auc"]) for run in runs))]
+        for name, runs in by_library.items()
+    }
+    rows = [
+        (
+            name,
+            f"{speed[name]:,.0f}",
+            f"{median(run['setup_seconds'] for run in by_library[name]):.1f}",
+            f"{memory[name]:.2f}",
+            *(f"{value:.4f}" for value in auc[name]),
+        )
+        for name in sorted(libraries, key=lambda name: -speed[name])
+    ]
     print(f"\n{model}, {THREADS} threads, batches of 4,096, {vectors}")
-    print(table_text(("library", "samples/s", "set-up s", "peak GiB", *(f"AUC {n + 1}" for n in range(len(rows[0]) - 4))), rows))
+    print(
+        table_text(
+            ("library", "samples/s", "set-up s", "peak GiB", *(f"AUC {n + 1}" for n in range(len(rows[0]) - 4))), rows
+        )
+    )
     rivals = [name for name in libraries if name not in (OURS, LOOP)]
     if model == "ids":
-        return {"vectors": vectors, "ids_over_fbgemm": round(speed[OURS] / speed[LOOP], 3),
-                **{f"ids_over_{name}": round(speed[OURS] / speed[name], 1) for name in rivals}}
+        return {
+            "vectors": vectors,
+            "ids_over_fbgemm": round(speed[OURS] / speed[LOOP], 3),
+            **{f"ids_over_{name}": round(speed[OURS] / speed[name], 1) for name in rivals},
+        }
     judged = [epoch for epoch in (0, 2) if epoch < len(auc[OURS])]
     own = {"vectors": vectors, f"{model}_samples_per_second": round(speed[OURS])}
-    return own if not rivals else own | {
-        f"{model}_over_fastest_rival": round(speed[OURS] / max(speed[name] for name in rivals), 2),
-        f"{model}_auc_margin": round(min(auc[OURS][epoch] - max(auc[name][epoch] for name in rivals) for epoch in judged), 4),
-        f"{model}_memory_over_smallest_rival": round(memory[OURS] / min(memory[name] for name in rivals), 2)}
+    return (
+        own
+        if not rivals
+        else own
+        | {
+            f"{model}_over_fastest_rival": round(speed[OURS] / max(speed[name] for name in rivals), 2),
+            f"{model}_auc_margin": round(
+                min(auc[OURS][epoch] - max(auc[name][epoch] for name in rivals) for epoch in judged), 4
+            ),
+            f"{model}_memory_over_smallest_rival": round(memory[OURS] / min(memory[name] for name in rivals), 2),
+        }
+    )
 
 
 def run_arms(arms: Sequence[Arm], work: Path, zoo: Path | None, *, keep: bool) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -194,18 +271,42 @@ def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, 
     """Runs an arm, its memory (all its processes, shared pages shared) beside it; one that failed says why and ends the benchmark."""
     own_modules = {OURS: "benchmarks.our_arm", IN_TORCH: "benchmarks.our_arm", LOOP: "benchmarks.fbgemm_arm"}
     module = own_modules.get(arm.library, f"benchmarks.rivals.{arm.library}_arm")
-    python = sys.executable if arm.library in own_modules else str(work / "environments" / arm.library / "bin" / "python")
-    command = [python, "-m", module, "--data", str(work / "rows"), "--model", arm.model, "--seed", str(arm.seed), "--split", arm.split,
-               "--epochs", str(arm.epochs), *(["--zoo", str(zoo.resolve())] if zoo else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(HERE.parent), "PYTHONWARNINGS": "ignore"}
+    python = (
+        sys.executable if arm.library in own_modules else str(work / "environments" / arm.library / "bin" / "python")
+    )
+    command = [
+        python,
+        "-m",
+        module,
+        "--data",
+        str(work / "rows"),
+        "--model",
+        arm.model,
+        "--seed",
+        str(arm.seed),
+        "--split",
+        arm.split,
+        "--epochs",
+        str(arm.epochs),
+        *(["--zoo", str(zoo.resolve())] if zoo else []),
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(THREADS),
+        "PYTHONPATH": str(HERE.parent),
+        "PYTHONWARNINGS": "ignore",
+    }
     environment |= VECTORS[arm.vectors] | ({"TRIBUTARY_NATIVE": "0"} if arm.library == IN_TORCH else {})
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         peak = [0]
         watch = threading.Thread(target=watch_memory, args=(process, peak), daemon=True)
         watch.start()
         output, _ = process.communicate()
         watch.join()
-    result = result_in(output, process.returncode, f"{arm.library}: {' '.join(command)}") | {"memory_gib": peak[0] / 2**30}
+    result = result_in(output, process.returncode, f"{arm.library}: {' '.join(command)}") | {
+        "memory_gib": peak[0] / 2**30
+    }
     print(f"   {result['rows'] / median(result['seconds']):,.0f} samples/s, AUC {result['auc']}", flush=True)
     if keep:
         with (work / "arms.jsonl").open("a", encoding="utf-8") as file:

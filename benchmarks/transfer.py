@@ -1,13 +1,13 @@
 """Does transfer work: A-CTR in every transfer setting on the same days, scored by the models of the day before.
 
-`python -m benchmarks.transfer --data FOLDER [--quick] [--ablation] [--part simulator|unrelated|movielens|kuairand]`. Each lake is
-made by the commands of a deployment; each seed is a chain of its own (TPM, CPM, A-CTR, fresh weights and order of rows). On the
-first part of the scored days every setting chooses among the same recipes, by AUC; on the other days, with these, it is reported:
-mean over the seeds, and the paired difference to `none` with a 95 % interval of 1,000 draws over users and seeds. An arm that has
-run is not run again, so that the hours of a full run may be cut anywhere.
+`python -m benchmarks.transfer --data FOLDER [--quick] [--ablation] [--part simulator|unrelated|movielens|kuairand]`.
+Each lake is made by the commands of a deployment; each seed is a chain of its own (TPM, CPM, A-CTR, fresh weights and
+order of rows). On the first part of the scored days every setting chooses among the same recipes, by AUC; on the other
+days, with these, it is reported: mean over the seeds, and the paired difference to `none` with a 95 % interval of 1,000
+draws over users and seeds. An arm that has run is not run again, so that the hours of a full run may be cut anywhere.
 
-`--ablation` compares instead which monthly snapshots CPM's rows take while it trains: those of the months before their own day, or
-the three of its merged table for all rows.
+`--ablation` compares instead which monthly snapshots CPM's rows take while it trains: those of the months before their
+own day, or the three of its merged table for all rows.
 """
 
 from __future__ import annotations
@@ -65,23 +65,41 @@ class Scores:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of MovieLens-1M and KuaiRand (default: TRIBUTARY_DATA)")
-    parser.add_argument("--quick", action="store_true", help="a small made world, two seeds, two recipes; nothing is recorded")
-    parser.add_argument("--part", action="append", help=f"may be repeated; all by default: {', '.join(LAKES)}, kuairand")
-    parser.add_argument("--ablation", action="store_true", help="compare ways to take snapshots in CPM instead of transfer settings")
-    parser.add_argument("--settings", help="transfer settings to compare, with commas, `none` among them (default: those of the lake)")
+    parser.add_argument(
+        "--data", type=Path, default=data_folder(), help="folder of MovieLens-1M and KuaiRand (default: TRIBUTARY_DATA)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small made world, two seeds, two recipes; nothing is recorded"
+    )
+    parser.add_argument(
+        "--part", action="append", help=f"may be repeated; all by default: {', '.join(LAKES)}, kuairand"
+    )
+    parser.add_argument(
+        "--ablation", action="store_true", help="compare ways to take snapshots in CPM instead of transfer settings"
+    )
+    parser.add_argument(
+        "--settings", help="transfer settings to compare, with commas, `none` among them (default: those of the lake)"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--processes", type=int, default=2, help="seeds that run side by side, each on one core (default 2)")
-    parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-transfer"), help="lakes, models and scores")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="seeds that run side by side, each on one core (default 2)"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("tributary-home/benchmark-transfer"), help="lakes, models and scores"
+    )
     options = parser.parse_args()
     lakes = [QUICK] if options.quick else [LAKES[name] for name in names(options.part)]
     if not lakes or (options.data is None and any(lake.real for lake in lakes)):
-        parser.error(f"expected --part of {', '.join(LAKES)} and --data for the real ones, found {options.part} and {options.data}")
+        parser.error(
+            f"expected --part of {', '.join(LAKES)} and --data for the real ones, found {options.part} and {options.data}"
+        )
     if options.settings:
         lakes = [replace(lake, settings=tuple(options.settings.split(","))) for lake in lakes]
     unknown = {name for lake in lakes for name in lake.settings} - set(TRANSFER_SETTINGS)
     if unknown or not all({NO_TRANSFER, PAPER} <= set(lake.settings) for lake in lakes):
-        parser.error(f"--settings: expected {NO_TRANSFER}, {PAPER} and any of {', '.join(TRANSFER_SETTINGS)}, found {options.settings}")
+        parser.error(
+            f"--settings: expected {NO_TRANSFER}, {PAPER} and any of {', '.join(TRANSFER_SETTINGS)}, found {options.settings}"
+        )
     seeds = range(1, (2 if options.quick else options.seeds) + 1)
     figures: dict[str, float] = {}
     details: dict[str, Any] = {"seeds": len(seeds), "lakes": {}}
@@ -91,16 +109,27 @@ def main() -> None:
             results = run_ablation(lake, options.work.resolve(), seeds, options.processes)
             details["lakes"][f"{lake.name}, snapshots"] = results
             gains = results["settings"][BY_DAY]
-            figures |= {f"{lake.name}_by_day_minus_for_all_{metric}{end}": gains[f"{metric}_gain"][at]
-                        for metric in METRICS for at, end in enumerate(("", "_low", "_high"))}
+            figures |= {
+                f"{lake.name}_by_day_minus_for_all_{metric}{end}": gains[f"{metric}_gain"][at]
+                for metric in METRICS
+                for at, end in enumerate(("", "_low", "_high"))
+            }
             continue
         results = run_lake(lake, options.work.resolve(), seeds, options.processes)
         details["lakes"][lake.name] = results
         figures |= {f"{lake.name}_{metric}_gain": results["settings"][PAPER][f"{metric}_gain"][0] for metric in METRICS}
-        figures |= {f"{lake.name}_{metric}_gain_{end}": results["settings"][PAPER][f"{metric}_gain"][at]
-                    for metric in METRICS for end, at in (("low", 1), ("high", 2))}
-    finish("transfer", {name: round(value, 4) for name, value in figures.items()}, details=details, packages=("torch",),
-           quick=options.quick)
+        figures |= {
+            f"{lake.name}_{metric}_gain_{end}": results["settings"][PAPER][f"{metric}_gain"][at]
+            for metric in METRICS
+            for end, at in (("low", 1), ("high", 2))
+        }
+    finish(
+        "transfer",
+        {name: round(value, 4) for name, value in figures.items()},
+        details=details,
+        packages=("torch",),
+        quick=options.quick,
+    )
 
 
 def run_lake(lake: Lake, work: Path, seeds: Sequence[int], processes: int) -> dict[str, Any]:
@@ -119,19 +148,32 @@ def run_ablation(lake: Lake, work: Path, seeds: Sequence[int], processes: int) -
     """The paper's setting with the default recipe, twice: by the two ways in which a CPM's rows may take snapshots."""
     path = work / lake.name / "choices-of-ablation.json"
     path.write_text(json.dumps({PAPER: DEFAULT}) + "\n")
-    ways = [["--seed", str(seed), "--choices", str(path), *way] for seed in seeds for way in ((), ("--snapshots-for-all",))]
+    ways = [
+        ["--seed", str(seed), "--choices", str(path), *way] for seed in seeds for way in ((), ("--snapshots-for-all",))
+    ]
     _arms(lake, work, ways, processes)
-    scores = read_scores(lake, work / lake.name, seeds, {BY_DAY: ("", DEFAULT, PAPER), FOR_ALL: (OF_ABLATION, DEFAULT, PAPER)})
+    scores = read_scores(
+        lake, work / lake.name, seeds, {BY_DAY: ("", DEFAULT, PAPER), FOR_ALL: (OF_ABLATION, DEFAULT, PAPER)}
+    )
     return tabled(lake, scores, {BY_DAY: DEFAULT, FOR_ALL: DEFAULT}, len(seeds), FOR_ALL)
 
 
 def tabled(lake: Lake, scores: Scores, recipes: Mapping[str, str], seeds: int, base: str) -> dict[str, Any]:
     """Figures of each setting, and its paired difference to `base`."""
-    results: dict[str, Any] = {"rows": len(scores.clicks), "clicks": int(scores.clicks.sum()), "months_and_weeks": lake.months_and_weeks,
-                               "users_with_both_labels": _judged(scores), "settings": {}}
+    results: dict[str, Any] = {
+        "rows": len(scores.clicks),
+        "clicks": int(scores.clicks.sum()),
+        "months_and_weeks": lake.months_and_weeks,
+        "users_with_both_labels": _judged(scores),
+        "settings": {},
+    }
     draws = drawn(scores, seeds)
     for setting in scores.of:
-        results["settings"][setting] = {"recipe": recipes[setting], **_means(scores, setting), **_gains(scores, setting, draws, base)}
+        results["settings"][setting] = {
+            "recipe": recipes[setting],
+            **_means(scores, setting),
+            **_gains(scores, setting, draws, base),
+        }
     if scores.truth is not None:
         results["truth"] = _metrics(scores.truth, scores)
     print_table(lake, results, base)
@@ -147,7 +189,9 @@ def choose(lake: Lake, folder: Path, seeds: Sequence[int]) -> dict[str, str]:
             values = [auc(table[setting].to_numpy(), table["click"].to_numpy().astype(np.int64)) for table in tables]
             found[setting][name] = float(np.mean([value for value in values if value is not None]))
     header = ("AUC on the days of choice", *CANDIDATES)
-    print(f"\n{lake.name}: {table_text(header, [(s, *(f'{found[s][name]:.4f}' for name in CANDIDATES)) for s in lake.settings])}")
+    print(
+        f"\n{lake.name}: {table_text(header, [(s, *(f'{found[s][name]:.4f}' for name in CANDIDATES)) for s in lake.settings])}"
+    )
     return {setting: max(of_setting, key=lambda name: of_setting[name]) for setting, of_setting in found.items()}
 
 
@@ -158,14 +202,17 @@ def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], arms: Mapping[st
         lake: what was scored.
         folder: its folder.
         seeds: of the chains.
-        arms: by name, where scores lie: what follows the seed in the name of the chain's home, the recipe, and the column.
+        arms: by name, where scores lie: what follows the seed in the name of the chain's home, the recipe, and the
+            column.
     """
     found: dict[str, list[Floats]] = {name: [] for name in arms}
     rows: pa.Table | None = None
     for seed in seeds:
         for name, (suffix, recipe, setting) in arms.items():
-            table = pq.read_table(folder / "seeds" / f"{seed}{suffix}" / "scores" / f"report-{recipe}.parquet",
-                                  filters=[("ds", ">=", lake.report_from)]).sort_by("event_id")
+            table = pq.read_table(
+                folder / "seeds" / f"{seed}{suffix}" / "scores" / f"report-{recipe}.parquet",
+                filters=[("ds", ">=", lake.report_from)],
+            ).sort_by("event_id")
             rows = rows if rows is not None else table.select(["ds", "event_id", "user_id", "click"])
             assert table["event_id"].equals(rows["event_id"]), "all settings score the same rows"
             found[name].append(table[setting].to_numpy())
@@ -179,8 +226,12 @@ def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], arms: Mapping[st
         places = np.searchsorted(ids, rows["event_id"].to_numpy())
         assert (ids[places] == rows["event_id"].to_numpy()).all(), "the simulator knows the truth of every row"
         truth = known["probability"].to_numpy()[at][places]
-    return Scores(users=np.unique(rows["user_id"].to_numpy(), return_inverse=True)[1], clicks=rows["click"].to_numpy().astype(np.int64),
-                  of={name: np.stack(parts) for name, parts in found.items()}, truth=truth)
+    return Scores(
+        users=np.unique(rows["user_id"].to_numpy(), return_inverse=True)[1],
+        clicks=rows["click"].to_numpy().astype(np.int64),
+        of={name: np.stack(parts) for name, parts in found.items()},
+        truth=truth,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +244,15 @@ class Draws:
 
 def drawn(scores: Scores, seeds: int) -> Draws:
     rng, users = np.random.default_rng(7), int(scores.users.max()) + 1
-    return Draws(users=rng.multinomial(users, np.full(users, 1 / users), size=DRAWS),
-                 seeds=rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS))
+    return Draws(
+        users=rng.multinomial(users, np.full(users, 1 / users), size=DRAWS),
+        seeds=rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS),
+    )
 
 
-def bootstrap(scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64], draws: NDArray[np.int64]) -> dict[str, Floats]:
+def bootstrap(
+    scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64], draws: NDArray[np.int64]
+) -> dict[str, Floats]:
     """Each metric of one seed's scores (N) in every draw of users (D x U): D each; NaN where a score is not finite."""
     if num_not_finite(scores):
         return {metric: np.full(len(draws), np.nan) for metric in METRICS}
@@ -217,8 +272,11 @@ def bootstrap(scores: Floats, clicks: NDArray[np.int64], users: NDArray[np.int64
     weights = draws[:, known] * counts[known]
     losses = -np.where(clicks == 1, np.log(np.clip(scores, 1e-7, 1)), np.log1p(-np.clip(scores, 0, 1 - 1e-7)))
     by_user = np.bincount(users, weights=losses)
-    return {"auc": np.concatenate(areas), "gauc": (weights @ values[known]) / weights.sum(1),
-            "logloss": (draws @ by_user) / (draws @ np.bincount(users))}
+    return {
+        "auc": np.concatenate(areas),
+        "gauc": (weights @ values[known]) / weights.sum(1),
+        "logloss": (draws @ by_user) / (draws @ np.bincount(users)),
+    }
 
 
 def _gains(scores: Scores, setting: str, draws: Draws, base: str) -> dict[str, tuple[float, float, float]]:
@@ -226,8 +284,10 @@ def _gains(scores: Scores, setting: str, draws: Draws, base: str) -> dict[str, t
     if setting == base:
         return {}
     gains = {}
-    found = [[bootstrap(of_seed, scores.clicks, scores.users, draws.users) for of_seed in scores.of[name]]
-             for name in (setting, base)]
+    found = [
+        [bootstrap(of_seed, scores.clicks, scores.users, draws.users) for of_seed in scores.of[name]]
+        for name in (setting, base)
+    ]
     for metric in METRICS:
         difference = np.stack([ours[metric] - theirs[metric] for ours, theirs in zip(*found, strict=True)], axis=1)
         of_draws = (difference * draws.seeds).sum(1) / draws.seeds.sum(1)
@@ -243,8 +303,11 @@ def _means(scores: Scores, setting: str) -> dict[str, float]:
 
 
 def _metrics(values: Floats, scores: Scores) -> dict[str, float]:
-    found = {"auc": auc(values, scores.clicks), "gauc": gauc(values, scores.clicks, scores.users),
-             "logloss": logloss(values, scores.clicks)}
+    found = {
+        "auc": auc(values, scores.clicks),
+        "gauc": gauc(values, scores.clicks, scores.users),
+        "logloss": logloss(values, scores.clicks),
+    }
     return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
@@ -257,19 +320,36 @@ def print_table(lake: Lake, results: Mapping[str, Any], base: str) -> None:
         ends = of_setting.get(f"{metric}_gain")
         return "-" if ends is None else f"{ends[0]:+.4f} ({ends[1]:+.4f} .. {ends[2]:+.4f})"
 
-    rows = [(name, of["recipe"], *(f"{of[metric]:.4f}" for metric in METRICS), *(gain(of, metric) for metric in METRICS))
-            for name, of in results["settings"].items()]
+    rows = [
+        (name, of["recipe"], *(f"{of[metric]:.4f}" for metric in METRICS), *(gain(of, metric) for metric in METRICS))
+        for name, of in results["settings"].items()
+    ]
     if "truth" in results:
         rows.append((TRUTH, "-", *(f"{results['truth'][metric]:.4f}" for metric in METRICS), "-", "-", "-"))
-    print(f"\n{lake.name}: {results['rows']} rows, {results['clicks']} clicks, {results['users_with_both_labels']} users with both labels; "
-          f"{lake.months_and_weeks}; differences to `{base}`, 95 % intervals")
-    print(table_text(("setting", "recipe", "AUC", "GAUC", "LogLoss", *(f"{metric} gain" for metric in METRICS)), rows), flush=True)
+    print(
+        f"\n{lake.name}: {results['rows']} rows, {results['clicks']} clicks, {results['users_with_both_labels']} users with both labels; "
+        f"{lake.months_and_weeks}; differences to `{base}`, 95 % intervals"
+    )
+    print(
+        table_text(("setting", "recipe", "AUC", "GAUC", "LogLoss", *(f"{metric} gain" for metric in METRICS)), rows),
+        flush=True,
+    )
 
 
 def _arms(lake: Lake, work: Path, arms: Sequence[Sequence[str]], processes: int) -> None:
     def run(arguments: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.transfer_arm", "--work", str(work), "--lake", lake.name,
-                   "--settings", ",".join(lake.settings), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.transfer_arm",
+            "--work",
+            str(work),
+            "--lake",
+            lake.name,
+            "--settings",
+            ",".join(lake.settings),
+            *arguments,
+        ]
         print(f"{lake.name} {' '.join(arguments)} ...", file=sys.stderr, flush=True)
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:

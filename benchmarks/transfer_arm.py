@@ -35,7 +35,11 @@ from training.tasks.fg_bert import FG_BERT, run_fg_bert
 from training.tasks.session import Session
 from training.tasks.tpm import run_tpm
 
-ALONE: dict[str, Callable[[Session, date], Run]] = {TPM: run_tpm, FG_BERT: run_fg_bert, BAHE: run_bahe}  # kinds of one release a period
+ALONE: dict[str, Callable[[Session, date], Run]] = {
+    TPM: run_tpm,
+    FG_BERT: run_fg_bert,
+    BAHE: run_bahe,
+}  # kinds of one release a period
 OF_ABLATION = "-for-all"  # follows the seed in the name of a chain's home
 
 
@@ -43,16 +47,23 @@ def _rates(recipe: Recipe, *, restart: tuple[float, float], daily: tuple[float, 
     def phase(base: Phase, rates: tuple[float, float]) -> Phase:
         return replace(base, learning_rate=rates[0], embedding_learning_rate=rates[1])
 
-    return replace(recipe, actr=replace(recipe.actr, restart=phase(recipe.actr.restart, restart), daily=phase(recipe.actr.daily, daily)))
+    return replace(
+        recipe,
+        actr=replace(recipe.actr, restart=phase(recipe.actr.restart, restart), daily=phase(recipe.actr.daily, daily)),
+    )
 
 
 def _one_pass(recipe: Recipe) -> Recipe:
     """Less pre-training: where days are few, more of it learns the natural log by heart."""
-    return replace(recipe, cpm=replace(recipe.cpm, train=replace(recipe.cpm.train, epochs=1)),
-                   tpm=replace(recipe.tpm, train=replace(recipe.tpm.train, epochs=2, embedding_learning_rate=0.3)))
+    return replace(
+        recipe,
+        cpm=replace(recipe.cpm, train=replace(recipe.cpm.train, epochs=1)),
+        tpm=replace(recipe.tpm, train=replace(recipe.tpm.train, epochs=2, embedding_learning_rate=0.3)),
+    )
 
 
-# What every setting chooses from for itself: another pre-training, or other rates (Adam's, Adagrad's) of the replay and of the newest day.
+# What every setting chooses from for itself: another pre-training, or other rates (Adam's, Adagrad's) of the replay and
+# of the newest day.
 CANDIDATES: dict[str, Callable[[Recipe], Recipe]] = {
     "default": lambda recipe: recipe,
     "one_pass": _one_pass,
@@ -68,9 +79,14 @@ def base_recipe() -> Recipe:
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
-    return replace(recipe, tpm=replace(recipe.tpm, seed=10 * seed + 1), cpm=replace(recipe.cpm, seed=10 * seed + 2),
-                   actr=replace(recipe.actr, seed=10 * seed + 3), fg_bert=replace(recipe.fg_bert, seed=10 * seed + 4),
-                   bahe=replace(recipe.bahe, seed=10 * seed + 5))
+    return replace(
+        recipe,
+        tpm=replace(recipe.tpm, seed=10 * seed + 1),
+        cpm=replace(recipe.cpm, seed=10 * seed + 2),
+        actr=replace(recipe.actr, seed=10 * seed + 3),
+        fg_bert=replace(recipe.fg_bert, seed=10 * seed + 4),
+        bahe=replace(recipe.bahe, seed=10 * seed + 5),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +112,14 @@ def open_chain(lake_folder: Path, home: Path, recipe: Recipe) -> Chain:
         (home / "lake").symlink_to(lake_folder / "lake")
     (home / SETTINGS_FILE).write_text((lake_folder / SETTINGS_FILE).read_text())
     locations = Locations(home)
-    return Chain(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe,
-                 device=torch.device("cpu"), judged_rows=0)  # no gate reads them here
+    return Chain(
+        deployment=Deployment.load(home),
+        locations=locations,
+        reader=LakeReader(locations),
+        recipe=recipe,
+        device=torch.device("cpu"),
+        judged_rows=0,
+    )  # no gate reads them here
 
 
 def run_chain(chain: Chain, days: Sequence[date], settings: Sequence[str]) -> pa.Table:
@@ -132,9 +154,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--lake", required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--choices", type=Path, help="JSON: the candidate of each setting; without it all run, until report_from")
-    parser.add_argument("--settings", type=lambda text: tuple(text.split(",")), help="transfer settings (default: the lake's)")
-    parser.add_argument("--snapshots-for-all", action="store_true", help="the ablation: the merged table's months for all rows of a CPM")
+    parser.add_argument(
+        "--choices", type=Path, help="JSON: the candidate of each setting; without it all run, until report_from"
+    )
+    parser.add_argument(
+        "--settings", type=lambda text: tuple(text.split(",")), help="transfer settings (default: the lake's)"
+    )
+    parser.add_argument(
+        "--snapshots-for-all", action="store_true", help="the ablation: the merged table's months for all rows of a CPM"
+    )
     options = parser.parse_args()
     lake: Lake = LAKES.get(options.lake, QUICK)
     settings = options.settings or lake.settings
@@ -154,7 +182,12 @@ def main() -> None:
         choices: dict[str, str] = json.loads(options.choices.read_text())
         for name in dict.fromkeys(choices.values()):
             chosen = [setting for setting in settings if choices.get(setting) == name]
-            _complete(open_chain(folder, home, CANDIDATES[name](recipe)), scored_days(lake, folder), chosen, out / f"report-{name}.parquet")
+            _complete(
+                open_chain(folder, home, CANDIDATES[name](recipe)),
+                scored_days(lake, folder),
+                chosen,
+                out / f"report-{name}.parquet",
+            )
 
 
 def _complete(chain: Chain, days: Sequence[date], settings: Sequence[str], path: Path) -> None:

@@ -45,20 +45,54 @@ class Lake:
 
 
 def _kuairand(tab: int) -> Lake:
-    return Lake(name=f"kuairand-{tab}", source=("kuairand", "--ad-tab", str(tab)), real=True, actr_start=date(2022, 4, 27),
-                report_from=date(2022, 5, 1), months_and_weeks="months and weeks shrunk to two days")
+    return Lake(
+        name=f"kuairand-{tab}",
+        source=("kuairand", "--ad-tab", str(tab)),
+        real=True,
+        actr_start=date(2022, 4, 27),
+        report_from=date(2022, 5, 1),
+        months_and_weeks="months and weeks shrunk to two days",
+    )
 
 
-LAKES = {lake.name: lake for lake in (
-    Lake(name="simulator", source=("simulate",), real=False, actr_start=date(2026, 4, 6), report_from=date(2026, 4, 14)),
-    Lake(name="unrelated", source=("simulate", "--unrelated-domains"), real=False, actr_start=date(2026, 4, 6),
-         report_from=date(2026, 4, 14), settings=HALVES),
-    Lake(name="movielens", source=("movielens", "--equal-days", "180"), real=True, actr_start=date(2001, 4, 9),
-         report_from=date(2001, 4, 30), replay_days=90, months_and_weeks="the calendar's months and weeks, of 180 days of equal count"),
-    *map(_kuairand, (6, 2, 4, 0)),
-)}
-QUICK = Lake(name="quick", source=("simulate", "--days", "40", "--users", "300", "--items", "200"), real=False,
-             actr_start=date(2026, 2, 2), report_from=date(2026, 2, 5), settings=HALVES)
+LAKES = {
+    lake.name: lake
+    for lake in (
+        Lake(
+            name="simulator",
+            source=("simulate",),
+            real=False,
+            actr_start=date(2026, 4, 6),
+            report_from=date(2026, 4, 14),
+        ),
+        Lake(
+            name="unrelated",
+            source=("simulate", "--unrelated-domains"),
+            real=False,
+            actr_start=date(2026, 4, 6),
+            report_from=date(2026, 4, 14),
+            settings=HALVES,
+        ),
+        Lake(
+            name="movielens",
+            source=("movielens", "--equal-days", "180"),
+            real=True,
+            actr_start=date(2001, 4, 9),
+            report_from=date(2001, 4, 30),
+            replay_days=90,
+            months_and_weeks="the calendar's months and weeks, of 180 days of equal count",
+        ),
+        *map(_kuairand, (6, 2, 4, 0)),
+    )
+}
+QUICK = Lake(
+    name="quick",
+    source=("simulate", "--days", "40", "--users", "300", "--items", "200"),
+    real=False,
+    actr_start=date(2026, 2, 2),
+    report_from=date(2026, 2, 5),
+    settings=HALVES,
+)
 
 
 def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
@@ -66,7 +100,9 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
     if (folder / _COMPLETE).is_file():
         return
     _command("sources", *lake.source, "--home", str(folder), *(("--data", str(data)) if lake.real else ()))
-    deployment = replace(Deployment.load(folder), actr_start=lake.actr_start, replay_days=lake.replay_days, variants=lake.settings)
+    deployment = replace(
+        Deployment.load(folder), actr_start=lake.actr_start, replay_days=lake.replay_days, variants=lake.settings
+    )
     (folder / SETTINGS_FILE).write_text(deployment.to_toml())
     first, last = deployment.history_start, last_day(folder)
     for job in DAY_JOBS:
@@ -79,7 +115,11 @@ def prepare(lake: Lake, folder: Path, data: Path | None) -> None:
 
 def last_day(folder: Path) -> date:
     """The last day with landing files."""
-    return max(date.fromisoformat(path.name) for path in (Locations(folder).landing / "ad").iterdir() if not path.name.startswith("."))
+    return max(
+        date.fromisoformat(path.name)
+        for path in (Locations(folder).landing / "ad").iterdir()
+        if not path.name.startswith(".")
+    )
 
 
 def scored_days(lake: Lake, folder: Path, *, until: date | None = None) -> list[date]:

@@ -40,4 +40,7 @@ class Awaited:
     def read(cls, lines: Iterable[str]) -> list[Awaited]:
         """Parses all such lines of a command's output; other lines are skipped."""
         records = [json.loads(line.removeprefix(_PREFIX)) for line in lines if line.startswith(_PREFIX)]
-        return [cls(what=one["what"], dag=one["dag"], periods=tuple(map(date.fromisoformat, one["periods"]))) for one in records]
+        return [
+            cls(what=one["what"], dag=one["dag"], periods=tuple(map(date.fromisoformat, one["periods"])))
+            for one in records
+        ]

@@ -30,10 +30,12 @@ class Declared(Protocol):
     """A command as it is declared: one line for people, and a command line to try."""
 
     @property
-    def meaning(self) -> str: ...
+    def meaning(self) -> str:
+        """What it does, in one line."""
 
     @property
-    def example(self) -> str: ...
+    def example(self) -> str:
+        """A command line that it takes."""
 
 
 def texts_of(one: Declared, more: str = "") -> dict[str, Any]:
@@ -52,7 +54,9 @@ class CommandGroup(click.Group):
     """
 
     def __init__(self, program: str, meaning: str, declared: Mapping[str, Declared], **attributes: Any) -> None:
-        super().__init__(program, help=_sentence(meaning), subcommand_metavar="COMMAND ...", context_settings=SETTINGS, **attributes)
+        super().__init__(
+            program, help=_sentence(meaning), subcommand_metavar="COMMAND ...", context_settings=SETTINGS, **attributes
+        )
         self.declared = declared
 
     def add(self, name: str, more: str = "", **attributes: Any) -> Callable[[Function], click.Command]:
@@ -68,7 +72,9 @@ class CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, one.meaning) for name, one in self.declared.items()])
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds a command.
 
         Raises:
@@ -137,10 +143,17 @@ def _folder(_: click.Context, __: click.Parameter, given: Path | None) -> Path:
 with_home = click.option("--home", type=click.Path(path_type=Path), metavar="FOLDER", callback=_folder, help=HOME_HELP)
 with_period = together(
     click.option("--kind", required=True, type=click.Choice(tuple(KINDS)), help="The kind of model."),
-    click.option("--period", required=True, type=DAY, help="First day of the period."))
+    click.option("--period", required=True, type=DAY, help="First day of the period."),
+)
 with_user = together(  # of what forgets somebody
-    click.option("--user", required=True, metavar="ID", help="The user; - reads it from standard input, which no list of processes shows."),
-    click.option("--dry-run", is_flag=True, help="Say what would be removed, and change nothing."))
+    click.option(
+        "--user",
+        required=True,
+        metavar="ID",
+        help="The user; - reads it from standard input, which no list of processes shows.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be removed, and change nothing."),
+)
 
 
 def one_day(help: str = "The day.", **attributes: Any) -> Decorator:
@@ -150,13 +163,22 @@ def one_day(help: str = "The day.", **attributes: Any) -> Decorator:
 
 def span(first: str, last: str, **attributes: Any) -> Decorator:
     """Adds `--from` and `--to` with these help texts, which the function gets as `first` and `last`; `attributes` as click takes them."""
-    return together(click.option("--from", "first", type=DAY, help=first, **attributes),
-                    click.option("--to", "last", type=DAY, help=last, **attributes))
+    return together(
+        click.option("--from", "first", type=DAY, help=first, **attributes),
+        click.option("--to", "last", type=DAY, help=last, **attributes),
+    )
 
 
 def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
     """Adds `--table`, which may be repeated and which the function gets as `tables`; only `names` are taken, where they are given."""
-    return click.option("--table", "tables", multiple=True, type=click.Choice(sorted(names)) if names else str, metavar="TABLE", help=help)
+    return click.option(
+        "--table",
+        "tables",
+        multiple=True,
+        type=click.Choice(sorted(names)) if names else str,
+        metavar="TABLE",
+        help=help,
+    )
 
 
 with_landing_files = together(  # of `tributary sources check`, and of the job that it runs
@@ -164,11 +186,13 @@ with_landing_files = together(  # of `tributary sources check`, and of the job t
     click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
     click.option("--log", type=click.Choice(LOGS), help="Default: what landing/<log>/ in the path says."),
     one_day("Day of arrival (default: what landing/<log>/<day>/ in the path says)."),
-    click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."))
+    click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."),
+)
 
 
 def with_deployment(function: Function) -> Function:
     """Adds `--home`; the function gets paths and settings of that deployment as its first arguments."""
+
     @with_home
     @wraps(function)
     def call(home: Path, **options: Any) -> Any:
@@ -185,6 +209,7 @@ def with_days(function: Function) -> Function:
 
     The command raises BadInput where neither or both are given, or where the range is empty.
     """
+
     @one_day()
     @span("First day of a range, done as one job.", "Last day of the range, included.")
     @wraps(function)
@@ -197,7 +222,9 @@ def with_days(function: Function) -> Function:
 def _days(ds: date | None, first: date | None, last: date | None) -> list[date]:
     names = " ".join(name for name, value in (("--ds", ds), ("--from", first), ("--to", last)) if value is not None)
     if names not in ("--ds", "--from --to"):
-        raise BadInput("command line", "days", expected="either --ds DAY, or --from DAY and --to DAY", found=names or "neither")
+        raise BadInput(
+            "command line", "days", expected="either --ds DAY, or --from DAY and --to DAY", found=names or "neither"
+        )
     begin, end = ds or first, ds or last
     assert begin is not None and end is not None
     if end < begin:

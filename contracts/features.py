@@ -20,7 +20,9 @@ WHOLE_LOG = "all"  # the entity, with id 0, that every impression counts for: wh
 
 TPM, CPM, ACTR = "tpm", "cpm", "actr"
 ALL_MODELS = frozenset({TPM, CPM, ACTR})
-FINE_GRAINED = frozenset({CPM, ACTR})  # E-CDCTR: CPM and A-CTR read the same fine-grained features, TPM a few basic ones
+FINE_GRAINED = frozenset(
+    {CPM, ACTR}
+)  # E-CDCTR: CPM and A-CTR read the same fine-grained features, TPM a few basic ones
 
 HISTORY_LENGTH = 200  # positives that a user's long history holds
 HISTORY_DAYS = 180  # how far back a long history reaches
@@ -38,7 +40,8 @@ class Feature:
         meaning: one line for `docs/tables.md`.
         type: its Spark type in logs and samples; batches hold int64.
         source: `landing` (delivered in the landing file) or `derived` (computed by build_samples).
-        required: whether every landing file must deliver it; one that was declared later reads as unknown in older files.
+        required: whether every landing file must deliver it; one that was declared later reads as unknown in older
+            files.
         models: kinds of model that read it.
         embedding_dim: width of its embedding.
         maximum: largest legal value, or None.
@@ -94,16 +97,19 @@ class Statistic:
 STATISTIC_WINDOWS = (1, 7, 30, 180)
 SMOOTHING_IMPRESSIONS = 20  # a smoothed click rate adds so many impressions at the whole log's rate to the entity's own
 STATISTICS: tuple[Statistic, ...] = tuple(
-    Statistic(entity=entity, log=log, window_days=days) for entity in ENTITIES for log in LOGS for days in STATISTIC_WINDOWS
+    Statistic(entity=entity, log=log, window_days=days)
+    for entity in ENTITIES
+    for log in LOGS
+    for days in STATISTIC_WINDOWS
 )
 STATISTIC_COLUMNS: tuple[str, ...] = tuple(name for statistic in STATISTICS for name in statistic.columns)
 
 # What a user did on an impression, from least to most; a behaviour is an impression with action >= 1.
 ACTIONS: dict[int, str] = {0: "none", 1: "click", 2: "like", 3: "comment", 4: "forward", 5: "follow", 6: "purchase"}
 
-# One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time. The time is that of the
-# event, or, where it arrived later than the feedback delay after it, `arrival_ts` less that delay: a sample at t sees what has
-# `event_ts + feedback_delay < t`, so it sees what had arrived (docs/adr/0017).
+# One behaviour of a user. It begins with the time and a tie-break, so that sorting the structs sorts them in time. The
+# time is that of the event, or, where it arrived later than the feedback delay after it, `arrival_ts` less that delay:
+# a sample at t sees what has `event_ts + feedback_delay < t`, so it sees what had arrived (docs/adr/0017).
 BEHAVIOUR_TYPE = (
     "struct<event_ts: timestamp, log: string, event_id: bigint, item_id: bigint, category_id: bigint,"
     " action: int, dwell_seconds: double, text_hash: bigint>"
@@ -129,24 +135,67 @@ class BehaviourField:
     codes: int | None = None
 
 
-DWELL_BUCKETS = (0.0, 1.0, 3.0, 7.0, 15.0, 30.0, 60.0, 180.0, 600.0)  # bounds in seconds; a code below each, and one above
-GAP_BUCKETS = (1, 10, 60, 300, 1800, 3 * 3600, 12 * 3600, 24 * 3600, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # likewise, and one of the first
+DWELL_BUCKETS = (
+    0.0,
+    1.0,
+    3.0,
+    7.0,
+    15.0,
+    30.0,
+    60.0,
+    180.0,
+    600.0,
+)  # bounds in seconds; a code below each, and one above
+GAP_BUCKETS = (
+    1,
+    10,
+    60,
+    300,
+    1800,
+    3 * 3600,
+    12 * 3600,
+    24 * 3600,
+    3 * 86_400,
+    7 * 86_400,
+    30 * 86_400,
+)  # likewise, and one of the first
 BEHAVIOUR_FIELDS: tuple[BehaviourField, ...] = (
     BehaviourField(name="item_id", side="item", meaning="what was clicked", embedding_dim=64),
     BehaviourField(name="category_id", side="item", meaning="its category", embedding_dim=16),
-    BehaviourField(name="action", side="behaviour", meaning="the strongest action", embedding_dim=8, codes=len(ACTIONS)),
-    BehaviourField(name="dwell", side="behaviour", meaning="how long the user stayed", embedding_dim=8, codes=len(DWELL_BUCKETS) + 1),
-    BehaviourField(name="gap", side="behaviour", meaning="time since the behaviour before; 0 of the first", embedding_dim=8,
-                   codes=len(GAP_BUCKETS) + 2),
+    BehaviourField(
+        name="action", side="behaviour", meaning="the strongest action", embedding_dim=8, codes=len(ACTIONS)
+    ),
+    BehaviourField(
+        name="dwell",
+        side="behaviour",
+        meaning="how long the user stayed",
+        embedding_dim=8,
+        codes=len(DWELL_BUCKETS) + 1,
+    ),
+    BehaviourField(
+        name="gap",
+        side="behaviour",
+        meaning="time since the behaviour before; 0 of the first",
+        embedding_dim=8,
+        codes=len(GAP_BUCKETS) + 2,
+    ),
     BehaviourField(name="hour", side="behaviour", meaning="hour of the day in day_timezone", embedding_dim=8, codes=24),
     BehaviourField(name="log", side="behaviour", meaning="in which log", embedding_dim=8, codes=len(LOGS)),
 )
 
-# The text of a behaviour, by its action; `{text}` is the item's text. A text is identified by its xxhash64, masked to 63 bits.
+# The text of a behaviour, by its action; `{text}` is the item's text. A text is identified by its xxhash64, masked to
+# 63 bits.
 BEHAVIOUR_TEXTS: dict[int, str] = {
-    1: "Clicked {text}", 2: "Liked {text}", 3: "Commented on {text}", 4: "Forwarded {text}", 5: "Followed {text}", 6: "Bought {text}",
+    1: "Clicked {text}",
+    2: "Liked {text}",
+    3: "Commented on {text}",
+    4: "Forwarded {text}",
+    5: "Followed {text}",
+    6: "Bought {text}",
 }
-CANDIDATE_ACTION = 1  # a shown item gets the text of a click, so that its vector is looked up among those of the behaviours
+CANDIDATE_ACTION = (
+    1  # a shown item gets the text of a click, so that its vector is looked up among those of the behaviours
+)
 LONGEST_TEXT = 20_000  # characters of an item's text; a longer one is a fault of delivery
 
 

@@ -88,8 +88,13 @@ class PeriodSettings:
         """
         period = self.containing(cadence, start)
         if period.start != start:
-            raise BadInput("--period", cadence, expected=f"the first day of a {cadence}", found=start,
-                           hint=f"{start} lies in the {cadence} that begins on {period.start}.")
+            raise BadInput(
+                "--period",
+                cadence,
+                expected=f"the first day of a {cadence}",
+                found=start,
+                hint=f"{start} lies in the {cadence} that begins on {period.start}.",
+            )
         return period
 
     def previous(self, period: Period) -> Period:
@@ -184,15 +189,22 @@ class Lineage:
         period = self.settings.named(KINDS[kind].cadence, start)
         if not self.is_made(kind, period):
             later = self.first_periods
-            raise BadInput("deployment", "actr_start" if kind in later else "history_start",
-                           expected=f"a {kind} period not before {later.get(kind, self.history_start)}", found=start)
+            raise BadInput(
+                "deployment",
+                "actr_start" if kind in later else "history_start",
+                expected=f"a {kind} period not before {later.get(kind, self.history_start)}",
+                found=start,
+            )
         return period
 
     def parents(self, kind: str, start: date) -> list[Parent]:
         """Releases that the `kind` model of the period `start` is made from; each is mandatory if its variant reads it."""
         period = self.period(kind, start)
-        return [Parent(role=rule.role, kind=rule.kind, period=first)
-                for rule in KINDS[kind].parents for first in self._first_days_by(rule, period)]
+        return [
+            Parent(role=rule.role, kind=rule.kind, period=first)
+            for rule in KINDS[kind].parents
+            for first in self._first_days_by(rule, period)
+        ]
 
     def certain_days(self, kind: str, start: date, *, replay_days: int) -> list[date]:
         """Days of the tables that the training of a period always reads, whether it continues an earlier model or starts again.
@@ -242,8 +254,11 @@ class Lineage:
     def _first_days_by(self, rule: ParentRule, period: Period) -> list[date]:
         if rule.which == "snapshots":
             return self._cpm_snapshots(period)
-        parent = self.settings.previous(period) if rule.which == "previous" else self.settings.closed_before(
-            KINDS[rule.kind].cadence, period.start)
+        parent = (
+            self.settings.previous(period)
+            if rule.which == "previous"
+            else self.settings.closed_before(KINDS[rule.kind].cadence, period.start)
+        )
         return [parent.start] if self.is_made(rule.kind, parent) else []
 
     def _cpm_snapshots(self, week: Period) -> list[date]:

@@ -1,7 +1,7 @@
 """Two small JSON files next to the reports, from which the pages about quality in Airflow's UI are made (`pages/files.py`).
 
-A page must not need the libraries that judged a day: validation writes each day's verdict here, and the search for stale
-partitions writes its result, the time, and the commands that repair the partitions.
+A page must not need the libraries that judged a day: validation writes each day's verdict here, and the search for
+stale partitions writes its result, the time, and the commands that repair the partitions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class JudgedDay:
         broken: names of the checks that failed, the most severe first.
         judged_ts: when the day was judged, in UTC.
         report: path of its report below the reports' folder; days that were judged together share one.
-        ads_from: the declared first day with advertisements, for a day before it without rows; None for every other day.
+        ads_from: the declared first day with advertisements, for a day before it without rows; None for every other
+            day.
     """
 
     table: str
@@ -86,7 +87,10 @@ class StaleFound:
     @property
     def backfills(self) -> list[str]:
         """Commands that rebuild the models, in this order."""
-        return [f"tributary dags backfill {dag} --from {first} --to {last} --reprocess completed" for dag, first, last in self.periods]
+        return [
+            f"tributary dags backfill {dag} --from {first} --to {last} --reprocess completed"
+            for dag, first, last in self.periods
+        ]
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads."""
@@ -100,10 +104,17 @@ class StaleFound:
             ValueError, KeyError, TypeError: it is something else, or in a format of another version.
         """
         values = _values(text)
-        periods = tuple((dag, date.fromisoformat(first), date.fromisoformat(last)) for dag, first, last in values["periods"])
+        periods = tuple(
+            (dag, date.fromisoformat(first), date.fromisoformat(last)) for dag, first, last in values["periods"]
+        )
         days = tuple(StaleDay(**_with_times(day)) for day in values["days"])
-        return cls(looked_ts=datetime.fromisoformat(values["looked_ts"]), days=days,
-                   releases=tuple((name, why) for name, why in values["releases"]), commands=tuple(values["commands"]), periods=periods)
+        return cls(
+            looked_ts=datetime.fromisoformat(values["looked_ts"]),
+            days=days,
+            releases=tuple((name, why) for name, why in values["releases"]),
+            commands=tuple(values["commands"]),
+            periods=periods,
+        )
 
 
 def judged_to_json(days: Iterable[JudgedDay]) -> str:
@@ -118,8 +129,16 @@ def judged_from_json(text: str) -> list[JudgedDay]:
     Raises:
         ValueError, KeyError, TypeError: it is something else, or in a format of another version.
     """
-    return [JudgedDay(**{**_with_times(day, "judged_ts"), "broken": tuple(day["broken"]), "ads_from": _optional_day(day.get("ads_from"))})
-            for day in _values(text)["days"]]
+    return [
+        JudgedDay(
+            **{
+                **_with_times(day, "judged_ts"),
+                "broken": tuple(day["broken"]),
+                "ads_from": _optional_day(day.get("ads_from")),
+            }
+        )
+        for day in _values(text)["days"]
+    ]
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -134,4 +153,8 @@ def _optional_day(text: str | None) -> date | None:
 
 
 def _with_times(values: dict[str, Any], *instants: str) -> dict[str, Any]:
-    return {**values, "day": date.fromisoformat(values["day"]), **{name: datetime.fromisoformat(values[name]) for name in instants}}
+    return {
+        **values,
+        "day": date.fromisoformat(values["day"]),
+        **{name: datetime.fromisoformat(values[name]) for name in instants},
+    }

@@ -1,7 +1,8 @@
 """What a release is, and the id that its content gives it.
 
 The lake is the registry: a model or a vector table is visible once its row stands in `releases`, and serves once
-`activations` names it. The id hashes everything that the result depends on, so making the same release again is a no-op.
+`activations` names it. The id hashes everything that the result depends on, so making the same release again is a
+no-op.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Release:
         metrics: its headline metrics.
         files: sha256 of each file of the run folder.
         dims: width of its vectors, by entity.
-        carries: for a fallback, the release whose model it carries because the gate refused the day's own; otherwise None.
+        carries: for a fallback, the release whose model it carries because the gate refused the day's own; otherwise
+            None.
     """
 
     kind: str
@@ -88,8 +90,18 @@ class Release:
     def release_id(self) -> str:
         """Kind, variant, period and a hash of recipe, parents, inputs, code version and what it carries; a fallback's has that word."""
         content = json.dumps(
-            [self.kind, self.variant, str(self.period), self.recipe, dict(self.parents), list(self.absent_parents),
-             dict(self.inputs), self.feature_set, self.model_version, *([self.carries] if self.carries else [])],
+            [
+                self.kind,
+                self.variant,
+                str(self.period),
+                self.recipe,
+                dict(self.parents),
+                list(self.absent_parents),
+                dict(self.inputs),
+                self.feature_set,
+                self.model_version,
+                *([self.carries] if self.carries else []),
+            ],
             sort_keys=True,
         )
         mark = "fallback-" if self.carries else ""
@@ -97,7 +109,11 @@ class Release:
 
     def to_json(self) -> str:
         """The manifest of the run folder, which `from_json` reads."""
-        values = asdict(self) | {"period": str(self.period), "release_id": self.release_id, "model_version": self.model_version}
+        values = asdict(self) | {
+            "period": str(self.period),
+            "release_id": self.release_id,
+            "model_version": self.model_version,
+        }
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -122,8 +138,13 @@ class Release:
             values[name] = tuple(values[name])
         release = cls(**values)
         if release.release_id != claimed:
-            raise BadInput(where, "release_id", expected=release.release_id, found=claimed,
-                           hint="The manifest was changed, or another version of the code made it.")
+            raise BadInput(
+                where,
+                "release_id",
+                expected=release.release_id,
+                found=claimed,
+                hint="The manifest was changed, or another version of the code made it.",
+            )
         return release
 
 
@@ -146,8 +167,10 @@ def continues(parents: Mapping[str, str], predecessor: Mapping[str, Any] | None)
     """
     if predecessor is None:
         return False
-    return all(set(of_role(parents, role).values()) == set(of_role(predecessor["parents"], role).values())
-               for role in BOUND_KINDS)
+    return all(
+        set(of_role(parents, role).values()) == set(of_role(predecessor["parents"], role).values())
+        for role in BOUND_KINDS
+    )
 
 
 def training_command(served: Served) -> str:

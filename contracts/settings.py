@@ -45,13 +45,14 @@ class Deployment:
         string_ids: landing columns that hold strings; they are hashed once, at ingest. Other ids are integers >= 0.
         variants: transfer settings that A-CTR trains side by side, on the same rows and days.
         replay_days: ad days that an A-CTR replays when it starts from a new CPM.
-        recipe: recipe of the models, unless a command or a run names another; a chain of models keeps the one that it began with.
+        recipe: recipe of the models, unless a command or a run names another; a chain of models keeps the one that it
+            began with.
         source: where the landing files come from; for people, and for the simulator's truth.
         history_end: last day with logs of a closed data set: no day after it is scheduled. None: days keep coming.
-        ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a row.
-            None: history_start.
-        notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard input. None: no one
-            is told.
+        ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a
+            row. None: history_start.
+        notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
+            input. None: no one is told.
     """
 
     day_timezone: str = "UTC"
@@ -78,19 +79,40 @@ class Deployment:
             ZoneInfo(self.day_timezone)
         except (ZoneInfoNotFoundError, ValueError):
             check("day_timezone", False, "an IANA time zone such as Asia/Shanghai")
-        check("actr_start", self.actr_start >= self.history_start, f"a day not before history_start {self.history_start}")
-        check("history_end", self.history_end is None or self.history_end >= self.actr_start,
-              f"a day not before actr_start {self.actr_start}, or none")
-        check("ad_start", self.ad_start is None or self.history_start <= self.ad_start <= self.actr_start,
-              f"a day of history_start {self.history_start} .. actr_start {self.actr_start}, or none")
+        check(
+            "actr_start", self.actr_start >= self.history_start, f"a day not before history_start {self.history_start}"
+        )
+        check(
+            "history_end",
+            self.history_end is None or self.history_end >= self.actr_start,
+            f"a day not before actr_start {self.actr_start}, or none",
+        )
+        check(
+            "ad_start",
+            self.ad_start is None or self.history_start <= self.ad_start <= self.actr_start,
+            f"a day of history_start {self.history_start} .. actr_start {self.actr_start}, or none",
+        )
         check("allowed_lateness_days", self.allowed_lateness_days >= 0, "a number >= 0")
         check("feedback_delay_seconds", self.feedback_delay_seconds >= 0, "a number >= 0")
         check("replay_days", self.replay_days >= 1, "a number >= 1")
         check("recipe", self.recipe in RECIPES, f"one of {', '.join(RECIPES)}")
-        check("string_ids", set(self.string_ids) <= set(LANDING_ID_COLUMNS), f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}")
-        check("variants", bool(self.variants) and set(self.variants) <= set(TRANSFER_SETTINGS)
-              and len(set(self.variants)) == len(self.variants), f"distinct values of {', '.join(TRANSFER_SETTINGS)}")
-        check("notify", self.notify is None or _is_command(self.notify), "a command line such as /opt/tell_on_call --channel ads, or none")
+        check(
+            "string_ids",
+            set(self.string_ids) <= set(LANDING_ID_COLUMNS),
+            f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}",
+        )
+        check(
+            "variants",
+            bool(self.variants)
+            and set(self.variants) <= set(TRANSFER_SETTINGS)
+            and len(set(self.variants)) == len(self.variants),
+            f"distinct values of {', '.join(TRANSFER_SETTINGS)}",
+        )
+        check(
+            "notify",
+            self.notify is None or _is_command(self.notify),
+            "a command line such as /opt/tell_on_call --channel ads, or none",
+        )
 
     @property
     def timezone(self) -> ZoneInfo:
@@ -122,7 +144,9 @@ class Deployment:
         """Raises BadInput if `day` has not ended at `now`."""
         today = now.astimezone(self.timezone).date()
         if day >= today:
-            raise BadInput("--ds", "ds", expected=f"a day that has ended in {self.day_timezone} (before {today})", found=day)
+            raise BadInput(
+                "--ds", "ds", expected=f"a day that has ended in {self.day_timezone} (before {today})", found=day
+            )
 
     def to_toml(self) -> str:
         """The settings as `from_toml` reads them; one that is not set, and a calendar's periods, are left out."""
@@ -144,8 +168,10 @@ class Deployment:
         periods = values.pop("periods", {})
         if not isinstance(periods, dict):
             raise BadInput(SETTINGS_FILE, "periods", expected="a section [periods]", found=repr(periods))
-        return cls(**_checked(cls, values, where=SETTINGS_FILE),
-                   periods=PeriodSettings(**_checked(PeriodSettings, periods, where=f"{SETTINGS_FILE} [periods]")))
+        return cls(
+            **_checked(cls, values, where=SETTINGS_FILE),
+            periods=PeriodSettings(**_checked(PeriodSettings, periods, where=f"{SETTINGS_FILE} [periods]")),
+        )
 
     @classmethod
     def load(cls, home: Path) -> Deployment:
@@ -156,8 +182,13 @@ class Deployment:
         """
         path = home / SETTINGS_FILE
         if not path.is_file():
-            raise BadInput(path, "file", expected="a deployment's settings", found="no such file",
-                           hint=f"Set {HOME_VARIABLE} to the deployment's folder, or make one with `tributary init`.")
+            raise BadInput(
+                path,
+                "file",
+                expected="a deployment's settings",
+                found="no such file",
+                hint=f"Set {HOME_VARIABLE} to the deployment's folder, or make one with `tributary init`.",
+            )
         return cls.from_toml(path.read_text())
 
 
@@ -170,7 +201,9 @@ def _is_command(text: str) -> bool:
 
 # What a person writes for a value of a type, in words.
 _AS_WRITTEN: dict[type, str] = {
-    str: "a text in quotation marks", int: "a whole number, unquoted", date: "a date such as 2026-01-31, unquoted",
+    str: "a text in quotation marks",
+    int: "a whole number, unquoted",
+    date: "a date such as 2026-01-31, unquoted",
     tuple: 'a list of texts such as ["user_id"]',
 }
 
@@ -179,8 +212,11 @@ def _set_values(settings: object) -> dict[str, Any]:
     """The settings of a dataclass that are set, sections last, as TOML takes them."""
     assert is_dataclass(settings)
     values = {one.name: getattr(settings, one.name) for one in fields(settings)}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
-             if value is not None and not is_dataclass(value)}
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None and not is_dataclass(value)
+    }
     sections = {name: _set_values(value) for name, value in values.items() if is_dataclass(value)}
     return plain | {name: section for name, section in sections.items() if section}
 
@@ -206,7 +242,9 @@ def _checked(settings: type, values: dict[str, Any], *, where: str) -> dict[str,
 
 def _is_written_as(value: Any, kind: type) -> bool:
     """Whether a value that TOML holds is of this type: no boolean for a number, no time for a date."""
-    return type(value) is kind if kind is not tuple else type(value) is list and all(type(item) is str for item in value)
+    return (
+        type(value) is kind if kind is not tuple else type(value) is list and all(type(item) is str for item in value)
+    )
 
 
 def _plain_type(hint: Any) -> type:
@@ -235,15 +273,17 @@ def jars_folder() -> Path | None:
 def lake_address() -> str | None:
     """Where the tables lie if not under the home folder, from TRIBUTARY_LAKE: a folder of an S3-compatible store.
 
-    Its keys, address and region are those that every client of such stores reads (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP).
+    Its keys, address and region are those that every client of such stores reads (AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP).
 
     Raises:
         BadInput: no such address.
     """
     value = os.environ.get(LAKE_VARIABLE) or None
     if value is not None and re.fullmatch(r"s3a://[a-z0-9][a-z0-9.-]+(/[\w.-]+)+", value) is None:
-        raise BadInput("environment", LAKE_VARIABLE, expected="a folder of a bucket such as s3a://lake/tributary", found=value)
+        raise BadInput(
+            "environment", LAKE_VARIABLE, expected="a folder of a bucket such as s3a://lake/tributary", found=value
+        )
     return value
 
 
@@ -257,15 +297,20 @@ def database_address() -> str | None:
     """Airflow's PostgreSQL if the stack is not to start one, from TRIBUTARY_DATABASE, with SQLAlchemy's driver named.
 
     Raises:
-        BadInput: no address of a database in PostgreSQL; the message leaves out what was found, which may hold a password.
+        BadInput: no address of a database in PostgreSQL; the message leaves out what was found, which may hold a
+            password.
     """
     value = os.environ.get(DATABASE_VARIABLE) or None
     if value is None:
         return None
     parts = re.fullmatch(r"(postgresql|postgres|postgresql\+psycopg2)://(?P<rest>[^/\s]*/[^/?\s]+(\?\S*)?)", value)
     if parts is None:
-        raise BadInput("environment", DATABASE_VARIABLE, expected="an address such as postgresql://user:password@host:5432/airflow",
-                       found="another form (not shown, since it may hold a password)")
+        raise BadInput(
+            "environment",
+            DATABASE_VARIABLE,
+            expected="an address such as postgresql://user:password@host:5432/airflow",
+            found="another form (not shown, since it may hold a password)",
+        )
     return f"postgresql+psycopg2://{parts['rest']}"
 
 

@@ -1,7 +1,8 @@
 """The pipeline, declared once: every command of the working folders, what it reads and writes, and which DAG runs it.
 
-Tasks, assets and waits of the DAGs, `bootstrap`, the demo, the drill, backfills, what is stale, the hints that name the next command,
-`tributary --help`, and the producers and readers in `docs/tables.md` derive from this file, and from the kinds of model.
+Tasks, assets and waits of the DAGs, `bootstrap`, the demo, the drill, backfills, what is stale, the hints that name the
+next command, `tributary --help`, and the producers and readers in `docs/tables.md` derive from this file, and from the
+kinds of model.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Step:
         name: its name there: `tributary <folder> <name>`.
         meaning: one line for people.
         reads: tables, or landing files, that it reads.
-        writes: tables that it writes; no other step writes them, unless its name says that it is part of a shared writing.
+        writes: tables that it writes; no other step writes them, unless its name says that it is part of a shared
+            writing.
         span: the days it takes: `days` (a day or a range), `until` (all days before one), or none.
         dag: the daily DAG whose runs it belongs to.
         task: its task there; its name by default.
@@ -71,6 +73,7 @@ class Step:
 
     @property
     def task_id(self) -> str:
+        """The id of its task in Airflow."""
         return self.task or self.name
 
     @property
@@ -92,104 +95,280 @@ _CHECKPOINTS = ("behaviour_checkpoints", "statistic_checkpoints")
 
 
 def _training(kind: Kind) -> Step:
-    return Step(folder="training", name=kind.name, meaning=kind.meaning, reads=kind.reads,
-                options=f"{kind.period_option} 2026-03-02")
+    return Step(
+        folder="training",
+        name=kind.name,
+        meaning=kind.meaning,
+        reads=kind.reads,
+        options=f"{kind.period_option} 2026-03-02",
+    )
 
 
 STEPS: tuple[Step, ...] = (
-    Step(folder="sources", name="simulate", options="--days 30 --users 500",
-         meaning="write the landing files of a simulated platform, and the true click probabilities"),
-    Step(folder="sources", name="kuairand", options="--data ~/data/kuairand-pure",
-         meaning="cut the original files of KuaiRand into landing days"),
-    Step(folder="sources", name="movielens", options="--data ~/data/movielens-1m",
-         meaning="cut the original files of MovieLens-1M into landing days"),
-    Step(folder="sources", name="taobao", options="--data ~/data/taobao --from 2017-05-06 --to 2017-05-13",
-         meaning="cut the original files of Ali_Display_Ad_Click into landing days"),
-    Step(folder="sources", name="check", options="tributary-home/landing/ad/2026-01-31 --strict",
-         meaning="show what ingestion would make of landing files; writes nothing"),
-
-    Step(folder="spark_jobs", name="ingest_logs", span="days", dag="logs_daily", reads=(*LANDING, "forgotten"),
-         writes=(*LOG_TABLES, "quarantine"), judged=LOG_TABLES, check_task="validate_logs",
-         meaning="landing files -> the logs: rows that arrive for the first time; bad ones are set aside in quarantine",
-         when_it_stops="a file or a column is missing: the message names it. Deliver it, clear the task.",
-         checks_stop=LOOK_AT_REPORT + "Repair the landing files and clear the run from `ingest_logs` on."),
-    Step(folder="spark_jobs", name="build_partials", span="days", dag="logs_daily", reads=LOG_TABLES, writes=_PARTIALS,
-         meaning="what a day adds to histories and statistics",
-         when_it_stops=TRIED_AGAIN + " `features_daily` of this day and of all later ones waits for it."),
-    Step(folder="spark_jobs", name="collect_behaviour_texts", span="days", dag="logs_daily", task="collect_texts", reads=LOG_TABLES,
-         writes=("behaviour_texts",), meaning="the texts of behaviours that were not known yet, each once"),
-    Step(folder="spark_jobs", name="check_landing", options="tributary-home/landing/ad/2026-01-31",
-         reads=(*LANDING, "forgotten"), meaning="what `tributary sources check` runs"),
-    Step(folder="spark_jobs", name="check_partials", options="--ds 2026-01-31", begins="features_daily",
-         meaning="whether every day since `history_start` has its partials (exit 75: not yet)"),
-    Step(folder="spark_jobs", name="build_checkpoints", options="--ds 2026-01-31",
-         span="until", reads=(*_PARTIALS, *_CHECKPOINTS), writes=_CHECKPOINTS,
-         meaning="running merges of the partials, every ten days; made when first needed, rarely by hand"),
-    Step(folder="spark_jobs", name="build_user_histories", span="days", dag="features_daily", task="build_histories",
-         reads=(*_PARTIALS, "behaviour_checkpoints"), writes=("user_histories",), meaning="each active user's behaviours up to a day",
-         when_it_stops="its log names the first day without partials: run `logs_daily`, or `bootstrap`, from that day on."),
-    Step(folder="spark_jobs", name="build_statistics", span="days", dag="features_daily",
-         reads=("statistic_partials", "statistic_checkpoints"), writes=("entity_statistics",),
-         meaning="impressions, clicks and smoothed rates of users, items and categories up to a day",
-         when_it_stops="as `build_histories`."),
-    Step(folder="spark_jobs", name="build_samples", span="days", dag="features_daily",
-         reads=(*LOG_TABLES, "user_histories", "entity_statistics"), writes=SAMPLE_TABLES, judged=("user_histories", *SAMPLE_TABLES),
-         check_task="validate_features", meaning="natural and ad samples of a day, point-in-time correct",
-         checks_stop=LOOK_AT_REPORT + "No model trains on these days until they are repaired."),
-    Step(folder="spark_jobs", name="list_stale", meaning="partitions whose inputs have changed since, and the commands that rebuild them"),
+    Step(
+        folder="sources",
+        name="simulate",
+        options="--days 30 --users 500",
+        meaning="write the landing files of a simulated platform, and the true click probabilities",
+    ),
+    Step(
+        folder="sources",
+        name="kuairand",
+        options="--data ~/data/kuairand-pure",
+        meaning="cut the original files of KuaiRand into landing days",
+    ),
+    Step(
+        folder="sources",
+        name="movielens",
+        options="--data ~/data/movielens-1m",
+        meaning="cut the original files of MovieLens-1M into landing days",
+    ),
+    Step(
+        folder="sources",
+        name="taobao",
+        options="--data ~/data/taobao --from 2017-05-06 --to 2017-05-13",
+        meaning="cut the original files of Ali_Display_Ad_Click into landing days",
+    ),
+    Step(
+        folder="sources",
+        name="check",
+        options="tributary-home/landing/ad/2026-01-31 --strict",
+        meaning="show what ingestion would make of landing files; writes nothing",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="ingest_logs",
+        span="days",
+        dag="logs_daily",
+        reads=(*LANDING, "forgotten"),
+        writes=(*LOG_TABLES, "quarantine"),
+        judged=LOG_TABLES,
+        check_task="validate_logs",
+        meaning="landing files -> the logs: rows that arrive for the first time; bad ones are set aside in quarantine",
+        when_it_stops="a file or a column is missing: the message names it. Deliver it, clear the task.",
+        checks_stop=LOOK_AT_REPORT + "Repair the landing files and clear the run from `ingest_logs` on.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="build_partials",
+        span="days",
+        dag="logs_daily",
+        reads=LOG_TABLES,
+        writes=_PARTIALS,
+        meaning="what a day adds to histories and statistics",
+        when_it_stops=TRIED_AGAIN + " `features_daily` of this day and of all later ones waits for it.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="collect_behaviour_texts",
+        span="days",
+        dag="logs_daily",
+        task="collect_texts",
+        reads=LOG_TABLES,
+        writes=("behaviour_texts",),
+        meaning="the texts of behaviours that were not known yet, each once",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="check_landing",
+        options="tributary-home/landing/ad/2026-01-31",
+        reads=(*LANDING, "forgotten"),
+        meaning="what `tributary sources check` runs",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="check_partials",
+        options="--ds 2026-01-31",
+        begins="features_daily",
+        meaning="whether every day since `history_start` has its partials (exit 75: not yet)",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="build_checkpoints",
+        options="--ds 2026-01-31",
+        span="until",
+        reads=(*_PARTIALS, *_CHECKPOINTS),
+        writes=_CHECKPOINTS,
+        meaning="running merges of the partials, every ten days; made when first needed, rarely by hand",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="build_user_histories",
+        span="days",
+        dag="features_daily",
+        task="build_histories",
+        reads=(*_PARTIALS, "behaviour_checkpoints"),
+        writes=("user_histories",),
+        meaning="each active user's behaviours up to a day",
+        when_it_stops="its log names the first day without partials: run `logs_daily`, or `bootstrap`, from that day on.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="build_statistics",
+        span="days",
+        dag="features_daily",
+        reads=("statistic_partials", "statistic_checkpoints"),
+        writes=("entity_statistics",),
+        meaning="impressions, clicks and smoothed rates of users, items and categories up to a day",
+        when_it_stops="as `build_histories`.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="build_samples",
+        span="days",
+        dag="features_daily",
+        reads=(*LOG_TABLES, "user_histories", "entity_statistics"),
+        writes=SAMPLE_TABLES,
+        judged=("user_histories", *SAMPLE_TABLES),
+        check_task="validate_features",
+        meaning="natural and ad samples of a day, point-in-time correct",
+        checks_stop=LOOK_AT_REPORT + "No model trains on these days until they are repaired.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="list_stale",
+        meaning="partitions whose inputs have changed since, and the commands that rebuild them",
+    ),
     Step(folder="spark_jobs", name="mend", meaning="rebuild whatever is stale, and what lies behind it"),
-    Step(folder="spark_jobs", name="compare_tables", options="--with other-home --table ad_samples",
-         meaning="whether two deployments hold equal logs and features, row by row (exit 1: no)"),
-    Step(folder="spark_jobs", name="maintain_lake", options="--table builds",
-         meaning="few large files: OPTIMIZE and VACUUM; no row changes"),
-    Step(folder="spark_jobs", name="add_text_vectors", writes=("behaviour_text_vectors",),
-         meaning="checks staged vectors of behaviour texts and adds them to their table",
-         when_it_stops="the log names the file at fault; clear the run from `encode_texts` on."),
-    Step(folder="spark_jobs", name="publish_release", options="--kind actr --period 2026-03-02",
-         writes=(*(kind.vectors for kind in KINDS.values()), "predictions", "model_metrics", "releases", "activations"),
-         meaning="commits the vectors and metrics of an audited release to the tables, the release last",
-         when_it_stops="it is safe to run again: the same release is a no-op."),
-    Step(folder="spark_jobs", name="activate_release", options="--release actr-2026-03-02-0123456789ab", writes=("activations",),
-         meaning="let a release that was published before serve its period again"),
-    Step(folder="spark_jobs", name="forget_user", options="--user 17 --dry-run", reads=(*LOG_TABLES, "quarantine"), writes=("forgotten",),
-         meaning="delete every trace of a user; `tributary forget` asks before it does"),
-
+    Step(
+        folder="spark_jobs",
+        name="compare_tables",
+        options="--with other-home --table ad_samples",
+        meaning="whether two deployments hold equal logs and features, row by row (exit 1: no)",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="maintain_lake",
+        options="--table builds",
+        meaning="few large files: OPTIMIZE and VACUUM; no row changes",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="add_text_vectors",
+        writes=("behaviour_text_vectors",),
+        meaning="checks staged vectors of behaviour texts and adds them to their table",
+        when_it_stops="the log names the file at fault; clear the run from `encode_texts` on.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="publish_release",
+        options="--kind actr --period 2026-03-02",
+        writes=(*(kind.vectors for kind in KINDS.values()), "predictions", "model_metrics", "releases", "activations"),
+        meaning="commits the vectors and metrics of an audited release to the tables, the release last",
+        when_it_stops="it is safe to run again: the same release is a no-op.",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="activate_release",
+        options="--release actr-2026-03-02-0123456789ab",
+        writes=("activations",),
+        meaning="let a release that was published before serve its period again",
+    ),
+    Step(
+        folder="spark_jobs",
+        name="forget_user",
+        options="--user 17 --dry-run",
+        reads=(*LOG_TABLES, "quarantine"),
+        writes=("forgotten",),
+        meaning="delete every trace of a user; `tributary forget` asks before it does",
+    ),
     *map(_training, KINDS.values()),
-    Step(folder="training", name="encode_texts", options="--ds 2026-01-31", reads=("behaviour_texts", "behaviour_text_vectors"),
-         meaning="sends behaviour texts that have no vector yet through a language model's low layers, stages their vectors as files",
-         when_it_stops="it is tried again by itself, twice, and goes on where it was."),
-    Step(folder="training", name="compare", options="--from 2026-03-03 --to 2026-03-09", reads=("predictions", "quality_results"),
-         meaning="scored days next to each other: rows, quality, GAUC with and without transfer"),
-    Step(folder="training", name="report", options="--from 2026-03-03 --to 2026-03-09",
-         reads=("predictions", "quality_results", "actr_embeddings", "ad_samples", "user_histories"),
-         meaning="the same as a page: days, slices, calibration, forgetting, drift, with intervals"),
-    Step(folder="training", name="score", options="--ds 2026-03-03 --release actr-2026-03-02-0123456789ab",
-         reads=("ad_samples", "user_histories"), meaning="a day's ad samples, scored by any release"),
-    Step(folder="training", name="export", options="--release actr-2026-03-02-0123456789ab", reads=("ad_samples", "user_histories"),
-         meaning="a release as a folder that scores requests with torch only"),
-    Step(folder="training", name="forget_user", options="--user 17 --dry-run",
-         meaning="take a user out of run folders, scores and exports: a part of `tributary forget`"),
-
-    Step(folder="validation", name="run", options="--table natural_log --table ad_log --ds 2026-01-31", writes=("quality_results",),
-         reads=(*LOG_TABLES, "quarantine", "statistic_partials", "user_histories", *SAMPLE_TABLES),
-         meaning="judge tables of a day; exit 3 if a check that stops the day failed"),
-    Step(folder="validation", name="show", options="--table natural_log --ds 2026-01-31", meaning="print the results of a day's checks"),
-    Step(folder="validation", name="accept", options='--table natural_log --ds 2026-01-31 --reason "a holiday"',
-         writes=("quality_results",),
-         meaning="let a failed day pass as it is, with a reason that is kept"),
-    Step(folder="validation", name="gate", options="--kind actr --period 2026-03-02",
-         meaning="judge staged models by held-out rows; a refused A-CTR gets a fallback"),
+    Step(
+        folder="training",
+        name="encode_texts",
+        options="--ds 2026-01-31",
+        reads=("behaviour_texts", "behaviour_text_vectors"),
+        meaning="sends behaviour texts that have no vector yet through a language model's low layers, stages their vectors as files",
+        when_it_stops="it is tried again by itself, twice, and goes on where it was.",
+    ),
+    Step(
+        folder="training",
+        name="compare",
+        options="--from 2026-03-03 --to 2026-03-09",
+        reads=("predictions", "quality_results"),
+        meaning="scored days next to each other: rows, quality, GAUC with and without transfer",
+    ),
+    Step(
+        folder="training",
+        name="report",
+        options="--from 2026-03-03 --to 2026-03-09",
+        reads=("predictions", "quality_results", "actr_embeddings", "ad_samples", "user_histories"),
+        meaning="the same as a page: days, slices, calibration, forgetting, drift, with intervals",
+    ),
+    Step(
+        folder="training",
+        name="score",
+        options="--ds 2026-03-03 --release actr-2026-03-02-0123456789ab",
+        reads=("ad_samples", "user_histories"),
+        meaning="a day's ad samples, scored by any release",
+    ),
+    Step(
+        folder="training",
+        name="export",
+        options="--release actr-2026-03-02-0123456789ab",
+        reads=("ad_samples", "user_histories"),
+        meaning="a release as a folder that scores requests with torch only",
+    ),
+    Step(
+        folder="training",
+        name="forget_user",
+        options="--user 17 --dry-run",
+        meaning="take a user out of run folders, scores and exports: a part of `tributary forget`",
+    ),
+    Step(
+        folder="validation",
+        name="run",
+        options="--table natural_log --table ad_log --ds 2026-01-31",
+        writes=("quality_results",),
+        reads=(*LOG_TABLES, "quarantine", "statistic_partials", "user_histories", *SAMPLE_TABLES),
+        meaning="judge tables of a day; exit 3 if a check that stops the day failed",
+    ),
+    Step(
+        folder="validation",
+        name="show",
+        options="--table natural_log --ds 2026-01-31",
+        meaning="print the results of a day's checks",
+    ),
+    Step(
+        folder="validation",
+        name="accept",
+        options='--table natural_log --ds 2026-01-31 --reason "a holiday"',
+        writes=("quality_results",),
+        meaning="let a failed day pass as it is, with a reason that is kept",
+    ),
+    Step(
+        folder="validation",
+        name="gate",
+        options="--kind actr --period 2026-03-02",
+        meaning="judge staged models by held-out rows; a refused A-CTR gets a fallback",
+    ),
     Step(folder="validation", name="index", meaning="make the index of all reports again"),
-
-    Step(folder="publishing", name="parents", options="--kind actr --period 2026-03-02",
-         meaning="whether the parents of a period exist (exit 75: not yet)"),
-    Step(folder="publishing", name="audit", options="--kind actr --period 2026-03-02", reads=tuple(kind.vectors for kind in KINDS.values()),
-         meaning="checks the staged vectors, builds their index",
-         when_it_stops="readers see nothing of this run; the log names the check."),
-    Step(folder="publishing", name="releases", meaning="the releases that serve, newest first; which are current, which stale"),
-    Step(folder="publishing", name="neighbours", options="--table actr_embeddings --id 17",
-         reads=(*LOG_TABLES, *(kind.vectors for kind in KINDS.values())),
-         meaning="entities nearest to one, with their titles, from a release"),
+    Step(
+        folder="publishing",
+        name="parents",
+        options="--kind actr --period 2026-03-02",
+        meaning="whether the parents of a period exist (exit 75: not yet)",
+    ),
+    Step(
+        folder="publishing",
+        name="audit",
+        options="--kind actr --period 2026-03-02",
+        reads=tuple(kind.vectors for kind in KINDS.values()),
+        meaning="checks the staged vectors, builds their index",
+        when_it_stops="readers see nothing of this run; the log names the check.",
+    ),
+    Step(
+        folder="publishing",
+        name="releases",
+        meaning="the releases that serve, newest first; which are current, which stale",
+    ),
+    Step(
+        folder="publishing",
+        name="neighbours",
+        options="--table actr_embeddings --id 17",
+        reads=(*LOG_TABLES, *(kind.vectors for kind in KINDS.values())),
+        meaning="entities nearest to one, with their titles, from a release",
+    ),
 )
 
 FOLDERS: dict[str, str] = {
@@ -301,11 +480,26 @@ class Part:
 
 def release_parts(kind: Kind) -> tuple[Part, ...]:
     """What trains, judges, audits and publishes a period's models, in order."""
-    prepared = [Part(task=name, step=step(folder, name), period_option="--ds" if folder == "training" else None,
-                     trains=folder == "training") for folder, name in kind.prepared_by]
-    train = Part(task=f"train_{kind.name}", step=step("training", kind.name), period_option=kind.period_option, trains=True)
-    after = [Part(task=f"{task}_{kind.name}", step=step(*command), options=("--kind", kind.name)) for task, command in (
-        ("gate", ("validation", "gate")), ("audit", ("publishing", "audit")), ("publish", ("spark_jobs", "publish_release")))]
+    prepared = [
+        Part(
+            task=name,
+            step=step(folder, name),
+            period_option="--ds" if folder == "training" else None,
+            trains=folder == "training",
+        )
+        for folder, name in kind.prepared_by
+    ]
+    train = Part(
+        task=f"train_{kind.name}", step=step("training", kind.name), period_option=kind.period_option, trains=True
+    )
+    after = [
+        Part(task=f"{task}_{kind.name}", step=step(*command), options=("--kind", kind.name))
+        for task, command in (
+            ("gate", ("validation", "gate")),
+            ("audit", ("publishing", "audit")),
+            ("publish", ("spark_jobs", "publish_release")),
+        )
+    ]
     return (*prepared, train, *after)
 
 

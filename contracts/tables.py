@@ -39,7 +39,8 @@ class Column:
         minimum, maximum: legal range, inclusive; None is unbounded.
         allowed: the legal values, or None.
         longest: most characters of a text, or None.
-        volatile: whether it differs between equal runs (a time, a run id); such columns are left out of digests and comparisons.
+        volatile: whether it differs between equal runs (a time, a run id); such columns are left out of digests and
+            comparisons.
     """
 
     name: str
@@ -59,7 +60,9 @@ class Column:
             return "one of " + ", ".join(map(str, self.allowed))
         if self.type == "string":
             return "a text" if self.longest is None else f"a text of at most {self.longest} characters"
-        kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[self.type]
+        kind = {"bigint": "an integer", "int": "an integer", "double": "a number", "timestamp": "an ISO-8601 time"}[
+            self.type
+        ]
         low = f" >= {self.minimum}" if self.minimum is not None else ""
         high = f" and <= {self.maximum}" if self.maximum is not None else ""
         return kind + low + high
@@ -76,9 +79,11 @@ class Table:
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
         unique: columns that no two rows of a partition share.
-        content_addressed: whether it is written by an insert-only MERGE on the unique columns; such a table has no owner.
+        content_addressed: whether it is written by an insert-only MERGE on the unique columns; such a table has no
+            owner.
         journal: whether rows are only ever added; of the rows of one owner the newest counts.
-        rules_version: raised when a change of the producer changes what the rows mean; partitions of older versions are not read.
+        rules_version: raised when a change of the producer changes what the rows mean; partitions of older versions are
+            not read.
     """
 
     name: str
@@ -149,8 +154,14 @@ def _id(name: str, meaning: str) -> Column:
 
 
 def _feature(feature: Feature, *, nullable: bool = False) -> Column:
-    return Column(name=feature.name, type=feature.type, meaning=feature.meaning, nullable=nullable or not feature.required,
-                  minimum=0, maximum=feature.maximum)
+    return Column(
+        name=feature.name,
+        type=feature.type,
+        meaning=feature.meaning,
+        nullable=nullable or not feature.required,
+        minimum=0,
+        maximum=feature.maximum,
+    )
 
 
 def _log_table(log: Log) -> Table:
@@ -160,15 +171,26 @@ def _log_table(log: Log) -> Table:
         columns=(
             _id("event_id", "the impression"),
             Column(name="event_ts", type="timestamp", meaning="when it was shown"),
-            Column(name="arrival_ts", type="timestamp", meaning="when the row reached the landing folder", nullable=True),
+            Column(
+                name="arrival_ts", type="timestamp", meaning="when the row reached the landing folder", nullable=True
+            ),
             _id("request_id", "the request it answered; its candidates share one history"),
             *map(_feature, features_in_log(log)),
             _CLICK,
-            Column(name="action", type="int", meaning=f"the strongest action: {', '.join(f'{k} {v}' for k, v in ACTIONS.items())}",
-                   allowed=tuple(ACTIONS)),
+            Column(
+                name="action",
+                type="int",
+                meaning=f"the strongest action: {', '.join(f'{k} {v}' for k, v in ACTIONS.items())}",
+                allowed=tuple(ACTIONS),
+            ),
             Column(name="dwell_seconds", type="double", meaning="how long the user stayed", minimum=0, maximum=86_400),
-            Column(name="item_text", type="string", meaning="what the item is, in words: what behaviour texts are made of", nullable=True,
-                   longest=LONGEST_TEXT),
+            Column(
+                name="item_text",
+                type="string",
+                meaning="what the item is, in words: what behaviour texts are made of",
+                nullable=True,
+                longest=LONGEST_TEXT,
+            ),
             Column(name="late", type="boolean", meaning="an event of an earlier day that arrived on this one"),
             _DS,
         ),
@@ -185,13 +207,30 @@ def _samples_table(log: Log) -> Table:
             _id("event_id", "the impression"),
             _id("request_id", "the request it answered"),
             Column(name="event_ts", type="timestamp", meaning="when it was shown"),
-            Column(name="sample_ts", type="timestamp", meaning="the request's first event_ts: what the row may know, it knew then"),
+            Column(
+                name="sample_ts",
+                type="timestamp",
+                meaning="the request's first event_ts: what the row may know, it knew then",
+            ),
             *(_feature(f) for f in FEATURES if f.side != "ad" or log == "ad"),
-            *(Column(name=name, type="bigint", meaning="a statistic of the days before", minimum=0)
-              for statistic in STATISTICS for name in statistic.columns),
-            Column(name="history_end", type="int", meaning="how many behaviours of the user's history of the day it may see", minimum=0),
-            Column(name="item_text_hash", type="bigint", nullable=True, minimum=0,
-                   meaning="which behaviour text its item's is, as if it had been clicked; null without a text"),
+            *(
+                Column(name=name, type="bigint", meaning="a statistic of the days before", minimum=0)
+                for statistic in STATISTICS
+                for name in statistic.columns
+            ),
+            Column(
+                name="history_end",
+                type="int",
+                meaning="how many behaviours of the user's history of the day it may see",
+                minimum=0,
+            ),
+            Column(
+                name="item_text_hash",
+                type="bigint",
+                nullable=True,
+                minimum=0,
+                meaning="which behaviour text its item's is, as if it had been clicked; null without a text",
+            ),
             Column(name="held_out", type="boolean", meaning="its request is kept out of all training, for the gate"),
             _CLICK,
             _DS,
@@ -202,15 +241,29 @@ def _samples_table(log: Log) -> Table:
 
 
 LANDING_COLUMNS: dict[Log, tuple[str, ...]] = {
-    log: ("event_id", "event_ts", "arrival_ts", "request_id", *(f.name for f in features_in_log(log)), "click", "action", "dwell_seconds",
-          "item_text")
+    log: (
+        "event_id",
+        "event_ts",
+        "arrival_ts",
+        "request_id",
+        *(f.name for f in features_in_log(log)),
+        "click",
+        "action",
+        "dwell_seconds",
+        "item_text",
+    )
     for log in LOGS
 }
 OPTIONAL_LANDING_COLUMNS = ("arrival_ts", "item_text", *(f.name for f in FEATURES if not f.required))
 LANDING_ID_COLUMNS = ("event_id", "request_id", *(f.name for f in FEATURES if f.name.endswith("_id")))
 
 _ENTITY_KEY = (
-    Column(name="entity", type="string", meaning="user, item, category, or all: the whole log, with id 0", allowed=(*ENTITIES, WHOLE_LOG)),
+    Column(
+        name="entity",
+        type="string",
+        meaning="user, item, category, or all: the whole log, with id 0",
+        allowed=(*ENTITIES, WHOLE_LOG),
+    ),
     _id("entity_id", "the entity's id"),
 )
 _COUNTS = (
@@ -218,9 +271,12 @@ _COUNTS = (
     Column(name="clicks", type="bigint", meaning="times clicked", minimum=0),
 )
 _UNTIL = Column(name="until_ds", type="date", meaning="merged over all days before this one, from history_start on")
-_BEHAVIOURS = Column(name="behaviours", type=f"array<{BEHAVIOUR_TYPE}>",
-                     meaning="positives, oldest first; one that arrived later than feedback_delay_seconds after its event has, as its "
-                             "event_ts, so much before its arrival_ts")
+_BEHAVIOURS = Column(
+    name="behaviours",
+    type=f"array<{BEHAVIOUR_TYPE}>",
+    meaning="positives, oldest first; one that arrived later than feedback_delay_seconds after its event has, as its "
+    "event_ts, so much before its arrival_ts",
+)
 _RELEASE = Column(name="release_id", type="string", meaning="the release that it belongs to")
 
 
@@ -300,12 +356,29 @@ _ALL = (
         grain="one user, item or category of the day: window sums over the days before it",
         columns=(
             *_ENTITY_KEY,
-            *(Column(name=f"{log}_{what}_{days}d_cnt", type="bigint", minimum=0,
-                     meaning=f"{what} in the {log} log, in the {days} days before")
-              for log in LOGS for days in STATISTIC_WINDOWS for what in ("impressions", "clicks")),
-            *(Column(name=f"{log}_smoothed_ctr_{days}d", type="double", nullable=True, minimum=0, maximum=1,
-                     meaning=f"click rate in the {log} log, in the {days} days before, drawn to the whole log's; null without a row")
-              for log in LOGS for days in STATISTIC_WINDOWS),
+            *(
+                Column(
+                    name=f"{log}_{what}_{days}d_cnt",
+                    type="bigint",
+                    minimum=0,
+                    meaning=f"{what} in the {log} log, in the {days} days before",
+                )
+                for log in LOGS
+                for days in STATISTIC_WINDOWS
+                for what in ("impressions", "clicks")
+            ),
+            *(
+                Column(
+                    name=f"{log}_smoothed_ctr_{days}d",
+                    type="double",
+                    nullable=True,
+                    minimum=0,
+                    maximum=1,
+                    meaning=f"click rate in the {log} log, in the {days} days before, drawn to the whole log's; null without a row",
+                )
+                for log in LOGS
+                for days in STATISTIC_WINDOWS
+            ),
             _DS,
         ),
         owner=("ds",),
@@ -318,8 +391,12 @@ _ALL = (
         grain="one text of a behaviour, or of what was shown",
         columns=(
             _id("text_hash", "xxhash64 of the text, masked to 63 bits"),
-            Column(name="text", type="string", longest=LONGEST_TEXT + 100,
-                   meaning="the action in words, and the item's text; what was shown reads as clicked"),
+            Column(
+                name="text",
+                type="string",
+                longest=LONGEST_TEXT + 100,
+                meaning="the action in words, and the item's text; what was shown reads as clicked",
+            ),
         ),
         owner=(),
         unique=("text_hash",),
@@ -329,7 +406,11 @@ _ALL = (
         name="behaviour_text_vectors",
         grain="one text's vector by one encoder",
         columns=(
-            Column(name="encoder_id", type="string", meaning="hash of the low layers, the vocabulary, the pooling and the cut"),
+            Column(
+                name="encoder_id",
+                type="string",
+                meaning="hash of the low layers, the vocabulary, the pooling and the cut",
+            ),
             _id("text_hash", "the text"),
             Column(name="vector", type="array<float>", meaning="the low layers' output, pooled"),
             Column(name="dim", type="int", meaning="its width", minimum=1),
@@ -378,7 +459,9 @@ _ALL = (
             Column(name="table_name", type="string", meaning="the table"),
             Column(name="check_name", type="string", meaning="the expectation"),
             Column(name="field", type="string", meaning="the column it judges, if one", nullable=True),
-            Column(name="severity", type="string", meaning="fail stops the day, warn reports", allowed=("fail", "warn")),
+            Column(
+                name="severity", type="string", meaning="fail stops the day, warn reports", allowed=("fail", "warn")
+            ),
             Column(name="success", type="boolean", meaning="whether it held"),
             Column(name="expected", type="string", meaning="what should hold"),
             Column(name="found", type="string", meaning="what did"),
@@ -396,7 +479,9 @@ _ALL = (
             Column(name="row_cnt", type="bigint", meaning="rows written", minimum=0),
             Column(name="digest", type="string", meaning="sum of xxhash64 over the non-volatile columns"),
             Column(name="inputs", type="map<string, string>", meaning="digest of each partition read, by table/owner"),
-            Column(name="counts", type="map<string, bigint>", meaning="figures of the job: read, kept, duplicates, ..."),
+            Column(
+                name="counts", type="map<string, bigint>", meaning="figures of the job: read, kept, duplicates, ..."
+            ),
             Column(name="code_version", type="string", meaning="version of the code that wrote it"),
             Column(name="built_ts", type="timestamp", meaning="when", volatile=True),
         ),
@@ -409,7 +494,11 @@ _ALL = (
         grain="one user that was forgotten, and when",
         columns=(
             Column(name="user_hash", type="string", meaning="sha256 of the deployment's salt and the user's id"),
-            Column(name="forgotten_on", type="date", meaning="the day, in day_timezone: events up to it do not come in again"),
+            Column(
+                name="forgotten_on",
+                type="date",
+                meaning="the day, in day_timezone: events up to it do not come in again",
+            ),
         ),
         owner=(),
         unique=("user_hash", "forgotten_on"),
@@ -424,7 +513,9 @@ _ALL = (
             Column(name="variant", type="string", meaning="transfer setting; `default` where there is one only"),
             Column(name="period", type="date", meaning="first day of its period"),
             Column(name="recipe", type="string", meaning="its settings, as JSON"),
-            Column(name="parents", type="map<string, string>", meaning="release id of each parent, by role/kind/period"),
+            Column(
+                name="parents", type="map<string, string>", meaning="release id of each parent, by role/kind/period"
+            ),
             Column(name="absent_parents", type="array<string>", meaning="snapshots that precede history_start"),
             Column(name="inputs", type="map<string, string>", meaning="digest of each partition read, by table/owner"),
             Column(name="model_version", type="int", meaning="version of the model's code"),
@@ -432,7 +523,12 @@ _ALL = (
             Column(name="sha256", type="string", meaning="of the artifact's manifest"),
             Column(name="feature_set", type="array<string>", meaning="features it reads"),
             Column(name="metrics", type="map<string, double>", meaning="headline figures"),
-            Column(name="carries", type="string", meaning="of a fallback: the release whose model it carries", nullable=True),
+            Column(
+                name="carries",
+                type="string",
+                meaning="of a fallback: the release whose model it carries",
+                nullable=True,
+            ),
             Column(name="created_ts", type="timestamp", meaning="when", volatile=True),
         ),
         owner=("release_id",),

@@ -1,8 +1,9 @@
 """The transfer settings of A-CTR: what of the natural log each of them carries into the ad model.
 
-All settings share rows, inputs and recipe, and differ only in what is declared here, so that their scores can be compared. Two
-are from E-CDCTR (arXiv 2408.16238): `none`, its baseline, and `tpm+cpm`, its method; `tpm` and `cpm` are the halves of that method.
-Those with `srp4ctr` read the sequence encoder FG-BERT, those with `bahe` the text model BAHE; the others are rival methods.
+All settings share rows, inputs and recipe, and differ only in what is declared here, so that their scores can be
+compared. Two are from E-CDCTR (arXiv 2408.16238): `none`, its baseline, and `tpm+cpm`, its method; `tpm` and `cpm` are
+the halves of that method. Those with `srp4ctr` read the sequence encoder FG-BERT, those with `bahe` the text model
+BAHE; the others are rival methods.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ TRANSFER_SETTINGS: dict[str, TransferSetting] = {
     # BAHE (arXiv 2403.19347), by itself, together with E-CDCTR, and all three together.
     "bahe": TransferSetting(texts=True),
     "tpm+cpm+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", texts=True),
-    "tpm+cpm+srp4ctr+bahe": TransferSetting(cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned", texts=True),
+    "tpm+cpm+srp4ctr+bahe": TransferSetting(
+        cpm=DEFAULT_VARIANT, merged_table=True, initial="all", fg_bert="learned", texts=True
+    ),
 }
 ALL_SETTINGS = "all"  # on a command line, instead of one setting: all that the deployment names
 DEFAULT_VARIANTS = (NO_TRANSFER, "tpm+cpm")
@@ -99,18 +102,26 @@ def reads(role: str, variants: Iterable[str]) -> bool:
 def is_read(kind: str, variants: Iterable[str]) -> bool:
     """Whether a deployment with these transfer settings makes models of this kind."""
     variants = tuple(variants)
-    roles = [rule.role for other in KINDS.values() for rule in other.parents if rule.kind == kind and other.name != kind]
+    roles = [
+        rule.role for other in KINDS.values() for rule in other.parents if rule.kind == kind and other.name != kind
+    ]
     if roles:
         return any(reads(role, variants) for role in roles)
-    # What nothing reads is there for people: the ad model itself, and whatever can be made of the models that there are.
+    # What nothing reads is there for people: the ad model itself, and whatever can be made of the models that there
+    # are.
     return kind == "actr" or all(is_read(rule.kind, variants) for rule in KINDS[kind].parents if rule.kind != kind)
 
 
 def computed_parents(lineage: Lineage, child: Served) -> dict[str, Served]:
     """The kind, variant and period of each parent of a release, by the key under which `Release.parents` names it."""
     parents = [(parent, variant_of(parent, child)) for parent in lineage.parents(child.kind, child.period)]
-    return {parent_key(parent.role, parent.kind, parent.period): Served(kind=parent.kind, variant=variant, period=parent.period)
-            for parent, variant in parents if variant is not None}
+    return {
+        parent_key(parent.role, parent.kind, parent.period): Served(
+            kind=parent.kind, variant=variant, period=parent.period
+        )
+        for parent, variant in parents
+        if variant is not None
+    }
 
 
 def variant_of(parent: Parent, child: Served) -> str | None:

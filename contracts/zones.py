@@ -1,7 +1,8 @@
 """Where a day begins in a time zone, and which rules of the zone Python uses.
 
-A day of a deployment is the instants whose local date it is. It begins at midnight, or, where clocks are put forward over midnight, at the
-first instant after it; where midnight comes twice, at the first one. Java's rules for the same zone: `lake/zones.py`.
+A day of a deployment is the instants whose local date it is. It begins at midnight, or, where clocks are put forward
+over midnight, at the first instant after it; where midnight comes twice, at the first one. Java's rules for the same
+zone: `lake/zones.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIELD = "day_timezone"
 FIXED = "UTC"  # by definition without rules
 AHEAD = timedelta(days=3 * 366)  # zones change at short notice, so rules further ahead are not reliable
-UPDATE = ("Bring the older one up to date: Java's by its package or its tool TZUpdater; Python's by the system's package `tzdata`, or, "
-          "where it reads no files of the system, by the wheel `tzdata`.")
+UPDATE = (
+    "Bring the older one up to date: Java's by its package or its tool TZUpdater; Python's by the system's package `tzdata`, or, "
+    "where it reads no files of the system, by the wheel `tzdata`."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +67,18 @@ def offset_changes(zone: ZoneInfo, first: date, last: date) -> list[tuple[int, i
     """When the offset from UTC changes, by Python's rules, from a day before `first` to a day after `last`.
 
     Returns:
-        Pairs of an instant (seconds since 1970) and the offset in seconds that holds from it on; the first is at the beginning.
+        Pairs of an instant (seconds since 1970) and the offset in seconds that holds from it on; the first is at the
+            beginning.
     """
+
     def offset(instant: datetime) -> int:
         return int(instant.astimezone(zone).utcoffset() / _SECOND)  # type: ignore[operator]
 
     def first_with(value: int, since: datetime, until: datetime) -> datetime:
         seconds = range(int((until - since) / _SECOND) + 1)
-        return since + bisect_left(seconds, True, key=lambda passed: offset(since + passed * _SECOND) == value) * _SECOND
+        return (
+            since + bisect_left(seconds, True, key=lambda passed: offset(since + passed * _SECOND) == value) * _SECOND
+        )
 
     now, end = bounds(first, last)
     changes = [(seconds_of(now), offset(now))]
@@ -86,8 +93,10 @@ def offset_changes(zone: ZoneInfo, first: date, last: date) -> list[tuple[int, i
 
 def bounds(first: date, last: date) -> tuple[datetime, datetime]:
     """Instants in UTC that enclose the days from `first` to `last` in every time zone."""
-    return (datetime(first.year, first.month, first.day, tzinfo=UTC) - timedelta(days=1),
-            datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=2))
+    return (
+        datetime(first.year, first.month, first.day, tzinfo=UTC) - timedelta(days=1),
+        datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=2),
+    )
 
 
 def seconds_of(instant: datetime) -> int:
@@ -106,7 +115,9 @@ def broken_days(zone: ZoneInfo, first: date, last: date) -> dict[date, str]:
         while (day := day + timedelta(days=1)) < after.date():
             broken[day] = f"it is skipped: clocks go from {before:%Y-%m-%d %H:%M:%S} to {after:%Y-%m-%d %H:%M:%S}"
         if after.date() < before.date():
-            broken[before.date()] = f"it comes twice: clocks go from {before:%Y-%m-%d %H:%M:%S} back to {after:%Y-%m-%d %H:%M:%S}"
+            broken[before.date()] = (
+                f"it comes twice: clocks go from {before:%Y-%m-%d %H:%M:%S} back to {after:%Y-%m-%d %H:%M:%S}"
+            )
     return {day: why for day, why in broken.items() if first <= day <= last}
 
 
@@ -125,26 +136,40 @@ def require_days(name: str, first: date, last: date) -> None:
     broken = broken_days(ZoneInfo(name), first, last)
     if broken:
         day, why = min(broken.items())
-        raise BadInput("deployment", FIELD, expected=f"a zone in which each day from {first} to {last} is one stretch of time",
-                       found=f"{name}, {day}: {why}", hint="Begin after it, or take another zone.")
+        raise BadInput(
+            "deployment",
+            FIELD,
+            expected=f"a zone in which each day from {first} to {last} is one stretch of time",
+            found=f"{name}, {day}: {why}",
+            hint="Begin after it, or take another zone.",
+        )
 
 
 def require_same(name: str, rules: Sequence[Rules]) -> None:
     """Raises BadInput unless all know the zone and agree; the message names their versions, the first difference, what to update."""
     for one in rules:
         if one.changes is None:
-            raise BadInput("deployment", FIELD, expected="a time zone of the IANA database that Java and Python both know",
-                           found=f"{name}, which {one.source} does not know",
-                           hint="Take a region's name such as Europe/Berlin, not an abbreviation or a file's name. "
-                                f"If it is a new one: {UPDATE}")
+            raise BadInput(
+                "deployment",
+                FIELD,
+                expected="a time zone of the IANA database that Java and Python both know",
+                found=f"{name}, which {one.source} does not know",
+                hint="Take a region's name such as Europe/Berlin, not an abbreviation or a file's name. "
+                f"If it is a new one: {UPDATE}",
+            )
     ours, *others = rules
     for other in others:
         differences = {*map(tuple, ours.changes or ())} ^ {*map(tuple, other.changes or ())}
         if differences:
             instant = min(differences)[0]
             offsets = " and ".join(f"UTC{_offset_at(one, instant)} by {one.source}" for one in (ours, other))
-            raise BadInput("deployment", FIELD, expected=f"the same rules for {name} in Java and Python", hint=UPDATE,
-                           found=f"from {_EPOCH + timedelta(seconds=instant):%Y-%m-%d %H:%M} UTC on {offsets}")
+            raise BadInput(
+                "deployment",
+                FIELD,
+                expected=f"the same rules for {name} in Java and Python",
+                hint=UPDATE,
+                found=f"from {_EPOCH + timedelta(seconds=instant):%Y-%m-%d %H:%M} UTC on {offsets}",
+            )
 
 
 def _offset_at(rules: Rules, instant: int) -> str:

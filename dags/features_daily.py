@@ -11,9 +11,17 @@ PAGE = page(
     f"{DAY_DAGS['features_daily']}.",
     "A day is built from the partials of every day since `history_start`, never from the features of the day before. So days may be built "
     "in any order, as soon as `logs_daily` has built the days before.",
-    tasks=[*(wait_task(one) for one in STEPS if one.begins == "features_daily"), *day_page_tasks(day_steps("features_daily"))],
-    ends=["A range of days: `tributary dags backfill features_daily --from ... --to ...`, in any order; it may be started before the "
-          "backfill of `logs_daily`."])
+    tasks=[
+        *(wait_task(one) for one in STEPS if one.begins == "features_daily"),
+        *day_page_tasks(day_steps("features_daily")),
+    ],
+    ends=[
+        "A range of days: `tributary dags backfill features_daily --from ... --to ...`, in any order; it may be started before the "
+        "backfill of `logs_daily`."
+    ],
+)
 
-with DAG("features_daily", description=DAY_DAGS["features_daily"], doc_md=PAGE, max_active_runs=2, **defaults("day")) as dag:
+with DAG(
+    "features_daily", description=DAY_DAGS["features_daily"], doc_md=PAGE, max_active_runs=2, **defaults("day")
+) as dag:
     day_tasks("features_daily")

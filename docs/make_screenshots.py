@@ -2,8 +2,8 @@
 
     TRIBUTARY_HOME=<deployment> .venv/bin/python docs/make_screenshots.py [folder]
 
-It looks and changes nothing: the backfill form is filled in and not sent. Without a failed run of `logs_daily` there is no
-picture of one; it says so.
+It looks and changes nothing: the backfill form is filled in and not sent. Without a failed run of `logs_daily` there is
+no picture of one; it says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SETTLED = 2.0  # seconds until the UI has drawn what it has fetched
 
 
 def main() -> None:
+    """Takes the pictures of a running demo."""
     home = home_folder()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,11 +72,14 @@ def day_without_run(home: Path, api: AirflowApi) -> date:
 
 def open_report(page: Browser) -> None:
     """The report behind the gravest mark of the calendar."""
-    page.evaluate(f"(['fail', 'warn', 'pass'].map(one => {FRAME}.querySelector('a.mark.' + one)).find(Boolean)).click()")
+    page.evaluate(
+        f"(['fail', 'warn', 'pass'].map(one => {FRAME}.querySelector('a.mark.' + one)).find(Boolean)).click()"
+    )
     page.wait_for(f"{FRAME}?.querySelector('dl.cards')")
 
 
 def save(page: Browser, path: Path) -> None:
+    """Writes a screenshot once the page has settled."""
     time.sleep(SETTLED)
     page.screenshot(path)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

@@ -1,6 +1,7 @@
 """Who was forgotten: salted hashes of ids, so that old landing files do not bring a user back; and how an id is recognised in log content.
 
-The hash hides an id from whoever reads the table. It does not hide it from somebody who has the salt too and tries every id.
+The hash hides an id from whoever reads the table. It does not hide it from somebody who has the salt too and tries
+every id.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from contracts.settings import Deployment
 from lake.reader import LakeReader
 from lake.xxhash import xxhash64
 
-WORD_ENDS = r'[\s,;|"{}\[\]:]+'  # what separates the words of a line that cannot be parsed; a regular expression of Python and of Java
+# What separates the words of a line that cannot be parsed; a regular expression of Python and of Java.
+WORD_ENDS = r'[\s,;|"{}\[\]:]+'
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
 _LARGEST_ID = 2**63 - 1
 _UUID_BYTES = 16
@@ -54,7 +56,9 @@ class User:
         if "user_id" in deployment.string_ids and text:
             return cls(text=text, user_id=xxhash64(text) & _LARGEST_ID, hashed=True)
         if not re.fullmatch("[0-9]+", text) or int(text) > _LARGEST_ID:
-            raise BadInput("command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing")
+            raise BadInput(
+                "command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing"
+            )
         return cls(text=str(int(text)), user_id=int(text), hashed=False)
 
     def is_value(self, value: object) -> bool:
@@ -116,8 +120,13 @@ class Forgotten:
         if not rows:
             return None
         if not locations.forgotten_salt.is_file():
-            raise BadInput(locations.forgotten_salt, "salt", expected="the file that the ids of the table `forgotten` were hashed with",
-                           found="no such file", hint="Put it back from a backup: without it forgotten users would come in again.")
+            raise BadInput(
+                locations.forgotten_salt,
+                "salt",
+                expected="the file that the ids of the table `forgotten` were hashed with",
+                found="no such file",
+                hint="Put it back from a backup: without it forgotten users would come in again.",
+            )
         days: dict[str, date] = {}
         for row in rows:
             days[row["user_hash"]] = max(row["forgotten_on"], days.get(row["user_hash"], row["forgotten_on"]))

@@ -14,7 +14,13 @@ def require_java() -> str:
     home = os.environ.get("JAVA_HOME")  # Spark's own rule: JAVA_HOME first, then PATH
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if java is None or not Path(java).exists():
-        raise BadInput("this machine", "java", expected="Java 17", found="none", hint="Install it: apt-get install openjdk-17-jre-headless")
+        raise BadInput(
+            "this machine",
+            "java",
+            expected="Java 17",
+            found="none",
+            hint="Install it: apt-get install openjdk-17-jre-headless",
+        )
     return java
 
 

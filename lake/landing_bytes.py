@@ -14,8 +14,9 @@ import numpy as np
 
 from contracts.errors import BadInput
 
-# How quotes stand in a CSV file. `regular`: each opens at the start of a field, closes at its end, and is doubled within, line by line.
-# `spanning`: the same, but some quoted field holds a line break. `irregular`: anything else, such as 15" or a quote that never closes.
+# How quotes stand in a CSV file. `regular`: each opens at the start of a field, closes at its end, and is doubled
+# within, line by line. `spanning`: the same, but some quoted field holds a line break. `irregular`: anything else, such
+# as 15" or a quote that never closes.
 Quotes = Literal["regular", "spanning", "irregular"]
 
 CHUNK = 1 << 16  # small enough that the arrays computed from it stay in a processor's cache
@@ -56,14 +57,22 @@ def scan(path: Path) -> Scanned:
             for scanner in (quotes, lines):
                 if scanner is not None:
                     scanner.add(part)
-    return Scanned(sha256=sha256.digest(), quotes=quotes.result() if quotes is not None else "regular",
-                   has_plain_lines=lines is not None and lines.result())
+    return Scanned(
+        sha256=sha256.digest(),
+        quotes=quotes.result() if quotes is not None else "regular",
+        has_plain_lines=lines is not None and lines.result(),
+    )
 
 
 def not_whole(path: Path, error: object) -> BadInput:
     """The error for a file that is cut off or cannot be read."""
-    return BadInput(path, "file", expected=f"a whole {path.suffix.removeprefix('.')} file", found=f"one that cannot be read: {error}",
-                    hint="It may have been cut off or damaged on its way: deliver it again.")
+    return BadInput(
+        path,
+        "file",
+        expected=f"a whole {path.suffix.removeprefix('.')} file",
+        found=f"one that cannot be read: {error}",
+        hint="It may have been cut off or damaged on its way: deliver it again.",
+    )
 
 
 class QuoteScanner:
@@ -146,7 +155,11 @@ class LineScanner:
         bytes_N = np.frombuffer(bytes((self._before,)) + chunk, dtype=np.uint8)
         opens_N, closes_N, ends_N = (bytes_N == sign for sign in (_OPENS, _CLOSES, _LINE_FEED))
         # Braces open behind the ends of lines, and nowhere else; they close before them, and nowhere else.
-        self._is_plain = b"\r" not in chunk and np.array_equal(opens_N[1:], ends_N[:-1]) and np.array_equal(closes_N[:-1], ends_N[1:])
+        self._is_plain = (
+            b"\r" not in chunk
+            and np.array_equal(opens_N[1:], ends_N[:-1])
+            and np.array_equal(closes_N[:-1], ends_N[1:])
+        )
         self._before = chunk[-1]
 
     def result(self) -> bool:
@@ -182,7 +195,11 @@ class _Inflate:
                 content = self._inflate.decompress(stored, CHUNK)
                 while content:
                     yield content
-                    content = self._inflate.decompress(self._inflate.unconsumed_tail, CHUNK) if self._inflate.unconsumed_tail else b""
+                    content = (
+                        self._inflate.decompress(self._inflate.unconsumed_tail, CHUNK)
+                        if self._inflate.unconsumed_tail
+                        else b""
+                    )
             except zlib.error as error:
                 raise not_whole(self._path, error) from None
             stored = self._inflate.unused_data

@@ -24,7 +24,13 @@ from lake.parquet_columns import Delivered, delivered_columns, refuse_damaged, r
 
 Format = Literal["csv", "jsonl", "parquet"]
 
-SUFFIXES: dict[str, Format] = {".csv": "csv", ".csv.gz": "csv", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".parquet": "parquet"}
+SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".parquet": "parquet",
+}
 LINES_PROBED = 1000  # JSON lines that are read to learn the names of the columns
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _CHUNK = 1 << 20
@@ -74,8 +80,16 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
     scanned = scan(path)
     if kind == "parquet":
         refuse_damaged(path, parquet)
-    return LandingFile(path=path, kind=kind, columns=columns, parquet=parquet, quotes=scanned.quotes,
-                       has_plain_lines=scanned.has_plain_lines, sha256=scanned.sha256, opened=_openable(path, locations))
+    return LandingFile(
+        path=path,
+        kind=kind,
+        columns=columns,
+        parquet=parquet,
+        quotes=scanned.quotes,
+        has_plain_lines=scanned.has_plain_lines,
+        sha256=scanned.sha256,
+        opened=_openable(path, locations),
+    )
 
 
 def format_of(path: Path) -> Format | None:
@@ -90,8 +104,11 @@ def is_delivered(path: Path) -> bool:
 
 def unread_names(folder: Path) -> list[str]:
     """Names in a landing day's folder that are not read: other endings, and folders; those that begin with . or _ are left out."""
-    return sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()
-                  if not path.name.startswith((".", "_")) and (path.is_dir() or not is_delivered(path)))
+    return sorted(
+        path.name + ("/" if path.is_dir() else "")
+        for path in folder.iterdir()
+        if not path.name.startswith((".", "_")) and (path.is_dir() or not is_delivered(path))
+    )
 
 
 def is_bare(folder: Path) -> bool:
@@ -114,12 +131,22 @@ def landing_files(locations: Locations, log: Log, day: date, *, allow_empty: boo
     folder = locations.landing_day(log, day)
     wanted = f"a file that ends in {', '.join(SUFFIXES)}"
     if not folder.is_dir():
-        raise BadInput(folder, "landing day", expected=f"a folder with {wanted}", found="no such folder",
-                       hint="An absent day is never taken for an empty one: deliver its files, then run this again.")
+        raise BadInput(
+            folder,
+            "landing day",
+            expected=f"a folder with {wanted}",
+            found="no such folder",
+            hint="An absent day is never taken for an empty one: deliver its files, then run this again.",
+        )
     files = files_in(folder)
     if not files:
         others = sorted(path.name for path in folder.iterdir())
-        raise BadInput(folder, "landing day", expected=f"at least one {wanted.removeprefix('a ')}", found=", ".join(others[:5]) or "none")
+        raise BadInput(
+            folder,
+            "landing day",
+            expected=f"at least one {wanted.removeprefix('a ')}",
+            found=", ".join(others[:5]) or "none",
+        )
     if not allow_empty and not any(has_rows(path) for path in files):
         raise no_rows(files[0])
     return files
@@ -132,8 +159,13 @@ def files_in(folder: Path) -> list[Path]:
 
 def no_rows(path: Path) -> BadInput:
     """The error for a landing day without a row."""
-    return BadInput(path, "rows", expected="at least one row on this landing day", found="none",
-                    hint="If the day really was empty, ingest it with: tributary spark_jobs ingest_logs --allow-empty.")
+    return BadInput(
+        path,
+        "rows",
+        expected="at least one row on this landing day",
+        found="none",
+        hint="If the day really was empty, ingest it with: tributary spark_jobs ingest_logs --allow-empty.",
+    )
 
 
 def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
@@ -150,7 +182,9 @@ def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
     if kind == "parquet":
         return tuple(_parquet_schema(path))
     if path.stat().st_size == 0:
-        raise BadInput(path, "file", expected="a header" if kind == "csv" else "lines of JSON", found="an empty file (0 bytes)")
+        raise BadInput(
+            path, "file", expected="a header" if kind == "csv" else "lines of JSON", found="an empty file (0 bytes)"
+        )
     try:
         with open_text(path) as file:
             return _csv_header(path, file) if kind == "csv" else _json_keys(path, file, needed)
@@ -169,8 +203,13 @@ def check_columns(path: Path, log: Log) -> tuple[tuple[str, ...], tuple[str, ...
     where = {"csv": "in the header", "jsonl": "in its lines", "parquet": "in its schema"}[format_of(path) or "csv"]
     for name in needed:
         if name not in columns:
-            raise BadInput(path, name, expected=f"a column of this name {where} (needed: {', '.join(needed)})",
-                           found=f"columns {', '.join(columns) or 'none'}", hint=_delimiter_hint(columns))
+            raise BadInput(
+                path,
+                name,
+                expected=f"a column of this name {where} (needed: {', '.join(needed)})",
+                found=f"columns {', '.join(columns) or 'none'}",
+                hint=_delimiter_hint(columns),
+            )
     for name in LANDING_COLUMNS[log]:
         if columns.count(name) > 1:
             raise BadInput(path, name, expected="a column named once", found="named twice")

@@ -59,8 +59,10 @@ def write_holder(file: TextIO, **values: object) -> None:
 def _command_line() -> str:
     """This process's command line without a user's id, since a lock file outlives the command."""
     words = sys.argv
-    return " ".join("..." if before == "--user" else re.sub(r"^--user=.*", "--user=...", word)
-                    for before, word in zip(["", *words], words, strict=False))
+    return " ".join(
+        "..." if before == "--user" else re.sub(r"^--user=.*", "--user=...", word)
+        for before, word in zip(["", *words], words, strict=False)
+    )
 
 
 def is_held(path: Path) -> bool:
@@ -75,8 +77,13 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def hold(paths: Iterable[Path], *, timeout_seconds: float = 600, session_id: str | None = None,
-         end_session: Callable[[str], None] | None = None) -> Iterator[None]:
+def hold(
+    paths: Iterable[Path],
+    *,
+    timeout_seconds: float = 600,
+    session_id: str | None = None,
+    end_session: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Holds all locks, which are taken in sorted order so that two holders cannot wait for each other.
 
     Args:

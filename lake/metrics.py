@@ -1,12 +1,12 @@
 """AUC, GAUC, LogLoss and calibration of scores, as training reports them and the gate uses them; in numpy, without a loop over users.
 
-GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions, `gauc_plain`
-is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over bins of equal count,
-`predicted_over_observed` the sum of the scores over the clicks.
+GAUC is the AUC within each user, over users that have both labels: `gauc` weighs users by their impressions,
+`gauc_plain` is the plain mean. Calibration: `ece` is the expected calibration error (Naeini et al., AAAI 2015) over
+bins of equal count, `predicted_over_observed` the sum of the scores over the clicks.
 
-A figure that cannot be computed from the rows, whatever their scores are, is None. Any other is NaN where a score is NaN or
-infinite: such a score has no rank, and a model that gives it must not pass on the strength of the other rows. docs/metrics.md
-compares these definitions with those of other libraries.
+A figure that cannot be computed from the rows, whatever their scores are, is None. Any other is NaN where a score is
+NaN or infinite: such a score has no rank, and a model that gives it must not pass on the strength of the other rows.
+docs/metrics.md compares these definitions with those of other libraries.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def grouped_auc(scores: Scores, clicks: Labels, groups: Labels) -> tuple[NDArray
         groups: N, any integers.
 
     Returns:
-        AUC and number of rows of each group, in ascending order of group. The AUC is NaN where the group lacks one of the labels
-        (`has_both_labels`); if any score is not finite, it is NaN for all groups, so that no mean over groups ignores it.
+        AUC and number of rows of each group, in ascending order of group. The AUC is NaN where the group lacks one of
+            the labels
+        (`has_both_labels`); if any score is not finite, it is NaN for all groups, so that no mean over groups ignores
+            it.
     """
     if len(scores) == 0:
         return np.zeros(0), np.zeros(0, np.int64)
@@ -129,7 +131,9 @@ def row_losses(scores: Scores, clicks: Labels) -> Scores:
 
 def calibration(scores: Scores, clicks: Labels, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
     """Rows in order of score, cut into bins of equal count: (mean score, click rate, rows) of each, at most `bins` x 3."""
-    return np.array([(scores[part].mean(), clicks[part].mean(), len(part)) for part in equal_bins(scores, bins)]).reshape(-1, 3)
+    return np.array(
+        [(scores[part].mean(), clicks[part].mean(), len(part)) for part in equal_bins(scores, bins)]
+    ).reshape(-1, 3)
 
 
 def equal_bins(scores: Scores, bins: int = CALIBRATION_BINS) -> list[NDArray[np.intp]]:

@@ -16,7 +16,9 @@ from lake.landing_bytes import not_whole
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-Kind = Literal["integer", "decimal", "double", "boolean", "text", "bytes", "uuid", "time", "nanoseconds", "date", "nothing"]
+Kind = Literal[
+    "integer", "decimal", "double", "boolean", "text", "bytes", "uuid", "time", "nanoseconds", "date", "nothing"
+]
 
 _NUMBERS: tuple[Kind, ...] = ("integer", "decimal", "double")
 # Kinds that hold a value of a contract's type. `uuid` is an id where the deployment declares the column as a string id.
@@ -52,7 +54,9 @@ def refuse_encrypted(path: Path) -> None:
     """Raises BadInput for a file with an encrypted footer, which names neither its columns nor its types."""
     with path.open("rb") as file:
         if file.read(len(_ENCRYPTED_FOOTER)) == _ENCRYPTED_FOOTER:
-            raise BadInput(path, "file", expected="a Parquet file that can be read without a key", found="an encrypted one")
+            raise BadInput(
+                path, "file", expected="a Parquet file that can be read without a key", found="an encrypted one"
+            )
 
 
 def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
@@ -64,7 +68,8 @@ def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict
         string_ids: landing columns that the deployment declares as string ids.
 
     Raises:
-        BadInput: a landing column cannot be read because of its type, codec or encoding, or two columns differ only in letter case.
+        BadInput: a landing column cannot be read because of its type, codec or encoding, or two columns differ only in
+            letter case.
     """
     import pyarrow as pa
 
@@ -72,7 +77,11 @@ def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict
         return _columns_of(path, log, string_ids)
     except BadInput:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:  # metadata that is damaged, but not so much that it cannot be opened
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+    ) as error:  # metadata that is damaged, but not so much that it cannot be opened
         raise not_whole(path, _first_line(error)) from None
 
 
@@ -84,8 +93,12 @@ def _columns_of(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, 
     for name in LANDING_COLUMNS[log]:
         alike = sorted({field.name for field in file.schema_arrow if field.name.lower() == name.lower()})
         if len(alike) > 1 and name in alike:
-            raise BadInput(path, name, expected="one column of this name: Spark does not tell upper from lower case in Parquet files",
-                           found=f"columns {', '.join(alike)}")
+            raise BadInput(
+                path,
+                name,
+                expected="one column of this name: Spark does not tell upper from lower case in Parquet files",
+                found=f"columns {', '.join(alike)}",
+            )
         if name in alike:
             columns[name] = _delivered(path, file.schema, log, name, string_ids)
     _refuse_unreadable(path, file.metadata, columns)
@@ -118,7 +131,11 @@ def _delivered(path: Path, schema: pq.ParquetSchema, log: Log, name: str, string
     delivered = _kind_of(leaf)
     allowed: tuple[Kind, ...] = ("uuid", *_KINDS_OF[column.type]) if name in string_ids else _KINDS_OF[column.type]
     if delivered is None or delivered.kind not in (*allowed, "nothing"):
-        hint = "Declare the column as one of the deployment's string ids to read it." if delivered and delivered.kind == "uuid" else ""
+        hint = (
+            "Declare the column as one of the deployment's string ids to read it."
+            if delivered and delivered.kind == "uuid"
+            else ""
+        )
         raise BadInput(path, name, expected=wanted, found=f"the type {_type_name(leaf)}", hint=hint)
     return delivered
 
@@ -131,24 +148,36 @@ def _kind_of(leaf: Any) -> Delivered | None:
         return Delivered(kind="nothing", stored="int")
     if name == "Int":
         is_widest = logical["bitWidth"] == 64 and not logical["isSigned"]
-        return Delivered(kind="decimal", stored="decimal(20,0)") if is_widest else Delivered(kind="integer", stored="bigint")
+        return (
+            Delivered(kind="decimal", stored="decimal(20,0)")
+            if is_widest
+            else Delivered(kind="integer", stored="bigint")
+        )
     if name == "Decimal":
         precision, scale = logical["precision"], logical["scale"]
-        return Delivered(kind="decimal", stored=f"decimal({precision},{scale})") if precision <= WIDEST_DECIMAL else None
+        return (
+            Delivered(kind="decimal", stored=f"decimal({precision},{scale})") if precision <= WIDEST_DECIMAL else None
+        )
     if name == "Timestamp":
         if logical["timeUnit"] == "nanoseconds":
             return Delivered(kind="nanoseconds", stored="bigint")
         return Delivered(kind="time", stored="timestamp" if logical["isAdjustedToUTC"] else "timestamp_ntz")
     by_logical: dict[str, Delivered] = {
-        "Date": Delivered(kind="date", stored="date"), "UUID": Delivered(kind="uuid", stored="binary"),
-        **dict.fromkeys(("String", "Enum", "JSON"), Delivered(kind="text", stored="string"))}
+        "Date": Delivered(kind="date", stored="date"),
+        "UUID": Delivered(kind="uuid", stored="binary"),
+        **dict.fromkeys(("String", "Enum", "JSON"), Delivered(kind="text", stored="string")),
+    }
     if name != "None":
         return by_logical.get(name)
     by_physical: dict[str, Delivered] = {
-        "BOOLEAN": Delivered(kind="boolean", stored="boolean"), "INT96": Delivered(kind="time", stored="timestamp"),
-        "FLOAT": Delivered(kind="double", stored="float"), "DOUBLE": Delivered(kind="double", stored="double"),
-        "BYTE_ARRAY": Delivered(kind="bytes", stored="binary"), "FIXED_LEN_BYTE_ARRAY": Delivered(kind="bytes", stored="binary"),
-        **dict.fromkeys(("INT32", "INT64"), Delivered(kind="integer", stored="bigint"))}
+        "BOOLEAN": Delivered(kind="boolean", stored="boolean"),
+        "INT96": Delivered(kind="time", stored="timestamp"),
+        "FLOAT": Delivered(kind="double", stored="float"),
+        "DOUBLE": Delivered(kind="double", stored="double"),
+        "BYTE_ARRAY": Delivered(kind="bytes", stored="binary"),
+        "FIXED_LEN_BYTE_ARRAY": Delivered(kind="bytes", stored="binary"),
+        **dict.fromkeys(("INT32", "INT64"), Delivered(kind="integer", stored="bigint")),
+    }
     return by_physical.get(physical)
 
 
@@ -160,11 +189,20 @@ def _refuse_unreadable(path: Path, metadata: pq.FileMetaData, columns: Mapping[s
             if chunk.path_in_schema not in columns:
                 continue
             if chunk.compression in UNREADABLE_CODECS:
-                raise BadInput(path, chunk.path_in_schema, expected="a codec that Spark can read: Snappy, Zstandard, gzip, LZ4 or none",
-                               found=chunk.compression)
+                raise BadInput(
+                    path,
+                    chunk.path_in_schema,
+                    expected="a codec that Spark can read: Snappy, Zstandard, gzip, LZ4 or none",
+                    found=chunk.compression,
+                )
             encodings = UNREADABLE_ENCODINGS & set(chunk.encodings)
             if encodings:
-                raise BadInput(path, chunk.path_in_schema, expected="an encoding that Spark can read", found=", ".join(sorted(encodings)))
+                raise BadInput(
+                    path,
+                    chunk.path_in_schema,
+                    expected="an encoding that Spark can read",
+                    found=", ".join(sorted(encodings)),
+                )
 
 
 def _type_name(leaf: Any) -> str:

@@ -1,7 +1,8 @@
 """Reads whole partitions of a table into Spark.
 
-The table's log is read by `deltalake`, and Spark gets the list of files: planning a scan through Delta costs a Spark job over the
-table's state after every commit, most of a small day (docs/adr/0007). The files are those of one snapshot, and stay until VACUUM.
+The table's log is read by `deltalake`, and Spark gets the list of files: planning a scan through Delta costs a Spark
+job over the table's state after every commit, most of a small day (docs/adr/0007). The files are those of one snapshot,
+and stay until VACUUM.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def read_partitions(spark: SparkSession, locations: Locations, name: str, days: Iterable[date], *, by: str = "ds") -> DataFrame:
+def read_partitions(
+    spark: SparkSession, locations: Locations, name: str, days: Iterable[date], *, by: str = "ds"
+) -> DataFrame:
     """Rows of some days, with the contract's columns; a day or table that was never written has none.
 
     A column that was declared later reads as null in the partitions written before.

@@ -1,8 +1,8 @@
 """Rows that a job reads more than once: the one place that keeps something in Spark's cache (docs/adr/0016).
 
-That cache belongs to the server, outlives the client, and looks rows up by the paths of the files they were read from: rows that
-a killed client left in it would be taken for the content of corrected files. So what is kept here can only be looked up by the job
-that keeps it, and is named after its session, so that the next job can remove it.
+That cache belongs to the server, outlives the client, and looks rows up by the paths of the files they were read from:
+rows that a killed client left in it would be taken for the content of corrected files. So what is kept here can only be
+looked up by the job that keeps it, and is named after its session, so that the next job can remove it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def persisted(rows: DataFrame) -> Iterator[DataFrame]:
 
     spark = rows.sparkSession
     name = f"{_prefix(getattr(spark, 'session_id', 'own'))}{uuid.uuid4().hex}"
-    # The condition holds for every row and costs nothing. It makes this plan different from any other that reads the same paths.
+    # The condition holds for every row and costs nothing. It makes this plan different from any other that reads the
+    # same paths.
     own = rows.where(F.lit(name).isNotNull())
     try:
         own.createGlobalTempView(name)

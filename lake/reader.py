@@ -26,16 +26,21 @@ class LakeReader:
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
         self._opened: dict[str, DeltaTable | None] = {}
-        self._releases: dict[str | None, dict[str, dict[str, Any]]] = {}  # by kind of model; the key None holds all kinds
+        self._releases: dict[
+            str | None, dict[str, dict[str, Any]]
+        ] = {}  # by kind of model; the key None holds all kinds
         self._activations: list[dict[str, Any]] | None = None
 
-    def read(self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Values] | None = None) -> pa.Table:
+    def read(
+        self, name: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Values] | None = None
+    ) -> pa.Table:
         """Rows of a table, in no particular order; an absent table reads as empty.
 
         Args:
             name: a table of the contracts.
             columns: the columns to read; all by default.
-            where: conditions, from a column to its value or list of values; those on partition columns skip whole files.
+            where: conditions, from a column to its value or list of values; those on partition columns skip whole
+                files.
 
         Returns:
             Arrow table with columns in the order asked for.
@@ -80,12 +85,20 @@ class LakeReader:
         """Digest of each partition by `table/owner`, as a release or build records its inputs.
 
         Raises:
-            ParentMissing: a partition was never built, or only under earlier rules; `hint` names the command that makes it.
+            ParentMissing: a partition was never built, or only under earlier rules; `hint` names the command that makes
+                it.
         """
         built = self.builds(name, owners)
         missing = [owner for owner in owners if owner not in built]
-        old = [owner for owner in owners if owner in built and not tables.table(name).is_current(dict(built[owner]["inputs"]))]
-        for wanting, found in ((missing, "none"), (old, "one that an earlier version of its job made, whose rows mean something else")):
+        old = [
+            owner
+            for owner in owners
+            if owner in built and not tables.table(name).is_current(dict(built[owner]["inputs"]))
+        ]
+        for wanting, found in (
+            (missing, "none"),
+            (old, "one that an earlier version of its job made, whose rows mean something else"),
+        ):
             if wanting:
                 more = f" and {len(wanting) - 1} more" if len(wanting) > 1 else ""
                 raise ParentMissing(f"{name}: expected a build of {wanting[0]}{more}, found {found}. {hint}")
@@ -118,7 +131,11 @@ class LakeReader:
             self._activations = self.read("activations").to_pylist()
         rows = [row for row in self._activations if row["kind"] == kind]
         releases = self.releases(kind) if rows else {}
-        return {(row["variant"], row["period"]): releases[row["release_id"]] for row in rows if row["release_id"] in releases}
+        return {
+            (row["variant"], row["period"]): releases[row["release_id"]]
+            for row in rows
+            if row["release_id"] in releases
+        }
 
     def current(self, kind: str, variant: str) -> dict[str, Any] | None:
         """The release of the newest active period, or None."""
@@ -130,7 +147,9 @@ class LakeReader:
         rows = self.read("builds", where=where)
         if rows.num_rows == 0:
             return []
-        order = rows.append_column("place", pa.array(range(rows.num_rows))).select(["table_name", "owner", "built_ts", "place"])
+        order = rows.append_column("place", pa.array(range(rows.num_rows))).select(
+            ["table_name", "owner", "built_ts", "place"]
+        )
         order = order.sort_by([("built_ts", "ascending")])
         newest = {(row["table_name"], row["owner"]): row["place"] for row in order.to_pylist()}
         records = rows.take(pa.array(sorted(newest.values()))).to_pylist()
@@ -181,7 +200,9 @@ def _one_of(column: Column, values: Values) -> str:
     """The condition, in DataFusion's SQL, that a column has one of the values."""
     listed = list(values) if isinstance(values, (list, tuple, set, frozenset, range)) else [values]
     prefix = "DATE " if column.type == "date" else ""
-    quoted = (str(v) if column.type in ("bigint", "int") else prefix + "'" + str(v).replace("'", "''") + "'" for v in listed)
+    quoted = (
+        str(v) if column.type in ("bigint", "int") else prefix + "'" + str(v).replace("'", "''") + "'" for v in listed
+    )
     return f"{column.name} IN ({', '.join(quoted)})" if listed else "false"
 
 

@@ -45,12 +45,19 @@ class Registry:
     def wrong_parents(self, lineage: Lineage, release: Release) -> list[str]:
         """What is wrong with the parents of a run, each as a sentence; [] if they are the ones its period needs and all are active.
 
-        Of a fallback only the predecessor is that of its period: its other parents are those of the model that it carries.
+        Of a fallback only the predecessor is that of its period: its other parents are those of the model that it
+        carries.
         """
         computed = computed_parents(lineage, release.served)
-        carried = {key for key in {*computed, *release.parents} if release.carries and not key.startswith("predecessor/")}
+        carried = {
+            key for key in {*computed, *release.parents} if release.carries and not key.startswith("predecessor/")
+        }
         computed = {key: served for key, served in computed.items() if key not in carried}
-        wrong = [f"{key} is a parent of the period, and the run was made without it" for key in computed if key not in release.parents]
+        wrong = [
+            f"{key} is a parent of the period, and the run was made without it"
+            for key in computed
+            if key not in release.parents
+        ]
         for key, named in release.parents.items():
             if key in carried and named in self.releases:
                 continue
@@ -66,12 +73,19 @@ class Registry:
         """Active releases with a parent that is no longer active or is itself stale, each with the reason."""
         serving = {row["release_id"] for row in self.activations.values()}
         reasons: dict[str, str] = {}
-        for served in sorted(self.activations, key=lambda served: served.period):  # a parent's period begins before its child's
+        for served in sorted(
+            self.activations, key=lambda served: served.period
+        ):  # a parent's period begins before its child's
             release_id = self.activations[served]["release_id"]
             parents = sorted(self.releases[release_id]["parents"].values())
-            gone, behind = [parent for parent in parents if parent not in serving], [parent for parent in parents if parent in reasons]
+            gone, behind = (
+                [parent for parent in parents if parent not in serving],
+                [parent for parent in parents if parent in reasons],
+            )
             if gone or behind:
-                reasons[release_id] = f"made from {gone[0]}, which no longer serves" if gone else f"made from {behind[0]}, which is stale"
+                reasons[release_id] = (
+                    f"made from {gone[0]}, which no longer serves" if gone else f"made from {behind[0]}, which is stale"
+                )
         return reasons
 
     def resting_on(self, releases: Iterable[str]) -> list[Served]:
@@ -87,9 +101,9 @@ class Registry:
     def step_back(self, release: Release, reader: LakeReader) -> str | None:
         """Why publishing this run would replace a newer release by an older one; None if it would not.
 
-        A release that was published before, and after which another one was activated, has been replaced: publishing it again
-        does not bring it back. A run that was never published is older than the active release if one of the partitions that it
-        read has been rebuilt since, and the active release read the rebuilt one.
+        A release that was published before, and after which another one was activated, has been replaced: publishing it
+        again does not bring it back. A run that was never published is older than the active release if one of the
+        partitions that it read has been rebuilt since, and the active release read the rebuilt one.
         """
         serves = self.serving(release.served)
         if serves is None or serves == release.release_id:

@@ -1,7 +1,7 @@
 """Run folders hold what the training of one release leaves, complete or not at all; they are opened, checked, made and staged here.
 
-A folder is written under a temporary name and then renamed; at the end the period's `staged.json` names the folders of its task. A killed
-run leaves a temporary folder, which the next one removes. Only the standard library is needed here.
+A folder is written under a temporary name and then renamed; at the end the period's `staged.json` names the folders of
+its task. A killed run leaves a temporary folder, which the next one removes. Only the standard library is needed here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def changed_files(folder: Path, release: Release) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest != release.files[name]}
 
 
-def require_unchanged(folder: Path, release: Release, *, hint: str = "The run folder was damaged: train this release again.") -> None:
+def require_unchanged(
+    folder: Path, release: Release, *, hint: str = "The run folder was damaged: train this release again."
+) -> None:
     """Raises BadInput, which ends with `hint`, if a file of the manifest is missing or was changed."""
     for name, found in changed_files(folder, release).items():
         raise BadInput(folder / name, "sha256", expected=release.files[name], found=found, hint=hint)
@@ -106,8 +108,13 @@ def released_folder(locations: Locations, row: Mapping[str, Any], *, hint: str =
     folder = locations.home / row["artifact"]
     digest = _digest(folder / MANIFEST)
     if digest != row["sha256"]:
-        raise BadInput(folder / MANIFEST, "sha256", expected=row["sha256"], found=digest,
-                       hint=hint or f"The folder is not what {row['release_id']} released.")
+        raise BadInput(
+            folder / MANIFEST,
+            "sha256",
+            expected=row["sha256"],
+            found=digest,
+            hint=hint or f"The folder is not what {row['release_id']} released.",
+        )
     return folder
 
 
@@ -126,7 +133,8 @@ def make_run(locations: Locations, draft: Release, fill: Callable[[Path], Releas
     Args:
         locations: the deployment's paths.
         draft: the release, whose id is known before its files are.
-        fill: called with an empty folder; it writes the files and returns the release with its metrics and vector widths.
+        fill: called with an empty folder; it writes the files and returns the release with its metrics and vector
+            widths.
     """
     folder = folder_of(locations, draft)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -169,8 +177,13 @@ def write_verdict(path: Path, release: Release, checks: Sequence[Judged], **othe
         checks: results of the checks; a failed one of severity `fail` refuses the run.
         others: further fields of the verdict.
     """
-    verdict = {"release_id": release.release_id, "passed": not any(map(refuses, checks)),
-               "manifest_sha256": sha256_of(path.parent / MANIFEST), **others, "checks": [asdict(check) for check in checks]}
+    verdict = {
+        "release_id": release.release_id,
+        "passed": not any(map(refuses, checks)),
+        "manifest_sha256": sha256_of(path.parent / MANIFEST),
+        **others,
+        "checks": [asdict(check) for check in checks],
+    }
     replace_text(path, json.dumps(verdict, indent=2) + "\n")
 
 
@@ -181,13 +194,17 @@ def refuses(check: Judged) -> bool:
 
 def failed_names(verdict: Mapping[str, Any]) -> str:
     """Names of the checks that refused a run, from its verdict on disk."""
-    return ", ".join(check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail")
+    return ", ".join(
+        check["name"] for check in verdict["checks"] if not check["passed"] and check["severity"] == "fail"
+    )
 
 
 def stage_runs(locations: Locations, kind: str, period: date, runs: Sequence[Run]) -> Path:
     """Writes the file that names the runs ready to be judged and published, and returns its path."""
     path = locations.staged(kind, period)
-    replace_text(path, json.dumps({"runs": [str(run.folder.relative_to(locations.home)) for run in runs]}, indent=2) + "\n")
+    replace_text(
+        path, json.dumps({"runs": [str(run.folder.relative_to(locations.home)) for run in runs]}, indent=2) + "\n"
+    )
     return path
 
 
@@ -200,7 +217,9 @@ def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
     path = locations.staged(kind, period)
     again = f"Run: {training_command(Served(kind=kind, variant=DEFAULT_VARIANT, period=period))}"
     if not path.is_file():
-        raise BadInput(path, "staged runs", expected=f"a finished training of {kind} {period}", found="none", hint=again)
+        raise BadInput(
+            path, "staged runs", expected=f"a finished training of {kind} {period}", found="none", hint=again
+        )
     try:
         folders = [locations.home / folder for folder in json.loads(path.read_text())["runs"]]
     except (ValueError, KeyError, TypeError):
@@ -209,8 +228,13 @@ def staged_runs(locations: Locations, kind: str, period: date) -> list[Path]:
     for folder, release in zip(folders, releases, strict=True):
         place = locations.run_of(kind, period, release.variant, release.release_id)
         if folder != place:  # a temporary folder, or a run of another kind or period
-            raise BadInput(path, "staged runs", expected=f"finished runs of {kind} {period}, such as {place.relative_to(locations.home)}",
-                           found=folder.relative_to(locations.home), hint=again)
+            raise BadInput(
+                path,
+                "staged runs",
+                expected=f"finished runs of {kind} {period}, such as {place.relative_to(locations.home)}",
+                found=folder.relative_to(locations.home),
+                hint=again,
+            )
     variants = [release.variant for release in releases]
     if not variants or len(set(variants)) < len(variants):
         raise BadInput(path, "staged runs", expected="one run a variant", found=variants or "none", hint=again)
@@ -221,7 +245,8 @@ def gated_runs(locations: Locations, kind: str, period: date) -> list[Path]:
     """Run folders that the gate lets through, one for each variant: the staged run, or the fallback in its place.
 
     Raises:
-        BadInput: nothing was staged, the gate has not judged a run in its present state, or it refused one without a fallback.
+        BadInput: nothing was staged, the gate has not judged a run in its present state, or it refused one without a
+            fallback.
     """
     return [_let_through(locations, folder) for folder in staged_runs(locations, kind, period)]
 
@@ -243,7 +268,9 @@ def _let_through(locations: Locations, folder: Path) -> Path:
 def require_same_manifest(path: Path, verdict: Mapping[str, Any], *, hint: str) -> None:
     """Raises BadInput if a verdict at `path` is on another manifest than the one next to it."""
     if verdict["manifest_sha256"] != sha256_of(path.parent / MANIFEST):
-        raise BadInput(path, "manifest_sha256", expected=verdict["manifest_sha256"], found="another manifest", hint=hint)
+        raise BadInput(
+            path, "manifest_sha256", expected=verdict["manifest_sha256"], found="another manifest", hint=hint
+        )
 
 
 def _digest(path: Path) -> str:

@@ -35,8 +35,12 @@ def _serve(home: Path, port: int) -> None:
     lock = locks.try_lock(locations.lake_lock)
     if lock is None:
         holder = locks.read_holder(locations.lake_lock)
-        raise BadInput(locations.lake, "lake", expected="no other writer",
-                       found=f"process {holder.get('pid', '?')} ({holder.get('address') or holder.get('command', 'unknown')})")
+        raise BadInput(
+            locations.lake,
+            "lake",
+            expected="no other writer",
+            found=f"process {holder.get('pid', '?')} ({holder.get('address') or holder.get('command', 'unknown')})",
+        )
     token = _token(locations)
     host = "localhost" if spark_host() == "127.0.0.1" else spark_host()
     locks.write_holder(lock, address=f"sc://{host}:{port}")

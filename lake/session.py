@@ -1,8 +1,8 @@
 """The Spark session, which is opened only here.
 
-In this order: the Spark Connect server that SPARK_REMOTE names; the server that already writes to this lake; a session of
-our own (SPARK_MASTER, else local[*]), which then holds the lake's lock, since Delta commits of two JVMs on a plain file
-system overwrite each other.
+In this order: the Spark Connect server that SPARK_REMOTE names; the server that already writes to this lake; a session
+of our own (SPARK_MASTER, else local[*]), which then holds the lake's lock, since Delta commits of two JVMs on a plain
+file system overwrite each other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
-STORE_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, only for a lake in a store
+STORE_PACKAGE = (
+    "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, only for a lake in a store
+)
 USER = "tributary"
 
 
@@ -60,14 +62,22 @@ def _delta_confs() -> dict[str, str]:
     if folder is not None:
         jars = sorted(folder.glob("*.jar"))
         if not any(jar.name.startswith("delta-spark_") for jar in jars):
-            raise BadInput(folder, "TRIBUTARY_JARS", expected=f"a folder with the jars of {DELTA_PACKAGE}",
-                           found=f"{len(jars)} jars, delta-spark not among them")
+            raise BadInput(
+                folder,
+                "TRIBUTARY_JARS",
+                expected=f"a folder with the jars of {DELTA_PACKAGE}",
+                found=f"{len(jars)} jars, delta-spark not among them",
+            )
         return {"spark.jars": ",".join(map(str, jars))}
     fetched = _fetched_jars()
     if fetched:
         return {"spark.jars": ",".join(fetched)}
     settings = Path(__file__).with_name("ivysettings.xml")
-    return {"spark.jars.packages": _packages(), "spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(jars_cache())}
+    return {
+        "spark.jars.packages": _packages(),
+        "spark.jars.ivySettings": str(settings),
+        "spark.jars.ivy": str(jars_cache()),
+    }
 
 
 def _complete_marker() -> Path:
@@ -90,27 +100,35 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.codegen.cache.maxEntries": "2000",  # a day of jobs and checks compiles more than the default of 100, daily
-        # Otherwise the right side of AND and OR, where it stands twice, is computed for every row: regular expressions only bad rows need.
+        # A day of jobs and checks compiles more than the default of 100, daily.
+        "spark.sql.codegen.cache.maxEntries": "2000",
+        # Otherwise the right side of AND and OR, where it stands twice, is computed for every row: regular
+        # expressions only bad rows need.
         "spark.sql.subexpressionElimination.skipForShortcutExpr": "true",
         # A number of a JSON line reads the same whether Spark's reader or its function from_json reads it.
         "spark.sql.json.enableExactStringParsing": "false",
         "spark.sql.shuffle.partitions": str(max(2, cores)),
-        "spark.sql.sources.parallelPartitionDiscovery.threshold": "2000",  # files of a few days are listed faster than a job starts
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(4 * cores),  # VACUUM starts this many tasks; 10,000 by default
+        # Files of a few days are listed faster than a job starts.
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "2000",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(
+            4 * cores
+        ),  # VACUUM starts this many tasks; 10,000 by default
         "spark.sql.warehouse.dir": str(locations.home / "spark-warehouse"),
-        # Jobs name their days explicitly; pruning by joined tables skips nothing more and makes a plan of six joins ten times larger.
+        # Jobs name their days explicitly; pruning by joined tables skips nothing more and makes a plan of six joins
+        # ten times larger.
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
-        "spark.databricks.delta.snapshotPartitions": "1",  # the default of 50 runs 50 tasks on each read of a tiny table
+        # The default of 50 runs 50 tasks on each read of a tiny table.
+        "spark.databricks.delta.snapshotPartitions": "1",
         "spark.driver.memory": spark_memory(),
         "spark.executor.memory": executor_memory(),
         "spark.driver.host": spark_host(),
         "spark.driver.bindAddress": spark_host(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        # The parallel collector: its pauses do no harm here, and a job of months takes a twelfth less than with Java's default.
+        # The parallel collector: its pauses do no harm here, and a job of months takes a twelfth less than with
+        # Java's default.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods "
-                                         f"-Dlog4j2.configurationFile={log4j}",
+        f"-Dlog4j2.configurationFile={log4j}",
     } | _store_confs()
 
 
@@ -138,8 +156,18 @@ def server_command(locations: Locations, port: int, token: str) -> list[str]:
     path = locations.stack / "spark-connect.conf"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{name} {value}\n" for name, value in confs.items())
-    return [str(spark_home() / "bin" / "spark-submit"), "--master", spark_master(), "--properties-file", str(path),
-            "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "tributary-connect", "spark-internal"]
+    return [
+        str(spark_home() / "bin" / "spark-submit"),
+        "--master",
+        spark_master(),
+        "--properties-file",
+        str(path),
+        "--class",
+        "org.apache.spark.sql.connect.service.SparkConnectServer",
+        "--name",
+        "tributary-connect",
+        "spark-internal",
+    ]
 
 
 @contextmanager
@@ -149,10 +177,12 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
     Args:
         locations: the deployment's paths.
         app: name of the application in Spark's lists.
-        session_id: id for a new Spark Connect session, so that a lock can name it; ignored where a session is started here.
+        session_id: id for a new Spark Connect session, so that a lock can name it; ignored where a session is started
+            here.
 
     Raises:
-        BadInput: there is no Java, its rules of the deployment's time zone differ from Python's, or another JVM writes to the lake.
+        BadInput: there is no Java, its rules of the deployment's time zone differ from Python's, or another JVM writes
+            to the lake.
     """
     address = server_address(locations)
     if address is not None:
@@ -166,9 +196,13 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
     lock = locks.try_lock(locations.lake_lock)
     if lock is None:
         holder = locks.read_holder(locations.lake_lock)
-        raise BadInput(locations.lake, "lake", expected="no other writer",
-                       found=f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown')})",
-                       hint="Wait for it to end, or start the shared server with `tributary up`.")
+        raise BadInput(
+            locations.lake,
+            "lake",
+            expected="no other writer",
+            found=f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown')})",
+            hint="Wait for it to end, or start the shared server with `tributary up`.",
+        )
     with lock:
         locks.write_holder(lock)
         spark = _start(locations, app)
@@ -194,8 +228,9 @@ def reading_session(locations: Locations, *, app: str) -> Iterator[SparkSession]
 
 
 @contextmanager
-def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]],
-                    alone: bool = False) -> Iterator[SparkSession]:
+def writing_session(
+    locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]], alone: bool = False
+) -> Iterator[SparkSession]:
     """A session that holds the locks of the partitions it is about to write.
 
     Args:
@@ -224,7 +259,9 @@ def writing_session(locations: Locations, *, app: str, partitions: Mapping[str, 
         spark = stack.enter_context(spark_session(locations, app=app, session_id=session_id))
         _clear_away(spark, ended)
         yield spark
-        _clear_away(spark, ended)  # again, since the server may have served a dead client's last request after the first call
+        _clear_away(
+            spark, ended
+        )  # again, since the server may have served a dead client's last request after the first call
         for old in ended:
             locks.release_session(locations.writing_sessions, old)
 
@@ -258,7 +295,8 @@ def end_session(locations: Locations, session_id: str) -> None:
         if "SESSION_CLOSED" not in str(error) and "SESSION_NOT_FOUND" not in str(error):
             raise
     finally:
-        left_behind.stop()  # else it stays this process's active session, from which PySpark's functions take their settings
+        # Else it stays this process's active session, from which PySpark's functions take their settings.
+        left_behind.stop()
 
 
 def _connect(locations: Locations, address: str, session_id: str) -> SparkSession:
@@ -273,14 +311,20 @@ def _open(locations: Locations, address: str, session_id: str) -> SparkSession:
     if locations.connect_token.is_file() and spark_remote() is None:
         os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = locations.connect_token.read_text().strip()
     separator = "" if address.rstrip("/").count("/") > 2 else "/"
-    url = address if "session_id=" in address else f"{address.rstrip(';')}{separator};session_id={session_id};user_id={USER}"
+    url = (
+        address
+        if "session_id=" in address
+        else f"{address.rstrip(';')}{separator};session_id={session_id};user_id={USER}"
+    )
     return SparkSession.builder.remote(url).create()
 
 
 def _start(locations: Locations, app: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers start the PATH's python, without our packages
+    os.environ.setdefault(
+        "PYSPARK_PYTHON", sys.executable
+    )  # else workers start the PATH's python, without our packages
     builder = SparkSession.builder.master(spark_master()).appName(app)
     for name, value in spark_confs(locations).items():
         builder = builder.config(name, value)
@@ -311,9 +355,17 @@ def fetch_jars() -> list[str]:
 def _resolve_jars() -> None:
     """Lets spark-submit resolve the package without running a job; its long output is shown only if it fails."""
     confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
-    command = [str(spark_home() / "bin" / "spark-submit"), *confs, "--class", "org.apache.spark.sql.SparkSession", "spark-internal"]
+    command = [
+        str(spark_home() / "bin" / "spark-submit"),
+        *confs,
+        "--class",
+        "org.apache.spark.sql.SparkSession",
+        "spark-internal",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     jars = sorted((jars_cache() / "jars").glob("*.jar"))
     if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
-        raise BadInput("Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:])
+        raise BadInput(
+            "Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:]
+        )
     _complete_marker().write_text("\n".join(map(str, jars)))

@@ -6,7 +6,13 @@ Source: XXH64 by Yann Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xx
 from __future__ import annotations
 
 SEED = 42
-_P1, _P2, _P3, _P4, _P5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+_P1, _P2, _P3, _P4, _P5 = (
+    0x9E3779B185EBCA87,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+    0x85EBCA77C2B2AE63,
+    0x27D4EB2F165667C5,
+)
 _64_BITS = 2**64 - 1
 _STRIPE = 32  # bytes: four lanes of eight
 
@@ -42,7 +48,7 @@ def _of_stripes(data: bytes) -> int:
 
 
 def _number(data: bytes, place: int, size: int) -> int:
-    return int.from_bytes(data[place: place + size], "little")
+    return int.from_bytes(data[place : place + size], "little")
 
 
 def _round(lane: int, word: int) -> int:

@@ -1,7 +1,7 @@
 """Java's rules of a time zone, compared with Python's before both compute with them.
 
-Spark asks the JVM in which day an event lies; Airflow, the commands and training ask Python. Each has its own copy of the rules of all
-zones, of its own version.
+Spark asks the JVM in which day an event lies; Airflow, the commands and training ask Python. Each has its own copy of
+the rules of all zones, of its own version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def require_same_days(locations: Locations, jvm: Any = None) -> None:
         jvm: Py4J's view of a running JVM; None starts one, which takes half a second.
 
     Raises:
-        BadInput: Java and Python differ, or one of them does not know the zone; the message names both versions and what to update.
+        BadInput: Java and Python differ, or one of them does not know the zone; the message names both versions and
+            what to update.
     """
     if not (locations.home / SETTINGS_FILE).is_file():
         return
@@ -58,7 +59,10 @@ def java_rules(jvm: Any, name: str, first: date, last: date) -> Rules:
         last: the last day.
     """
     provider, instant = jvm.java.time.zone.ZoneRulesProvider, jvm.java.time.Instant
-    java_version, known = jvm.java.lang.System.getProperty("java.version"), name if _knows(provider, name) else zones.FIXED
+    java_version, known = (
+        jvm.java.lang.System.getProperty("java.version"),
+        name if _knows(provider, name) else zones.FIXED,
+    )
     source = f"Java {java_version} ({provider.getVersions(known).lastKey()})"
     if known != name:
         return Rules(source=source, changes=None)
@@ -83,8 +87,13 @@ def java() -> Iterator[Any]:
 
     path = require_java()
     jar = next((spark_home() / "jars").glob("py4j-*.jar"))
-    port, token = launch_gateway(jarpath=str(jar), die_on_exit=True, enable_auth=True, java_path=path,
-                                 javaopts=["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+    port, token = launch_gateway(
+        jarpath=str(jar),
+        die_on_exit=True,
+        enable_auth=True,
+        java_path=path,
+        javaopts=["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"],
+    )
     gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
     try:
         yield gateway.jvm

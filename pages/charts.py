@@ -1,8 +1,8 @@
 """Charts of several series with intervals, as SVG: lines over days or ages, points against a diagonal, differences from zero.
 
-A series is told by its colour, its mark, its dashes and its name beside it, never by colour alone. Colours are the page's, so
-that they follow light and dark; a page that holds a chart includes `templates/charts.css`. They are drawn by hand: a library would bring
-scripts or colours of its own.
+A series is told by its colour, its mark, its dashes and its name beside it, never by colour alone. Colours are the
+page's, so that they follow light and dark; a page that holds a chart includes `templates/charts.css`. They are drawn by
+hand: a library would bring scripts or colours of its own.
 """
 
 from __future__ import annotations
@@ -47,14 +47,22 @@ class Series:
     high: Sequence[float | None] = field(default=())
 
     def interval(self, index: int) -> tuple[float, float] | None:
+        """The lower and upper bound at a place; None where there is none."""
         if not self.low or not self.high:
             return None
         low, high = self.low[index], self.high[index]
         return None if low is None or high is None else (low, high)
 
 
-def lines(series: Sequence[Series], labels: Sequence[str], *, caption: str, flags: Sequence[int] = (), flag_meaning: str = "",
-          digits: int = 3) -> Markup:
+def lines(
+    series: Sequence[Series],
+    labels: Sequence[str],
+    *,
+    caption: str,
+    flags: Sequence[int] = (),
+    flag_meaning: str = "",
+    digits: int = 3,
+) -> Markup:
     """Lines over the places of an axis, each with a band and its name at its end.
 
     Args:
@@ -68,24 +76,43 @@ def lines(series: Sequence[Series], labels: Sequence[str], *, caption: str, flag
     drawn = [one for one in series if any(value is not None for value in one.values)]
     if not drawn:
         return Markup(f"<figure><figcaption>{text(caption)}: no figure</figcaption></figure>")
-    spans = [bound for one in drawn for i, value in enumerate(one.values) if value is not None
-             for bound in (value, *(one.interval(i) or ()))]
+    spans = [
+        bound
+        for one in drawn
+        for i, value in enumerate(one.values)
+        if value is not None
+        for bound in (value, *(one.interval(i) or ()))
+    ]
     ticks = scale(min(spans), max(spans))
     left = 14 + 6.8 * max(len(_number(tick)) for tick in ticks)
     right = WIDTH - 22 - LABEL_CHAR * max(len(_cut(one.name)) for one in drawn)
 
     def x(index: float) -> float:
-        return left + (right - left - 10) * ((index + 0.5) / len(labels) if len(labels) < 4 else index / (len(labels) - 1)) + 4
+        return (
+            left
+            + (right - left - 10) * ((index + 0.5) / len(labels) if len(labels) < 4 else index / (len(labels) - 1))
+            + 4
+        )
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (ticks[-1] - value) / (ticks[-1] - ticks[0])
 
     marks = _grid(ticks, y, left, right)
-    marks += [f'<polygon class="flag" points="{_corners(x(i), HEIGHT - BOTTOM - 2, 5)}"><title>{text(f"{labels[i]}: {flag_meaning}")}'
-              "</title></polygon>" for i in flags]
-    places = range(len(labels)) if len(labels) <= X_LABELS else [round(i * (len(labels) - 1) / (X_LABELS - 1)) for i in range(X_LABELS)]
+    marks += [
+        f'<polygon class="flag" points="{_corners(x(i), HEIGHT - BOTTOM - 2, 5)}"><title>{text(f"{labels[i]}: {flag_meaning}")}'
+        "</title></polygon>"
+        for i in flags
+    ]
+    places = (
+        range(len(labels))
+        if len(labels) <= X_LABELS
+        else [round(i * (len(labels) - 1) / (X_LABELS - 1)) for i in range(X_LABELS)]
+    )
     marks += [f'<text x="{x(i):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{text(labels[i])}</text>' for i in places]
-    marks += [_line(one, labels, x, y, shift, digits) for one, shift in zip(drawn, _shifts(drawn, len(labels), x), strict=True)]
+    marks += [
+        _line(one, labels, x, y, shift, digits)
+        for one, shift in zip(drawn, _shifts(drawn, len(labels), x), strict=True)
+    ]
     marks += _end_labels(drawn, y, right)
     flagged = f" {flag_meaning}: {', '.join(labels[i] for i in flags)}." if flags else ""
     return _figure(caption, _spoken(drawn, labels, digits) + flagged, "".join(marks), WIDTH, HEIGHT)
@@ -109,19 +136,30 @@ def against_diagonal(one: Series, at: Sequence[float], *, top: float) -> Markup:
 
     ticks = [0.0, top / 2, top]
     marks = _grid(ticks, y, PANEL_EDGE, x(top))
-    marks += [f'<text x="{x(tick):.1f}" y="{PANEL - 10}" text-anchor="{"end" if tick == top else "middle"}">{_number(tick)}</text>'
-              for tick in ticks]
+    marks += [
+        f'<text x="{x(tick):.1f}" y="{PANEL - 10}" text-anchor="{"end" if tick == top else "middle"}">{_number(tick)}</text>'
+        for tick in ticks
+    ]
     marks.append(f'<line class="zero" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(top):.1f}" y2="{y(top):.1f}"/>')
     for i, (place, value) in enumerate(zip(at, one.values, strict=True)):
         if value is not None:
             interval = one.interval(i)
-            marks.append(_group(one.place, _whisker(x(place), interval, y) + _mark(one.place, x(place), y(value), 3.4,
-                                                                                  f"{place:.3f}: {value:.3f}")))
-    spoken = ", ".join(f"{place:.3f} {value:.3f}" for place, value in zip(at, one.values, strict=True) if value is not None)
+            marks.append(
+                _group(
+                    one.place,
+                    _whisker(x(place), interval, y)
+                    + _mark(one.place, x(place), y(value), 3.4, f"{place:.3f}: {value:.3f}"),
+                )
+            )
+    spoken = ", ".join(
+        f"{place:.3f} {value:.3f}" for place, value in zip(at, one.values, strict=True) if value is not None
+    )
     return _figure(one.name, spoken, "".join(marks), PANEL, PANEL, kind="panel", heading=key(one.name, one.place))
 
 
-def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]], *, caption: str, digits: int = 4) -> Markup:
+def from_zero(
+    rows: Sequence[tuple[str, int, float, tuple[float, float] | None]], *, caption: str, digits: int = 4
+) -> Markup:
     """Differences with their intervals, a line each, about zero.
 
     Args:
@@ -138,14 +176,23 @@ def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]]
     def x(value: float) -> float:
         return left + (right - left) * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    marks = [f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="6" y2="{height - 24}"/>'
-             f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle">{_number(tick, signed=True)}</text>' for tick in ticks]
+    marks = [
+        f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="6" y2="{height - 24}"/>'
+        f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle">{_number(tick, signed=True)}</text>'
+        for tick in ticks
+    ]
     spoken = []
     for i, (name, place, value, interval) in enumerate(rows):
         at = 22.0 + 30 * i
-        bar = "" if interval is None else f'<path class="whisker" d="M{x(interval[0]):.1f} {at}H{x(interval[1]):.1f}"/>' + "".join(
-            f'<path class="whisker" d="M{x(bound):.1f} {at - 5}V{at + 5}"/>' for bound in interval)
-        said = f"{name} {value:+.{digits}f}" + ("" if interval is None else f" ({interval[0]:+.{digits}f} .. {interval[1]:+.{digits}f})")
+        bar = (
+            ""
+            if interval is None
+            else f'<path class="whisker" d="M{x(interval[0]):.1f} {at}H{x(interval[1]):.1f}"/>'
+            + "".join(f'<path class="whisker" d="M{x(bound):.1f} {at - 5}V{at + 5}"/>' for bound in interval)
+        )
+        said = f"{name} {value:+.{digits}f}" + (
+            "" if interval is None else f" ({interval[0]:+.{digits}f} .. {interval[1]:+.{digits}f})"
+        )
         spoken.append(said)
         marks.append(_group(place, bar + _mark(place, x(value), at, 4.2, said)))
         marks.append(f'<text class="label" x="{label:.1f}" y="{at + 4}" text-anchor="end">{text(_cut(name))}</text>')
@@ -155,7 +202,9 @@ def from_zero(rows: Sequence[tuple[str, int, float, tuple[float, float] | None]]
 def key(name: str, place: int) -> Markup:
     """A setting's name with its mark before it, for tables."""
     mark = _group(place, _mark(place, 7, 6, 4.2))
-    return Markup(f'<svg class="key" width="14" height="12" viewBox="0 0 14 12" aria-hidden="true">{mark}</svg> {text(name)}')
+    return Markup(
+        f'<svg class="key" width="14" height="12" viewBox="0 0 14 12" aria-hidden="true">{mark}</svg> {text(name)}'
+    )
 
 
 def scale(low: float, high: float, steps: int = 4) -> list[float]:
@@ -173,8 +222,11 @@ def scale(low: float, high: float, steps: int = 4) -> list[float]:
 
 
 def _grid(ticks: Sequence[float], y: Axis, left: float, right: float) -> list[str]:
-    return [f'<line class="grid" x1="{left}" x2="{right:.1f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>' for tick in ticks]
+    return [
+        f'<line class="grid" x1="{left}" x2="{right:.1f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        for tick in ticks
+    ]
 
 
 def _line(one: Series, labels: Sequence[str], x: Axis, y: Axis, shift: float, digits: int) -> str:
@@ -187,10 +239,16 @@ def _line(one: Series, labels: Sequence[str], x: Axis, y: Axis, shift: float, di
         else:
             marks += [_whisker(x(i) + shift, interval, y) for i, interval in band]
         dash = f' stroke-dasharray="{_dash(one.place)}"' if _dash(one.place) else ""
-        marks.append(f'<polyline class="line"{dash} points="{" ".join(f"{x(i) + shift:.1f},{y(value):.1f}" for i, value in run)}"/>')
+        marks.append(
+            f'<polyline class="line"{dash} points="{" ".join(f"{x(i) + shift:.1f},{y(value):.1f}" for i, value in run)}"/>'
+        )
         if len(labels) <= MARKED_POINTS or len(run) == 1:
-            marks += [_mark(one.place, x(i) + shift, y(value), 3.2, f"{one.name}, {labels[i]}: {_with_interval(one, i, digits)}")
-                      for i, value in run]
+            marks += [
+                _mark(
+                    one.place, x(i) + shift, y(value), 3.2, f"{one.name}, {labels[i]}: {_with_interval(one, i, digits)}"
+                )
+                for i, value in run
+            ]
     return _group(one.place, "".join(marks))
 
 
@@ -214,9 +272,11 @@ def _end_labels(drawn: Sequence[Series], y: Axis, right: float) -> list[str]:
         heights[-1] -= over
         for i in range(len(heights) - 2, -1, -1):
             heights[i] = min(heights[i], heights[i + 1] - LABEL_STEP)
-    return [_group(one.place, _mark(one.place, right + 6, height, 3.6))
-            + f'<text class="label" x="{right + 14:.1f}" y="{height + 4:.1f}">{text(_cut(one.name))}</text>'
-            for height, (_, one) in zip(heights, wanted, strict=True)]
+    return [
+        _group(one.place, _mark(one.place, right + 6, height, 3.6))
+        + f'<text class="label" x="{right + 14:.1f}" y="{height + 4:.1f}">{text(_cut(one.name))}</text>'
+        for height, (_, one) in zip(heights, wanted, strict=True)
+    ]
 
 
 def _mark(place: int, x: float, y: float, size: float, said: str = "") -> str:
@@ -232,8 +292,10 @@ def _mark(place: int, x: float, y: float, size: float, said: str = "") -> str:
         return f'<rect class="dot" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" width="{side:.1f}" height="{side:.1f}">{title}</rect>'
     if shape == 3:
         tip = size * 1.35
-        return (f'<polygon class="dot" points="{x:.1f},{y - tip:.1f} {x + tip:.1f},{y:.1f} {x:.1f},{y + tip:.1f} {x - tip:.1f},{y:.1f}">'
-                f"{title}</polygon>")
+        return (
+            f'<polygon class="dot" points="{x:.1f},{y - tip:.1f} {x + tip:.1f},{y:.1f} {x:.1f},{y + tip:.1f} {x - tip:.1f},{y:.1f}">'
+            f"{title}</polygon>"
+        )
     return f'<polygon class="dot" points="{_corners(x, y, size * (1.2 if shape == 2 else -1.2))}">{title}</polygon>'
 
 
@@ -254,25 +316,40 @@ def _dash(place: int) -> str:
     return "4 4" if place == REFERENCE else DASHES[place % len(DASHES)]
 
 
-def _figure(caption: str, spoken: str, inner: str, width: int, height: int, *, kind: str = "", heading: str = "") -> Markup:
+def _figure(
+    caption: str, spoken: str, inner: str, width: int, height: int, *, kind: str = "", heading: str = ""
+) -> Markup:
     classes = f' class="{kind}"' if kind else ""
     return Markup(
-        f'<figure{classes}><figcaption>{heading or text(caption)}</figcaption>'
-        f'<svg role="img" viewBox="0 0 {width} {height}"><title>{text(caption)}</title><desc>{text(spoken)}</desc>{inner}</svg></figure>')
+        f"<figure{classes}><figcaption>{heading or text(caption)}</figcaption>"
+        f'<svg role="img" viewBox="0 0 {width} {height}"><title>{text(caption)}</title><desc>{text(spoken)}</desc>{inner}</svg></figure>'
+    )
 
 
 def _spoken(drawn: Sequence[Series], labels: Sequence[str], digits: int) -> str:
-    return ". ".join(f"{one.name}: " + ", ".join(f"{labels[i]} {_with_interval(one, i, digits)}" for i, value in enumerate(one.values)
-                                                 if value is not None) for one in drawn) + "."
+    return (
+        ". ".join(
+            f"{one.name}: "
+            + ", ".join(
+                f"{labels[i]} {_with_interval(one, i, digits)}"
+                for i, value in enumerate(one.values)
+                if value is not None
+            )
+            for one in drawn
+        )
+        + "."
+    )
 
 
 def _with_interval(one: Series, index: int, digits: int) -> str:
     interval = one.interval(index)
-    return f"{one.values[index]:.{digits}f}" + ("" if interval is None else f" ({interval[0]:.{digits}f} .. {interval[1]:.{digits}f})")
+    return f"{one.values[index]:.{digits}f}" + (
+        "" if interval is None else f" ({interval[0]:.{digits}f} .. {interval[1]:.{digits}f})"
+    )
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST_LABEL else name[:LONGEST_LABEL - 1] + "…"
+    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
 def _number(value: float, *, signed: bool = False) -> str:

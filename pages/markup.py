@@ -1,7 +1,8 @@
 """Self-contained HTML pages, by Jinja2: no script, no address outside.
 
-Pages show log content, which is hostile: templates escape every value that is no `Markup`, and the page's policy forbids scripts and
-any request. Colours are variables, so that light and dark differ in them alone; the pictures (`pages.pictures`) use the same.
+Pages show log content, which is hostile: templates escape every value that is no `Markup`, and the page's policy
+forbids scripts and any request. Colours are variables, so that light and dark differ in them alone; the pictures
+(`pages.pictures`) use the same.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def render(template: str, **values: object) -> str:
 
     Args:
         template: its path below the root of the source, such as `validation/templates/report.html.jinja`.
-        values: by the names that the template uses; one that is missing is an error. Everything but `Markup` is escaped.
+        values: by the names that the template uses; one that is missing is an error. Everything but `Markup` is
+            escaped.
     """
     return _environment().get_template(template).render(values)
 
@@ -67,14 +69,30 @@ def newest_first(reports: Iterable[str]) -> list[str]:
 def _environment() -> Environment:
     import jinja2  # where a page is made, so that commands that make none do not wait for it
 
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(_ROOT), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True, finalize=_visible, extensions=["jinja2.ext.do"])
-    made.globals |= {"policy": Markup(POLICY), "newest_first": newest_first, "signs": SIGNS, "no_sign": NO_SIGN,
-                     "line_end": Markup("\n")}
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_ROOT),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+        extensions=["jinja2.ext.do"],
+    )
+    made.globals |= {
+        "policy": Markup(POLICY),
+        "newest_first": newest_first,
+        "signs": SIGNS,
+        "no_sign": NO_SIGN,
+        "line_end": Markup("\n"),
+    }
     made.filters["fmt"] = format
     return made
 
 
 def _visible(value: object) -> object:
     """Text with marks of direction and control characters made visible; markup as it is."""
-    return value if hasattr(value, "__html__") else "".join(char if char.isprintable() else printable(char) for char in str(value))
+    return (
+        value
+        if hasattr(value, "__html__")
+        else "".join(char if char.isprintable() else printable(char) for char in str(value))
+    )

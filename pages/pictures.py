@@ -21,8 +21,15 @@ CLASSES: dict[State, str] = {"pass": "held", "warn": "warned", "fail": "broke"}
 TICK_HEIGHTS: dict[State, float] = {"pass": 0.35, "warn": 0.65, "fail": 1.0}  # told by height too, not by colour alone
 
 
-def plot(kind: Literal["bars", "line"], labels: Sequence[str], values: Sequence[float], *, caption: str,
-         ticks: Sequence[tuple[float, str]], strong: Sequence[bool]) -> Markup:
+def plot(
+    kind: Literal["bars", "line"],
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    caption: str,
+    ticks: Sequence[tuple[float, str]],
+    strong: Sequence[bool],
+) -> Markup:
     """A plot with an axis.
 
     Args:
@@ -42,35 +49,54 @@ def plot(kind: Literal["bars", "line"], labels: Sequence[str], values: Sequence[
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top)
 
-    marks = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>'
-             f'<text x="{LEFT - 7}" y="{y(v) + 4:.1f}" text-anchor="end">{text(label)}</text>' for v, label in ticks]
+    marks = [
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>'
+        f'<text x="{LEFT - 7}" y="{y(v) + 4:.1f}" text-anchor="end">{text(label)}</text>'
+        for v, label in ticks
+    ]
     drawn = list(zip(values, ["now" if now else "past" for now in strong], strict=True))
     if kind == "bars":
-        marks += [f'<rect class="{name}" x="{x(i) - step * 0.36:.1f}" y="{y(v):.1f}" width="{step * 0.72:.1f}"'
-                  f' height="{max(y(0) - y(v), 0):.1f}" rx="1.5"/>' for i, (v, name) in enumerate(drawn)]
+        marks += [
+            f'<rect class="{name}" x="{x(i) - step * 0.36:.1f}" y="{y(v):.1f}" width="{step * 0.72:.1f}"'
+            f' height="{max(y(0) - y(v), 0):.1f}" rx="1.5"/>'
+            for i, (v, name) in enumerate(drawn)
+        ]
     else:
-        marks.append(f'<polyline class="trace" points="{" ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(values))}"/>')
-        marks += [f'<circle class="{name}" cx="{x(i):.1f}" cy="{y(v):.1f}" r="{3.6 if name == "now" else 2.4}"/>'
-                  for i, (v, name) in enumerate(drawn)]
+        marks.append(
+            f'<polyline class="trace" points="{" ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(values))}"/>'
+        )
+        marks += [
+            f'<circle class="{name}" cx="{x(i):.1f}" cy="{y(v):.1f}" r="{3.6 if name == "now" else 2.4}"/>'
+            for i, (v, name) in enumerate(drawn)
+        ]
     places = sorted({0, (len(labels) - 1) // 2, len(labels) - 1}) if len(labels) > 2 else range(len(labels))
     for i in places:
         anchor = "middle" if len(labels) < 3 or 0 < i < len(labels) - 1 else "start" if i == 0 else "end"
         edge = x(i) + (-step * 0.36 if anchor == "start" else step * 0.36 if anchor == "end" else 0)
         marks.append(f'<text x="{edge:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text(labels[i])}</text>')
     spoken = f"{caption}: " + ", ".join(f"{label} {value:.6g}" for label, value in zip(labels, values, strict=True))
-    return Markup(f'<figure><figcaption>{text(caption)}</figcaption><svg role="img" aria-label="{text(spoken)}"'
-                  f' viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(marks)}</svg></figure>')
+    return Markup(
+        f'<figure><figcaption>{text(caption)}</figcaption><svg role="img" aria-label="{text(spoken)}"'
+        f' viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(marks)}</svg></figure>'
+    )
 
 
-def sparkline(values: Sequence[float | None], states: Sequence[State | None], *, low: float | None = None, high: float | None = None,
-              spoken: str) -> Markup:
+def sparkline(
+    values: Sequence[float | None],
+    states: Sequence[State | None],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    spoken: str,
+) -> Markup:
     """A check's figure over the last days: a line, its bounds where they are near, and a mark where it broke them.
 
     Args:
         values: one a day, the last one today's; None where there is none.
         states: what the check came to on each day.
-        low, high: today's bounds; None is unbounded.
-        spoken: said to who cannot see it.
+        low: today's lower bound; None is unbounded.
+        high: today's upper bound; None is unbounded.
+        spoken: the text that a screen reader reads.
     """
     known = [value for value in values if value is not None]
     bottom, top = _scale(known, low, high)
@@ -81,8 +107,11 @@ def sparkline(values: Sequence[float | None], states: Sequence[State | None], *,
     def y(value: float) -> float:
         return SPARK_MARGIN + (SPARK_HEIGHT - 2 * SPARK_MARGIN) * (top - value) / (top - bottom)
 
-    marks = [f'<line class="bound" x1="0" x2="{SPARK_WIDTH}" y1="{y(bound):.1f}" y2="{y(bound):.1f}"/>'
-             for bound in dict.fromkeys((low, high)) if bound is not None and bottom <= bound <= top]
+    marks = [
+        f'<line class="bound" x1="0" x2="{SPARK_WIDTH}" y1="{y(bound):.1f}" y2="{y(bound):.1f}"/>'
+        for bound in dict.fromkeys((low, high))
+        if bound is not None and bottom <= bound <= top
+    ]
     for run in runs(values):
         marks.append(f'<polyline class="trace" points="{" ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in run)}"/>')
         if len(run) == 1 and run[0][0] < len(values) - 1:
@@ -97,15 +126,20 @@ def strip(states: Sequence[State | None], *, spoken: str) -> Markup:
     """What a check came to on each of the last days: a bar a day, the higher the graver."""
     width = (SPARK_WIDTH - 2) / max(len(states), 1)
     inner = SPARK_HEIGHT - 6
-    marks = [f'<rect class="{CLASSES[state]}" x="{1 + i * width:.1f}" y="{3 + inner * (1 - TICK_HEIGHTS[state]):.1f}"'
-             f' width="{width * 0.7:.1f}" height="{inner * TICK_HEIGHTS[state]:.1f}"/>'
-             for i, state in enumerate(states) if state is not None]
+    marks = [
+        f'<rect class="{CLASSES[state]}" x="{1 + i * width:.1f}" y="{3 + inner * (1 - TICK_HEIGHTS[state]):.1f}"'
+        f' width="{width * 0.7:.1f}" height="{inner * TICK_HEIGHTS[state]:.1f}"/>'
+        for i, state in enumerate(states)
+        if state is not None
+    ]
     return _spark(marks, spoken)
 
 
 def _spark(marks: Sequence[str], spoken: str) -> Markup:
-    return Markup(f'<svg class="spark" role="img" aria-label="{text(spoken)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">'
-                  f'{"".join(marks)}</svg>')
+    return Markup(
+        f'<svg class="spark" role="img" aria-label="{text(spoken)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">'
+        f"{''.join(marks)}</svg>"
+    )
 
 
 def _mark(state: State, x: float, y: float, size: float) -> str:

@@ -18,6 +18,7 @@ COMMAND = "python -m pages.tables_page"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Writes or checks the page; returns the exit code."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 2 if the page is not current")
     options = parser.parse_args(argv)
@@ -50,7 +51,10 @@ def page() -> str:
         landing_columns(),
         "## Features",
         "Declared once in `contracts/features.py`; log and sample columns, checks, batches and embedding tables derive from them.",
-        _grid(("feature", "side", "type", "meaning", "comes from", "models", "embedding"), [_feature(feature) for feature in FEATURES]),
+        _grid(
+            ("feature", "side", "type", "meaning", "comes from", "models", "embedding"),
+            [_feature(feature) for feature in FEATURES],
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -61,8 +65,16 @@ def landing_columns() -> str:
     for name in LANDING_COLUMNS["ad"]:
         column = TABLES["ad_log"].column(name)
         logs = [log for log in LOGS if name in LANDING_COLUMNS[log]]
-        rows.append((f"`{name}`", "both" if len(logs) > 1 else logs[0], f"`{column.type}`", column.meaning,
-                     _legal(replace(column, nullable=False)), "optional" if name in OPTIONAL_LANDING_COLUMNS else "required"))
+        rows.append(
+            (
+                f"`{name}`",
+                "both" if len(logs) > 1 else logs[0],
+                f"`{column.type}`",
+                column.meaning,
+                _legal(replace(column, nullable=False)),
+                "optional" if name in OPTIONAL_LANDING_COLUMNS else "required",
+            )
+        )
     return _grid(("column", "log", "type", "meaning", "legal values", ""), rows)
 
 
@@ -82,11 +94,20 @@ def _table(table: Table) -> str:
     if table.content_addressed:
         facts.append("- content-addressed: rows are only ever inserted, each once, whatever the order of the days")
     columns = [(f"`{column.name}`", f"`{column.type}`", column.meaning, _legal(column)) for column in table.columns]
-    return f"## {table.name}\n\n" + "\n".join(facts) + "\n\n" + _grid(("column", "type", "meaning", "legal values"), columns)
+    return (
+        f"## {table.name}\n\n"
+        + "\n".join(facts)
+        + "\n\n"
+        + _grid(("column", "type", "meaning", "legal values"), columns)
+    )
 
 
 def _producer(table: Table) -> str:
-    return "every command that writes a partition" if table.name == "builds" else ", ".join(f"`{one}`" for one in producers(table.name))
+    return (
+        "every command that writes a partition"
+        if table.name == "builds"
+        else ", ".join(f"`{one}`" for one in producers(table.name))
+    )
 
 
 def _readers(table: Table) -> str:
@@ -115,8 +136,15 @@ def _feature(feature: Feature) -> tuple[str, ...]:
     source = "the landing file" if feature.source == "landing" else "`build_samples`"
     if not feature.required:
         source += ", unknown where an older file lacks it"
-    return (f"`{feature.name}`", feature.side, f"`{feature.type}`", feature.meaning, source, ", ".join(sorted(feature.models)),
-            str(feature.embedding_dim))
+    return (
+        f"`{feature.name}`",
+        feature.side,
+        f"`{feature.type}`",
+        feature.meaning,
+        source,
+        ", ".join(sorted(feature.models)),
+        str(feature.embedding_dim),
+    )
 
 
 def _names(columns: Sequence[str]) -> str:

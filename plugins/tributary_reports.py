@@ -12,15 +12,21 @@ from plugins.quality.links import PREFIX, GateResultLink, QualityReportLink
 class TributaryReports(AirflowPlugin):
     """Shows the quality of data and models in Airflow's UI.
 
-    Every task's process loads all plugins, but only the API server uses the app: so the app is imported when Airflow asks for it.
+    Every task's process loads all plugins, but only the API server uses the app: so the app is imported when Airflow
+    asks for it.
     """
 
     name = "tributary_reports"
     global_operator_extra_links = [QualityReportLink(), GateResultLink()]  # noqa: RUF012
-    external_views = [{  # noqa: RUF012
-        "name": "Data quality", "href": f"{PREFIX.lstrip('/')}/index.html", "destination": "nav", "url_route": "data-quality",
-        "nav_top_level": True,
-    }]
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Data quality",
+            "href": f"{PREFIX.lstrip('/')}/index.html",
+            "destination": "nav",
+            "url_route": "data-quality",
+            "nav_top_level": True,
+        }
+    ]
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]

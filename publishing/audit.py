@@ -65,17 +65,24 @@ def audit(locations: Locations, deployment: Deployment, folder: Path) -> list[Ch
         failed = list(filter(refuses, checks))
         write_verdict(folder / AUDIT, release, checks, index_sha256=index["sha256"] if index else None)
     if failed:
-        raise QualityFailed(f"{release.release_id}: {failed[0].name}: expected {failed[0].expected}, found {failed[0].found}. "
-                            f"Nothing was published. Report: {folder / AUDIT}")
+        raise QualityFailed(
+            f"{release.release_id}: {failed[0].name}: expected {failed[0].expected}, found {failed[0].found}. "
+            f"Nothing was published. Report: {folder / AUDIT}"
+        )
     return checks
 
 
-def _judge(locations: Locations, deployment: Deployment, folder: Path, release: Release) -> tuple[list[Check], dict[str, Any] | None]:
+def _judge(
+    locations: Locations, deployment: Deployment, folder: Path, release: Release
+) -> tuple[list[Check], dict[str, Any] | None]:
     """Returns the checks, each of which may rely on those before it, and the manifest of the index if one was built."""
     reader = LakeReader(locations)
     registry = Registry.read(reader)
-    checks = [*check_files(folder, release), check_immutable(folder, release, registry),
-              check_parents(deployment, release, registry)]
+    checks = [
+        *check_files(folder, release),
+        check_immutable(folder, release, registry),
+        check_parents(deployment, release, registry),
+    ]
     if not all(check.passed for check in checks):
         return checks, None
     vectors = {entity: Vectors.read(folder / VECTORS_FILE, entity) for entity in ENTITIES}
@@ -91,7 +98,14 @@ def _judge(locations: Locations, deployment: Deployment, folder: Path, release: 
         return checks, None
     index = build_index(locations.index(release.release_id), vectors["item"], release, sha256_of(folder / MANIFEST))
     recall = index["recall_at_10"]
-    checks.append(Check(name="index_recall", passed=recall >= MIN_RECALL, expected=f"recall@10 >= {MIN_RECALL}", found=f"{recall:.3f}"))
+    checks.append(
+        Check(
+            name="index_recall",
+            passed=recall >= MIN_RECALL,
+            expected=f"recall@10 >= {MIN_RECALL}",
+            found=f"{recall:.3f}",
+        )
+    )
     return checks, index
 
 
@@ -99,37 +113,58 @@ def check_immutable(folder: Path, release: Release, registry: Registry) -> Check
     """Checks that no other run was released under this id: a release's vectors and index never change."""
     row = registry.releases.get(release.release_id)
     digest = sha256_of(folder / MANIFEST)
-    return Check(name="immutable", passed=row is None or row["sha256"] == digest, expected="a new release, or the run that was released",
-                 found="another run under the id of a release: put its own run folder back" if row and row["sha256"] != digest else "that")
+    return Check(
+        name="immutable",
+        passed=row is None or row["sha256"] == digest,
+        expected="a new release, or the run that was released",
+        found="another run under the id of a release: put its own run folder back"
+        if row and row["sha256"] != digest
+        else "that",
+    )
 
 
 def check_parents(deployment: Deployment, release: Release, registry: Registry) -> Check:
     """Checks that the run was made from the releases that its period requires, and that these are served."""
     wrong = registry.wrong_parents(deployment.lineage, release)
-    return Check(name="parents", passed=not wrong, expected="the releases that serve what its period computes",
-                 found="; ".join(wrong) if wrong else f"{len(release.parents)} of them")
+    return Check(
+        name="parents",
+        passed=not wrong,
+        expected="the releases that serve what its period computes",
+        found="; ".join(wrong) if wrong else f"{len(release.parents)} of them",
+    )
 
 
 def check_files(folder: Path, release: Release) -> list[Check]:
     """Checks that every file of the manifest is there and is the one that training wrote."""
     bad = list(changed_files(folder, release))
     absent = [name for name in (VECTORS_FILE, METRICS_FILE, MAPPING_FILE) if name not in release.files]
-    return [Check(name="files", passed=not bad and not absent, expected="the files of the manifest, unchanged",
-                  found="those" if not bad + absent else f"changed or missing: {', '.join(bad + absent)}")]
+    return [
+        Check(
+            name="files",
+            passed=not bad and not absent,
+            expected="the files of the manifest, unchanged",
+            found="those" if not bad + absent else f"changed or missing: {', '.join(bad + absent)}",
+        )
+    ]
 
 
 def check_entities(folder: Path) -> Check:
     """Checks that all vectors belong to users or items."""
     found = pc.unique(pq.read_table(folder / VECTORS_FILE, columns=["entity"])["entity"]).to_pylist()
-    return Check(name="entities", passed=set(found) <= set(ENTITIES), expected=f"vectors of {', '.join(ENTITIES)}",
-                 found=", ".join(sorted(map(str, found))) or "none")
+    return Check(
+        name="entities",
+        passed=set(found) <= set(ENTITIES),
+        expected=f"vectors of {', '.join(ENTITIES)}",
+        found=", ".join(sorted(map(str, found))) or "none",
+    )
 
 
 def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_some: bool) -> list[Check]:
     """Checks the dimension, the finiteness, the norms and the distinct ids of an entity's vectors.
 
-    No vector may consist of zeros: new rows are drawn at random, an id that shares its row with others has no vector of its own, and a
-    forgotten user's row is removed. A zero vector therefore means that a training went wrong; it has no cosine with any other.
+    No vector may consist of zeros: new rows are drawn at random, an id that shares its row with others has no vector of
+    its own, and a forgotten user's row is removed. A zero vector therefore means that a training went wrong; it has no
+    cosine with any other.
 
     Args:
         entity: `user` or `item`.
@@ -139,27 +174,59 @@ def check_vectors(entity: str, vectors: Vectors, release: Release, *, expect_som
     """
     dims, expected = set(vectors.dims.tolist()), release.dims.get(entity)
     checks = [
-        Check(name=f"{entity}_vectors", passed=len(vectors.ids) > 0 or not expect_some, expected="at least one vector",
-              found=f"{len(vectors.ids)} vectors"),
-        Check(name=f"{entity}_dimension", passed=dims <= {expected}, expected=f"dimension {expected}", found=f"dimensions {sorted(dims)}"),
-        Check(name=f"{entity}_ids", passed=bool((vectors.ids >= 0).all()), expected="ids >= 0",
-              found=f"{int((vectors.ids < 0).sum())} others"),
-        Check(name=f"{entity}_distinct_ids", passed=len(np.unique(vectors.ids)) == len(vectors.ids), expected="each id once",
-              found=f"{len(vectors.ids) - len(np.unique(vectors.ids))} repeated"),
+        Check(
+            name=f"{entity}_vectors",
+            passed=len(vectors.ids) > 0 or not expect_some,
+            expected="at least one vector",
+            found=f"{len(vectors.ids)} vectors",
+        ),
+        Check(
+            name=f"{entity}_dimension",
+            passed=dims <= {expected},
+            expected=f"dimension {expected}",
+            found=f"dimensions {sorted(dims)}",
+        ),
+        Check(
+            name=f"{entity}_ids",
+            passed=bool((vectors.ids >= 0).all()),
+            expected="ids >= 0",
+            found=f"{int((vectors.ids < 0).sum())} others",
+        ),
+        Check(
+            name=f"{entity}_distinct_ids",
+            passed=len(np.unique(vectors.ids)) == len(vectors.ids),
+            expected="each id once",
+            found=f"{len(vectors.ids) - len(np.unique(vectors.ids))} repeated",
+        ),
     ]
     if not all(check.passed for check in checks) or not len(vectors.ids):
         return checks
     not_finite = vectors.ids[~np.isfinite(vectors.values).all(axis=1)]
-    checks.append(Check(name=f"{entity}_finite", passed=not len(not_finite), expected="finite values",
-                        found=_with_ids(entity, not_finite, "vectors with NaN or infinity")))
+    checks.append(
+        Check(
+            name=f"{entity}_finite",
+            passed=not len(not_finite),
+            expected="finite values",
+            found=_with_ids(entity, not_finite, "vectors with NaN or infinity"),
+        )
+    )
     if not len(not_finite):
         largest = float(np.abs(vectors.values).max())
         zero = vectors.ids[lengths_of(vectors.values) == 0]
-        checks += [Check(name=f"{entity}_norm", passed=largest < MAX_VALUE, expected=f"values below {MAX_VALUE:.0f}",
-                         found=f"largest {largest:.3g}"),
-                   Check(name=f"{entity}_zero", passed=not len(zero),
-                         expected="no vector of length zero, which has no cosine with any other",
-                         found=_with_ids(entity, zero, "vectors of length zero"))]
+        checks += [
+            Check(
+                name=f"{entity}_norm",
+                passed=largest < MAX_VALUE,
+                expected=f"values below {MAX_VALUE:.0f}",
+                found=f"largest {largest:.3g}",
+            ),
+            Check(
+                name=f"{entity}_zero",
+                passed=not len(zero),
+                expected="no vector of length zero, which has no cosine with any other",
+                found=_with_ids(entity, zero, "vectors of length zero"),
+            ),
+        ]
     return checks
 
 
@@ -177,12 +244,20 @@ def known_ids(locations: Locations, deployment: Deployment, folder: Path, releas
     """Returns the ids that should have a vector, by entity: those of the model's mapping; for a CPM, those of the snapshots it merges."""
     if release.kind != "cpm":
         mapping = pq.read_table(folder / MAPPING_FILE, columns=["field", "id"], filters=[("row", ">", 0)])
-        return {entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES}
+        return {
+            entity: mapping.filter(pc.equal(mapping["field"], f"{entity}_id"))["id"].to_numpy() for entity in ENTITIES
+        }
     months = deployment.lineage.snapshots_of_day(release.period)
-    merged = [key for month in months if month is not None and (key := parent_key("snapshot", "tpm", month)) in release.parents]
+    merged = [
+        key
+        for month in months
+        if month is not None and (key := parent_key("snapshot", "tpm", month)) in release.parents
+    ]
     known: dict[str, list[np.ndarray]] = {entity: [np.zeros(0, np.int64)] for entity in ENTITIES}
     for key in merged:
-        snapshot = locations.run_of("tpm", date.fromisoformat(key.rsplit("/", 1)[1]), DEFAULT_VARIANT, release.parents[key])
+        snapshot = locations.run_of(
+            "tpm", date.fromisoformat(key.rsplit("/", 1)[1]), DEFAULT_VARIANT, release.parents[key]
+        )
         rows = pq.read_table(snapshot / VECTORS_FILE, columns=["entity", "id"])
         for entity, ids in known.items():
             ids.append(rows.filter(pc.equal(rows["entity"], entity))["id"].to_numpy())
@@ -192,22 +267,39 @@ def known_ids(locations: Locations, deployment: Deployment, folder: Path, releas
 def check_coverage(entity: str, vectors: Vectors, known: np.ndarray) -> Check:
     """Checks that a share of `MIN_COVERAGE` of the ids that should have a vector has one."""
     share = float(np.isin(known, vectors.ids).mean()) if len(known) else 1.0
-    return Check(name=f"{entity}_coverage", passed=share >= MIN_COVERAGE, expected=f"a vector for {MIN_COVERAGE:.0%} of the known ids",
-                 found=f"{share:.1%} of {len(known)}")
+    return Check(
+        name=f"{entity}_coverage",
+        passed=share >= MIN_COVERAGE,
+        expected=f"a vector for {MIN_COVERAGE:.0%} of the known ids",
+        found=f"{share:.1%} of {len(known)}",
+    )
 
 
 def check_metrics(folder: Path, release: Release) -> list[Check]:
     """Checks that no metric is NaN or infinite, so that a model that diverged is not published.
 
-    A metric that is not defined on its rows is null. The training loss may be null only on a day with too few rows to train on.
+    A metric that is not defined on its rows is null. The training loss may be null only on a day with too few rows to
+    train on.
     """
     rows = pq.read_table(folder / METRICS_FILE).to_pylist()
-    value, row_cnt = next(((row["value"], row["row_cnt"]) for row in rows if row["metric"] == "train_loss"), (None, None))
+    value, row_cnt = next(
+        ((row["value"], row["row_cnt"]) for row in rows if row["metric"] == "train_loss"), (None, None)
+    )
     ok = math.isfinite(value) if value is not None else row_cnt is not None and row_cnt < FEWEST_ROWS
-    bad = [f"{row['split']} {row['metric']}" for row in rows if row["value"] is not None and not math.isfinite(row["value"])]
-    return [Check(name="train_loss", passed=ok, expected="a finite figure", found=f"{value} over {row_cnt} rows"),
-            Check(name="metrics", passed=not bad, expected="finite figures",
-                  found=f"{len(bad)} that are NaN or infinite: {_first(bad)}" if bad else f"{len(rows)} figures")]
+    bad = [
+        f"{row['split']} {row['metric']}"
+        for row in rows
+        if row["value"] is not None and not math.isfinite(row["value"])
+    ]
+    return [
+        Check(name="train_loss", passed=ok, expected="a finite figure", found=f"{value} over {row_cnt} rows"),
+        Check(
+            name="metrics",
+            passed=not bad,
+            expected="finite figures",
+            found=f"{len(bad)} that are NaN or infinite: {_first(bad)}" if bad else f"{len(rows)} figures",
+        ),
+    ]
 
 
 def check_predictions(folder: Path, release: Release) -> list[Check]:
@@ -220,10 +312,17 @@ def check_predictions(folder: Path, release: Release) -> list[Check]:
     scores, events = pc.fill_null(rows["score"], math.nan).to_numpy(), rows["event_id"].to_numpy()
     bad = int((~((scores >= 0) & (scores <= 1))).sum())
     return [
-        Check(name="scored_by", passed=by <= predecessors and days <= {release.period},
-              expected=f"{release.period}, by {', '.join(predecessors) or 'nobody'}",
-              found=f"{', '.join(map(str, sorted(days))) or 'no day'}, by {', '.join(map(str, by)) or 'nobody'}"),
+        Check(
+            name="scored_by",
+            passed=by <= predecessors and days <= {release.period},
+            expected=f"{release.period}, by {', '.join(predecessors) or 'nobody'}",
+            found=f"{', '.join(map(str, sorted(days))) or 'no day'}, by {', '.join(map(str, by)) or 'nobody'}",
+        ),
         Check(name="scores", passed=bad == 0, expected="probabilities", found=f"{bad} others"),
-        Check(name="scored_once", passed=len(np.unique(events)) == len(events), expected="each impression once",
-              found=f"{len(events) - len(np.unique(events))} repeated"),
+        Check(
+            name="scored_once",
+            passed=len(np.unique(events)) == len(events),
+            expected="each impression once",
+            found=f"{len(events) - len(np.unique(events))} repeated",
+        ),
     ]

@@ -39,7 +39,11 @@ def _audit(locations: Locations, deployment: Deployment, kind: str, period: date
     for folder in gated_runs(locations, kind, period):
         with stage(f"audit {folder.name}"):
             checks = audit(locations, deployment, folder)
-        print(table_text(("check", "verdict", "expected", "found"), [(c.name, c.verdict, c.expected, c.found) for c in checks]))
+        print(
+            table_text(
+                ("check", "verdict", "expected", "found"), [(c.name, c.verdict, c.expected, c.found) for c in checks]
+            )
+        )
     print(f"next: tributary spark_jobs publish_release --kind {kind} --period {period}")
 
 
@@ -67,9 +71,19 @@ def _releases(locations: Locations, _: Deployment) -> None:
 
     registry = Registry.read(LakeReader(locations))
     stale = registry.stale()
-    rows = [(str(served.period), served.kind, served.variant, registry.serving(served), _state(registry, served, stale),
-             registry.releases[registry.activations[served]["release_id"]]["carries"] or "")
-            for served in sorted(registry.activations, key=lambda served: (served.period, served.kind, served.variant), reverse=True)]
+    rows = [
+        (
+            str(served.period),
+            served.kind,
+            served.variant,
+            registry.serving(served),
+            _state(registry, served, stale),
+            registry.releases[registry.activations[served]["release_id"]]["carries"] or "",
+        )
+        for served in sorted(
+            registry.activations, key=lambda served: (served.period, served.kind, served.variant), reverse=True
+        )
+    ]
     print(table_text(("period", "kind", "variant", "release", "state", "carries"), rows))
 
 
@@ -83,13 +97,26 @@ def _state(registry: Registry, served: Served, stale: Mapping[str, str]) -> str:
 @with_deployment
 @click.option("--table", default="actr_embeddings", type=click.Choice(TABLES), metavar="TABLE", help="Whose vectors.")
 @click.option("--id", "of", required=True, type=int, help="The raw id.")
-@click.option("--entity", default="item", type=click.Choice(("item", "user")),
-              help="Items are asked of the index, users compared with all users of the release.")
+@click.option(
+    "--entity",
+    default="item",
+    type=click.Choice(("item", "user")),
+    help="Items are asked of the index, users compared with all users of the release.",
+)
 @click.option("--variant", help="Transfer setting of an A-CTR (default: the deployment's last).")
 @click.option("--release", help="A release by its id (default: the current one).")
 @click.option("--count", type=int, default=10, help="How many.")
-def _neighbours(locations: Locations, deployment: Deployment, *, table: str, of: int, entity: str, variant: str | None,
-                release: str | None, count: int) -> None:
+def _neighbours(
+    locations: Locations,
+    deployment: Deployment,
+    *,
+    table: str,
+    of: int,
+    entity: str,
+    variant: str | None,
+    release: str | None,
+    count: int,
+) -> None:
     from lake.reader import LakeReader
     from publishing.neighbours import KIND_OF_TABLE, find_release, neighbours
 

@@ -23,14 +23,17 @@ from contracts.releases import Release
 from lake.index_files import INDEX_FILE, INDEX_MANIFEST, index_manifest
 from lake.run_folders import sha256_of
 
-FLAT_LIMIT = 100_000  # Larger indexes are inverted files. Exhaustive search of 1e5 x 16 takes a millisecond a query on one core.
-# Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists took ten
-# times as long to build, for the same recall (docs/experiments.md).
+FLAT_LIMIT = (
+    100_000  # Larger indexes are inverted files. Exhaustive search of 1e5 x 16 takes a millisecond a query on one core.
+)
+# Inverted files have sqrt(N) lists, from 64 vectors each in ten rounds of k-means. On a million vectors 4 sqrt(N) lists
+# took ten times as long to build, for the same recall (docs/experiments.md).
 TRAINING_PER_LIST = 64
 TRAINING_ROUNDS = 10
 RECALL_AT = 10
 QUERIES = 256
-TUNED_RECALL = 0.97  # A search reads more lists until it is reached; it exceeds the audit's limit, which is judged by other queries.
+# A search reads more lists until it is reached; it exceeds the audit's limit, which is judged by other queries.
+TUNED_RECALL = 0.97
 SAME = 1e-5  # Inner products in float32 that differ by less may be equal.
 DECIMALS = 6  # Further decimals of a cosine of float32 unit vectors are rounding errors.
 _NONE = -2.0  # A value below any cosine.
@@ -63,14 +66,19 @@ class Vectors:
         dims = np.where(lengths == pc.fill_null(rows["dim"], -2).to_numpy(), lengths, -1)
         flat = pc.list_flatten(rows["vector"].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float32)
         width = int(dims[0]) if len(dims) and (dims == dims[0]).all() and dims[0] > 0 else 0
-        return cls(pc.fill_null(rows["id"], -1).to_numpy(), flat.reshape(-1, width) if width else np.zeros((0, 0), np.float32), dims)
+        return cls(
+            pc.fill_null(rows["id"], -1).to_numpy(),
+            flat.reshape(-1, width) if width else np.zeros((0, 0), np.float32),
+            dims,
+        )
 
 
 def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha256: str) -> dict[str, Any]:
     """Builds the index of a release and moves it into place as a whole; an undamaged index of the same run is kept.
 
-    Readers therefore always find an index: only one that is damaged or was never published is replaced. The caller holds the lock of
-    the release's audit. The similarity is the cosine: vectors are normalised, and the metric is the inner product.
+    Readers therefore always find an index: only one that is damaged or was never published is replaced. The caller
+    holds the lock of the release's audit. The similarity is the cosine: vectors are normalised, and the metric is the
+    inner product.
 
     Args:
         folder: the folder of the index.
@@ -96,10 +104,22 @@ def build_index(folder: Path, vectors: Vectors, release: Release, manifest_sha25
     faiss.write_index(index, str(temporary / INDEX_FILE))
     written = faiss.read_index(str(temporary / INDEX_FILE))
     recall = measured_recall(written, normalised, vectors.ids, _sample(len(normalised), offset=1))
-    manifest = {"release_id": release.release_id, "kind": release.kind, "variant": release.variant, "period": str(release.period),
-                "entity": "item", "rows": len(vectors.ids), "dim": int(vectors.values.shape[1]), "metric": "cosine", "factory": factory,
-                "nprobe": nprobe_of(written), "faiss_version": faiss.__version__, "recall_at_10": recall,
-                "sha256": sha256_of(temporary / INDEX_FILE), "run_manifest_sha256": manifest_sha256}
+    manifest = {
+        "release_id": release.release_id,
+        "kind": release.kind,
+        "variant": release.variant,
+        "period": str(release.period),
+        "entity": "item",
+        "rows": len(vectors.ids),
+        "dim": int(vectors.values.shape[1]),
+        "metric": "cosine",
+        "factory": factory,
+        "nprobe": nprobe_of(written),
+        "faiss_version": faiss.__version__,
+        "recall_at_10": recall,
+        "sha256": sha256_of(temporary / INDEX_FILE),
+        "run_manifest_sha256": manifest_sha256,
+    }
     (temporary / INDEX_MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     for path in (temporary / INDEX_FILE, temporary / INDEX_MANIFEST):
         _sync(path)
@@ -120,8 +140,13 @@ def make_index(normalised: np.ndarray, ids: np.ndarray) -> tuple[Any, str]:
     index = faiss.index_factory(normalised.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     inverted = _inverted(index)
     if inverted is not None:
-        inverted.cp.max_points_per_centroid, inverted.cp.niter = TRAINING_PER_LIST, TRAINING_ROUNDS  # FAISS fixes the seed.
-        if faiss.get_num_gpus() > 0:  # With faiss-gpu, k-means searches the nearest centres on the GPUs. This has never run on one.
+        inverted.cp.max_points_per_centroid, inverted.cp.niter = (
+            TRAINING_PER_LIST,
+            TRAINING_ROUNDS,
+        )  # FAISS fixes the seed.
+        if (
+            faiss.get_num_gpus() > 0
+        ):  # With faiss-gpu, k-means searches the nearest centres on the GPUs. This has never run on one.
             inverted.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(normalised.shape[1]))
     index.train(normalised)
     index.add_with_ids(normalised, ids.astype(np.int64))
@@ -154,9 +179,9 @@ def load_index(folder: Path) -> tuple[Any, dict[str, Any]]:
 def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
     """Returns the items nearest to an item by cosine, without the item itself: ids and cosines, nearest first, ties by ascending id.
 
-    FAISS only chooses the candidates. It lists equal inner products in an order of its own, keeps any of them where they do not all fit
-    in `count`, and rounds differently in another batch. So the search returns all items that could be among the first `count`, and their
-    cosines are computed again, each from its own row.
+    FAISS only chooses the candidates. It lists equal inner products in an order of its own, keeps any of them where
+    they do not all fit in `count`, and rounds differently in another batch. So the search returns all items that could
+    be among the first `count`, and their cosines are computed again, each from its own row.
 
     Args:
         folder: the folder of the index.
@@ -170,9 +195,13 @@ def nearest(folder: Path, item_id: int, count: int) -> list[tuple[int, float]]:
     try:
         query = index.reconstruct(item_id)
     except RuntimeError:
-        raise BadInput(folder, "item", expected=f"an item with a vector in {manifest['release_id']}", found=item_id) from None
+        raise BadInput(
+            folder, "item", expected=f"an item with a vector in {manifest['release_id']}", found=item_id
+        ) from None
     cosines, _ = index.search(query[None], min(count + 1, index.ntotal))  # The item itself is among them.
-    at_least = float(cosines[0, -1]) if cosines[0, -1] > _NONE else _NONE  # The search reached fewer items than asked for: take all.
+    at_least = (
+        float(cosines[0, -1]) if cosines[0, -1] > _NONE else _NONE
+    )  # The search reached fewer items than asked for: take all.
     _, _, ids = index.range_search(query[None], at_least - SAME)
     return _ranked(folder, item_id, query, ids, index.reconstruct_batch(ids))[:count]
 
@@ -195,11 +224,13 @@ def nearest_exactly(vectors: Vectors, entity_id: int, count: int) -> list[tuple[
     return _ranked("vectors", entity_id, normalised[at[0]], vectors.ids, normalised)[:count]
 
 
-def _ranked(source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, normalised: np.ndarray) -> list[tuple[int, float]]:
+def _ranked(
+    source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, normalised: np.ndarray
+) -> list[tuple[int, float]]:
     """Ranks the other entities, nearest first, ties by ascending id; vectors of length zero are left out.
 
-    Each cosine is a sum in double precision over its own row, rounded to the precision of single-precision unit vectors. So neither the
-    other rows nor the order of the vectors decides which cosines are equal.
+    Each cosine is a sum in double precision over its own row, rounded to the precision of single-precision unit
+    vectors. So neither the other rows nor the order of the vectors decides which cosines are equal.
 
     Args:
         source: where the vectors come from, for an error message.
@@ -211,8 +242,15 @@ def _ranked(source: object, entity_id: int, query: np.ndarray, ids: np.ndarray, 
     if not query.any():
         raise BadInput(source, "vector", expected="a vector with a direction", found=f"one of zeros, of {entity_id}")
     wide = query.astype(np.float64)
-    cosines = np.concatenate([np.zeros(0), *((normalised[at:at + _AT_ONCE].astype(np.float64) * wide).sum(axis=1)
-                                             for at in range(0, len(ids), _AT_ONCE))]).round(DECIMALS)
+    cosines = np.concatenate(
+        [
+            np.zeros(0),
+            *(
+                (normalised[at : at + _AT_ONCE].astype(np.float64) * wide).sum(axis=1)
+                for at in range(0, len(ids), _AT_ONCE)
+            ),
+        ]
+    ).round(DECIMALS)
     others = np.flatnonzero((ids != entity_id) & normalised.any(axis=1))
     order = others[np.lexsort((ids[others], -cosines[others]))]
     return list(zip(ids[order].tolist(), cosines[order].tolist(), strict=True))
@@ -228,7 +266,9 @@ def measured_recall(index: Any, normalised: np.ndarray, ids: np.ndarray, queries
         queries: the rows of `normalised` that serve as queries, Q.
     """
     count = min(RECALL_AT, len(normalised))
-    exact, _ = faiss.knn(normalised[queries], normalised, count, metric=faiss.METRIC_INNER_PRODUCT)  # In blocks, never Q x N at once.
+    exact, _ = faiss.knn(
+        normalised[queries], normalised, count, metric=faiss.METRIC_INNER_PRODUCT
+    )  # In blocks, never Q x N at once.
     _, found = index.search(normalised[queries], count)
     order = np.argsort(ids, kind="stable")
     hits = 0

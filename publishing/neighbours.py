@@ -46,22 +46,34 @@ def find_release(reader: LakeReader, table: str, variant: str, release_id: str |
     if release_id is None:
         row = reader.current(kind, variant)
         if row is None:
-            raise BadInput("releases", "release", expected=f"a current release of {kind} ({variant})", found="none",
-                           hint="See `tributary publishing releases`.")
+            raise BadInput(
+                "releases",
+                "release",
+                expected=f"a current release of {kind} ({variant})",
+                found="none",
+                hint="See `tributary publishing releases`.",
+            )
         return row
     row = reader.releases().get(release_id)
     if row is None or row["kind"] != kind:
-        raise BadInput("releases", "--release", expected=f"a release of {table}", found=release_id,
-                       hint="See `tributary publishing releases`.")
+        raise BadInput(
+            "releases",
+            "--release",
+            expected=f"a release of {table}",
+            found=release_id,
+            hint="See `tributary publishing releases`.",
+        )
     return row
 
 
-def neighbours(reader: LakeReader, table: str, release_id: str, entity: str, entity_id: int, count: int) -> tuple[str, list[Neighbour]]:
+def neighbours(
+    reader: LakeReader, table: str, release_id: str, entity: str, entity_id: int, count: int
+) -> tuple[str, list[Neighbour]]:
     """Returns the title of an entity, and its neighbours in the same release, nearest first.
 
-    Items are looked up in the release's index. Users have no index, since nobody looks up users by the thousand: a user is compared
-    exactly with all users of the release, which reads their vectors once. A user is never compared with items: both are inputs of
-    a network, not points of one space.
+    Items are looked up in the release's index. Users have no index, since nobody looks up users by the thousand: a user
+    is compared exactly with all users of the release, which reads their vectors once. A user is never compared with
+    items: both are inputs of a network, not points of one space.
 
     Args:
         reader: reads the tables of the deployment.
@@ -80,7 +92,9 @@ def neighbours(reader: LakeReader, table: str, release_id: str, entity: str, ent
     else:
         rows = reader.read(table, columns=["id", "vector", "dim"], where={"release_id": release_id, "entity": entity})
         found, titles = nearest_exactly(Vectors.of(rows), entity_id, count), {}
-    return titles.get(entity_id, "-"), [Neighbour(id=i, title=titles.get(i, "-"), cosine=round(cosine, 4)) for i, cosine in found]
+    return titles.get(entity_id, "-"), [
+        Neighbour(id=i, title=titles.get(i, "-"), cosine=round(cosine, 4)) for i, cosine in found
+    ]
 
 
 def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:
@@ -89,7 +103,10 @@ def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:
     Days are read from the newest backwards, twice as many at each step, until all items are found.
     """
     missing, titles = set(ids), dict[int, str]()
-    days = sorted({date.fromisoformat(owner.removeprefix("ds=")) for log in LOGS for owner in reader.builds(f"{log}_log")}, reverse=True)
+    days = sorted(
+        {date.fromisoformat(owner.removeprefix("ds=")) for log in LOGS for owner in reader.builds(f"{log}_log")},
+        reverse=True,
+    )
     days, block = days[:HISTORY_DAYS], 1
     while missing and days:
         block_days, days, block = days[:block], days[block:], 2 * block
@@ -97,13 +114,17 @@ def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:
         for row in shown.sort_by([("event_ts", "ascending")]).to_pylist():
             named = row["item_text"] is not None
             if named or row["item_id"] not in titles:
-                titles[row["item_id"]] = printable(row["item_text"], LONGEST_TITLE) if named else f"category {row['category_id']}"
+                titles[row["item_id"]] = (
+                    printable(row["item_text"], LONGEST_TITLE) if named else f"category {row['category_id']}"
+                )
         missing -= titles.keys()
     return titles
 
 
 def _shown(reader: LakeReader, log: str, ids: set[int], days: list[date]) -> pa.Table:
     """Rows item_id, item_text, category_id, event_ts of these items on these days."""
-    rows = reader.read(log, columns=["item_id", "item_text", "category_id", "event_ts"], where={"ds": days, "item_id": sorted(ids)})
+    rows = reader.read(
+        log, columns=["item_id", "item_text", "category_id", "event_ts"], where={"ds": days, "item_id": sorted(ids)}
+    )
     kinds = (pa.int64(), pa.string(), pa.int64(), pa.timestamp("us", "UTC"))
     return pa.table({name: pc.cast(rows[name], kind) for name, kind in zip(rows.column_names, kinds, strict=True)})

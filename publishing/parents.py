@@ -26,8 +26,12 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
         period: the first day of the period.
     """
     lineage = deployment.lineage
-    missing = [_awaited(parent, variant) for parent in lineage.parents(kind, period) for variant in _variants(kind, parent, deployment)
-               if reader.active(parent.kind, variant, parent.period) is None]
+    missing = [
+        _awaited(parent, variant)
+        for parent in lineage.parents(kind, period)
+        for variant in _variants(kind, parent, deployment)
+        if reader.active(parent.kind, variant, parent.period) is None
+    ]
     table = awaited_table(KINDS[kind])
     days = lineage.certain_days(kind, period, replay_days=deployment.replay_days)
     built = reader.builds(table, [owner_key(ds=day) for day in days])
@@ -35,7 +39,9 @@ def missing_inputs(reader: LakeReader, deployment: Deployment, kind: str, period
     if absent:
         dag = maker(table).dag
         assert dag, table
-        missing.append(Awaited(what=f"{table} of {len(absent)} days, the first {absent[0]}", dag=dag, periods=tuple(absent)))
+        missing.append(
+            Awaited(what=f"{table} of {len(absent)} days, the first {absent[0]}", dag=dag, periods=tuple(absent))
+        )
     return missing
 
 
@@ -49,4 +55,6 @@ def _variants(kind: str, parent: Parent, deployment: Deployment) -> Sequence[str
 
 def _awaited(parent: Parent, variant: str) -> Awaited:
     name = parent.kind if variant == DEFAULT_VARIANT else f"{parent.kind} ({variant})"
-    return Awaited(what=f"the {parent.role} {name} of {parent.period}", dag=KINDS[parent.kind].dag, periods=(parent.period,))
+    return Awaited(
+        what=f"the {parent.role} {name} of {parent.period}", dag=KINDS[parent.kind].dag, periods=(parent.period,)
+    )

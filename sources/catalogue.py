@@ -1,7 +1,7 @@
 """The simulator's items: each is born, is shown more often for some days, and ends one day; ids are never used again.
 
-The number of live items is the same every day: where one ends, a new one replaces it at midnight, and is advertised if the old
-one was. An item's life does not depend on its quality, so its age reveals nothing about tastes.
+The number of live items is the same every day: where one ends, a new one replaces it at midnight, and is advertised if
+the old one was. An item's life does not depend on its quality, so its age reveals nothing about tastes.
 
 Shapes: I items ever born, by index; N of them.
 """
@@ -42,8 +42,15 @@ class Catalogue:
     lives_I: np.ndarray
 
     @classmethod
-    def draw(cls, category_N: np.ndarray, text_N: np.ndarray, advertised_N: np.ndarray, advertisers: int, born: int,
-             rng: np.random.Generator) -> Catalogue:
+    def draw(
+        cls,
+        category_N: np.ndarray,
+        text_N: np.ndarray,
+        advertised_N: np.ndarray,
+        advertisers: int,
+        born: int,
+        rng: np.random.Generator,
+    ) -> Catalogue:
         """N new items.
 
         Args:
@@ -69,8 +76,10 @@ class Catalogue:
 
     def followed_by(self, newborn: Catalogue, ended_I: np.ndarray) -> Catalogue:
         """This catalogue with some items ended, followed by the new ones."""
-        joined = {name: np.concatenate([getattr(self, name), getattr(newborn, name)])
-                  for name in ("category_I", "advertiser_I", "campaign_I", "text_I", "born_I")}
+        joined = {
+            name: np.concatenate([getattr(self, name), getattr(newborn, name)])
+            for name in ("category_I", "advertiser_I", "campaign_I", "text_I", "born_I")
+        }
         lives_I = np.concatenate([self.lives_I & ~ended_I, newborn.lives_I])
         popularity = {log: np.concatenate([self.popularity_I[log], newborn.popularity_I[log]]) for log in LOGS}
         return replace(self, **joined, lives_I=lives_I, popularity_I=popularity)

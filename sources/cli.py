@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _number(name: str, default: float, help: str) -> Decorator:
-    return click.option(name, type=type(default), default=default, metavar="N" if isinstance(default, int) else "X", help=help)
+    return click.option(
+        name, type=type(default), default=default, metavar="N" if isinstance(default, int) else "X", help=help
+    )
 
 
 def _first_day(default: date) -> Decorator:
@@ -35,23 +37,39 @@ def _first_day(default: date) -> Decorator:
 
 
 def _original(name: str) -> Decorator:
-    return together(with_home, click.option("--data", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
-                                            help=f"Folder of {name}'s original files, or its parent."))
+    return together(
+        with_home,
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path),
+            required=True,
+            metavar="FOLDER",
+            help=f"Folder of {name}'s original files, or its parent.",
+        ),
+    )
 
 
-def simulator_settings(*, start: date, days: int, duplicate_rate: float, malformed_rate: float, late_rate: float,
-                       **world: Any) -> SimulatorSettings:
+def simulator_settings(
+    *, start: date, days: int, duplicate_rate: float, malformed_rate: float, late_rate: float, **world: Any
+) -> SimulatorSettings:
     """What the options of `simulate` say; `world` are those of the world's settings."""
     from sources.faults import FaultRates
     from sources.simulator import SimulatorSettings
     from sources.world import WorldSettings
 
-    return SimulatorSettings(start=start, days=days, world=WorldSettings(**world),
-                             faults=FaultRates(duplicates=duplicate_rate, malformed=malformed_rate, late=late_rate))
+    return SimulatorSettings(
+        start=start,
+        days=days,
+        world=WorldSettings(**world),
+        faults=FaultRates(duplicates=duplicate_rate, malformed=malformed_rate, late=late_rate),
+    )
 
 
-@commands.add("simulate", "Days of natural and ad impressions of a made world, as landing files, and the true click probability of each "
-              "next to them. Equal options give equal bytes; more days begin with the same days. Rates are shares of the impressions.")
+@commands.add(
+    "simulate",
+    "Days of natural and ad impressions of a made world, as landing files, and the true click probability of each "
+    "next to them. Equal options give equal bytes; more days begin with the same days. Rates are shares of the impressions.",
+)
 @with_home
 @_first_day(date(2026, 1, 1))
 @_number("--days", 120, "Days.")
@@ -60,8 +78,11 @@ def simulator_settings(*, start: date, days: int, duplicate_rate: float, malform
 @_number("--seed", 7, "Another one gives another world.")
 @_number("--item-turnover", 0.1, "Share of the items that end within 30 days, each followed by a new one.")
 @_number("--burst-rate", 0.4, "Share of visits that bring an interest in one category, gone within hours.")
-@click.option("--unrelated-domains", is_flag=True,
-              help="Negative control: the ad domain has tastes, item qualities and interests of its own.")
+@click.option(
+    "--unrelated-domains",
+    is_flag=True,
+    help="Negative control: the ad domain has tastes, item qualities and interests of its own.",
+)
 @_number("--duplicate-rate", 0.01, "Impressions delivered twice.")
 @_number("--malformed-rate", 0.002, "Additional rows that break a rule.")
 @_number("--late-rate", 0.005, "Impressions that arrive with the next day's file.")
@@ -72,10 +93,16 @@ def _simulate(home: Path, **options: Any) -> None:
     done = simulator.simulate(settings, home)
     for log, rows in done.rows.items():
         impressions = done.impressions[log]
-        print(f"{log}: {rows:,} rows for {impressions:,} impressions ({impressions / settings.days:,.0f} a day), "
-              f"click rate {done.clicks[log] / max(impressions, 1):.3f}")
-    print(f"items: {settings.world.items:,} at any time, {done.items_born:,} born and {done.items_ended:,} ended meanwhile")
-    print(f"Wrote the true probabilities by day, and which faults each file holds ({simulator.INJECTED_FILE}), under {home / 'truth'}")
+        print(
+            f"{log}: {rows:,} rows for {impressions:,} impressions ({impressions / settings.days:,.0f} a day), "
+            f"click rate {done.clicks[log] / max(impressions, 1):.3f}"
+        )
+    print(
+        f"items: {settings.world.items:,} at any time, {done.items_born:,} born and {done.items_ended:,} ended meanwhile"
+    )
+    print(
+        f"Wrote the true probabilities by day, and which faults each file holds ({simulator.INJECTED_FILE}), under {home / 'truth'}"
+    )
     _say_next(home, done.rows)
 
 
@@ -106,7 +133,10 @@ def _movielens(home: Path, data: Path, **options: Any) -> None:
 def _taobao(home: Path, data: Path, **options: Any) -> None:
     from sources.taobao import TaobaoSettings, convert
 
-    _say(home, convert(data, home, TaobaoSettings(**{name: value for name, value in options.items() if value is not None})))
+    _say(
+        home,
+        convert(data, home, TaobaoSettings(**{name: value for name, value in options.items() if value is not None})),
+    )
 
 
 @commands.add("check")
@@ -114,8 +144,17 @@ def _taobao(home: Path, data: Path, **options: Any) -> None:
 def _check(home: Path, paths: Sequence[Path], strict: bool, **given: object) -> int:
     """Ingestion judges landing files, and ingestion is a job of Spark: the command there is asked."""
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    command = [folder_python("spark_jobs") or sys.executable, "-m", "spark_jobs", "check_landing", f"--home={home}", *options,
-               *(["--strict"] if strict else []), "--", *map(str, paths)]
+    command = [
+        folder_python("spark_jobs") or sys.executable,
+        "-m",
+        "spark_jobs",
+        "check_landing",
+        f"--home={home}",
+        *options,
+        *(["--strict"] if strict else []),
+        "--",
+        *map(str, paths),
+    ]
     sys.stdout.flush()
     return subprocess.run(command, check=False).returncode
 

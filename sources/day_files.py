@@ -1,8 +1,8 @@
 """Landing files of many days written at once, as rows come: `landing/<log>/<day>/part-00000.parquet`.
 
-For sources that are too large for memory and not sorted by day. A day's rows are buffered until they fill a row group, so memory is
-bounded by days x row group, and the files are the same however the rows were cut into batches. Until all days are written they
-have temporary names that ingestion ignores.
+For sources that are too large for memory and not sorted by day. A day's rows are buffered until they fill a row group,
+so memory is bounded by days x row group, and the files are the same however the rows were cut into batches. Until all
+days are written they have temporary names that ingestion ignores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class DayFiles:
         rows: rows written, by day.
     """
 
-    def __init__(self, locations: Locations, log: Log, days: Sequence[date], schema: pa.Schema, *, row_group: int = ROW_GROUP) -> None:
+    def __init__(
+        self, locations: Locations, log: Log, days: Sequence[date], schema: pa.Schema, *, row_group: int = ROW_GROUP
+    ) -> None:
         """Raises BadInput if a day's folder holds files that were not written here."""
         self._folders = [locations.landing_day(log, day) for day in days]
         self._schema, self._row_group = schema, row_group
@@ -50,7 +52,9 @@ class DayFiles:
         edges = np.searchsorted(day_number_N[order_N], np.arange(len(self._folders) + 1))
         for number, (begin, end) in enumerate(pairwise(edges)):
             if end > begin:
-                self._held[number].append(rows.take(pa.array(order_N[begin:end])))  # a copy, so that the batch itself can be freed
+                self._held[number].append(
+                    rows.take(pa.array(order_N[begin:end]))
+                )  # a copy, so that the batch itself can be freed
                 self._held_rows[number] += int(end - begin)
                 self.rows[number] += int(end - begin)
                 self._flush(number, last=False)
@@ -58,7 +62,9 @@ class DayFiles:
     def __enter__(self) -> DayFiles:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 for number in range(len(self._folders)):
@@ -82,7 +88,9 @@ class DayFiles:
         table = pa.concat_tables(self._held[number]).combine_chunks()
         full = table.num_rows if last else table.num_rows - table.num_rows % self._row_group
         for begin in range(0, full, self._row_group):
-            self._writers[number].write_table(table.slice(begin, min(self._row_group, full - begin)), row_group_size=self._row_group)
+            self._writers[number].write_table(
+                table.slice(begin, min(self._row_group, full - begin)), row_group_size=self._row_group
+            )
         rest = table.slice(full)
         self._held[number] = [rest.take(pa.array(np.arange(rest.num_rows)))] if rest.num_rows else []
         self._held_rows[number] = rest.num_rows

@@ -21,9 +21,15 @@ SCORED_OF_SIMULATOR = 2  # a day costs the demo a minute and a half
 
 def simulator(*, start: date, days: int) -> Deployment:
     """Calendar months and ISO weeks, UTC; the quick recipe, since a simulated world is for trying things out."""
-    return Deployment(source="simulator", history_start=start, history_end=_last(start, days),
-                      actr_start=_before_last(SCORED_OF_SIMULATOR, start, days), feedback_delay_seconds=600, recipe="quick",
-                      variants=SHOWN_WITH_TEXTS)
+    return Deployment(
+        source="simulator",
+        history_start=start,
+        history_end=_last(start, days),
+        actr_start=_before_last(SCORED_OF_SIMULATOR, start, days),
+        feedback_delay_seconds=600,
+        recipe="quick",
+        variants=SHOWN_WITH_TEXTS,
+    )
 
 
 def kuairand() -> Deployment:
@@ -49,7 +55,9 @@ def movielens(*, start: date, days: int) -> Deployment:
         history_start=start,
         history_end=_last(start, days),
         actr_start=_before_last(SCORED, start, days),
-        periods=PeriodSettings() if days >= CALENDAR_FROM_DAYS else PeriodSettings(anchor=start, month_days=5, week_days=5),
+        periods=PeriodSettings()
+        if days >= CALENDAR_FROM_DAYS
+        else PeriodSettings(anchor=start, month_days=5, week_days=5),
         feedback_delay_seconds=0,
         variants=SHOWN_WITH_TEXTS,
     )
@@ -89,8 +97,13 @@ def write(home: Path, deployment: Deployment) -> Path:
     for name in sorted((field.name for field in fields(Deployment)), key=lambda name: name != "source"):  # source first
         wanted, actual = getattr(deployment, name), getattr(present, name)
         if wanted != actual:
-            raise BadInput(path, name, expected=_shown(wanted), found=_shown(actual),
-                           hint="This folder belongs to another deployment: use another --home, or remove it.")
+            raise BadInput(
+                path,
+                name,
+                expected=_shown(wanted),
+                found=_shown(actual),
+                hint="This folder belongs to another deployment: use another --home, or remove it.",
+            )
     return path
 
 

@@ -44,6 +44,7 @@ def _shifted(days: int) -> Callable[[str], str]:
     def shift(text: str) -> str:
         moved = datetime.fromisoformat(text) + timedelta(days=days)
         return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
     return shift
 
 
@@ -73,8 +74,8 @@ MALFORMED_KINDS = (*MALFORMED, *MALFORMED_LINES)
 class Delivery:
     """Rows of one log as they are delivered: those that arrive on the day itself, and those in the next day's file.
 
-    `today` and `tomorrow` count rows by what they are: `on time`, `late`, `duplicate`, `differing duplicate`, or a kind of
-    `MALFORMED_KINDS`; these are the counts that ingestion must report. Both tables have the column `landing.LINE`.
+    `today` and `tomorrow` count rows by what they are: `on time`, `late`, `duplicate`, `differing duplicate`, or a kind
+    of `MALFORMED_KINDS`; these are the counts that ingestion must report. Both tables have the column `landing.LINE`.
     """
 
     rows: pa.Table
@@ -83,14 +84,18 @@ class Delivery:
     tomorrow: Counter[str] = field(default_factory=Counter)
 
 
-def arrivals(event_ts_N: np.ndarray, late_N: np.ndarray, midnight: np.datetime64, rng: np.random.Generator) -> np.ndarray:
+def arrivals(
+    event_ts_N: np.ndarray, late_N: np.ndarray, midnight: np.datetime64, rng: np.random.Generator
+) -> np.ndarray:
     """Times of arrival (N): seconds after the event and on its day; late rows within hours after `midnight`, the day's end."""
     soon_N = event_ts_N + (rng.exponential(20_000, len(event_ts_N))).astype("timedelta64[ms]")
     later_N = midnight + rng.integers(0, LATE_SPREAD_HOURS * 3_600_000, len(event_ts_N)).astype("timedelta64[ms]")
     return np.where(late_N, later_N, np.minimum(soon_N, midnight - np.timedelta64(1, "ms")))
 
 
-def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: range, rng: np.random.Generator) -> Delivery:
+def deliver(
+    rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: range, rng: np.random.Generator
+) -> Delivery:
     """Splits a day's clean rows over two landing days and adds what is faulty.
 
     Args:
@@ -101,9 +106,12 @@ def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: ra
         rng: generator of this log's and day's faults.
     """
     on_time = rows.filter(pa.array(~late_N))
-    num_duplicates, num_malformed = np.minimum(rng.binomial(rows.num_rows, (rates.duplicates, rates.malformed)), on_time.num_rows)
-    # Only rows on time are duplicated: a duplicate of a late row could arrive after the allowed lateness, and be no duplicate then.
-    # No row is duplicated twice: if its copies differed, the number that differ from the first would depend on their order.
+    num_duplicates, num_malformed = np.minimum(
+        rng.binomial(rows.num_rows, (rates.duplicates, rates.malformed)), on_time.num_rows
+    )
+    # Only rows on time are duplicated: a duplicate of a late row could arrive after the allowed lateness, and be no
+    # duplicate then. No row is duplicated twice: if its copies differed, the number that differ from the first would
+    # depend on their order.
     repeated_D = rng.permutation(on_time.num_rows)[:num_duplicates]
     draw_D = rng.random(num_duplicates)
     differing_D = draw_D < _DIFFERING_SHARE
@@ -111,12 +119,17 @@ def deliver(rows: pa.Table, late_N: np.ndarray, rates: FaultRates, spare_ids: ra
     differing = _with_other_dwell(on_time.take(repeated_D[differing_D]))
     same_day = on_time.take(repeated_D[~differing_D & ~next_day_D])
     next_day = on_time.take(repeated_D[next_day_D])
-    malformed, kinds = _malformed(on_time.take(rng.integers(0, max(on_time.num_rows, 1), num_malformed)), spare_ids, rng)
+    malformed, kinds = _malformed(
+        on_time.take(rng.integers(0, max(on_time.num_rows, 1), num_malformed)), spare_ids, rng
+    )
     late = rows.filter(pa.array(late_N))
     return Delivery(
         rows=_concatenated(on_time, differing, same_day, malformed),
         next_rows=_concatenated(late, next_day),
-        today=Counter({"on time": on_time.num_rows, "differing duplicate": differing.num_rows, "duplicate": same_day.num_rows}) + kinds,
+        today=Counter(
+            {"on time": on_time.num_rows, "differing duplicate": differing.num_rows, "duplicate": same_day.num_rows}
+        )
+        + kinds,
         tomorrow=Counter({"late": late.num_rows, "duplicate": next_day.num_rows}),
     )
 
@@ -133,8 +146,12 @@ def _with_other_dwell(rows: pa.Table) -> pa.Table:
 
 def _concatenated(*parts: pa.Table) -> pa.Table:
     """All rows, with a null `LINE` where a part has none."""
-    lines = [part if landing.LINE in part.column_names else part.append_column(landing.LINE, pa.nulls(part.num_rows, pa.binary()))
-             for part in parts]
+    lines = [
+        part
+        if landing.LINE in part.column_names
+        else part.append_column(landing.LINE, pa.nulls(part.num_rows, pa.binary()))
+        for part in parts
+    ]
     return pa.concat_tables(lines)
 
 
@@ -142,12 +159,16 @@ def _malformed(rows: pa.Table, spare_ids: range, rng: np.random.Generator) -> tu
     """Each row with a fault of its own, and how many there are of each kind."""
     chosen = [MALFORMED_KINDS[index] for index in rng.integers(0, len(MALFORMED_KINDS), rows.num_rows)]
     records = rows.to_pylist()
-    for record, kind, event_id in zip(records, chosen, spare_ids, strict=False):  # a range of ids is longer than the rows
+    for record, kind, event_id in zip(
+        records, chosen, spare_ids, strict=False
+    ):  # a range of ids is longer than the rows
         record["event_id"] = str(event_id)
         if kind in MALFORMED:
             column, spoil = MALFORMED[kind]
             record[column] = spoil(record[column])
     spoiled = pa.Table.from_pylist(records, schema=rows.schema)
-    lines = [MALFORMED_LINES[kind](line, rows.num_columns) if kind in MALFORMED_LINES else None
-             for kind, line in zip(chosen, landing.csv_lines(spoiled).to_pylist(), strict=True)]
+    lines = [
+        MALFORMED_LINES[kind](line, rows.num_columns) if kind in MALFORMED_LINES else None
+        for kind, line in zip(chosen, landing.csv_lines(spoiled).to_pylist(), strict=True)
+    ]
     return spoiled.append_column(landing.LINE, pa.array(lines, type=pa.binary())), Counter(chosen)

@@ -1,17 +1,17 @@
 """Landing files from the original files of KuaiRand-Pure (short videos; Gao et al., CIKM 2022).
 
-The standard log's `tab` is the scenario that an impression was shown in: one becomes the natural log, a sparse one with a
-low click rate stands in for the ad log. Choices that the original does not determine:
+The standard log's `tab` is the scenario that an impression was shown in: one becomes the natural log, a sparse one with
+a low click rate stands in for the ad log. Choices that the original does not determine:
 
-- Rows are not deduplicated: the raw log has duplicates, which ingestion drops. Keys are strings, which ingestion hashes:
-  `event_id` is `user_video_time`, `request_id` is `user_tab_time`, with the time in milliseconds.
-- A day is that of `time_ms` in Asia/Shanghai; the `date` column disagrees with it on some rows and is not used. Rows before
-  2022-04-25 (a few from the last minutes of the 24th) or after 2022-05-04 are left out, and counted.
-- `click` is `is_click`. `action` is the strongest of click, like, comment, forward, follow, on clicked rows only: where a
-  video was liked or the like without `is_click` (0.4 % of tab 1), the label keeps its meaning and the row counts as no
-  behaviour; these rows are counted.
-- `category_id` is the first `tag` plus 1; `user_segment_id` is `onehot_feat1` (seven groups of like size) plus 1, one of the
-  only user attributes that are not activity statistics of the whole period; 0 means missing in both.
+- Rows are not deduplicated: the raw log has duplicates, which ingestion drops. Keys are strings, which ingestion
+  hashes: `event_id` is `user_video_time`, `request_id` is `user_tab_time`, with the time in milliseconds.
+- A day is that of `time_ms` in Asia/Shanghai; the `date` column disagrees with it on some rows and is not used. Rows
+  before 2022-04-25 (a few from the last minutes of the 24th) or after 2022-05-04 are left out, and counted.
+- `click` is `is_click`. `action` is the strongest of click, like, comment, forward, follow, on clicked rows only: where
+  a video was liked or the like without `is_click` (0.4 % of tab 1), the label keeps its meaning and the row counts as
+  no behaviour; these rows are counted.
+- `category_id` is the first `tag` plus 1; `user_segment_id` is `onehot_feat1` (seven groups of like size) plus 1, one
+  of the only user attributes that are not activity statistics of the whole period; 0 means missing in both.
 - `position` is not known: 0. `campaign_id` is the video, `advertiser_id` its author. A row arrives when it happens.
 - There are no titles: `item_text` is null.
 """
@@ -53,14 +53,20 @@ class KuaiRandSettings:
 
     def __post_init__(self) -> None:
         if self.natural_tab == self.ad_tab:
-            raise BadInput("kuairand", "--ad-tab", expected=f"another tab than the natural log's ({self.natural_tab})", found=self.ad_tab)
+            raise BadInput(
+                "kuairand",
+                "--ad-tab",
+                expected=f"another tab than the natural log's ({self.natural_tab})",
+                found=self.ad_tab,
+            )
 
 
 def convert(data: Path, home: Path, settings: KuaiRandSettings) -> Converted:
     """Writes deployment settings and landing files.
 
     Raises:
-        BadInput: a file or column is missing or malformed, a tab has no rows, or the home folder is another deployment's.
+        BadInput: a file or column is missing or malformed, a tab has no rows, or the home folder is another
+            deployment's.
     """
     folder = find_folder(data, FOLDER_NAMES, LOG_PATTERN)
     impressions = _read_impressions(folder)
@@ -76,16 +82,24 @@ def convert(data: Path, home: Path, settings: KuaiRandSettings) -> Converted:
     for log, tab in tabs.items():
         of_tab = impressions["tab"] == tab
         if not (of_tab & inside).any():
-            raise BadInput(folder, f"--{log}-tab", expected=f"one of {sorted(impressions['tab'].unique().tolist())}", found=tab)
+            raise BadInput(
+                folder, f"--{log}-tab", expected=f"one of {sorted(impressions['tab'].unique().tolist())}", found=tab
+            )
         chosen[log] = impressions[of_tab & inside]
         done.rows[log] = len(chosen[log])
         silent = int((_strongest(chosen[log]) > 1)[chosen[log]["is_click"] == 0].sum())
-        done.notes.append(f"{log}: {len(chosen[log]):,} rows of tab {tab}, click rate {chosen[log]['is_click'].mean():.3f}, raw repeats "
-                          f"included; {int((of_tab & ~inside).sum())} rows outside {first} .. {last} left out; {silent} rows "
-                          "with a like or more but no click count as not clicked")
+        done.notes.append(
+            f"{log}: {len(chosen[log]):,} rows of tab {tab}, click rate {chosen[log]['is_click'].mean():.3f}, raw repeats "
+            f"included; {int((of_tab & ~inside).sum())} rows outside {first} .. {last} left out; {silent} rows "
+            "with a like or more but no click count as not clicked"
+        )
     deployments.write(home, deployment)
-    write_days(Locations(home), {log: landing.to_rows(log, _columns(chosen[log])) for log in LOGS},
-               {log: chosen[log]["day_number"].to_numpy() for log in LOGS}, days)
+    write_days(
+        Locations(home),
+        {log: landing.to_rows(log, _columns(chosen[log])) for log in LOGS},
+        {log: chosen[log]["day_number"].to_numpy() for log in LOGS},
+        days,
+    )
     return done
 
 
@@ -95,7 +109,9 @@ def _read_impressions(folder: Path) -> pd.DataFrame:
     for path in each(sorted(folder.glob(LOG_PATTERN)), description="read", unit="file"):
         part = read_csv(path, LOG_COLUMNS)
         parts.append(pd.DataFrame({name: whole_numbers(part, name, path) for name in LOG_COLUMNS}))
-    impressions = pd.concat(parts, ignore_index=True).sort_values(["time_ms", "user_id", "video_id"], kind="stable", ignore_index=True)
+    impressions = pd.concat(parts, ignore_index=True).sort_values(
+        ["time_ms", "user_id", "video_id"], kind="stable", ignore_index=True
+    )
     users = read_csv(folder / USER_FILE, ["user_id", SEGMENT_COLUMN])
     videos = read_csv(folder / VIDEO_FILE, ["video_id", "author_id"], ["tag"])
     users["user_segment_id"] = _code(users[SEGMENT_COLUMN])

@@ -1,12 +1,12 @@
 """Writes landing files: one CSV file with a header per log and day of arrival, `landing/<log>/<day>/part-00000.csv`.
 
-The columns are `LANDING_COLUMNS` of the log, in order; times are ISO-8601 UTC with milliseconds and Z; a null is an empty
-field. A value with a comma or a quote is quoted as RFC 4180 has it, a line break becomes a space. A file appears whole or not at
-all, and the same rows give the same bytes.
+The columns are `LANDING_COLUMNS` of the log, in order; times are ISO-8601 UTC with milliseconds and Z; a null is an
+empty field. A value with a comma or a quote is quoted as RFC 4180 has it, a line break becomes a space. A file appears
+whole or not at all, and the same rows give the same bytes.
 
-A day on which a source has no rows of a log still gets its file, holding only the header: an empty day is then something
-that one can see. Ingestion refuses it unless a person confirms that the day is empty, so that a delivery that failed is
-never taken for a day without traffic.
+A day on which a source has no rows of a log still gets its file, holding only the header: an empty day is then
+something that one can see. Ingestion refuses it unless a person confirms that the day is empty, so that a delivery that
+failed is never taken for a day without traffic.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def to_rows(log: Log, columns: Mapping[str, np.ndarray]) -> pa.Table:
     Returns:
         N rows of string columns, in the order of `LANDING_COLUMNS`.
     """
+
     def text(name: str) -> pa.Array:
         if name in OPTIONAL_LANDING_COLUMNS and name not in columns:
             return pa.nulls(len(columns["event_id"]), pa.string())
@@ -67,7 +68,8 @@ def write_day(locations: Locations, log: Log, day: date, rows: pa.Table) -> Path
         locations: the deployment's paths.
         log: natural or ad.
         day: day of arrival, in the deployment's `day_timezone`.
-        rows: string columns as `to_rows` makes them; an additional column `LINE` holds bytes to write in a row's place, or null.
+        rows: string columns as `to_rows` makes them; an additional column `LINE` holds bytes to write in a row's place,
+            or null.
 
     Raises:
         BadInput: the day's folder holds files that this function did not write.
@@ -83,7 +85,9 @@ def write_day(locations: Locations, log: Log, day: date, rows: pa.Table) -> Path
 def csv_lines(rows: pa.Table) -> pa.ChunkedArray:
     """Rows of string columns as lines of CSV (binary, without the line's end); a column `LINE` is left out."""
     fields = [_quoted(rows[name]) for name in rows.column_names if name != LINE]
-    lines: pa.ChunkedArray = pc.binary_join_element_wise(*fields, ",", null_handling="replace", null_replacement="").cast(pa.binary())
+    lines: pa.ChunkedArray = pc.binary_join_element_wise(
+        *fields, ",", null_handling="replace", null_replacement=""
+    ).cast(pa.binary())
     return lines
 
 
@@ -101,7 +105,9 @@ def _write(rows: pa.Table, path: Path) -> None:
 
 def _quoted(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Values without line breaks, in quotes where they hold a comma or a quote."""
-    if not any(special in content for chunk in values.chunks for content in [bytes(_content(chunk))] for special in _SPECIAL):
+    if not any(
+        special in content for chunk in values.chunks for content in [bytes(_content(chunk))] for special in _SPECIAL
+    ):
         return values
     # Texts repeat: each is looked at once.
     encoded = values.combine_chunks().dictionary_encode()
@@ -158,5 +164,10 @@ def refuse_foreign_files(folder: Path, part: str) -> None:
     """Raises BadInput if a landing day holds another file than the one that is about to be written."""
     foreign = sorted(path.name for path in folder.iterdir() if path.name != part) if folder.exists() else []
     if foreign:
-        raise BadInput(folder, "files", expected=f"only {part}, as a source writes it", found=", ".join(foreign[:5]),
-                       hint="They would be read together with the file to be written. Move them away, or use another --home.")
+        raise BadInput(
+            folder,
+            "files",
+            expected=f"only {part}, as a source writes it",
+            found=", ".join(foreign[:5]),
+            hint="They would be read together with the file to be written. Move them away, or use another --home.",
+        )

@@ -1,15 +1,17 @@
 """Landing files from the original files of MovieLens-1M, made cross-domain.
 
-The ad log is the share `ad_share` of the ratings of a hashed third of the movies, picked by a hash of (user, movie) and taken
-out of the natural log. A natural impression is clicked when rated 4 or 5, an ad one when rated 5.
+The ad log is the share `ad_share` of the ratings of a hashed third of the movies, picked by a hash of (user, movie) and
+taken out of the natural log. A natural impression is clicked when rated 4 or 5, an ad one when rated 5.
 
-The original's time is odd (most ratings fall into a few months, and a user rates nearly all within an hour), so that the
-ratings, ordered by time, user and movie, are laid on days of equal count, spread evenly over each day. Ratings of one user
-in one original second are one request (cut where a day ends); they keep one instant, so that none of them knows another.
+The original's time is odd (most ratings fall into a few months, and a user rates nearly all within an hour), so that
+the ratings, ordered by time, user and movie, are laid on days of equal count, spread evenly over each day. Ratings of
+one user in one original second are one request (cut where a day ends); they keep one instant, so that none of them
+knows another.
 
 `event_id` is the rating's place in this order; `category_id` the first genre's place in the alphabetical list, from 1;
-`user_segment_id` the occupation; `campaign_id` the movie, `advertiser_id` the category; `position` and `dwell_seconds` are
-not known: 0. `action` is 2 (like) for a clicked rating of 5, 1 for another click. `item_text` is title and genres as they stand.
+`user_segment_id` the occupation; `campaign_id` the movie, `advertiser_id` the category; `position` and `dwell_seconds`
+are not known: 0. `action` is 2 (like) for a clicked rating of 5, 1 for another click. `item_text` is title and genres
+as they stand.
 """
 
 from __future__ import annotations
@@ -33,8 +35,26 @@ from sources import deployments, landing
 from sources.original import Converted, find_folder, require_file, write_days
 
 FOLDER_NAMES = ("movielens-1m", "ml-1m")
-GENRES = ("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
-          "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western")
+GENRES = (
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
 AD_ITEM_ONE_IN = 3
 MILLISECONDS_PER_DAY = 86_400_000
 RATINGS_FIELDS = ("user", "item", "rating", "timestamp")
@@ -71,7 +91,12 @@ def convert(data: Path, home: Path, settings: MovieLensSettings) -> Converted:
     """
     ratings = _read_ratings(find_folder(data, FOLDER_NAMES, "ratings.dat"))
     if len(ratings) < settings.equal_days:
-        raise BadInput("movielens", "--equal-days", expected=f"at most one day per rating ({len(ratings)})", found=settings.equal_days)
+        raise BadInput(
+            "movielens",
+            "--equal-days",
+            expected=f"at most one day per rating ({len(ratings)})",
+            found=settings.equal_days,
+        )
     columns = _columns(ratings, settings)
     is_ad = _is_ad(ratings["user"].to_numpy(), ratings["item"].to_numpy(), settings.ad_share)
     click = np.where(is_ad, ratings["rating"] == 5, ratings["rating"] >= 4).astype(np.int64)
@@ -158,10 +183,19 @@ def _read_ratings(folder: Path) -> pd.DataFrame:
     movies["category"] = movies["genres"].str.split("|").str[0].map(codes)
     if (unknown := movies["category"].isna()).any():
         row = int(np.flatnonzero(unknown.to_numpy())[0])
-        raise BadInput(f"{folder / 'movies.dat'}:{row + 1}", "genres", expected=f"one of {', '.join(GENRES)}",
-                       found=repr(movies["genres"].iloc[row]))
+        raise BadInput(
+            f"{folder / 'movies.dat'}:{row + 1}",
+            "genres",
+            expected=f"one of {', '.join(GENRES)}",
+            found=repr(movies["genres"].iloc[row]),
+        )
     movies["text"] = movies["title"] + ", " + movies["genres"]
-    ratings = _joined(_joined(ratings, users[["user", "occupation"]], "user", folder), movies[["item", "text", "category"]], "item", folder)
+    ratings = _joined(
+        _joined(ratings, users[["user", "occupation"]], "user", folder),
+        movies[["item", "text", "category"]],
+        "item",
+        folder,
+    )
     return ratings.sort_values(["timestamp", "user", "item"], kind="stable", ignore_index=True)
 
 
@@ -169,7 +203,9 @@ def _joined(ratings: pd.DataFrame, other: pd.DataFrame, key: str, folder: Path) 
     joined = ratings.merge(other, on=key, how="left", validate="many_to_one")
     column = other.columns[-1]
     if (missing := joined[column].isna()).any():
-        raise BadInput(folder / "ratings.dat", key, expected=f"a {key} that {key}s list", found=int(joined[key][missing].iloc[0]))
+        raise BadInput(
+            folder / "ratings.dat", key, expected=f"a {key} that {key}s list", found=int(joined[key][missing].iloc[0])
+        )
     joined[column] = joined[column].astype(np.int64)
     return joined
 
@@ -206,7 +242,9 @@ def _first_fault(path: Path, text: bytes, fields: tuple[str, ...], numbers: tupl
         if values == [""]:
             continue
         if len(values) != len(fields):
-            return BadInput(f"{path}:{number}", "fields", expected=f"{'::'.join(fields)}", found=repr("::".join(values)))
+            return BadInput(
+                f"{path}:{number}", "fields", expected=f"{'::'.join(fields)}", found=repr("::".join(values))
+            )
         for name, value in zip(fields, values, strict=True):
             if name in numbers and re.fullmatch("-?[0-9]{1,18}", value) is None:
                 return BadInput(f"{path}:{number}", name, expected="a whole number", found=repr(value))

@@ -41,7 +41,11 @@ def find_folder(data: Path, names: Sequence[str], file: str) -> Path:
     for folder in (data, *(data / name for name in names)):
         if folder.is_dir() and any(folder.glob(file)):
             return folder
-    found = "no such folder" if not data.is_dir() else ", ".join(sorted(path.name for path in data.iterdir())[:8]) or "an empty folder"
+    found = (
+        "no such folder"
+        if not data.is_dir()
+        else ", ".join(sorted(path.name for path in data.iterdir())[:8]) or "an empty folder"
+    )
     raise BadInput(data, "--data", expected=f"a folder with {file}, or its parent", found=found)
 
 
@@ -90,7 +94,9 @@ def require_file(path: Path) -> None:
         raise BadInput(path, "file", expected="an original file of the data set", found="no such file")
 
 
-def write_days(locations: Locations, rows: Mapping[Log, pa.Table], day_numbers: Mapping[Log, np.ndarray], days: Sequence[date]) -> None:
+def write_days(
+    locations: Locations, rows: Mapping[Log, pa.Table], day_numbers: Mapping[Log, np.ndarray], days: Sequence[date]
+) -> None:
     """Writes every log's rows by day, each day in the rows' own order.
 
     Args:

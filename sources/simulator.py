@@ -1,9 +1,9 @@
 """The log simulator: days of natural and ad impressions of one simulated world, with the true click probabilities.
 
-In addition to the landing files it writes `truth/<event day>.parquet` (event_id, log, probability: what the world knew when it
-drew the click) and `truth/injected.json` (rows of each landing file by what they are: on time, late, duplicate, malformed).
-Equal settings give equal bytes, and a longer simulation begins with the same days as a shorter one. What would arrive
-after the last day is not delivered.
+In addition to the landing files it writes `truth/<event day>.parquet` (event_id, log, probability: what the world knew
+when it drew the click) and `truth/injected.json` (rows of each landing file by what they are: on time, late, duplicate,
+malformed). Equal settings give equal bytes, and a longer simulation begins with the same days as a shorter one. What
+would arrive after the last day is not delivered.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def _simulate(settings: SimulatorSettings, locations: Locations) -> Simulated:
             rows, what = delivery.rows, delivery.today
             if (earlier := waiting[log]) is not None:
                 rows, what = pa.concat_tables([earlier.next_rows, rows]), what + earlier.tomorrow
-            landing.write_day(locations, log, day, rows.sort_by([("arrival_ts", "ascending"), ("event_id", "ascending")]))
+            landing.write_day(
+                locations, log, day, rows.sort_by([("arrival_ts", "ascending"), ("event_id", "ascending")])
+            )
             waiting[log] = delivery
             done.injected[str(day)][log] = dict(sorted(what.items()))
             done.rows[log] += rows.num_rows
@@ -214,11 +216,15 @@ def _draw_dwell(click_N: np.ndarray, affinity_N: np.ndarray, rng: np.random.Gene
 
 
 def _write_truth(locations: Locations, day: date, drawn: dict[Log, Impressions]) -> None:
-    table = pa.table({
-        "event_id": np.concatenate([drawn[log].columns["event_id"] for log in LOGS]),
-        "log": pa.array(LOGS).take(pa.array(np.repeat(np.arange(len(LOGS)), [len(drawn[log].probability_N) for log in LOGS]))),
-        "probability": np.concatenate([drawn[log].probability_N for log in LOGS]),
-    })
+    table = pa.table(
+        {
+            "event_id": np.concatenate([drawn[log].columns["event_id"] for log in LOGS]),
+            "log": pa.array(LOGS).take(
+                pa.array(np.repeat(np.arange(len(LOGS)), [len(drawn[log].probability_N) for log in LOGS]))
+            ),
+            "probability": np.concatenate([drawn[log].probability_N for log in LOGS]),
+        }
+    )
     locations.truth.mkdir(parents=True, exist_ok=True)
     temporary = locations.truth / f".{day}.tmp"
     pa_parquet.write_table(table, temporary)

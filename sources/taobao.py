@@ -1,23 +1,25 @@
 """Landing files from the original files of Ali_Display_Ad_Click (Taobao's display advertisements, May 2017).
 
-`behavior_log.csv` (700 million rows) becomes the natural log, `raw_sample.csv` (26 million) the ad log; `ad_feature.csv` and
-`user_profile.csv` are joined in memory. The large files are streamed: memory holds a batch and at most one row group of each
-day, whatever their size. Choices that the original does not determine:
+`behavior_log.csv` (700 million rows) becomes the natural log, `raw_sample.csv` (26 million) the ad log;
+`ad_feature.csv` and `user_profile.csv` are joined in memory. The large files are streamed: memory holds a batch and at
+most one row group of each day, whatever their size. Choices that the original does not determine:
 
-- A behaviour names no item, only category and brand. So the item is the pair: a hash of (category, brand), for a behaviour and for
-  an advertisement alike, and the two domains share items. A missing brand is brand 0; an advertisement that `ad_feature.csv` lacks is item,
-  category, campaign and advertiser 0. `campaign_id` is the campaign, `advertiser_id` the `customer`.
-- `btag`: a page view (`pv`) is an impression: click 0, action none. `cart`, `fav` and `buy` are clicks, with the actions click, like
-  and purchase: a cart has no action of its own. A label thus means "took it up", not "opened its page"; without it the log would have no
-  unclicked impression, since pages that nobody opened are not in it. A view and what followed it stay two rows, as delivered. Rows
-  of another `btag` are left out, and counted.
-- `click` of an advertisement is `clk`, its action none or click. `position` (`pid` names a place on the site, not a rank) and
-  `dwell_seconds` are not known: 0. When a row arrived and what an item reads like are not known: those columns are left out.
+- A behaviour names no item, only category and brand. So the item is the pair: a hash of (category, brand), for a
+  behaviour and for an advertisement alike, and the two domains share items. A missing brand is brand 0; an
+  advertisement that `ad_feature.csv` lacks is item, category, campaign and advertiser 0. `campaign_id` is the campaign,
+  `advertiser_id` the `customer`.
+- `btag`: a page view (`pv`) is an impression: click 0, action none. `cart`, `fav` and `buy` are clicks, with the
+  actions click, like and purchase: a cart has no action of its own. A label thus means "took it up", not "opened its
+  page"; without it the log would have no unclicked impression, since pages that nobody opened are not in it. A view and
+  what followed it stay two rows, as delivered. Rows of another `btag` are left out, and counted.
+- `click` of an advertisement is `clk`, its action none or click. `position` (`pid` names a place on the site, not a
+  rank) and `dwell_seconds` are not known: 0. When a row arrived and what an item reads like are not known: those
+  columns are left out.
 - `user_segment_id` is `cms_group_id` plus 1, 0 for a user whom `user_profile.csv` lacks.
-- `event_id` is a hash of what identifies a row (user, second, btag, category, brand; or user, second, advertisement, pid), so that a
-  duplicate row of the original is dropped by ingestion. A request is all that a user saw in one second.
-- A day is that of the epoch second in Asia/Shanghai. Behaviours cover 2017-04-22 .. 2017-05-13, impressions the last eight of these days;
-  rows of other days are left out, and counted. The ad days before get a file without rows.
+- `event_id` is a hash of what identifies a row (user, second, btag, category, brand; or user, second, advertisement,
+  pid), so that a duplicate row of the original is dropped by ingestion. A request is all that a user saw in one second.
+- A day is that of the epoch second in Asia/Shanghai. Behaviours cover 2017-04-22 .. 2017-05-13, impressions the last
+  eight of these days; rows of other days are left out, and counted. The ad days before get a file without rows.
 """
 
 from __future__ import annotations
@@ -48,10 +50,27 @@ from sources.movielens import splitmix64
 from sources.original import Converted, find_folder, read_csv, require_file, whole_numbers
 
 FOLDER_NAMES = ("Ali_Display_Ad_Click", "ali_display_ad_click", "taobao")
-BEHAVIOUR_FILE, IMPRESSION_FILE, AD_FILE, USER_FILE = "behavior_log.csv", "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
+BEHAVIOUR_FILE, IMPRESSION_FILE, AD_FILE, USER_FILE = (
+    "behavior_log.csv",
+    "raw_sample.csv",
+    "ad_feature.csv",
+    "user_profile.csv",
+)
 # Columns that are read; an empty field is a missing value.
-BEHAVIOUR_COLUMNS = {"user": pa.int64(), "time_stamp": pa.int64(), "btag": pa.string(), "cate": pa.int64(), "brand": pa.int64()}
-IMPRESSION_COLUMNS = {"user": pa.int64(), "time_stamp": pa.int64(), "adgroup_id": pa.int64(), "pid": pa.string(), "clk": pa.int64()}
+BEHAVIOUR_COLUMNS = {
+    "user": pa.int64(),
+    "time_stamp": pa.int64(),
+    "btag": pa.string(),
+    "cate": pa.int64(),
+    "brand": pa.int64(),
+}
+IMPRESSION_COLUMNS = {
+    "user": pa.int64(),
+    "time_stamp": pa.int64(),
+    "adgroup_id": pa.int64(),
+    "pid": pa.string(),
+    "clk": pa.int64(),
+}
 CODE_OF_ACTION = {name: code for code, name in ACTIONS.items()}
 ACTION_OF_BTAG = {"pv": "none", "cart": "click", "fav": "like", "buy": "purchase"}
 POSITIVE = np.uint64(0x7FFFFFFFFFFFFFFF)
@@ -64,7 +83,8 @@ class TaobaoSettings:
     """Which days are written.
 
     Attributes:
-        first, last: the first and last day, both inclusive, within the 22 days of the behaviours; the last one has impressions.
+        first, last: the first and last day, both inclusive, within the 22 days of the behaviours; the last one has
+            impressions.
         batch_bytes: number of bytes of a file that are read at once.
     """
 
@@ -78,8 +98,13 @@ class TaobaoSettings:
             raise BadInput("taobao", "--from", expected=f"a day of {first} .. {last}", found=self.first)
         least = max(self.first, deployments.TAOBAO_FIRST_AD_DAY)
         if not least <= self.last <= last:
-            raise BadInput("taobao", "--to", expected=f"a day of {least} .. {last}", found=self.last,
-                           hint=f"Impressions begin on {deployments.TAOBAO_FIRST_AD_DAY}.")
+            raise BadInput(
+                "taobao",
+                "--to",
+                expected=f"a day of {least} .. {last}",
+                found=self.last,
+                hint=f"Impressions begin on {deployments.TAOBAO_FIRST_AD_DAY}.",
+            )
 
     @property
     def days(self) -> list[date]:
@@ -103,8 +128,10 @@ class Lookup:
     def of(cls, frame: pd.DataFrame, key: str) -> Lookup:
         """The first row of each key; missing values are 0."""
         frame = frame.drop_duplicates(key).sort_values(key).fillna(0)
-        return cls(keys_K=frame[key].to_numpy(dtype=np.int64),
-                   columns={str(name): frame[name].to_numpy(dtype=np.int64) for name in frame.columns if name != key})
+        return cls(
+            keys_K=frame[key].to_numpy(dtype=np.int64),
+            columns={str(name): frame[name].to_numpy(dtype=np.int64) for name in frame.columns if name != key},
+        )
 
     def find(self, wanted_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Place of each wanted key (N), and whether it is there (N)."""
@@ -162,7 +189,10 @@ def convert(data: Path, home: Path, settings: TaobaoSettings) -> Converted:
                     batch, day_number_N = _inside(batch, log, settings, deployment, counts)
                     columns = _natural(batch, original, counts) if log == "natural" else _ad(batch, original, counts)
                     counts["clicks"] += int(columns["click"].sum())
-                    files.write(pa.table({name: columns[name] for name in _schema(log).names}, schema=_schema(log)), day_number_N)
+                    files.write(
+                        pa.table({name: columns[name] for name in _schema(log).names}, schema=_schema(log)),
+                        day_number_N,
+                    )
             done.rows[log] = sum(files.rows)
             done.notes.append(_note(log, done.rows[log], counts, settings))
     if settings.days_without_ads:
@@ -184,8 +214,9 @@ def hashed(*parts_N: np.ndarray) -> np.ndarray:
     return ids_N
 
 
-def _inside(batch: pa.RecordBatch, log: Log, settings: TaobaoSettings, deployment: Deployment,
-            counts: Counter[str]) -> tuple[pa.RecordBatch, np.ndarray]:
+def _inside(
+    batch: pa.RecordBatch, log: Log, settings: TaobaoSettings, deployment: Deployment, counts: Counter[str]
+) -> tuple[pa.RecordBatch, np.ndarray]:
     """The rows (N) of the days that are wanted, and each one's day by its number."""
     start = int(deployment.day_start(settings.first).timestamp())  # Shanghai has had no daylight saving since 1991
     day_number_N = (_numbers(batch["time_stamp"]) - start) // SECONDS_PER_DAY
@@ -226,8 +257,14 @@ def _ad(batch: pa.RecordBatch, original: Original, counts: Counter[str]) -> dict
     }
 
 
-def _common(original: Original, counts: Counter[str], user_N: np.ndarray, second_N: np.ndarray, category_N: np.ndarray,
-            brand_N: np.ndarray) -> dict[str, np.ndarray]:
+def _common(
+    original: Original,
+    counts: Counter[str],
+    user_N: np.ndarray,
+    second_N: np.ndarray,
+    category_N: np.ndarray,
+    brand_N: np.ndarray,
+) -> dict[str, np.ndarray]:
     user_places = original.users.find(user_N)
     counts["unknown_user"] += int((~user_places[1]).sum())
     return {
@@ -243,8 +280,19 @@ def _common(original: Original, counts: Counter[str], user_N: np.ndarray, second
 
 def _schema(log: Log) -> pa.Schema:
     """Landing columns that this source knows, typed."""
-    kinds = {"event_ts": pa.timestamp("ms", tz="UTC"), "dwell_seconds": pa.float64(), "click": pa.int32(), "action": pa.int32()}
-    return pa.schema([(name, kinds.get(name, pa.int64())) for name in LANDING_COLUMNS[log] if name not in ("arrival_ts", "item_text")])
+    kinds = {
+        "event_ts": pa.timestamp("ms", tz="UTC"),
+        "dwell_seconds": pa.float64(),
+        "click": pa.int32(),
+        "action": pa.int32(),
+    }
+    return pa.schema(
+        [
+            (name, kinds.get(name, pa.int64()))
+            for name in LANDING_COLUMNS[log]
+            if name not in ("arrival_ts", "item_text")
+        ]
+    )
 
 
 def _batches(folder: Path, log: Log, batch_bytes: int, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -258,9 +306,12 @@ def _batches(folder: Path, log: Log, batch_bytes: int, counts: Counter[str]) -> 
     mib = max(path.stat().st_size >> 20, 1)
     with pa.OSFile(str(path)) as file, progress(total=mib, description=name, unit="MiB") as bar:
         try:
-            reader = pa_csv.open_csv(file, read_options=pa_csv.ReadOptions(block_size=batch_bytes, use_threads=False),
-                                     parse_options=pa_csv.ParseOptions(invalid_row_handler=_skipping(counts)),
-                                     convert_options=pa_csv.ConvertOptions(column_types=columns, include_columns=list(columns)))
+            reader = pa_csv.open_csv(
+                file,
+                read_options=pa_csv.ReadOptions(block_size=batch_bytes, use_threads=False),
+                parse_options=pa_csv.ParseOptions(invalid_row_handler=_skipping(counts)),
+                convert_options=pa_csv.ConvertOptions(column_types=columns, include_columns=list(columns)),
+            )
             for batch in reader:
                 counts["read"] += batch.num_rows
                 whole = pc.and_(pc.is_valid(batch["user"]), pc.is_valid(batch["time_stamp"]))
@@ -273,8 +324,12 @@ def _batches(folder: Path, log: Log, batch_bytes: int, counts: Counter[str]) -> 
                     batch = batch.filter(known)
                 yield batch
         except pa.ArrowInvalid as error:
-            raise BadInput(path, "rows", expected=f"columns {', '.join(f'{name} {kind}' for name, kind in columns.items())}",
-                           found=str(error).splitlines()[0]) from None
+            raise BadInput(
+                path,
+                "rows",
+                expected=f"columns {', '.join(f'{name} {kind}' for name, kind in columns.items())}",
+                found=str(error).splitlines()[0],
+            ) from None
         bar.update(mib - bar.n)
 
 
@@ -283,6 +338,7 @@ def _skipping(counts: Counter[str]) -> Callable[[pa_csv.InvalidRow], str]:
         counts["read"] += 1
         counts["malformed"] += 1
         return "skip"
+
     return skip
 
 
@@ -295,7 +351,9 @@ def _numbers(column: pa.Array) -> np.ndarray:
 def _text_codes(column: pa.Array) -> np.ndarray:
     """A number (N) for each text, by its bytes: equal in every batch."""
     encoded = pc.fill_null(column, "").dictionary_encode()
-    codes_K = np.array([int.from_bytes(text.encode(), "little") % _PRIME for text in encoded.dictionary.to_pylist()], dtype=np.int64)
+    codes_K = np.array(
+        [int.from_bytes(text.encode(), "little") % _PRIME for text in encoded.dictionary.to_pylist()], dtype=np.int64
+    )
     return codes_K[encoded.indices.to_numpy(zero_copy_only=False)] if len(column) else np.zeros(0, dtype=np.int64)
 
 
@@ -309,14 +367,19 @@ def _require_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _note(log: Log, rows: int, counts: Counter[str], settings: TaobaoSettings) -> str:
-    left_out = [f"{counts['outside']:,} outside {settings.first} .. {settings.last}" if log == "natural" else
-                f"{counts['outside']:,} outside {max(settings.first, deployments.TAOBAO_FIRST_AD_DAY)} .. {settings.last}",
-                f"{counts['malformed']:,} without user or time, or with other fields than the header"]
+    left_out = [
+        f"{counts['outside']:,} outside {settings.first} .. {settings.last}"
+        if log == "natural"
+        else f"{counts['outside']:,} outside {max(settings.first, deployments.TAOBAO_FIRST_AD_DAY)} .. {settings.last}",
+        f"{counts['malformed']:,} without user or time, or with other fields than the header",
+    ]
     if log == "natural":
         left_out.append(f"{counts['other_btag']:,} of another btag than {', '.join(ACTION_OF_BTAG)}")
     unknown = [f"{counts['unknown_user']:,} of a user that {USER_FILE} lacks"]
     if log == "ad":
         unknown.append(f"{counts['unknown_ad']:,} of an advertisement that {AD_FILE} lacks")
     rate = counts["clicks"] / max(rows, 1)
-    return (f"{log}: {rows:,} of {counts['read']:,} rows, click rate {rate:.3f}; left out: {', '.join(left_out)}; "
-            f"with features 0: {', '.join(unknown)}")
+    return (
+        f"{log}: {rows:,} of {counts['read']:,} rows, click rate {rate:.3f}; left out: {', '.join(left_out)}; "
+        f"with features 0: {', '.join(unknown)}"
+    )

@@ -1,8 +1,8 @@
 """When the simulator's users visit, and what they are interested in meanwhile.
 
-A user's day has three times at which a visit may happen: in the morning, around noon, in the evening. Requests of both logs
-fall into them, ads more often into the earlier ones. Some visits bring a burst of interest in one category, that is strong when
-the visit begins and fades within some hours, perhaps after the next visit, perhaps after midnight.
+A user's day has three times at which a visit may happen: in the morning, around noon, in the evening. Requests of both
+logs fall into them, ads more often into the earlier ones. Some visits bring a burst of interest in one category, that
+is strong when the visit begins and fades within some hours, perhaps after the next visit, perhaps after midnight.
 
 Shapes: U users, V visits, N impressions. Times are milliseconds since the day's midnight, UTC.
 """
@@ -63,7 +63,9 @@ class Bursts:
     life_ms_UV: np.ndarray
 
     @classmethod
-    def draw(cls, visit_ms_UV: np.ndarray, *, rate: float, categories: int, mean_hours: float, rng: np.random.Generator) -> Bursts:
+    def draw(
+        cls, visit_ms_UV: np.ndarray, *, rate: float, categories: int, mean_hours: float, rng: np.random.Generator
+    ) -> Bursts:
         """Bursts of a day: `rate` of the visits bring one."""
         shape = visit_ms_UV.shape
         category_UV = rng.integers(0, categories, shape)
@@ -84,7 +86,9 @@ class Bursts:
     def strength(self, user_N: np.ndarray, category_N: np.ndarray, time_ms_N: np.ndarray) -> np.ndarray:
         """Interest (N) of a user in a category at a time, from 0 to 1: that of the strongest burst."""
         strongest_N = np.zeros(len(user_N))
-        for visit in range(self.start_ms_UV.shape[1]):  # one visit at a time: a day of a million impressions stays small
+        for visit in range(
+            self.start_ms_UV.shape[1]
+        ):  # one visit at a time: a day of a million impressions stays small
             hit_H = np.flatnonzero(self.category_UV[user_N, visit] == category_N)
             user_H = user_N[hit_H]
             age_H = time_ms_N[hit_H] - self.start_ms_UV[user_H, visit]

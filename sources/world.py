@@ -1,9 +1,9 @@
 """The simulator's world: who likes what, in two domains that share it (or, as a negative control, do not).
 
 A click's logit is: the domain's base + taste (user . item) + item quality + the user's openness + position + hour +
-recent interest in the item's category, over days and over hours. Users and items, tastes, qualities and interests are shared
-by the natural and the ad domain; the ad domain adds a smaller taste of its own, shows a third of the items with a popularity of
-its own, at other hours and in slots further apart, and has a lower base.
+recent interest in the item's category, over days and over hours. Users and items, tastes, qualities and interests are
+shared by the natural and the ad domain; the ad domain adds a smaller taste of its own, shows a third of the items with
+a popularity of its own, at other hours and in slots further apart, and has a lower base.
 
 Shapes: U users, I items ever born, C categories, D taste dimensions, N impressions.
 """
@@ -39,8 +39,8 @@ class WorldSettings:
         num_segments, num_categories: clusters of user tastes and of item tastes, delivered as features.
         taste, quality, openness: strength of user x item taste, of the item by itself, of the user by itself.
         ad_only_taste: share of the ad taste's variance that the natural domain knows nothing of.
-        position, ad_position: what lies between the first two places takes off the logit: in the natural domain so does every
-            further place, in the ad domain ever less (by the logarithm of the slot).
+        position, ad_position: what lies between the first two places takes off the logit: in the natural domain so does
+            every further place, in the ad domain ever less (by the logarithm of the slot).
         recency: what full attention to one category in the last days adds to the logit.
         burst: what an interest that lives for hours adds to the logit of its category, when it begins.
         burst_rate: share of the visits that bring such an interest.
@@ -78,7 +78,11 @@ class WorldSettings:
     ad_items: float = 1 / 3
 
     def __post_init__(self) -> None:
-        for name, least in (("users", 2), ("items", 18), ("seed", 0)):  # 18: a request needs 6 different items of a third
+        for name, least in (
+            ("users", 2),
+            ("items", 18),
+            ("seed", 0),
+        ):  # 18: a request needs 6 different items of a third
             if getattr(self, name) < least:
                 raise BadInput("simulate", f"--{name}", expected=f"a number >= {least}", found=getattr(self, name))
         if not 0 <= self.item_turnover < 1:
@@ -140,7 +144,9 @@ class World:
         self.day_number = 0
         rng = np.random.default_rng([settings.seed, 0])
         self._shared, self._ad_alone, self._ad_extra = (Tastes.draw(settings, rng) for _ in range(3))
-        self.segment_U = _nearest(self._shared.user_UD, rng.standard_normal((settings.num_segments, settings.taste_dim)))
+        self.segment_U = _nearest(
+            self._shared.user_UD, rng.standard_normal((settings.num_segments, settings.taste_dim))
+        )
         self._category_centres_CD = rng.standard_normal((settings.num_categories, settings.taste_dim))
         advertised_I = np.zeros(settings.items, dtype=bool)
         advertised_I[rng.permutation(settings.items)[: max(6, round(settings.items * settings.ad_items))]] = True
@@ -153,7 +159,9 @@ class World:
         rates: dict[Log, float] = {"natural": settings.natural_rate, "ad": settings.ad_rate}
         self._base = {log: self._calibrated(log, rate, rng) for log, rate in rates.items()}
 
-    def probability(self, log: Log, user_N: np.ndarray, item_N: np.ndarray, position_N: np.ndarray, time_ms_N: np.ndarray) -> np.ndarray:
+    def probability(
+        self, log: Log, user_N: np.ndarray, item_N: np.ndarray, position_N: np.ndarray, time_ms_N: np.ndarray
+    ) -> np.ndarray:
         """True probability (N) that each impression is clicked today.
 
         Args:
@@ -199,10 +207,14 @@ class World:
     def _tastes(self, log: Log) -> Tastes:
         return self._ad_alone if log == "ad" and self.settings.unrelated_domains else self._shared
 
-    def _preference(self, log: Log, user_N: np.ndarray, item_N: np.ndarray, position_N: np.ndarray, time_ms_N: np.ndarray) -> np.ndarray:
+    def _preference(
+        self, log: Log, user_N: np.ndarray, item_N: np.ndarray, position_N: np.ndarray, time_ms_N: np.ndarray
+    ) -> np.ndarray:
         settings, tastes, recent_UC = self.settings, self._tastes(log), self._recent[log]
         attention_N = recent_UC[user_N, self.catalogue.category_I[item_N]] / (1.0 + recent_UC.sum(axis=1)[user_N])
-        position_cost_N = settings.position * position_N if log == "natural" else settings.ad_position * np.log1p(position_N)
+        position_cost_N = (
+            settings.position * position_N if log == "natural" else settings.ad_position * np.log1p(position_N)
+        )
         return (
             settings.taste * self.affinity(log, user_N, item_N)
             + settings.quality * tastes.quality_I[item_N]
@@ -219,9 +231,12 @@ class World:
         ended_I = catalogue.lives_I & (rng.random(len(catalogue.lives_I)) < _daily(self.settings.item_turnover))
         count = int(ended_I.sum())
         # Both sets of tastes grow, whichever is in use: unrelated domains differ in nothing else.
-        self._shared, self._ad_alone, self._ad_extra = (t.with_items(count, rng) for t in (self._shared, self._ad_alone, self._ad_extra))
-        self.catalogue = catalogue.followed_by(self._new_items(catalogue.popularity_I["ad"][ended_I] > 0, born=self.day_number, rng=rng),
-                                               ended_I)
+        self._shared, self._ad_alone, self._ad_extra = (
+            t.with_items(count, rng) for t in (self._shared, self._ad_alone, self._ad_extra)
+        )
+        self.catalogue = catalogue.followed_by(
+            self._new_items(catalogue.popularity_I["ad"][ended_I] > 0, born=self.day_number, rng=rng), ended_I
+        )
 
     def _new_items(self, advertised_N: np.ndarray, *, born: int, rng: np.random.Generator) -> Catalogue:
         """The items (N) that the tastes end with, and that the catalogue lacks."""
@@ -238,9 +253,16 @@ class World:
         bursts: dict[Log, Bursts] = {}
         for log in LOGS:
             purpose = 7 if log == "ad" and settings.unrelated_domains else 6
-            today, yesterday = (Bursts.draw(visit_ms_UV, rate=settings.burst_rate, categories=settings.num_categories,
-                                            mean_hours=settings.burst_hours, rng=np.random.default_rng([settings.seed, purpose, number]))
-                                for visit_ms_UV, number in zip(visits, days, strict=True))
+            today, yesterday = (
+                Bursts.draw(
+                    visit_ms_UV,
+                    rate=settings.burst_rate,
+                    categories=settings.num_categories,
+                    mean_hours=settings.burst_hours,
+                    rng=np.random.default_rng([settings.seed, purpose, number]),
+                )
+                for visit_ms_UV, number in zip(visits, days, strict=True)
+            )
             bursts[log] = today.and_of_yesterday(yesterday)
         return visits[0], bursts
 
@@ -248,8 +270,10 @@ class World:
         settings = self.settings
         activity_U = rng.lognormal(0.0, 0.6, settings.users)
         ad_activity_U = np.sqrt(activity_U) * rng.lognormal(0.0, 0.3, settings.users)
-        return {"natural": settings.natural_requests * activity_U / activity_U.mean(),
-                "ad": settings.ad_requests * ad_activity_U / ad_activity_U.mean()}
+        return {
+            "natural": settings.natural_requests * activity_U / activity_U.mean(),
+            "ad": settings.ad_requests * ad_activity_U / ad_activity_U.mean(),
+        }
 
     def _calibrated(self, log: Log, rate: float, rng: np.random.Generator) -> float:
         """The base at which a large draw of the domain's impressions has this click-through rate; by bisection."""

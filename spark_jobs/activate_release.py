@@ -24,13 +24,31 @@ def command(locations: Locations, release_id: str) -> int:
     """
     served = released(locations, release_id)
     before = Registry.read(LakeReader(locations))
-    locks = {"releases": [owner_key(kind=served.kind)], "activations": [owner_key(kind=served.kind, period=served.period)]}
-    with stage(f"activate_release {release_id}"), writing_session(locations, app="activate_release", partitions=locks) as spark:
+    locks = {
+        "releases": [owner_key(kind=served.kind)],
+        "activations": [owner_key(kind=served.kind, period=served.period)],
+    }
+    with (
+        stage(f"activate_release {release_id}"),
+        writing_session(locations, app="activate_release", partitions=locks) as spark,
+    ):
         activate(spark, locations, {served: release_id})
     after = Registry.read(LakeReader(locations))
-    print(table_text(("period", "kind", "variant", "served before", "serves now", "current"),
-                     [(served.period, served.kind, served.variant, before.serving(served), after.serving(served),
-                       after.current(served.kind, served.variant))]))
+    print(
+        table_text(
+            ("period", "kind", "variant", "served before", "serves now", "current"),
+            [
+                (
+                    served.period,
+                    served.kind,
+                    served.variant,
+                    before.serving(served),
+                    after.serving(served),
+                    after.current(served.kind, served.variant),
+                )
+            ],
+        )
+    )
     _print_stale(after)
     return 0
 
@@ -43,8 +61,13 @@ def released(locations: Locations, release_id: str) -> Served:
     """
     row = LakeReader(locations).releases().get(release_id)
     if row is None:
-        raise BadInput("releases", "--release", expected="the id of a release that was published", found=release_id,
-                       hint="The ids are the names of the folders in <home>/indexes, and in the table `releases`.")
+        raise BadInput(
+            "releases",
+            "--release",
+            expected="the id of a release that was published",
+            found=release_id,
+            hint="The ids are the names of the folders in <home>/indexes, and in the table `releases`.",
+        )
     released_folder(locations, row, hint="Put the run folder back that was released.")
     if locations.index(release_id).exists():
         index_manifest(locations.index(release_id))

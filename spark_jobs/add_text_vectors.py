@@ -23,12 +23,16 @@ def command(locations: Locations) -> int:
     """Adds everything that is staged and complete, and removes it from the staging folder.
 
     Raises:
-        BadInput: a staged chunk is missing, is not of its encoder, or has vectors of another width or that are no numbers.
+        BadInput: a staged chunk is missing, is not of its encoder, or has vectors of another width or that are no
+            numbers.
     """
     folders = staged(locations)
     for folder in folders:
         check(folder)
-    with stage("add_text_vectors"), writing_session(locations, app="add_text_vectors", partitions={TABLE: ["all"]}) as spark:
+    with (
+        stage("add_text_vectors"),
+        writing_session(locations, app="add_text_vectors", partitions={TABLE: ["all"]}) as spark,
+    ):
         rows = [(folder.name, str(add(spark, locations, folder))) for folder in folders]
     print(table_text(("encoder", "texts"), rows) if rows else "nothing is staged: tributary training encode_texts")
     return 0
@@ -45,16 +49,30 @@ def check(folder: Path) -> None:
     parts = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
     count = sum(map(len, parts))
     if count != manifest["text_cnt"] or folder.name != manifest["encoder_id"]:
-        raise BadInput(folder, "text_cnt", expected=f"{manifest['text_cnt']} of {manifest['encoder_id']}", found=count,
-                       hint="Stage them again: tributary training encode_texts")
+        raise BadInput(
+            folder,
+            "text_cnt",
+            expected=f"{manifest['text_cnt']} of {manifest['encoder_id']}",
+            found=count,
+            hint="Stage them again: tributary training encode_texts",
+        )
     hashes: set[int] = set()
     for part in parts:
         hashes.update(part["text_hash"].to_pylist())
         values = part["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         right = set(part["dim"].to_pylist()) == {manifest["dim"]} and len(values) == len(part) * manifest["dim"]
-        if not right or set(part["encoder_id"].to_pylist()) != {folder.name} or not bool((abs(values) < float("inf")).all()):
-            raise BadInput(folder, "vector", expected=f"{manifest['dim']} finite numbers each, of {folder.name}", found="others",
-                           hint="Stage them again: tributary training encode_texts")
+        if (
+            not right
+            or set(part["encoder_id"].to_pylist()) != {folder.name}
+            or not bool((abs(values) < float("inf")).all())
+        ):
+            raise BadInput(
+                folder,
+                "vector",
+                expected=f"{manifest['dim']} finite numbers each, of {folder.name}",
+                found="others",
+                hint="Stage them again: tributary training encode_texts",
+            )
     if len(hashes) != count:
         raise BadInput(folder, "text_hash", expected="each once", found=f"{count - len(hashes)} repeated")
 

@@ -32,13 +32,20 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     reader = LakeReader(locations)
     inputs: dict[str, dict[str, str]] = {}
     for log in LOGS:
-        read = reader.require_builds(f"{log}_log", [owner_key(ds=day) for day in days],
-                                     hint=f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}")
-        inputs |= {owner_key(ds=day, log=log): {key: read[key]} for day in days for key in [f"{log}_log/{owner_key(ds=day)}"]}
+        read = reader.require_builds(
+            f"{log}_log",
+            [owner_key(ds=day) for day in days],
+            hint=f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}",
+        )
+        inputs |= {
+            owner_key(ds=day, log=log): {key: read[key]} for day in days for key in [f"{log}_log/{owner_key(ds=day)}"]
+        }
     owners = [{"ds": day, "log": log} for day in days for log in LOGS]
 
     def write(name: str, aggregate: Callable[[DataFrame, Log, int], DataFrame]) -> list[Build]:
-        frames = [aggregate(_log_of(spark, locations, log, days), log, deployment.feedback_delay_seconds) for log in LOGS]
+        frames = [
+            aggregate(_log_of(spark, locations, log, days), log, deployment.feedback_delay_seconds) for log in LOGS
+        ]
         return write_partitions(spark, locations, name, frames[0].unionByName(frames[1]), owners=owners, inputs=inputs)
 
     written = side_by_side([partial(write, name, aggregate) for name, aggregate in AGGREGATES.items()])
@@ -58,13 +65,17 @@ def aggregate_behaviours(rows: DataFrame, log: Log, delay_seconds: int) -> DataF
     Args:
         rows: rows of the log.
         log: natural or ad.
-        delay_seconds: the feedback delay. A behaviour that arrived later than this after its event gets the time of its arrival less
-            the delay.
+        delay_seconds: the feedback delay. A behaviour that arrived later than this after its event gets the time of its
+            arrival less the delay.
     """
     arrived = F.col("arrival_ts") - F.make_dt_interval(secs=F.lit(delay_seconds))
-    positives = rows.where(F.col("action") >= 1).withColumn("event_ts", F.greatest("event_ts", arrived))  # of a null and a time: the time
+    positives = rows.where(F.col("action") >= 1).withColumn(
+        "event_ts", F.greatest("event_ts", arrived)
+    )  # of a null and a time: the time
     words = text_hash(behaviour_text(F.col("action"), F.col("item_text"))).alias("text_hash")
-    behaviour = F.struct("event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds", words)
+    behaviour = F.struct(
+        "event_ts", F.lit(log).alias("log"), "event_id", "item_id", "category_id", "action", "dwell_seconds", words
+    )
     sequence = F.sort_array(F.collect_list(behaviour)).cast(f"array<{BEHAVIOUR_TYPE}>")
     return positives.groupBy("ds", "user_id").agg(sequence.alias("behaviours")).withColumn("log", F.lit(log))
 
@@ -72,16 +83,22 @@ def aggregate_behaviours(rows: DataFrame, log: Log, delay_seconds: int) -> DataF
 def aggregate_statistics(rows: DataFrame, log: Log, _: int) -> DataFrame:
     """Log rows -> one row per (ds, entity, entity_id): impressions and clicks; `all` is the whole log, under id 0.
 
-    A late row counts on the day on which it arrived, so statistics of the days before a sample's own hold what was known by then.
+    A late row counts on the day on which it arrived, so statistics of the days before a sample's own hold what was
+    known by then.
     """
     ids = {entity: F.col(f"{entity}_id") for entity in ENTITIES} | {WHOLE_LOG: F.lit(0).cast("bigint")}
-    keys = F.explode(F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items())))
+    keys = F.explode(
+        F.array(*(F.struct(F.lit(entity).alias("entity"), value.alias("entity_id")) for entity, value in ids.items()))
+    )
     counted = rows.select("ds", "click", keys.alias("key")).groupBy("ds", "key.entity", "key.entity_id")
-    return counted.agg(F.count(F.lit(1)).alias("impressions"), F.sum("click").alias("clicks")).withColumn("log", F.lit(log))
+    return counted.agg(F.count(F.lit(1)).alias("impressions"), F.sum("click").alias("clicks")).withColumn(
+        "log", F.lit(log)
+    )
 
 
 AGGREGATES: dict[str, Callable[[DataFrame, Log, int], DataFrame]] = {
-    "behaviour_partials": aggregate_behaviours, "statistic_partials": aggregate_statistics,
+    "behaviour_partials": aggregate_behaviours,
+    "statistic_partials": aggregate_statistics,
 }
 
 

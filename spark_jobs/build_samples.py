@@ -35,7 +35,9 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         read |= reader.require_builds(name, owners, hint=f"Make it: tributary {maker(name)} {span}")
 
     rows = {log: on_time(read_partitions(spark, locations, f"{log}_log", days)) for log in LOGS}
-    histories, statistics = (read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics"))
+    histories, statistics = (
+        read_partitions(spark, locations, name, days) for name in ("user_histories", "entity_statistics")
+    )
     of_logs = [aggregate_requests(rows[log]).withColumn("log", F.lit(log)) for log in LOGS]
     # Both logs share one pass over the histories, which are long; the result has one row per request.
     both = with_history_end(reduce(DataFrame.unionByName, of_logs), histories, deployment)
@@ -44,7 +46,9 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         sources = (f"{log}_log", "user_histories", "entity_statistics")
         inputs = {owner: {f"{name}/{owner}": read[f"{name}/{owner}"] for name in sources} for owner in owners}
         samples = to_samples(rows[log], requests.where(F.col("log") == log).drop("log"), statistics, deployment)
-        return write_partitions(spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs)
+        return write_partitions(
+            spark, locations, f"{log}_samples", samples, owners=[{"ds": day} for day in days], inputs=inputs
+        )
 
     with persisted(both) as requests:
         builds = [build for of_log in side_by_side([partial(write, log, requests) for log in LOGS]) for build in of_log]
@@ -74,13 +78,17 @@ def to_samples(rows: DataFrame, requests: DataFrame, statistics: DataFrame, depl
     samples = rows.join(requests, ["ds", "request_id", "user_id"])
     for entity in ENTITIES:
         samples = samples.join(_statistics_of(statistics, entity), ["ds", f"{entity}_id"], "left")
-    counts = {name: F.coalesce(F.col(name), F.lit(0).cast("bigint")) for statistic in STATISTICS for name in statistic.columns}
-    return samples.withColumns({
-        **counts,
-        "hour": F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("bigint"),
-        "item_text_hash": text_hash(behaviour_text(F.lit(CANDIDATE_ACTION), F.col("item_text"))),
-        "held_out": F.pmod(F.xxhash64("request_id"), F.lit(HELD_OUT_ONE_IN)) == 0,
-    })
+    counts = {
+        name: F.coalesce(F.col(name), F.lit(0).cast("bigint")) for statistic in STATISTICS for name in statistic.columns
+    }
+    return samples.withColumns(
+        {
+            **counts,
+            "hour": F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("bigint"),
+            "item_text_hash": text_hash(behaviour_text(F.lit(CANDIDATE_ACTION), F.col("item_text"))),
+            "held_out": F.pmod(F.xxhash64("request_id"), F.lit(HELD_OUT_ONE_IN)) == 0,
+        }
+    )
 
 
 def aggregate_requests(rows: DataFrame) -> DataFrame:
@@ -91,23 +99,34 @@ def aggregate_requests(rows: DataFrame) -> DataFrame:
 def with_history_end(requests: DataFrame, histories: DataFrame, deployment: Deployment) -> DataFrame:
     """Requests with `history_end`: how many behaviours, oldest first, satisfy `event_ts + feedback_delay < sample_ts`.
 
-    Requests and behaviours of a user are sorted together by time, and the behaviours before a request are counted: as cheap
-    for a user with a million events as for a thousand users with a thousand. Behaviours known before the day begins
-    count as one, since every request of the day sees them.
+    Requests and behaviours of a user are sorted together by time, and the behaviours before a request are counted: as
+    cheap for a user with a million events as for a thousand users with a thousand. Behaviours known before the day
+    begins count as one, since every request of the day sees them.
     """
     delay = F.make_dt_interval(secs=F.lit(deployment.feedback_delay_seconds))
     day_start = F.to_utc_timestamp(F.col("ds").cast("timestamp"), deployment.day_timezone)
-    times = histories.select("ds", "user_id", F.col("behaviours.event_ts").alias("times"), day_start.alias("day_start"),
-                             (day_start - delay).alias("known_before"))
+    times = histories.select(
+        "ds",
+        "user_id",
+        F.col("behaviours.event_ts").alias("times"),
+        day_start.alias("day_start"),
+        (day_start - delay).alias("known_before"),
+    )
     times = times.withColumn("before_cnt", F.size(F.filter("times", lambda t: t < F.col("known_before"))))
     rest = F.slice("times", F.col("before_cnt") + 1, F.greatest(F.size("times"), F.lit(1)))
     earlier = F.struct(F.col("day_start").alias("t"), F.lit(0).alias("turn"), F.col("before_cnt").alias("counts"))
-    of_day = F.transform(rest, lambda t: F.struct((t + delay).alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts")))
+    of_day = F.transform(
+        rest, lambda t: F.struct((t + delay).alias("t"), F.lit(2).alias("turn"), F.lit(1).alias("counts"))
+    )
     behaved = times.select("ds", "user_id", F.inline(F.concat(F.array(earlier), of_day)))
     asked = requests.withColumnRenamed("sample_ts", "t").withColumns({"turn": F.lit(1), "counts": F.lit(0)})
     line = asked.unionByName(behaved, allowMissingColumns=True)
     # At equal times a request sorts before a behaviour, since it may see only what is strictly earlier.
-    so_far = Window.partitionBy("ds", "user_id").orderBy("t", "turn").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    so_far = (
+        Window.partitionBy("ds", "user_id")
+        .orderBy("t", "turn")
+        .rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    )
     counted = line.withColumn("history_end", F.sum("counts").over(so_far).cast("int")).where(F.col("turn") == 1)
     return counted.withColumnRenamed("t", "sample_ts").select(*requests.columns, "history_end")
 

@@ -1,8 +1,8 @@
 """Window statistics of the users, items and categories of a day, over the days before it.
 
-A single day sums each window as the difference of two running totals, each a checkpoint and the day partials since: it reads
-three checkpoints and some forty days of partials however long the window and the history are. A range of days is one pass
-over all partials of its windows. Both give the same rows.
+A single day sums each window as the difference of two running totals, each a checkpoint and the day partials since: it
+reads three checkpoints and some forty days of partials however long the window and the history are. A range of days is
+one pass over all partials of its windows. Both give the same rows.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
         return _run_day(spark, locations, deployment, days[0])
     first = max(deployment.history_start, days[0] - timedelta(days=max(STATISTIC_WINDOWS)))
     read = require_partials(LakeReader(locations), "statistic_partials", list(days_between(first, days[-1] + ONE_DAY)))
-    inputs = {owner_key(ds=day): {key: read[key] for owner in partial_owners(statistic_days(day, deployment))
-                                  for key in [f"statistic_partials/{owner}"]} for day in days}
+    inputs = {
+        owner_key(ds=day): {
+            key: read[key]
+            for owner in partial_owners(statistic_days(day, deployment))
+            for key in [f"statistic_partials/{owner}"]
+        }
+        for day in days
+    }
     partials = read_partitions(spark, locations, "statistic_partials", days_between(first, days[-1] + ONE_DAY))
     statistics = with_smoothed_rates(aggregate_windows(partials).where(F.col("ds") >= F.lit(days[0])))
     return replace_partitions(spark, locations, TABLE, statistics, owners=[{"ds": day} for day in days], inputs=inputs)
@@ -94,9 +100,13 @@ def _run_day(spark: SparkSession, locations: Locations, deployment: Deployment, 
     parts = partials.select("entity", "entity_id", "log", *FIGURES, "ds", F.lit(None).cast("date").alias("until_ds"))
     if checkpoints:
         merged = read_partitions(spark, locations, "statistic_checkpoints", checkpoints, by="until_ds")
-        parts = parts.unionByName(merged.select("entity", "entity_id", "log", *FIGURES, F.lit(None).cast("date").alias("ds"), "until_ds"))
+        parts = parts.unionByName(
+            merged.select("entity", "entity_id", "log", *FIGURES, F.lit(None).cast("date").alias("ds"), "until_ds")
+        )
     statistics = with_smoothed_rates(aggregate_day(parts, day, plans, deployment))
-    return replace_partitions(spark, locations, TABLE, statistics, owners=[{"ds": day}], inputs={owner_key(ds=day): inputs})
+    return replace_partitions(
+        spark, locations, TABLE, statistics, owners=[{"ds": day}], inputs={owner_key(ds=day): inputs}
+    )
 
 
 def _checkpoints(day: date, deployment: Deployment) -> list[date]:
@@ -133,6 +143,7 @@ def aggregate_day(parts: DataFrame, day: date, plans: dict[int, WindowSum], depl
 
 def _times(plan: WindowSum, day: date, deployment: Deployment) -> Column:
     """How often a row counts in a window's sum: 1, 0 or -1."""
+
     def days(first: date, end: date) -> Column:
         return F.when((F.col("ds") >= F.lit(first)) & (F.col("ds") < F.lit(end)), 1).otherwise(0)
 
@@ -147,20 +158,40 @@ def _times(plan: WindowSum, day: date, deployment: Deployment) -> Column:
 def aggregate_windows(partials: DataFrame) -> DataFrame:
     """Partials -> one row per (ds, entity, entity_id) that is active on ds: sums over each window of days before ds."""
     daily = partials.groupBy("entity", "entity_id", "ds").agg(
-        *(F.sum(F.when(F.col("log") == log, F.col(figure)).otherwise(0)).alias(f"{log}_{figure}") for log in LOGS for figure in FIGURES))
+        *(
+            F.sum(F.when(F.col("log") == log, F.col(figure)).otherwise(0)).alias(f"{log}_{figure}")
+            for log in LOGS
+            for figure in FIGURES
+        )
+    )
     nothing = F.lit(0).cast("bigint")
     by_day = Window.partitionBy("entity", "entity_id").orderBy(F.datediff("ds", F.lit(date(1970, 1, 1))))
-    sums = {f"{log}_{figure}_{days}d_cnt": F.coalesce(F.sum(f"{log}_{figure}").over(by_day.rangeBetween(-days, -1)), nothing)
-            for log in LOGS for days in STATISTIC_WINDOWS for figure in FIGURES}
+    sums = {
+        f"{log}_{figure}_{days}d_cnt": F.coalesce(
+            F.sum(f"{log}_{figure}").over(by_day.rangeBetween(-days, -1)), nothing
+        )
+        for log in LOGS
+        for days in STATISTIC_WINDOWS
+        for figure in FIGURES
+    }
     return daily.withColumns(sums).select("entity", "entity_id", *SUMS, "ds")
 
 
 def with_smoothed_rates(statistics: DataFrame) -> DataFrame:
     """Adds each window's smoothed click rate: the entity's own, with 20 impressions added at the whole log's rate; null without rows."""
-    rates = {f"{log}_{days}": F.try_divide(F.col(f"{log}_clicks_{days}d_cnt"), F.col(f"{log}_impressions_{days}d_cnt"))
-             for log in LOGS for days in STATISTIC_WINDOWS}
-    whole = statistics.where(F.col("entity") == WHOLE_LOG).select("ds", *(rate.alias(name) for name, rate in rates.items()))
+    rates = {
+        f"{log}_{days}": F.try_divide(F.col(f"{log}_clicks_{days}d_cnt"), F.col(f"{log}_impressions_{days}d_cnt"))
+        for log in LOGS
+        for days in STATISTIC_WINDOWS
+    }
+    whole = statistics.where(F.col("entity") == WHOLE_LOG).select(
+        "ds", *(rate.alias(name) for name, rate in rates.items())
+    )
     prior = F.lit(SMOOTHING_IMPRESSIONS)
-    smoothed = {f"{log}_smoothed_ctr_{days}d": (F.col(f"{log}_clicks_{days}d_cnt") + prior * F.col(f"{log}_{days}"))
-                / (F.col(f"{log}_impressions_{days}d_cnt") + prior) for log in LOGS for days in STATISTIC_WINDOWS}
+    smoothed = {
+        f"{log}_smoothed_ctr_{days}d": (F.col(f"{log}_clicks_{days}d_cnt") + prior * F.col(f"{log}_{days}"))
+        / (F.col(f"{log}_impressions_{days}d_cnt") + prior)
+        for log in LOGS
+        for days in STATISTIC_WINDOWS
+    }
     return reduce(DataFrame.drop, rates, statistics.join(F.broadcast(whole), "ds", "left").withColumns(smoothed))

@@ -36,13 +36,17 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
 def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
     bases = {deployment.lineage.checkpoint_before(block[0]) for block in _blocks(days, deployment)} - {None}
-    checkpoints = [owner for base in bases if base for owner in build_checkpoints.partitions(base)["behaviour_checkpoints"]]
+    checkpoints = [
+        owner for base in bases if base for owner in build_checkpoints.partitions(base)["behaviour_checkpoints"]
+    ]
     return {TABLE: [owner_key(ds=day) for day in days], "behaviour_checkpoints": checkpoints}
 
 
 def _blocks(days: Sequence[date], deployment: Deployment) -> list[list[date]]:
     """Days in blocks of a month that begin at checkpoints: in one pass, a user's parts would be read for each of their days."""
-    grouped = groupby(days, key=lambda day: (day - deployment.history_start).days // (BLOCK_CHECKPOINTS * CHECKPOINT_DAYS))
+    grouped = groupby(
+        days, key=lambda day: (day - deployment.history_start).days // (BLOCK_CHECKPOINTS * CHECKPOINT_DAYS)
+    )
     return [list(block) for _, block in grouped]
 
 
@@ -55,11 +59,17 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
     read = require_partials(reader, "behaviour_partials", list(days_between(since, days[-1] + ONE_DAY)))
     active = require_partials(reader, "statistic_partials", days)
     checkpoint = build_checkpoints.digests(reader, build_checkpoints.BEHAVIOURS, base) if base else {}
-    inputs = {owner_key(ds=day): checkpoint | {key: digest for key, digest in read.items() if _day_of(key) <= str(day)}
-              | {key: digest for key, digest in active.items() if _day_of(key) == str(day)} for day in days}
+    inputs = {
+        owner_key(ds=day): checkpoint
+        | {key: digest for key, digest in read.items() if _day_of(key) <= str(day)}
+        | {key: digest for key, digest in active.items() if _day_of(key) == str(day)}
+        for day in days
+    }
     active_users = _active_users(spark, locations, days)
     # Most users are not active on most days; their rows are dropped before the shuffle.
-    parts = _parts(spark, locations, base, since, days[-1]).join(active_users.select("user_id").distinct(), "user_id", "left_semi")
+    parts = _parts(spark, locations, base, since, days[-1]).join(
+        active_users.select("user_id").distinct(), "user_id", "left_semi"
+    )
     histories = with_history(active_users, parts, deployment)
     return replace_partitions(spark, locations, TABLE, histories, owners=[{"ds": day} for day in days], inputs=inputs)
 
@@ -67,7 +77,8 @@ def _run_block(spark: SparkSession, locations: Locations, deployment: Deployment
 def with_history(active: DataFrame, parts: DataFrame, deployment: Deployment) -> DataFrame:
     """Adds `behaviours`; drops users of the day without any.
 
-    A behaviour in an earlier day's part that first became known on this day belongs to this day; one that became known later does not.
+    A behaviour in an earlier day's part that first became known on this day belongs to this day; one that became known
+    later does not.
 
     Args:
         active: (ds, user_id) of the users active on each day.
@@ -77,13 +88,16 @@ def with_history(active: DataFrame, parts: DataFrame, deployment: Deployment) ->
     by_user = parts.groupBy("user_id").agg(F.collect_list(F.struct("ds", "behaviours")).alias("parts"))
 
     def behaviours_of(condition: str) -> Column:
-        return F.sort_array(F.flatten(F.expr(f"transform(filter(parts, part -> {condition}), part -> part.behaviours)")))
+        return F.sort_array(
+            F.flatten(F.expr(f"transform(filter(parts, part -> {condition}), part -> part.behaviours)"))
+        )
 
     def start_of(day: Column) -> Column:
         return F.to_utc_timestamp(day.cast("timestamp"), deployment.day_timezone)
 
-    rows = active.join(by_user, "user_id").withColumns({"older": behaviours_of("part.ds IS NULL OR part.ds < ds"),
-                                                        "own": behaviours_of("part.ds = ds")})
+    rows = active.join(by_user, "user_id").withColumns(
+        {"older": behaviours_of("part.ds IS NULL OR part.ds < ds"), "own": behaviours_of("part.ds = ds")}
+    )
     before, since = split_behaviours(F.col("older"), start_of(F.col("ds")))
     of_day, _ = split_behaviours(F.sort_array(F.concat(since, "own")), start_of(F.date_add("ds", 1)))
     rows = rows.withColumn("behaviours", F.sort_array(F.concat(last_behaviours(before), of_day)))

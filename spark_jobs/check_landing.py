@@ -1,7 +1,7 @@
 """What ingestion would make of landing files: its own parsing and rules are run over them, and nothing is written.
 
-Days that are given together are judged together, as ingestion judges them: an event that was delivered on the day before counts as
-a duplicate. Days that are not given are not looked at.
+Days that are given together are judged together, as ingestion judges them: an event that was delivered on the day
+before counts as a duplicate. Days that are not given are not looked at.
 """
 
 from __future__ import annotations
@@ -95,11 +95,20 @@ class Checked:
         """The warnings about the files, and those about their rows."""
         counts = self.counts
         conflicting = counts["conflicting_duplicates"]
-        rows = {"would go to quarantine": counts["quarantined"], "repeat an event_id with another payload": conflicting,
-                "repeat an event": counts["duplicates"] - conflicting,
-                **{f"have an optional value that reads as unknown ({name.removeprefix(UNKNOWN)})": count for name, count in counts.items()
-                   if name.startswith(UNKNOWN)}}
-        return [*self.warnings, *(f"{count:,} of {counts['read']:,} rows {what}" for what, count in rows.items() if count)]
+        rows = {
+            "would go to quarantine": counts["quarantined"],
+            "repeat an event_id with another payload": conflicting,
+            "repeat an event": counts["duplicates"] - conflicting,
+            **{
+                f"have an optional value that reads as unknown ({name.removeprefix(UNKNOWN)})": count
+                for name, count in counts.items()
+                if name.startswith(UNKNOWN)
+            },
+        }
+        return [
+            *self.warnings,
+            *(f"{count:,} of {counts['read']:,} rows {what}" for what, count in rows.items() if count),
+        ]
 
     def exit_code(self, *, strict: bool) -> int:
         """The command's exit code; with `strict`, warnings count as problems."""
@@ -116,15 +125,24 @@ def command(paths: Sequence[Path], home: Path, *, log: Log | None, day: date | N
 
     locations, deployment = Locations(home), _deployment(home)
     given = by_day(paths, log, day)
-    with stage(f"check {sum(map(len, given.values()))} landing files"), reading_session(locations, app="check_landing") as spark:
+    with (
+        stage(f"check {sum(map(len, given.values()))} landing files"),
+        reading_session(locations, app="check_landing") as spark,
+    ):
         done = check_files(spark, locations, deployment, given, by_folder=day is None)
     for checked in done:
         _print(checked, strict=strict)
     return max(checked.exit_code(strict=strict) for checked in done)
 
 
-def check_files(spark: SparkSession, locations: Locations, deployment: Deployment, given: Mapping[Group, Sequence[Path]], *,
-                by_folder: bool = True) -> list[Checked]:
+def check_files(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    given: Mapping[Group, Sequence[Path]],
+    *,
+    by_folder: bool = True,
+) -> list[Checked]:
     """Judges landing files.
 
     Args:
@@ -179,13 +197,19 @@ def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Gro
             raise BadInput(given, "path", expected="a landing file, or a folder of them", found="no such file")
         files = [given] if given.is_file() else [path for folder in _day_folders(given) for path in files_in(folder)]
         if not files or not all(map(format_of, files)):
-            raise BadInput(given, "path", expected=f"a file that ends in {', '.join(SUFFIXES)}, or a folder with one", found="none")
+            raise BadInput(
+                given, "path", expected=f"a file that ends in {', '.join(SUFFIXES)}, or a folder with one", found="none"
+            )
         for path in files:
             parts = path.absolute().parts
             of_log = log or next((name for name in LOGS if name == parts[-3]), None)
             if of_log is None:
-                raise BadInput(path, "--log", expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
-                               found="none")
+                raise BadInput(
+                    path,
+                    "--log",
+                    expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
+                    found="none",
+                )
             found[of_log, day or _as_day(parts[-2])].append(path.absolute())
     return dict(sorted(found.items(), key=str))
 
@@ -213,8 +237,13 @@ def _deployment(home: Path) -> Deployment:
     except BadInput as error:
         if (home / "deployment.toml").exists():
             raise
-        raise BadInput(error.where, error.field, expected="the deployment's settings: its time zone, allowed lateness and string ids",
-                       found=error.found, hint="Name its folder by --home, or make one with `tributary init`.") from None
+        raise BadInput(
+            error.where,
+            error.field,
+            expected="the deployment's settings: its time zone, allowed lateness and string ids",
+            found=error.found,
+            hint="Name its folder by --home, or make one with `tributary init`.",
+        ) from None
 
 
 def _look_at(path: Path, locations: Locations, deployment: Deployment, done: Checked) -> LandingFile:
@@ -239,33 +268,56 @@ def _add_folders(done: Checked, paths: Iterable[Path]) -> None:
             done.warnings.append(f"{folder.name}: {NOT_READ}: {', '.join(names)}")
 
 
-def _judge(rows: DataFrame, files: Sequence[LandingFile], log: Log, deployment: Deployment, forgotten: Forgotten | None,
-           done: Mapping[Group, Checked]) -> None:
+def _judge(
+    rows: DataFrame,
+    files: Sequence[LandingFile],
+    log: Log,
+    deployment: Deployment,
+    forgotten: Forgotten | None,
+    done: Mapping[Group, Checked],
+) -> None:
     """Adds to `done` what becomes of the rows, and, where some would go to quarantine, by which rules."""
     rules = rules_for(log, deployment)
     # A line without fields breaks the first rule, and would break every other one.
-    found = ", ".join(f"CASE WHEN ({rule.broken}) AND ({CORRUPT} IS NULL OR {number} = 0) "
-                      f"THEN named_struct('number', {number}, 'found', make_valid_utf8({rule.found})) END"
-                      for number, rule in enumerate(rules))
+    found = ", ".join(
+        f"CASE WHEN ({rule.broken}) AND ({CORRUPT} IS NULL OR {number} = 0) "
+        f"THEN named_struct('number', {number}, 'found', make_valid_utf8({rule.found})) END"
+        for number, rule in enumerate(rules)
+    )
     broken = F.expr(f"array_compact(array({found}))")
-    rows = with_broken_rule(with_judged(rows, log, deployment, forgotten).withColumn("all_broken", broken), log, deployment,
-                            keep=("all_broken", ROW_INDEX))
+    rows = with_broken_rule(
+        with_judged(rows, log, deployment, forgotten).withColumn("all_broken", broken),
+        log,
+        deployment,
+        keep=("all_broken", ROW_INDEX),
+    )
     with reading(files):
         counted = with_status(rows.drop("all_broken"), log=log, lateness_days=deployment.allowed_lateness_days)
         of_values = unknown_counts(log, deployment)
         for row in counted.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect():
-            done[log, row["ds"]].files[_bare_name(row["file"])] = Counter({name: row[name] for name in (*STATUS_COUNTS, *of_values)})
+            done[log, row["ds"]].files[_bare_name(row["file"])] = Counter(
+                {name: row[name] for name in (*STATUS_COUNTS, *of_values)}
+            )
         if not any(checked.counts["quarantined"] for (of_log, _), checked in done.items() if of_log == log):
             return
         _add_rules(rows, rules, {shown_name(file): file for file in files}, log, done)
 
 
-def _add_rules(rows: DataFrame, rules: Sequence[Rule], files: Mapping[str, LandingFile], log: Log, done: Mapping[Group, Checked]) -> None:
+def _add_rules(
+    rows: DataFrame, rules: Sequence[Rule], files: Mapping[str, LandingFile], log: Log, done: Mapping[Group, Checked]
+) -> None:
     bad = rows.where(F.col("rule").isNotNull() & ~F.col("is_forgotten")).withColumn("one", F.explode("all_broken"))
     of_rule = Window.partitionBy("ds", "one.number")
-    bad = bad.select("ds", "file", ROW_INDEX, F.left("raw", F.lit(LONGEST_RAW)).alias("raw"), F.col("one.number").alias("number"),
-                     F.left("one.found", F.lit(LONGEST_RAW)).alias("found"), F.count(F.lit(1)).over(of_rule).alias("rows"),
-                     F.row_number().over(of_rule.orderBy("file", ROW_INDEX, "raw")).alias("place"))
+    bad = bad.select(
+        "ds",
+        "file",
+        ROW_INDEX,
+        F.left("raw", F.lit(LONGEST_RAW)).alias("raw"),
+        F.col("one.number").alias("number"),
+        F.left("one.found", F.lit(LONGEST_RAW)).alias("found"),
+        F.count(F.lit(1)).over(of_rule).alias("rows"),
+        F.row_number().over(of_rule.orderBy("file", ROW_INDEX, "raw")).alias("place"),
+    )
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
@@ -301,21 +353,34 @@ def shown_value(value: str | None, *, masked: bool) -> str:
 
 
 def _print(done: Checked, *, strict: bool) -> None:
-    print(f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (name it by --ds)'}, "
-          f"{len(done.files)} file{'s' if len(done.files) != 1 else ''}")
-    rows = [(name, count, done.expected[name], example.file, example.line or "?", example.found)
-            for name, count in done.broken.most_common() for example in done.examples[name]]
+    print(
+        f"{done.log} log, landing day {done.day or 'unknown: whether events are of that day is not judged (name it by --ds)'}, "
+        f"{len(done.files)} file{'s' if len(done.files) != 1 else ''}"
+    )
+    rows = [
+        (name, count, done.expected[name], example.file, example.line or "?", example.found)
+        for name, count in done.broken.most_common()
+        for example in done.examples[name]
+    ]
     if rows:
         print("\n" + table_text(("rule", "rows", "expected", "file", "line", "found"), rows))
     counts = done.counts
     if len(done.files) > 1:
         columns = ("read", "kept", "quarantined", "duplicates", "forgotten")
-        of_files = [(printable(name), *(of_file[column] if of_file else "" for column in columns), _fate(of_file))
-                    for name, of_file in done.files.items()]
+        of_files = [
+            (printable(name), *(of_file[column] if of_file else "" for column in columns), _fate(of_file))
+            for name, of_file in done.files.items()
+        ]
         print("\n" + table_text(("file", *columns, "which is"), of_files))
-    outcomes = [("kept", counts["kept"]), ("  of them late", counts["late"]), ("quarantined", counts["quarantined"]),
-                ("duplicates", counts["duplicates"]), ("  of them differing", counts["conflicting_duplicates"]),
-                *([("forgotten", counts["forgotten"])] if counts["forgotten"] else []), ("read", counts["read"])]
+    outcomes = [
+        ("kept", counts["kept"]),
+        ("  of them late", counts["late"]),
+        ("quarantined", counts["quarantined"]),
+        ("duplicates", counts["duplicates"]),
+        ("  of them differing", counts["conflicting_duplicates"]),
+        *([("forgotten", counts["forgotten"])] if counts["forgotten"] else []),
+        ("read", counts["read"]),
+    ]
     print("\n" + table_text(("rows", "count"), outcomes) + "\n")
     for kind, texts in (("problem", done.problems), ("note", done.notes), ("warning", done.all_warnings)):
         for text in texts:

@@ -96,7 +96,14 @@ def _list_stale(locations: Locations, _: Deployment) -> int:
 
 @commands.add("compare_tables")
 @with_deployment
-@click.option("--with", "other", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="The other deployment's folder.")
+@click.option(
+    "--with",
+    "other",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="The other deployment's folder.",
+)
 @with_tables("May be repeated; logs and features by default.", TABLES)
 def _compare_tables(locations: Locations, _: Deployment, other: Path, tables: Sequence[str]) -> int:
     from spark_jobs import compare_tables
@@ -121,8 +128,12 @@ def _maintain_lake(locations: Locations, _: Deployment, tables: Sequence[str]) -
 
     with stage("maintain_lake"), spark_session(locations, app="maintain_lake") as spark:
         done = maintain_lake.run(spark, locations, tables)
-    print(table_text(("table", "files before", "files after", "MiB"),
-                     [(one.table, one.files_before, one.files_after, round(one.size_bytes / 2**20, 1)) for one in done]))
+    print(
+        table_text(
+            ("table", "files before", "files after", "MiB"),
+            [(one.table, one.files_before, one.files_after, round(one.size_bytes / 2**20, 1)) for one in done],
+        )
+    )
 
 
 @commands.add("publish_release")
@@ -169,7 +180,9 @@ def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> N
     if partitions:
         print(f"read {rows_read:,} rows of {partitions} partitions")
     if len(days) == 1:
-        rows = [(b.table_name, b.owner, b.row_cnt, ", ".join(f"{k} {v}" for k, v in b.counts.items() if v)) for b in builds]
+        rows = [
+            (b.table_name, b.owner, b.row_cnt, ", ".join(f"{k} {v}" for k, v in b.counts.items() if v)) for b in builds
+        ]
         print(table_text(("wrote", "partition", "rows", "of which"), rows))
         return
     names = list(dict.fromkeys(b.table_name for b in builds))

@@ -29,7 +29,9 @@ def run(spark: SparkSession, locations: Locations, _: Deployment, days: Sequence
     """
     reader, owners = LakeReader(locations), [owner_key(ds=day) for day in days]
     hint = f"Make it: tributary spark_jobs ingest_logs --from {days[0]} --to {days[-1]}"
-    read = {key: digest for log in LOGS for key, digest in reader.require_builds(f"{log}_log", owners, hint=hint).items()}
+    read = {
+        key: digest for log in LOGS for key, digest in reader.require_builds(f"{log}_log", owners, hint=hint).items()
+    }
     logs = [read_partitions(spark, locations, f"{log}_log", days) for log in LOGS]
     texts = reduce(DataFrame.unionByName, map(aggregate_texts, logs)).distinct()
     figures = insert_new(spark, locations, TABLE, texts, by="ds")
@@ -53,4 +55,8 @@ def aggregate_texts(rows: DataFrame) -> DataFrame:
     shown = rows.where(F.col("item_text").isNotNull()).select("ds", "action", "item_text").distinct()
     worded = shown.select("ds", read_as.alias("action"), "item_text")
     texts = worded.select("ds", behaviour_text(F.col("action"), F.col("item_text")).alias("text"))
-    return texts.where(F.col("text").isNotNull()).distinct().select("ds", text_hash(F.col("text")).alias("text_hash"), "text")
+    return (
+        texts.where(F.col("text").isNotNull())
+        .distinct()
+        .select("ds", text_hash(F.col("text")).alias("text_hash"), "text")
+    )

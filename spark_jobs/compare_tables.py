@@ -45,10 +45,18 @@ class Compared:
 def command(locations: Locations, other: Path, names: Sequence[str]) -> int:
     """Prints a row for each table; exit code 1 if one differs."""
     if not Locations(other).lake.is_dir():
-        raise BadInput("tributary spark_jobs compare_tables", "--with", expected="a deployment's folder with a lake", found=other)
-    results = [compare(LakeReader(locations), LakeReader(Locations(other)), TABLES[name]) for name in names or FEATURE_TABLES]
-    print(table_text(("table", "rows", "rows there", "missing", "surplus", "first difference"),
-                     [(one.name, one.rows, one.other_rows, one.missing, one.surplus, one.first or "-") for one in results]))
+        raise BadInput(
+            "tributary spark_jobs compare_tables", "--with", expected="a deployment's folder with a lake", found=other
+        )
+    results = [
+        compare(LakeReader(locations), LakeReader(Locations(other)), TABLES[name]) for name in names or FEATURE_TABLES
+    ]
+    print(
+        table_text(
+            ("table", "rows", "rows there", "missing", "surplus", "first difference"),
+            [(one.name, one.rows, one.other_rows, one.missing, one.surplus, one.first or "-") for one in results],
+        )
+    )
     return EXIT_OK if all(one.is_equal for one in results) else EXIT_UNEXPECTED
 
 
@@ -71,7 +79,11 @@ def _partitions(reader: LakeReader, table: Table) -> set[tuple[Any, ...]]:
     if not table.partition_columns:
         return {()}
     rows = reader.read(table.name, columns=table.partition_columns)
-    return {tuple(row.values()) for row in rows.group_by(list(table.partition_columns)).aggregate([]).to_pylist()} if len(rows) else set()
+    return (
+        {tuple(row.values()) for row in rows.group_by(list(table.partition_columns)).aggregate([]).to_pylist()}
+        if len(rows)
+        else set()
+    )
 
 
 def _content(reader: LakeReader, table: Table, where: dict[str, Any]) -> Counter[str]:

@@ -1,7 +1,7 @@
 """Landing files without a user's rows: of text every other record stays as it is, byte by byte; of Parquet every other row.
 
-All that lies below the landing folder is looked at, whether ingestion reads it or not: a file with another ending, or in a folder of
-its own, may hold a user too.
+All that lies below the landing folder is looked at, whether ingestion reads it or not: a file with another ending, or
+in a folder of its own, may hold a user too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from lake.landing_files import SUFFIXES, Format, digest_of_files, is_delivered
 
 USER = "user_id"
 # Endings that ingestion does not read, of files whose lines are nevertheless what they are in those that it reads.
-OTHER_SUFFIXES: dict[str, Format] = {suffix + packed: "jsonl" for suffix in (".ndjson", ".json") for packed in ("", ".gz")}
+OTHER_SUFFIXES: dict[str, Format] = {
+    suffix + packed: "jsonl" for suffix in (".ndjson", ".json") for packed in ("", ".gz")
+}
 _CHECKSUM = b"crc\0"  # how Hadoop's checksum files begin
 _BATCH_ROWS = 100_000
 
@@ -51,7 +53,9 @@ def content_of_landing(locations: Locations) -> tuple[list[Path], list[Path]]:
 
 def kind_of(path: Path) -> Format | None:
     """A file's format by its name, in any letter case; None for a format in which users cannot be looked for."""
-    return next((kind for suffix, kind in (SUFFIXES | OTHER_SUFFIXES).items() if path.name.lower().endswith(suffix)), None)
+    return next(
+        (kind for suffix, kind in (SUFFIXES | OTHER_SUFFIXES).items() if path.name.lower().endswith(suffix)), None
+    )
 
 
 def day_of(locations: Locations, path: Path) -> tuple[Log, date] | None:
@@ -89,11 +93,17 @@ def remove_rows(path: Path, user: User) -> None:
         is_users, records = _records(path, user)
         with ExitStack() as stack:
             file = stack.enter_context(temporary.open("wb"))
-            packed = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", mtime=0))) if _is_packed(path) else file
+            packed = (
+                cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", mtime=0)))
+                if _is_packed(path)
+                else file
+            )
             packed.writelines(record for record in records if not is_users(record))
     os.chmod(temporary, path.stat().st_mode)
     temporary.replace(path)
-    path.with_name(f".{path.name}.crc").unlink(missing_ok=True)  # Spark would find the file damaged by Hadoop's checksum of the old one
+    path.with_name(f".{path.name}.crc").unlink(
+        missing_ok=True
+    )  # Spark would find the file damaged by Hadoop's checksum of the old one
 
 
 def _records(path: Path, user: User) -> tuple[Callable[[bytes], bool], Iterator[bytes]]:
@@ -119,7 +129,9 @@ def _csv_parser(names: tuple[str, ...], user: User) -> Callable[[str], bool]:
         fields = _fields(record)
         if tuple(field.strip() for field in fields) == names:  # the header
             return False
-        return user.is_value(fields[place]) if len(fields) == len(names) and place is not None else user.is_in_line(record)
+        return (
+            user.is_value(fields[place]) if len(fields) == len(names) and place is not None else user.is_in_line(record)
+        )
 
     return parse
 
@@ -191,8 +203,13 @@ def _is_checksum(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: object) -> BadInput:
-    return BadInput(path, "file", expected="a whole file", found=f"one that cannot be read: {error}",
-                    hint="Deliver it again, or take it away.")
+    return BadInput(
+        path,
+        "file",
+        expected="a whole file",
+        found=f"one that cannot be read: {error}",
+        hint="Deliver it again, or take it away.",
+    )
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -223,8 +240,9 @@ def _others(batch: pa.RecordBatch, user: User) -> pa.BooleanArray:
 def _write_others(path: Path, temporary: Path, user: User) -> None:
     columns = pq.ParquetFile(path).schema
     has_int96 = any(columns.column(place).physical_type == "INT96" for place in range(len(columns.names)))
-    with pq.ParquetWriter(temporary, pq.read_schema(path), compression=_compression(path),
-                          use_deprecated_int96_timestamps=has_int96) as writer:
+    with pq.ParquetWriter(
+        temporary, pq.read_schema(path), compression=_compression(path), use_deprecated_int96_timestamps=has_int96
+    ) as writer:
         for batch in _batches(path):
             writer.write_batch(batch.filter(_others(batch, user)))
 

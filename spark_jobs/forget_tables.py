@@ -1,7 +1,8 @@
 """Tables without a user's rows: partitions that hold some are replaced by what is left of them, and the journal follows.
 
-Counts of items, categories and whole logs stay as they are: they name nobody. Whatever was built from a partition or a landing day that has
-another digest now is recorded as built from that one, so forgetting makes nothing stale (docs/adr/0014).
+Counts of items, categories and whole logs stay as they are: they name nobody. Whatever was built from a partition or a
+landing day that has another digest now is recorded as built from that one, so forgetting makes nothing stale
+(docs/adr/0014).
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ Owners = dict[str, int]  # rows of a user by owner key
 
 def tables_with_users(user: User) -> list[Table]:
     """Tables that may hold rows of a user."""
-    return [table for table in TABLES.values() if table.name == QUARANTINE or table.rows_of_user(user.user_id) is not None]
+    return [
+        table for table in TABLES.values() if table.name == QUARANTINE or table.rows_of_user(user.user_id) is not None
+    ]
 
 
 def find_rows(locations: Locations, user: User) -> dict[str, Owners]:
     """Partitions that hold rows of a user, and how many, by table; needs no Spark."""
     reader = LakeReader(locations)
-    rows = {table.name: _find(reader, table, user) for table in each(tables_with_users(user), description="look through", unit="table")}
+    rows = {
+        table.name: _find(reader, table, user)
+        for table in each(tables_with_users(user), description="look through", unit="table")
+    }
     return {name: owners for name, owners in rows.items() if owners}
 
 
@@ -60,14 +66,18 @@ def _quarantined(reader: LakeReader, user: User) -> dict[str, list[str]]:
     return dict(found)
 
 
-def remove_rows(spark: SparkSession, locations: Locations, user: User, partitions: Mapping[str, Sequence[str]]) -> list[Build]:
+def remove_rows(
+    spark: SparkSession, locations: Locations, user: User, partitions: Mapping[str, Sequence[str]]
+) -> list[Build]:
     """Replaces these partitions by their rows without the user, without recording the builds."""
     builds: list[Build] = []
     for name, keys in each(partitions.items(), description="rewrite", unit="table"):
         contract, owners = TABLES[name], [dict(part.split("=", 1) for part in key.split(",")) for key in keys]
         prepare(spark, locations, contract)
         rows = spark.read.format("delta").load(table_address(locations, name)).where(owner_predicate(owners))
-        builds += write_partitions(spark, locations, name, _others(spark, locations, contract, rows, user), owners=owners)
+        builds += write_partitions(
+            spark, locations, name, _others(spark, locations, contract, rows, user), owners=owners
+        )
     return builds
 
 
@@ -76,15 +86,22 @@ def _others(spark: SparkSession, locations: Locations, contract: Table, rows: Da
 
     where = contract.rows_of_user(user.user_id)
     if where is not None:
-        is_users = reduce(lambda both, one: both & one, (F.col(name).eqNullSafe(F.lit(value)) for name, value in where.items()))
+        is_users = reduce(
+            lambda both, one: both & one, (F.col(name).eqNullSafe(F.lit(value)) for name, value in where.items())
+        )
         return rows.where(~is_users)
     removed = {raw for raws in _quarantined(LakeReader(locations), user).values() for raw in raws}
     raws = spark.createDataFrame([(raw,) for raw in sorted(removed)], "raw string")
     return rows.join(F.broadcast(raws), "raw", "left_anti")
 
 
-def record(spark: SparkSession, locations: Locations, builds: Sequence[Build], removed: Mapping[str, Owners],
-           landing: Mapping[str, tuple[str, str]]) -> int:
+def record(
+    spark: SparkSession,
+    locations: Locations,
+    builds: Sequence[Build],
+    removed: Mapping[str, Owners],
+    landing: Mapping[str, tuple[str, str]],
+) -> int:
     """Records rewritten partitions, and with them all that were built from them or from rewritten landing days, in one commit.
 
     Args:
@@ -98,12 +115,19 @@ def record(spark: SparkSession, locations: Locations, builds: Sequence[Build], r
         How many builds were recorded that were not rewritten.
     """
     before = LakeReader(locations).all_builds()
-    rewritten = {(build.table_name, build.owner): build for build in builds if (build.table_name, build.owner) in before}
+    rewritten = {
+        (build.table_name, build.owner): build for build in builds if (build.table_name, build.owner) in before
+    }
     changes = dict(landing)
-    changes |= {f"{name}/{owner}": (before[name, owner]["digest"], build.digest) for (name, owner), build in rewritten.items()}
+    changes |= {
+        f"{name}/{owner}": (before[name, owner]["digest"], build.digest) for (name, owner), build in rewritten.items()
+    }
     records = []
     for (name, owner), row in before.items():
-        inputs = {key: changes[key][1] if key in changes and changes[key][0] == digest else digest for key, digest in row["inputs"].items()}
+        inputs = {
+            key: changes[key][1] if key in changes and changes[key][0] == digest else digest
+            for key, digest in row["inputs"].items()
+        }
         counts, own = _counts(name, owner, row["counts"], removed), rewritten.get((name, owner))
         if own is not None or inputs != row["inputs"] or counts != row["counts"]:
             build = own or Build(table_name=name, owner=owner, row_cnt=row["row_cnt"], digest=row["digest"])

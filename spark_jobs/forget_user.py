@@ -1,7 +1,8 @@
 """Deletes every trace of a user: landing files, tables with their old versions, and by `training forget_user` models and their files.
 
-It writes exclusively: it waits for running jobs, and other jobs wait for it. It may be killed at any point; the same command finishes it.
-At the end it prints what remains: weights that were learnt from the user's rows, and copies that were made outside of the home folder.
+It writes exclusively: it waits for running jobs, and other jobs wait for it. It may be killed at any point; the same
+command finishes it. At the end it prints what remains: weights that were learnt from the user's rows, and copies that
+were made outside of the home folder.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Work:
             count = forget_landing.count_rows(path, user)
             if count:
                 work.landing[str(path.relative_to(locations.home))] = count
-        days = {of_file for name in work.landing if (of_file := forget_landing.day_of(locations, locations.home / name))}
+        days = {
+            of_file for name in work.landing if (of_file := forget_landing.day_of(locations, locations.home / name))
+        }
         keys = [landing_key(log, day) for log, day in days]
         work.digests |= {key: forget_landing.digest_of_day(landing_folder(locations, key)) for key in keys}
         return work
@@ -92,16 +95,24 @@ def command(locations: Locations, deployment: Deployment, text: str, *, dry_run:
     """Forgets a user, or with `dry_run` prints what would be done; prints what was removed where.
 
     Raises:
-        BadInput: no id of this deployment, or a landing file that cannot be read; after all is done, files that were not looked through.
+        BadInput: no id of this deployment, or a landing file that cannot be read; after all is done, files that were
+            not looked through.
     """
     user = User.of(text, deployment)
     if dry_run:
-        print(_table("would remove", Work.find(locations, user), _truth_rows(locations, _event_ids(locations, user))), flush=True)
+        print(
+            _table("would remove", Work.find(locations, user), _truth_rows(locations, _event_ids(locations, user))),
+            flush=True,
+        )
         _forget_files(locations, user, dry_run=True)
         refuse_unsearched(locations)
         return 0
-    with stage("forget_user"), writing_session(
-            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True) as spark:
+    with (
+        stage("forget_user"),
+        writing_session(
+            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True
+        ) as spark,
+    ):
         run(spark, locations, deployment, user)
     refuse_unsearched(locations)
     return 0
@@ -117,9 +128,14 @@ def refuse_unsearched(locations: Locations) -> None:
     if others:
         names = ", ".join(str(path.relative_to(locations.home)) for path in others[:LONGEST_LIST])
         more = f" and {len(others) - LONGEST_LIST:,} more" if len(others) > LONGEST_LIST else ""
-        raise BadInput(locations.landing, "files", expected="only files in which a user can be looked for", found=names + more,
-                       hint="They were not looked through, everything else was. Look for the user in them, delete what holds rows of the "
-                            "user, and move the others out of the landing folder.")
+        raise BadInput(
+            locations.landing,
+            "files",
+            expected="only files in which a user can be looked for",
+            found=names + more,
+            hint="They were not looked through, everything else was. Look for the user in them, delete what holds rows of the "
+            "user, and move the others out of the landing folder.",
+        )
 
 
 def run(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
@@ -130,19 +146,27 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, user:
     truth = _truth_rows(locations, _event_ids(locations, user))
     for path, ids in truth.items():
         rows = pq.read_table(locations.home / path)
-        _write_table(locations, path, rows.filter(pa.array([event not in ids for event in rows["event_id"].to_pylist()], pa.bool_())))
+        _write_table(
+            locations,
+            path,
+            rows.filter(pa.array([event not in ids for event in rows["event_id"].to_pylist()], pa.bool_())),
+        )
     for name in each(work.landing, description="rewrite", unit="file"):
         if (locations.home / name).is_file():
             forget_landing.remove_rows(locations.home / name, user)
-    builds = forget_tables.remove_rows(spark, locations, user, {name: list(owners) for name, owners in work.partitions.items()})
+    builds = forget_tables.remove_rows(
+        spark, locations, user, {name: list(owners) for name, owners in work.partitions.items()}
+    )
     followed = forget_tables.record(spark, locations, builds, work.partitions, _landing_changes(locations, work))
     print(_table("removed", work, truth), flush=True)
     _forget_files(locations, user, dry_run=False)
     adopt_rewritten_runs(spark, locations)
     forget_tables.vacuum(spark, locations, forget_tables.tables_with_users(user))
     locations.forgetting.unlink()
-    print(f"\nforgotten. {followed} partitions that nothing was removed from are recorded as built from the others as they are now: none "
-          "became stale. Old versions of these tables can no longer be read.")
+    print(
+        f"\nforgotten. {followed} partitions that nothing was removed from are recorded as built from the others as they are now: none "
+        "became stale. Old versions of these tables can no longer be read."
+    )
     _say_traces(locations, work)
 
 
@@ -167,20 +191,35 @@ def adopt_rewritten_runs(spark: SparkSession, locations: Locations) -> int:
     if not now:
         return 0
     sha256 = F.create_map(*(F.lit(text) for pair in now.items() for text in pair))
-    released = spark.read.format("delta").load(table_address(locations, "releases")).where(F.col("release_id").isin(*now))
-    write_partitions(spark, locations, "releases", released.withColumn("sha256", sha256[F.col("release_id")]),
-                     owners=[{"kind": rows[release_id]["kind"], "release_id": release_id} for release_id in now])
+    released = (
+        spark.read.format("delta").load(table_address(locations, "releases")).where(F.col("release_id").isin(*now))
+    )
+    write_partitions(
+        spark,
+        locations,
+        "releases",
+        released.withColumn("sha256", sha256[F.col("release_id")]),
+        owners=[{"kind": rows[release_id]["kind"], "release_id": release_id} for release_id in now],
+    )
     return len(now)
 
 
 def _landing_changes(locations: Locations, work: Work) -> dict[str, tuple[str, str]]:
-    return {key: (before, forget_landing.digest_of_day(landing_folder(locations, key))) for key, before in work.digests.items()}
+    return {
+        key: (before, forget_landing.digest_of_day(landing_folder(locations, key)))
+        for key, before in work.digests.items()
+    }
 
 
 def _event_ids(locations: Locations, user: User) -> set[int]:
     reader = LakeReader(locations)
-    return {event for name in ("natural_log", "ad_log")
-            for event in reader.read(name, columns=["event_id"], where=TABLES[name].rows_of_user(user.user_id))["event_id"].to_pylist()}
+    return {
+        event
+        for name in ("natural_log", "ad_log")
+        for event in reader.read(name, columns=["event_id"], where=TABLES[name].rows_of_user(user.user_id))[
+            "event_id"
+        ].to_pylist()
+    }
 
 
 def _truth_rows(locations: Locations, events: set[int]) -> dict[str, set[int]]:
@@ -202,11 +241,22 @@ def _write_table(locations: Locations, name: str, rows: pa.Table) -> None:
 
 def _forget_files(locations: Locations, user: User, *, dry_run: bool) -> None:
     """Models and their files, by the folder that makes them; the id goes by its standard input, which no list of processes shows."""
-    argv = [folder_python("training") or sys.executable, "-m", "training", "forget_user", "--home", str(locations.home), "--user", "-",
-            *(["--dry-run"] if dry_run else [])]
+    argv = [
+        folder_python("training") or sys.executable,
+        "-m",
+        "training",
+        "forget_user",
+        "--home",
+        str(locations.home),
+        "--user",
+        "-",
+        *(["--dry-run"] if dry_run else []),
+    ]
     code = subprocess.run(argv, input=f"{user.user_id}\n", text=True, check=False).returncode
     if code:
-        error = TributaryError(f"tributary training forget_user: exit code {code}. Nothing was lost: run the same command again.")
+        error = TributaryError(
+            f"tributary training forget_user: exit code {code}. Nothing was lost: run the same command again."
+        )
         error.exit_code = code
         raise error
 
@@ -215,7 +265,10 @@ def _table(title: str, work: Work, truth: dict[str, set[int]]) -> str:
     logs = Counter[str]()
     for name, count in work.landing.items():
         logs["/".join(name.split("/")[:2])] += count
-    rows = [(name, f"{sum(name == '/'.join(file.split('/')[:2]) for file in work.landing)} files", count) for name, count in logs.items()]
+    rows = [
+        (name, f"{sum(name == '/'.join(file.split('/')[:2]) for file in work.landing)} files", count)
+        for name, count in logs.items()
+    ]
     rows += [("truth", f"{len(truth)} files", sum(map(len, truth.values())))] if truth else []
     rows += [(name, f"{len(owners)} partitions", sum(owners.values())) for name, owners in work.partitions.items()]
     return table_text((title, "of", "rows"), rows) if rows else "no landing file and no table holds a row of this user"
@@ -226,11 +279,16 @@ def _say_traces(locations: Locations, work: Work) -> None:
     keys = {f"{name}/{owner}" for name, owners in work.partitions.items() for owner in owners}
     reader = LakeReader(locations)
     active: dict[str, list[dict[str, Any]]] = {kind: list(reader.active_releases(kind).values()) for kind in KINDS}
-    learnt = [(kind, len(of_kind), str(max(row["period"] for row in of_kind)))
-              for kind, rows in active.items() if (of_kind := [row for row in rows if keys & set(row["inputs"])])]
+    learnt = [
+        (kind, len(of_kind), str(max(row["period"] for row in of_kind)))
+        for kind, rows in active.items()
+        if (of_kind := [row for row in rows if keys & set(row["inputs"])])
+    ]
     if learnt:
-        print("\nModels that serve and were trained on the user's rows, among others. None knows the id any more; what their other "
-              "weights have learnt stays until they are trained again, or one that starts afresh replaces them (an ad model: with its next "
-              "CPM).")
+        print(
+            "\nModels that serve and were trained on the user's rows, among others. None knows the id any more; what their other "
+            "weights have learnt stays until they are trained again, or one that starts afresh replaces them (an ad model: with its next "
+            "CPM)."
+        )
         print(table_text(("kind", "releases", "newest"), learnt))
     print("Copies outside of the home folder (backups, exports, files delivered from) are yours to delete.")

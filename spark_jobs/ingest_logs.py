@@ -39,8 +39,14 @@ NOT_READ = f"not read, since only files that end in {', '.join(SUFFIXES)} and li
 STATUS_COUNTS = ("read", "kept", "duplicates", "conflicting_duplicates", "quarantined", "forgotten", "late")
 
 
-def run(spark: SparkSession, locations: Locations, deployment: Deployment, days: Sequence[date], *,
-        allow_empty: bool = False) -> list[Build]:
+def run(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    days: Sequence[date],
+    *,
+    allow_empty: bool = False,
+) -> list[Build]:
     """Ingests both logs of these consecutive days in one pass.
 
     Args:
@@ -53,9 +59,13 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
     Raises:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
-    delivered = {log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS}  # all are checked before any is written
+    delivered = {
+        log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS
+    }  # all are checked before any is written
     forgotten = Forgotten.read(locations)
-    written = side_by_side([partial(_ingest, spark, locations, deployment, log, days, delivered[log], forgotten) for log in LOGS])
+    written = side_by_side(
+        [partial(_ingest, spark, locations, deployment, log, days, delivered[log], forgotten) for log in LOGS]
+    )
     builds = [build for of_log in written for build in of_log]
     record_builds(spark, locations, builds)
     return builds
@@ -63,8 +73,10 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, days:
 
 def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
-    return {**{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
-            "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS]}
+    return {
+        **{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
+        "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +96,20 @@ class LandingDay:
     unread: tuple[str, ...]
 
 
-def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
-               allow_empty: bool) -> dict[date, LandingDay]:
+def _delivered(
+    locations: Locations, deployment: Deployment, log: Log, days: Sequence[date], allow_empty: bool
+) -> dict[date, LandingDay]:
     """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
 
-    Before the deployment's `ad_start` a day needs no ad folder: it has no rows, as declared. Files that exist are read nevertheless.
+    Before the deployment's `ad_start` a day needs no ad folder: it has no rows, as declared. Files that exist are read
+    nevertheless.
     """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
     landing_days = {}
-    for day in each(list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"):
+    for day in each(
+        list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"
+    ):
         is_early = deployment.may_be_empty(log, day)
         if is_early and is_bare(locations.landing_day(log, day)):
             landing_days[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
@@ -101,9 +117,16 @@ def _delivered(locations: Locations, deployment: Deployment, log: Log, days: Seq
         files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
         looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
         undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
-        landing_days[day] = LandingDay(files=looked_at, digest=digest_of(file.sha256 for file in looked_at), undeclared=undeclared,
-                                unread=tuple(unread_names(files[0].parent)))
-        for what, names in (("columns that no contract knows are left out", sorted(undeclared)), (NOT_READ, landing_days[day].unread)):
+        landing_days[day] = LandingDay(
+            files=looked_at,
+            digest=digest_of(file.sha256 for file in looked_at),
+            undeclared=undeclared,
+            unread=tuple(unread_names(files[0].parent)),
+        )
+        for what, names in (
+            ("columns that no contract knows are left out", sorted(undeclared)),
+            (NOT_READ, landing_days[day].unread),
+        ):
             if names and day >= days[0]:
                 warn(f"{files[0].parent}: {what}: {', '.join(names)}")
     return landing_days
@@ -119,8 +142,15 @@ def of_no_use(counts: Mapping[str, int]) -> bool:
     return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
-def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
-            delivered: Mapping[date, LandingDay], forgotten: Forgotten | None) -> list[Build]:
+def _ingest(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    log: Log,
+    days: Sequence[date],
+    delivered: Mapping[date, LandingDay],
+    forgotten: Forgotten | None,
+) -> list[Build]:
     files = [file for of_day in delivered.values() for file in of_day.files]
     if not files:
         return _write(spark, locations, deployment, log, days, delivered, None)
@@ -131,25 +161,52 @@ def _ingest(spark: SparkSession, locations: Locations, deployment: Deployment, l
         return _write(spark, locations, deployment, log, days, delivered, judged)
 
 
-def _write(spark: SparkSession, locations: Locations, deployment: Deployment, log: Log, days: Sequence[date],
-           delivered: Mapping[date, LandingDay], judged: DataFrame | None) -> list[Build]:
+def _write(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    log: Log,
+    days: Sequence[date],
+    delivered: Mapping[date, LandingDay],
+    judged: DataFrame | None,
+) -> list[Build]:
     """Writes a log and its quarantine; `judged` are the rows with their status, None where no file was needed."""
     of_files: list[dict[str, Any]] = []
     of_values = unknown_counts(log, deployment)
     if judged is None:
         kept, bad = (spark.createDataFrame([], tables.table(name).ddl) for name in (f"{log}_log", "quarantine"))
     else:
-        of_files = [row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect()]
+        of_files = [
+            row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect()
+        ]
         for row in filter(of_no_use, of_files):
             warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
         kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
-    counts = {owner_key(ds=day): {name: sum(row[name] for row in of_files if row["ds"] == day) for name in (*STATUS_COUNTS, *of_values)}
-              | {"undeclared_columns": len(delivered[day].undeclared)} for day in days}
+    counts = {
+        owner_key(ds=day): {
+            name: sum(row[name] for row in of_files if row["ds"] == day) for name in (*STATUS_COUNTS, *of_values)
+        }
+        | {"undeclared_columns": len(delivered[day].undeclared)}
+        for day in days
+    }
     inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-    logs = write_partitions(spark, locations, f"{log}_log", kept, owners=[{"ds": day} for day in days],
-                            inputs={owner_key(ds=day): inputs[day] for day in days}, counts=counts)
-    quarantined = write_partitions(spark, locations, "quarantine", bad, owners=[{"ds": day, "log": log} for day in days],
-                                   inputs={owner_key(ds=day, log=log): inputs[day] for day in days})
+    logs = write_partitions(
+        spark,
+        locations,
+        f"{log}_log",
+        kept,
+        owners=[{"ds": day} for day in days],
+        inputs={owner_key(ds=day): inputs[day] for day in days},
+        counts=counts,
+    )
+    quarantined = write_partitions(
+        spark,
+        locations,
+        "quarantine",
+        bad,
+        owners=[{"ds": day, "log": log} for day in days],
+        inputs={owner_key(ds=day, log=log): inputs[day] for day in days},
+    )
     return logs + quarantined
 
 
@@ -167,8 +224,10 @@ def with_judged(rows: DataFrame, log: Log, deployment: Deployment, forgotten: Fo
 def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     """Adds each landing column as its contract's type (null where unreadable), `unknown`, `event_day` and `late`."""
     contract, types = tables.table(f"{log}_log"), dict(rows.dtypes)
-    values = {name: F.expr(typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids))
-              for name in LANDING_COLUMNS[log]}
+    values = {
+        name: F.expr(typed(contract.column(name), types[RAW + name], hashed=name in deployment.string_ids))
+        for name in LANDING_COLUMNS[log]
+    }
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
     rows = with_unknown(rows.withColumns(values), value_rules_for(log, deployment))
     return rows.withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
@@ -181,8 +240,12 @@ def with_unknown(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     broken = ", ".join(f"CASE WHEN {rule.broken} THEN {literal(rule.name)} END" for rule in rules)
     rows = rows.withColumn(UNKNOWN_RULES, F.expr(f"array_compact(array({broken}))"))
     names = {rule.field: [one.name for one in rules if one.field == rule.field] for rule in rules}
-    return rows.withColumns({field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
-                             for field, of_field in names.items()})
+    return rows.withColumns(
+        {
+            field: F.when(~F.arrays_overlap(UNKNOWN_RULES, F.array(*map(F.lit, of_field))), F.col(field))
+            for field, of_field in names.items()
+        }
+    )
 
 
 def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool) -> DataFrame:
@@ -213,12 +276,15 @@ def with_forgotten(rows: DataFrame, forgotten: Forgotten | None, *, hashed: bool
 def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep: Sequence[str] = ()) -> DataFrame:
     """Adds `rule`, `field`, `expected` and `found` of the first rule that a row breaks, and `raw`, the whole row as JSON.
 
-    All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of `keep`.
+    All of them are null where it keeps every rule; the columns as they were delivered are dropped, but for those of
+    `keep`.
     """
     rules = rules_for(log, deployment)
-    verdicts = " ".join(f"WHEN {rule.broken} THEN named_struct('rule', {literal(rule.name)}, 'field', {literal(rule.field)}, "
-                        f"'expected', {literal(rule.expected)}, 'found', {_readable(f'left({rule.found}, {LONGEST_FOUND})')})"
-                        for rule in rules)
+    verdicts = " ".join(
+        f"WHEN {rule.broken} THEN named_struct('rule', {literal(rule.name)}, 'field', {literal(rule.field)}, "
+        f"'expected', {literal(rule.expected)}, 'found', {_readable(f'left({rule.found}, {LONGEST_FOUND})')})"
+        for rule in rules
+    )
     any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
     fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
     raw = f"CASE WHEN {CORRUPT} IS NULL THEN to_json(struct({fields})) ELSE to_json(struct({CORRUPT} AS line)) END"
@@ -247,31 +313,56 @@ def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:
     seen = Window.partitionBy("group_id").orderBy("ds", "payload", "arrival_ts", "file")
     rows = rows.withColumns({"previous_ds": F.lag("ds").over(seen), "first_payload": F.first("payload").over(seen)})
     is_duplicate = good & F.coalesce(F.datediff("ds", "previous_ds") <= lateness_days, F.lit(False))
-    status = F.when(F.col("is_forgotten"), "forgotten").when(~good, "quarantined").when(is_duplicate, "duplicate").otherwise("kept")
-    return rows.withColumns({"status": status, "conflicting": is_duplicate & (F.col("payload") != F.col("first_payload"))}).drop(
-        "payload", "group_id", "previous_ds", "first_payload")
+    status = (
+        F.when(F.col("is_forgotten"), "forgotten")
+        .when(~good, "quarantined")
+        .when(is_duplicate, "duplicate")
+        .otherwise("kept")
+    )
+    return rows.withColumns(
+        {"status": status, "conflicting": is_duplicate & (F.col("payload") != F.col("first_payload"))}
+    ).drop("payload", "group_id", "previous_ds", "first_payload")
 
 
 def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
     """The bad rows, in the quarantine's columns."""
     return rows.where(F.col("status") == "quarantined").select(
-        "rule", "field", "expected", "found", "file", "raw", F.lit(str(uuid.uuid4())).alias("run_id"), F.lit(log).alias("log"), "ds")
+        "rule",
+        "field",
+        "expected",
+        "found",
+        "file",
+        "raw",
+        F.lit(str(uuid.uuid4())).alias("run_id"),
+        F.lit(log).alias("log"),
+        "ds",
+    )
 
 
 def unknown_counts(log: Log, deployment: Deployment) -> dict[str, Column]:
     """Aggregates by name: rows kept in which a rule made a value unknown."""
     kept = F.col("status") == "kept"
-    return {UNKNOWN + rule.name: F.sum(F.when(kept & F.array_contains(UNKNOWN_RULES, rule.name), 1).otherwise(0)).alias(UNKNOWN + rule.name)
-            for rule in value_rules_for(log, deployment)}
+    return {
+        UNKNOWN + rule.name: F.sum(F.when(kept & F.array_contains(UNKNOWN_RULES, rule.name), 1).otherwise(0)).alias(
+            UNKNOWN + rule.name
+        )
+        for rule in value_rules_for(log, deployment)
+    }
 
 
 def status_counts() -> list[Column]:
     """Aggregates: how many rows there are of each of STATUS_COUNTS."""
+
     def count(condition: Column) -> Column:
         return F.sum(F.when(condition, 1).otherwise(0))
 
     status = F.col("status")
-    return [F.count(F.lit(1)).alias("read"), count(status == "kept").alias("kept"), count(status == "duplicate").alias("duplicates"),
-            count(F.col("conflicting")).alias("conflicting_duplicates"), count(status == "quarantined").alias("quarantined"),
-            count(status == "forgotten").alias("forgotten"),
-            count((status == "kept") & F.col("late")).alias("late")]
+    return [
+        F.count(F.lit(1)).alias("read"),
+        count(status == "kept").alias("kept"),
+        count(status == "duplicate").alias("duplicates"),
+        count(F.col("conflicting")).alias("conflicting_duplicates"),
+        count(status == "quarantined").alias("quarantined"),
+        count(status == "forgotten").alias("forgotten"),
+        count((status == "kept") & F.col("late")).alias("late"),
+    ]

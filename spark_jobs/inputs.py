@@ -20,7 +20,9 @@ def partial_owners(days: Sequence[date]) -> list[str]:
 
 def statistic_days(day: date, deployment: Deployment) -> list[date]:
     """Days whose partials the statistics of `day` read: the longest window before it, and itself for who is active."""
-    return list(days_between(max(deployment.history_start, day - timedelta(days=max(STATISTIC_WINDOWS))), day + ONE_DAY))
+    return list(
+        days_between(max(deployment.history_start, day - timedelta(days=max(STATISTIC_WINDOWS))), day + ONE_DAY)
+    )
 
 
 def require_partials(reader: LakeReader, name: str, days: Sequence[date]) -> dict[str, str]:
@@ -38,11 +40,19 @@ def missing_partials(reader: LakeReader, deployment: Deployment, day: date) -> A
 
     A missing day is never taken for an empty one.
     """
-    built = [{owner: build for owner, build in reader.builds(name).items() if TABLES[name].is_current(dict(build["inputs"]))}
-             for name in ("behaviour_partials", "statistic_partials")]
-    days = [needed for needed in days_between(deployment.history_start, day + ONE_DAY)
-            if any(owner not in found for found in built for owner in partial_owners([needed]))]
+    built = [
+        {owner: build for owner, build in reader.builds(name).items() if TABLES[name].is_current(dict(build["inputs"]))}
+        for name in ("behaviour_partials", "statistic_partials")
+    ]
+    days = [
+        needed
+        for needed in days_between(deployment.history_start, day + ONE_DAY)
+        if any(owner not in found for found in built for owner in partial_owners([needed]))
+    ]
     if not days:
         return None
-    return Awaited(what=f"partials of {len(days)} days since history_start {deployment.history_start}, the first {days[0]}",
-                   dag="logs_daily", periods=tuple(days))
+    return Awaited(
+        what=f"partials of {len(days)} days since history_start {deployment.history_start}, the first {days[0]}",
+        dag="logs_daily",
+        periods=tuple(days),
+    )

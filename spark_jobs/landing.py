@@ -34,14 +34,21 @@ FRAMES_JUDGED_APART = 2
 _EXACT_BELOW = float(2**53)  # a double tells all whole numbers below it apart
 _GLOB_MARKS = re.compile(r"([\\\[\]{}*?])")
 _PLAIN_NAME = re.compile(r"[\w.=-]*", re.ASCII)
-# Closes the object that a JSON line is put into. A line that holds more than one value, or text behind it, does not reach it.
+# Closes the object that a JSON line is put into. A line that holds more than one value, or text behind it, does not
+# reach it.
 _END_OF_LINE = "tributary: the end of the line"
 _LINE_MARK = "\u0001"  # parts no fields: it makes Spark's CSV reader give lines, without the header
 _CSV_OPTIONS = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT, "escape": '"'}
 
 
-def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *, string_ids: Sequence[str] = (),
-                 day: date | str | None = BY_FOLDER) -> DataFrame:
+def read_landing(
+    spark: SparkSession,
+    log: Log,
+    files: Iterable[LandingFile],
+    *,
+    string_ids: Sequence[str] = (),
+    day: date | str | None = BY_FOLDER,
+) -> DataFrame:
     """All rows of the files, as they were delivered.
 
     Args:
@@ -52,16 +59,25 @@ def read_landing(spark: SparkSession, log: Log, files: Iterable[LandingFile], *,
         day: the landing day of all files; None where it is not known; by default the name of each file's folder.
 
     Returns:
-        `raw_<column>` for each landing column (null where a file lacks an optional one): text, or, where all files have it
-        as one type that holds nothing else, that type; `_corrupt` (the line, where it does not have the header's number of
+        `raw_<column>` for each landing column (null where a file lacks an optional one): text, or, where all files have
+            it
+        as one type that holds nothing else, that type; `_corrupt` (the line, where it does not have the header's number
+            of
         fields, or is no JSON object), `file`, `row_index` (of a Parquet file's row, from 0), and `ds`, the landing day.
     """
     files = list(files)
-    frames = [*_csv_frames(spark, log, files), *_json_frames(spark, log, files), *_parquet_frames(spark, log, files, string_ids)]
+    frames = [
+        *_csv_frames(spark, log, files),
+        *_json_frames(spark, log, files),
+        *_parquet_frames(spark, log, files, string_ids),
+    ]
     types = {tuple(frame.dtypes) for frame in frames}
-    rows = reduce(DataFrame.unionAll, frames if len(types) == 1 else map(_as_text, frames))  # all have the same columns in order
+    rows = reduce(
+        DataFrame.unionAll, frames if len(types) == 1 else map(_as_text, frames)
+    )  # all have the same columns in order
     if len(frames) > FRAMES_JUDGED_APART:
-        # Spark moves projections below a union, and would plan and compile them once for every frame; it does not move them below this.
+        # Spark moves projections below a union, and would plan and compile them once for every frame; it does not move
+        # them below this.
         rows = rows.where(F.rand() >= 0)
     rows = rows.withColumn("file", _file_name(files))
     by_folder = F.substring_index(F.substring_index("file", "/", 2), "/", -1).try_cast("date")
@@ -75,14 +91,23 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
     try:
         yield
     except PySparkException as error:
-        match = re.search(r"reading file (?:file:)?(/\S+?)\. ", str(error).replace("\n", " ")) if "FAILED_READ_FILE" in str(error) else None
+        match = (
+            re.search(r"reading file (?:file:)?(/\S+?)\. ", str(error).replace("\n", " "))
+            if "FAILED_READ_FILE" in str(error)
+            else None
+        )
         if match is None:
             raise
         opened = "/" + unquote(match[1]).lstrip("/")
         path = next((file.path for file in files if str(file.opened) == opened), opened)
         causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
-        raise BadInput(path, "file", expected="a file that Spark can read", found=causes[-1] if causes else str(error).splitlines()[0],
-                       hint="It may have been damaged on its way: deliver it again.") from error
+        raise BadInput(
+            path,
+            "file",
+            expected="a file that Spark can read",
+            found=causes[-1] if causes else str(error).splitlines()[0],
+            hint="It may have been damaged on its way: deliver it again.",
+        ) from error
 
 
 def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> Iterator[DataFrame]:
@@ -90,7 +115,9 @@ def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> 
     alike: dict[tuple[Quotes, tuple[str, ...]], list[LandingFile]] = defaultdict(list)
     for file in files:
         if file.kind == "csv":
-            alike[file.quotes, tuple(name if name in LANDING_COLUMNS[log] else "" for name in file.columns)].append(file)
+            alike[file.quotes, tuple(name if name in LANDING_COLUMNS[log] else "" for name in file.columns)].append(
+                file
+            )
     for (quotes, columns), of_kind in alike.items():
         names = [*(f"c{place}" for place in range(len(columns))), CORRUPT]
         fields: dict[str, Column] = {name: F.col(f"c{place}") for place, name in enumerate(columns) if name}
@@ -106,11 +133,14 @@ def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> 
 
 def _read_lines(spark: SparkSession, files: Sequence[LandingFile], names: Sequence[str]) -> DataFrame:
     """Rows of CSV files of irregular quotes, line by line; a line whose last field opens a quote that does not close is set aside whole."""
-    reader = spark.read.schema(_texts(["line", "beyond"])).options(header=True, enforceSchema=True, sep=_LINE_MARK, quote="",
-                                                                  columnNameOfCorruptRecord="beyond")
+    reader = spark.read.schema(_texts(["line", "beyond"])).options(
+        header=True, enforceSchema=True, sep=_LINE_MARK, quote="", columnNameOfCorruptRecord="beyond"
+    )
     line = F.coalesce("beyond", "line")
     rows = reader.csv(_paths(files)).select(line.alias("line"), F.col("_metadata.file_path").alias("path"))
-    rows = rows.select("line", "path", F.from_csv("line", ", ".join(f"{name} string" for name in names), _CSV_OPTIONS).alias("fields"))
+    rows = rows.select(
+        "line", "path", F.from_csv("line", ", ".join(f"{name} string" for name in names), _CSV_OPTIONS).alias("fields")
+    )
     last = F.coalesce(F.col("fields")[names[-2]], F.lit(""))
     quoted = F.concat(F.lit(',"'), F.replace(last, F.lit('"'), F.lit('""')), F.lit('"'))
     is_whole = F.endswith("line", F.concat(F.lit(","), last)) | F.endswith("line", quoted)
@@ -130,9 +160,13 @@ def _json_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) ->
 
 
 def _read_plain_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
-    reader = spark.read.schema(_texts([*LANDING_COLUMNS[log], CORRUPT])).options(mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT)
+    reader = spark.read.schema(_texts([*LANDING_COLUMNS[log], CORRUPT])).options(
+        mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT
+    )
     rows = reader.json(_paths(files))
-    return rows.select(F.col("_metadata.file_path").alias("path"), F.struct(*LANDING_COLUMNS[log]).alias("values"), CORRUPT)
+    return rows.select(
+        F.col("_metadata.file_path").alias("path"), F.struct(*LANDING_COLUMNS[log]).alias("values"), CORRUPT
+    )
 
 
 def _read_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
@@ -147,7 +181,9 @@ def _read_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -
     return rows.select("path", values.alias("values"), corrupt.alias(CORRUPT))
 
 
-def _parquet_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile], string_ids: Sequence[str]) -> Iterator[DataFrame]:
+def _parquet_frames(
+    spark: SparkSession, log: Log, files: Iterable[LandingFile], string_ids: Sequence[str]
+) -> Iterator[DataFrame]:
     """A frame for all files whose columns have the same types; a file may lack some of them."""
     groups: list[tuple[dict[str, Delivered], list[LandingFile]]] = []
     for file in (file for file in files if file.kind == "parquet"):
@@ -159,11 +195,15 @@ def _parquet_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile],
         else:
             groups.append((dict(file.parquet), [file]))
     for columns, of_kind in groups:
-        schema = ", ".join(f"{name} {how.stored}" for name, how in columns.items())  # names of the contract, none of the files'
+        schema = ", ".join(
+            f"{name} {how.stored}" for name, how in columns.items()
+        )  # names of the contract, none of the files'
         reader = spark.read.schema(schema).options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED")
         rows = reader.parquet(*_paths(of_kind)).withColumn(CORRUPT, F.lit(None).cast("string"))
         contract = tables.table(f"{log}_log")
-        values = {name: _value(name, how, contract.column(name), hashed=name in string_ids) for name, how in columns.items()}
+        values = {
+            name: _value(name, how, contract.column(name), hashed=name in string_ids) for name, how in columns.items()
+        }
         yield _raw_columns(rows, log, values, row_index=F.col("_metadata.row_index"))
 
 
@@ -177,8 +217,11 @@ def _value(name: str, how: Delivered, column: tables.Column, *, hashed: bool) ->
     if how.kind in ("double", "decimal") and column.type in ("bigint", "int"):
         return _whole_number(value, how, hashed=hashed)
     conversions: dict[str, Callable[[Column], Column]] = {
-        "uuid": _uuid_text, "bytes": lambda bytes_: bytes_.cast("string"), "boolean": lambda flag: flag.cast("int"),
-        "date": lambda day: day.cast("timestamp")}
+        "uuid": _uuid_text,
+        "bytes": lambda bytes_: bytes_.cast("string"),
+        "boolean": lambda flag: flag.cast("int"),
+        "date": lambda day: day.cast("timestamp"),
+    }
     value = conversions.get(how.kind, lambda same: same)(value)
     return value.cast("string") if column.type == "string" else value
 
@@ -195,7 +238,9 @@ def _whole_number(value: Column, how: Delivered, *, hashed: bool) -> Column:
 
 def _uuid_text(value: Column) -> Column:
     digits = F.lower(F.hex(value))
-    return F.concat_ws("-", *(F.substring(digits, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))))
+    return F.concat_ws(
+        "-", *(F.substring(digits, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
+    )
 
 
 def _raw_columns(rows: DataFrame, log: Log, values: dict[str, Column], *, row_index: Column | None = None) -> DataFrame:

@@ -83,4 +83,8 @@ def _json_row(line: str) -> Row:
         return {}
     if not isinstance(row, dict):
         return {}
-    return {name: json.dumps(value).strip('"') if not isinstance(value, str) else value for name, value in row.items() if value is not None}
+    return {
+        name: json.dumps(value).strip('"') if not isinstance(value, str) else value
+        for name, value in row.items()
+        if value is not None
+    }

@@ -1,7 +1,7 @@
 """Keeps the lake's files few and large: OPTIMIZE, then VACUUM of what no version within the retention refers to.
 
-No row changes, so no digest does. VACUUM keeps removed files for each table's own retention (120 days), which covers the
-longest replay and every version that a training run may have pinned; it never runs with a shorter one.
+No row changes, so no digest does. VACUUM keeps removed files for each table's own retention (120 days), which covers
+the longest replay and every version that a training run may have pinned; it never runs with a shorter one.
 """
 
 from __future__ import annotations
@@ -40,4 +40,6 @@ def _maintain(spark: SparkSession, locations: Locations, name: str) -> Maintaine
     spark.sql(f"OPTIMIZE {path}").collect()
     spark.sql(f"VACUUM {path}").collect()
     after = spark.sql(f"DESCRIBE DETAIL {path}").collect()[0]
-    return Maintained(table=name, files_before=before["numFiles"], files_after=after["numFiles"], size_bytes=after["sizeInBytes"])
+    return Maintained(
+        table=name, files_before=before["numFiles"], files_after=after["numFiles"], size_bytes=after["sizeInBytes"]
+    )

@@ -53,7 +53,9 @@ def mend(locations: Locations, deployment: Deployment) -> int:
             done.append((job, f"{span[0]} .. {span[1]}" if span[0] != span[1] else str(span[0]), count))
             if step("spark_jobs", job).judged:
                 _validate(locations, job, span)
-    print(table_text(("repaired by", "days", "partitions"), done) if done else "nothing to repair: no partition is stale")
+    print(
+        table_text(("repaired by", "days", "partitions"), done) if done else "nothing to repair: no partition is stale"
+    )
     _print_releases(_write_found(locations, find_stale(locations)))
     return 0
 
@@ -68,8 +70,10 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
     command = [*step("spark_jobs", job).check_command, "--home", str(locations.home), *span_option(*span).split()]
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
-        error = TributaryError(f"tributary {' '.join(command)}: exit code {code}. Repair the day or accept it, then run `tributary "
-                               "spark_jobs mend` again.")
+        error = TributaryError(
+            f"tributary {' '.join(command)}: exit code {code}. Repair the day or accept it, then run `tributary "
+            "spark_jobs mend` again."
+        )
         error.exit_code = code
         raise error
 
@@ -77,11 +81,18 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
 def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
     """Writes what is stale, and the commands that repair it, to the file that Airflow's UI shows."""
     registry = Registry.read(LakeReader(locations))
-    releases = [(name, f"trained on rows that have changed since: {_first_of(changed)}") for name, changed in stale_releases(locations)]
+    releases = [
+        (name, f"trained on rows that have changed since: {_first_of(changed)}")
+        for name, changed in stale_releases(locations)
+    ]
     releases += registry.stale().items()
-    result = StaleFound(looked_ts=datetime.now(UTC), commands=tuple(mending_commands(stale)),
-                       days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
-                       releases=tuple(releases), periods=tuple(_periods(registry, [name for name, _ in releases])))
+    result = StaleFound(
+        looked_ts=datetime.now(UTC),
+        commands=tuple(mending_commands(stale)),
+        days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
+        releases=tuple(releases),
+        periods=tuple(_periods(registry, [name for name, _ in releases])),
+    )
     write_atomically(locations.stale_found, result.to_json())
     return result
 

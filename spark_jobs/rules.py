@@ -20,7 +20,10 @@ LONGEST_FOUND = 500  # characters of a bad value that are kept with its rule; th
 # Delivered types that hold nothing which the contract's type cannot: taken as they are, without going through text.
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 EXACT_TYPES: dict[str, tuple[str, ...]] = {
-    "bigint": _INTEGERS, "int": _INTEGERS, "double": (*_INTEGERS, "float", "double"), "timestamp": ("timestamp", "timestamp_ntz"),
+    "bigint": _INTEGERS,
+    "int": _INTEGERS,
+    "double": (*_INTEGERS, "float", "double"),
+    "timestamp": ("timestamp", "timestamp_ntz"),
 }
 
 
@@ -77,31 +80,57 @@ def is_utf8(text: str) -> str:
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's landing rows, in the order in which they are tried; a row that breaks one goes to quarantine."""
     contract = tables.table(f"{log}_log")
-    rules = [Rule(name="columns", field="*", expected="a row with the fields that the header names, or one JSON object",
-                  broken=f"{CORRUPT} IS NOT NULL", found=CORRUPT)]
+    rules = [
+        Rule(
+            name="columns",
+            field="*",
+            expected="a row with the fields that the header names, or one JSON object",
+            broken=f"{CORRUPT} IS NOT NULL",
+            found=CORRUPT,
+        )
+    ]
     for column in map(contract.column, LANDING_COLUMNS[log]):
         if not _costs_the_value(column):
             rules += _column_rules(column, hashed=column.name in deployment.string_ids)
-    rules.append(Rule(name="action_of_click", field="action", expected="0 without a click, 1 or more with one",
-                      broken="coalesce((action >= 1) != (click = 1), false)", found="concat_ws(' ', 'action', action, 'click', click)"))
+    rules.append(
+        Rule(
+            name="action_of_click",
+            field="action",
+            expected="0 without a click, 1 or more with one",
+            broken="coalesce((action >= 1) != (click = 1), false)",
+            found="concat_ws(' ', 'action', action, 'click', click)",
+        )
+    )
     lateness = deployment.allowed_lateness_days
-    rules.append(Rule(name="event_day", field="event_ts", expected=f"the file's day or up to {lateness} day(s) before",
-                      broken=f"coalesce(datediff(ds, event_day) NOT BETWEEN 0 AND {lateness}, false)", found=_text(RAW + "event_ts")))
+    rules.append(
+        Rule(
+            name="event_day",
+            field="event_ts",
+            expected=f"the file's day or up to {lateness} day(s) before",
+            broken=f"coalesce(datediff(ds, event_day) NOT BETWEEN 0 AND {lateness}, false)",
+            found=_text(RAW + "event_ts"),
+        )
+    )
     return rules
 
 
 def value_rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's optional features: a value that breaks one reads as unknown, and its row is kept."""
     columns = map(tables.table(f"{log}_log").column, LANDING_COLUMNS[log])
-    return [rule for column in columns if _costs_the_value(column)
-            for rule in _column_rules(column, hashed=column.name in deployment.string_ids)]
+    return [
+        rule
+        for column in columns
+        if _costs_the_value(column)
+        for rule in _column_rules(column, hashed=column.name in deployment.string_ids)
+    ]
 
 
 def _costs_the_value(column: tables.Column) -> bool:
     """Whether an illegal value only reads as unknown, and its row is kept: true of optional features.
 
-    A row with an unreadable `arrival_ts` goes to quarantine although the column is optional: the time bounds what a sample may see, and
-    an unknown one would bound nothing. So does a row with a garbled `item_text`, which is a sign of a damaged file.
+    A row with an unreadable `arrival_ts` goes to quarantine although the column is optional: the time bounds what a
+    sample may see, and an unknown one would bound nothing. So does a row with a garbled `item_text`, which is a sign of
+    a damaged file.
     """
     return column.nullable and any(feature.name == column.name for feature in FEATURES)
 
@@ -113,25 +142,56 @@ def _column_rules(column: tables.Column, *, hashed: bool) -> list[Rule]:
         unreadable += f" AND coalesce(trim({text}) != '', false)"
     rules = []
     for expected, fault in (times.faults(text) if column.type == "timestamp" else {}).items():
-        rules.append(Rule(name=f"{column.name}_type", field=column.name, expected=expected, found=text,
-                          broken=f"{unreadable} AND coalesce({fault}, false)"))
+        rules.append(
+            Rule(
+                name=f"{column.name}_type",
+                field=column.name,
+                expected=expected,
+                found=text,
+                broken=f"{unreadable} AND coalesce({fault}, false)",
+            )
+        )
         unreadable += f" AND NOT coalesce({fault}, false)"
-    rules.append(Rule(name=f"{column.name}_type", field=column.name, broken=unreadable, found=f"coalesce({text}, 'nothing')",
-                      expected="a non-empty string, UTF-8" if hashed else column.legal_values))
-    within = Rule(name=f"{column.name}_{'length' if column.type == 'string' else 'range'}", field=column.name,
-                  expected=column.legal_values, broken=f"coalesce({_is_outside(column)}, false)", found=text)
+    rules.append(
+        Rule(
+            name=f"{column.name}_type",
+            field=column.name,
+            broken=unreadable,
+            found=f"coalesce({text}, 'nothing')",
+            expected="a non-empty string, UTF-8" if hashed else column.legal_values,
+        )
+    )
+    within = Rule(
+        name=f"{column.name}_{'length' if column.type == 'string' else 'range'}",
+        field=column.name,
+        expected=column.legal_values,
+        broken=f"coalesce({_is_outside(column)}, false)",
+        found=text,
+    )
     if column.type != "string":
         return [*rules, within]
-    return [within, Rule(name=f"{column.name}_encoding", field=column.name, expected="UTF-8", found=text,
-                         broken=f"coalesce(NOT ({is_utf8(column.name)}), false)")]
+    return [
+        within,
+        Rule(
+            name=f"{column.name}_encoding",
+            field=column.name,
+            expected="UTF-8",
+            found=text,
+            broken=f"coalesce(NOT ({is_utf8(column.name)}), false)",
+        ),
+    ]
 
 
 def _is_outside(column: tables.Column) -> str:
     """Whether a value is none of the legal ones; may be null where the value is."""
     name = column.name
-    bounds = {f"{name} < {column.minimum}": column.minimum, f"{name} > {column.maximum}": column.maximum,
-              f"{name} NOT IN ({literals(column.allowed or ())})": column.allowed, f"isnan({name})": column.type == "double" or None,
-              f"length({name}) > {column.longest}": column.longest}
+    bounds = {
+        f"{name} < {column.minimum}": column.minimum,
+        f"{name} > {column.maximum}": column.maximum,
+        f"{name} NOT IN ({literals(column.allowed or ())})": column.allowed,
+        f"isnan({name})": column.type == "double" or None,
+        f"length({name}) > {column.longest}": column.longest,
+    }
     return " OR ".join(condition for condition, bound in bounds.items() if bound is not None) or "false"
 
 

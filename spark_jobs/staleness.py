@@ -1,7 +1,7 @@
 """Which partitions were built from inputs that have changed since, and the jobs that repair them, in order; needs no Spark.
 
-A build records the digest of every partition and landing day that it read. It is stale if one of them has another digest
-now, or if it reads a partition that is stale.
+A build records the digest of every partition and landing day that it read. It is stale if one of them has another
+digest now, or if it reads a partition that is stale.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Stale:
 def find_stale(locations: Locations) -> list[Stale]:
     """Every stale partition, directly or through its inputs, in the order of the jobs."""
     builds = LakeReader(locations).all_builds()
-    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(locations, builds)
+    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in builds.items()} | landing_digests(
+        locations, builds
+    )
     for contract in TABLES.values():
         digests |= contract.rules_input
     found: dict[str, Stale] = {}
@@ -72,10 +74,15 @@ def find_stale(locations: Locations) -> list[Stale]:
 def stale_releases(locations: Locations) -> list[tuple[str, tuple[str, ...]]]:
     """Active releases that were trained on partitions whose content has changed since: release id and these partitions."""
     reader = LakeReader(locations)
-    digests = {f"{table}/{owner}": build["digest"] for (table, owner), build in LakeReader(locations).all_builds().items()}
+    digests = {
+        f"{table}/{owner}": build["digest"] for (table, owner), build in LakeReader(locations).all_builds().items()
+    }
     active = {row["release_id"] for row in reader.read("activations").to_pylist()}
-    changed = {name: tuple(sorted(key for key, digest in release["inputs"].items() if digests.get(key) != digest))
-               for name, release in reader.releases().items() if name in active}
+    changed = {
+        name: tuple(sorted(key for key, digest in release["inputs"].items() if digests.get(key) != digest))
+        for name, release in reader.releases().items()
+        if name in active
+    }
     return sorted((name, keys) for name, keys in changed.items() if keys)
 
 
@@ -108,8 +115,8 @@ def mending_commands(stale: Sequence[Stale]) -> list[str]:
 def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:
     """The present digests of the landing days that builds have read.
 
-    A day whose files are older than every build that read it is not read again. One that no longer exists keeps its recorded digest:
-    old landing files may be archived, and nothing could be built from them anyway.
+    A day whose files are older than every build that read it is not read again. One that no longer exists keeps its
+    recorded digest: old landing files may be archived, and nothing could be built from them anyway.
     """
     recorded: dict[str, tuple[str, datetime]] = {}
     differing: set[str] = set()

@@ -13,11 +13,16 @@ from spark_jobs.rules import POSITIVE_BITS
 
 def behaviour_text(action: Column, item_text: Column) -> Column:
     """The text; null where the item has none, or the action is no behaviour."""
+
     def words(template: str) -> Column:
         before, after = template.split("{text}")
         return F.concat(F.lit(before), item_text, F.lit(after))
 
-    return reduce(lambda chosen, item: chosen.when(action == item[0], words(item[1])), BEHAVIOUR_TEXTS.items(), F.when(F.lit(False), ""))
+    return reduce(
+        lambda chosen, item: chosen.when(action == item[0], words(item[1])),
+        BEHAVIOUR_TEXTS.items(),
+        F.when(F.lit(False), ""),
+    )
 
 
 def text_hash(text: Column) -> Column:

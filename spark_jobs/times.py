@@ -1,7 +1,8 @@
 """How a text of a landing file becomes a timestamp: expressions of SQL, the same whenever and wherever a job runs.
 
-A time is a day and a clock of ISO-8601, with an offset or in UTC. Spark's own cast takes more: a clock without a day as one of the day on
-which the job runs, Java's three-letter names of zones (BST is Dhaka, CST is Chicago), years of five digits. Those are refused here.
+A time is a day and a clock of ISO-8601, with an offset or in UTC. Spark's own cast takes more: a clock without a day as
+one of the day on which the job runs, Java's three-letter names of zones (BST is Dhaka, CST is Chicago), years of five
+digits. Those are refused here.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ NAMED_ZONE = r"^\d{4}-.*\d:\d\d?[^A-Za-z]*(?!Z$)[A-Za-z]"
 def timestamp_of(text: str) -> str:
     """A text as a timestamp; null where it is none. Blanks around it do not count.
 
-    Taken are a day, and a day with a clock to the minute, the second or a fraction of it (cut after microseconds), with `Z`, `UTC`, `GMT`,
-    an offset of hours or hours and minutes, or nothing, which means UTC. Invalid days, 24:00 and a second 60 are none.
+    Taken are a day, and a day with a clock to the minute, the second or a fraction of it (cut after microseconds), with
+    `Z`, `UTC`, `GMT`, an offset of hours or hours and minutes, or nothing, which means UTC. Invalid days, 24:00 and a
+    second 60 are none.
 
     Args:
         text: an expression of a string.
@@ -40,7 +42,9 @@ def _is_usual(text: str) -> str:
 
     It begins with a year of four digits, and ends with seconds and `Z`, or has no place for a name of a zone.
     """
-    in_utc = f"endswith({text}, 'Z') AND substring({text}, -2, 2) BETWEEN '0Z' AND '9Z' AND substring({text}, 17, 1) = ':'"
+    in_utc = (
+        f"endswith({text}, 'Z') AND substring({text}, -2, 2) BETWEEN '0Z' AND '9Z' AND substring({text}, 17, 1) = ':'"
+    )
     offset = f"length({text}) = 25 AND substring({text}, 20, 1) IN ('+', '-')"
     fixed = f"substring({text}, 14, 1) = ':' AND substring({text}, 17, 1) = ':' AND (length({text}) = 19 OR {offset})"
     return f"{text} >= '0001-' AND instr({text}, '-') = 5 AND ({in_utc} OR {fixed})"
@@ -49,6 +53,8 @@ def _is_usual(text: str) -> str:
 def faults(text: str) -> dict[str, str]:
     """What a text that is no timestamp should have been, by what is wrong with it; the first that holds. It may be null."""
     trimmed = f"trim({text})"
-    return {"an ISO-8601 time with its day, not a clock alone": f"{trimmed} RLIKE {literal(CLOCK_ONLY)}",
-            "an ISO-8601 time with an offset or Z, not with a zone's name":
-                f"{trimmed} RLIKE {literal(NAMED_ZONE)} AND NOT {trimmed} RLIKE {literal(TIME)}"}
+    other_zone = f"{trimmed} RLIKE {literal(NAMED_ZONE)} AND NOT {trimmed} RLIKE {literal(TIME)}"
+    return {
+        "an ISO-8601 time with its day, not a clock alone": f"{trimmed} RLIKE {literal(CLOCK_ONLY)}",
+        "an ISO-8601 time with an offset or Z, not with a zone's name": other_zone,
+    }

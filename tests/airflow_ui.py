@@ -44,7 +44,9 @@ class AirflowUi:
 
     def backfill(self, dag_id: str, day: date) -> None:
         self.fill_backfill_form(dag_id, day)
-        self.page.wait_for("![...document.querySelectorAll('button')].find(one => one.textContent === 'Run Backfill').disabled")
+        self.page.wait_for(
+            "![...document.querySelectorAll('button')].find(one => one.textContent === 'Run Backfill').disabled"
+        )
         self.page.click("Run Backfill", selector="button")
         self.page.wait_for("!document.querySelector('[role=dialog]')?.innerText?.includes('Date Range')")
 

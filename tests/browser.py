@@ -68,12 +68,16 @@ class Browser:
         """What a person reads."""
         return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
-    def click(self, text: str, *, selector: str = "a, button, [role=tab], [role=menuitem], label", seconds: float = 180) -> None:
+    def click(
+        self, text: str, *, selector: str = "a, button, [role=tab], [role=menuitem], label", seconds: float = 180
+    ) -> None:
         """Clicks, as a mouse does, what is visible and begins with this text."""
         one = f"({FIND})({json.dumps(selector)}, {json.dumps(text)})"
         self.wait_for(one + " !== undefined", seconds=seconds)
-        x, y = self.evaluate(f"(one => {{ one.scrollIntoView({{block: 'center'}}); const at = one.getBoundingClientRect();"
-                             f" return [at.x + at.width / 2, at.y + at.height / 2] }})({one})")
+        x, y = self.evaluate(
+            f"(one => {{ one.scrollIntoView({{block: 'center'}}); const at = one.getBoundingClientRect();"
+            f" return [at.x + at.width / 2, at.y + at.height / 2] }})({one})"
+        )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -90,7 +94,10 @@ class Browser:
 
     def show_as(self, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
@@ -101,11 +108,22 @@ def browser(folder: Path) -> Iterator[Browser]:
     """A browser that keeps what it keeps in `folder`, and ends with the block."""
     command = executable()
     assert command is not None
-    options = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-first-run", "--no-proxy-server",
-               "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-breakpad",
-               "--hide-scrollbars"]
+    options = [
+        "--headless=new",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={folder}",
+        "--no-first-run",
+        "--no-proxy-server",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-breakpad",
+        "--hide-scrollbars",
+    ]
     options += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with subprocess.Popen([command, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [command, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             port = _port(folder / "DevToolsActivePort")
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:

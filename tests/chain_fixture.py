@@ -14,7 +14,15 @@ from lake_fixture import World, make_lake, publish_staged
 from opened_tables import assert_as_declared, opened_tables
 
 from contracts.periods import ONE_DAY
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import (
+    DEFAULT_VARIANT,
+    HELD_OUT_FILE,
+    MAPPING_FILE,
+    MODEL_FILE,
+    VECTORS_FILE,
+    Release,
+    parent_key,
+)
 from contracts.settings import SETTINGS_FILE
 from contracts.steps import step
 from contracts.transfer import TRANSFER_SETTINGS
@@ -35,16 +43,28 @@ WEEKS = [date(2026, 1, day) for day in (7, 9)]
 DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # starts; continues; a new CPM
 _QUICK = quick()
 # Several steps a day, each far: what begins at zero has left it.
-RECIPE = replace(_QUICK, actr=replace(_QUICK.actr, **{name: replace(getattr(_QUICK.actr, name), batch_size=64, learning_rate=5e-3)
-                                                     for name in ("restart", "daily")}))
+RECIPE = replace(
+    _QUICK,
+    actr=replace(
+        _QUICK.actr,
+        **{
+            name: replace(getattr(_QUICK.actr, name), batch_size=64, learning_rate=5e-3)
+            for name in ("restart", "daily")
+        },
+    ),
+)
 
 
 def write_bahe(session: Session, day: date) -> Run:
     """Stands in for the training of a BAHE: random vectors of half of the users and items; those of a day differ from the day before's."""
     parents = session.deployment.lineage.parents("bahe", day)
-    before = {parent_key("predecessor", "bahe", one.period): session.parent("bahe", one, DEFAULT_VARIANT).release.release_id
-              for one in parents}
-    release = Release(kind="bahe", variant=DEFAULT_VARIANT, period=day, recipe={}, parents=before, feature_set=(), inputs={})
+    before = {
+        parent_key("predecessor", "bahe", one.period): session.parent("bahe", one, DEFAULT_VARIANT).release.release_id
+        for one in parents
+    }
+    release = Release(
+        kind="bahe", variant=DEFAULT_VARIANT, period=day, recipe={}, parents=before, feature_set=(), inputs={}
+    )
     rng = np.random.default_rng(day.toordinal())
     world = World()
     ids = {"user": np.arange(0, world.users, 2) * 7 + 1, "item": np.arange(0, world.items, 2) * 11 + 3}
@@ -53,11 +73,17 @@ def write_bahe(session: Session, day: date) -> Run:
         save_weights({}, folder / MODEL_FILE)
         IdMapping.empty(("user_id", "item_id")).save(folder / MAPPING_FILE)
         write_held_out(folder / HELD_OUT_FILE, {})
-        return write_vectors(folder / VECTORS_FILE, {
-            entity: EntityVectors(ids=of_entity, vectors=rng.normal(0, 1, (len(of_entity), 8)).astype(np.float32))
-            for entity, of_entity in ids.items()})
+        return write_vectors(
+            folder / VECTORS_FILE,
+            {
+                entity: EntityVectors(ids=of_entity, vectors=rng.normal(0, 1, (len(of_entity), 8)).astype(np.float32))
+                for entity, of_entity in ids.items()
+            },
+        )
 
-    run = write_run(session.locations, release, [Metric(metric="train_loss", split="train", value=0.5, row_cnt=10)], fill)
+    run = write_run(
+        session.locations, release, [Metric(metric="train_loss", split="train", value=0.5, row_cnt=10)], fill
+    )
     session.stage("bahe", session.period("bahe", day), [run])
     return run
 
@@ -86,5 +112,7 @@ def make_chain(home: Path) -> tuple[Session, dict[date, dict[str, Any]], dict[da
     made("fg_bert", run_fg_bert, WEEKS)
     made("bahe", write_bahe, [day - ONE_DAY for day in DAYS])
     actrs = made("actr", run_actr, DAYS)
-    by_variant = [{period: {run.release.variant: run for run in runs} for period, runs in of.items()} for of in (cpms, actrs)]
+    by_variant = [
+        {period: {run.release.variant: run for run in runs} for period, runs in of.items()} for of in (cpms, actrs)
+    ]
     return session(), by_variant[0], by_variant[1]

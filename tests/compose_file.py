@@ -37,7 +37,9 @@ def filled(value: Any, env: Mapping[str, str]) -> Any:
         return [filled(inner, env) for inner in value]
     if not isinstance(value, str):
         return value
-    return VARIABLE.sub(lambda match: env[match["name"]] if match["kind"] == ":?" else env.get(match["name"]) or match["rest"], value)
+    return VARIABLE.sub(
+        lambda match: env[match["name"]] if match["kind"] == ":?" else env.get(match["name"]) or match["rest"], value
+    )
 
 
 def read_env(path: Path) -> dict[str, str]:

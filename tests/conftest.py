@@ -17,6 +17,7 @@ os.environ.setdefault("TRIBUTARY_NATIVE", "1")  # no test depends on which way w
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes."""
+
     def place(item: pytest.Item) -> int:
         return 0 if item.get_closest_marker("live") else 1 if item.get_closest_marker("spark") else 2
 
@@ -68,6 +69,7 @@ def fake() -> Iterator[Any]:
 @pytest.fixture
 def checkpoints_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets the days between checkpoints, so that a few days have some."""
+
     def set_days(days: int) -> None:
         jobs = ("build_checkpoints", "build_statistics", "build_user_histories")
         for module in ("contracts.periods", *(f"spark_jobs.{job}" for job in jobs)):

@@ -57,7 +57,10 @@ def statistics(rows: pd.DataFrame, day: date) -> dict[tuple[str, int], dict[str,
             for entity_id in rows[rows["ds"] == day][f"{entity}_id"].unique():
                 impressions, clicks = counted.loc[entity_id] if entity_id in counted.index else (0, 0)
                 figures = found.setdefault((entity, int(entity_id)), {})
-                figures[f"{log}_impressions_{days}d_cnt"], figures[f"{log}_clicks_{days}d_cnt"] = int(impressions), int(clicks)
+                figures[f"{log}_impressions_{days}d_cnt"], figures[f"{log}_clicks_{days}d_cnt"] = (
+                    int(impressions),
+                    int(clicks),
+                )
                 rate = (clicks + SMOOTHING_IMPRESSIONS * prior) / (impressions + SMOOTHING_IMPRESSIONS)
                 figures[f"{log}_smoothed_ctr_{days}d"] = None if len(window) == 0 else pytest.approx(rate, abs=1e-12)
     return found

@@ -18,7 +18,11 @@ from torch import Tensor
 
 from training import native
 
-AARCH64_COMPILER, AARCH64_EMULATOR, AARCH64_LIBRARIES = "aarch64-linux-gnu-g++", "qemu-aarch64-static", "/usr/aarch64-linux-gnu"
+AARCH64_COMPILER, AARCH64_EMULATOR, AARCH64_LIBRARIES = (
+    "aarch64-linux-gnu-g++",
+    "qemu-aarch64-static",
+    "/usr/aarch64-linux-gnu",
+)
 HOW_TO_HAVE = "apt-get install g++-aarch64-linux-gnu qemu-user-static"
 
 
@@ -50,8 +54,11 @@ class Target:
         return lambda name: native.vectors_of(library(name))
 
 
-TARGETS = {"no AVX-512": Target(("AVX2", "AVX", "SSE2"), ("-mno-avx512f",)), "no AVX": Target(("SSE2",), ("-mno-avx",)),
-           "aarch64": Target(("NEON",))}
+TARGETS = {
+    "no AVX-512": Target(("AVX2", "AVX", "SSE2"), ("-mno-avx512f",)),
+    "no AVX": Target(("SSE2",), ("-mno-avx",)),
+    "aarch64": Target(("NEON",)),
+}
 
 
 def _emulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[str], str]:
@@ -59,7 +66,9 @@ def _emulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[str], s
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: {HOW_TO_HAVE}")
     compiler, call = str(shutil.which(AARCH64_COMPILER)), folder / "call"
-    subprocess.run([compiler, "-O1", "-o", str(call), str(Path(__file__).with_name("foreign_call.cpp")), "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-O1", "-o", str(call), str(Path(__file__).with_name("foreign_call.cpp")), "-ldl"], check=True
+    )
 
     @cache
     def library(name: str) -> _Emulated:
@@ -96,7 +105,9 @@ class _Emulated:
             for part in parts:
                 size = len(_bytes(part))
                 if isinstance(part, Tensor):
-                    ctypes.memmove(part.data_ptr(), left[at:at + size], size)  # unseen by autograd, as what native code writes
+                    ctypes.memmove(
+                        part.data_ptr(), left[at : at + size], size
+                    )  # unseen by autograd, as what native code writes
                 at += size
             return int(struct.unpack("<q", left[:8])[0])
 
@@ -109,7 +120,9 @@ def _parts(argument: Any) -> Sequence[Any]:
 
 def _packed(argument: Any) -> bytes:
     count = -2 if argument is None else len(argument) if isinstance(argument, list) else -1
-    return struct.pack("<q", count) + b"".join(struct.pack("<q", len(_bytes(part))) + _bytes(part) for part in _parts(argument))
+    return struct.pack("<q", count) + b"".join(
+        struct.pack("<q", len(_bytes(part))) + _bytes(part) for part in _parts(argument)
+    )
 
 
 def _bytes(part: Any) -> bytes:

@@ -1,7 +1,7 @@
 """A small lake with real signal, written by `deltalake` alone: for tests that need tables, and neither Spark nor a source.
 
-Users and items have tastes; the natural and the ad log share them, unless `shared=False`. Histories, statistics and samples
-are computed here by numpy, in one pass over all days, independent of the Spark jobs.
+Users and items have tastes; the natural and the ad log share them, unless `shared=False`. Histories, statistics and
+samples are computed here by numpy, in one pass over all days, independent of the Spark jobs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class World:
     history_start: date = date(2026, 1, 1)
     num_days: int = 12
     actr_start: date = date(2026, 1, 9)
-    periods: PeriodSettings = field(default_factory=lambda: PeriodSettings(anchor=date(2026, 1, 1), month_days=3, week_days=2))
+    periods: PeriodSettings = field(
+        default_factory=lambda: PeriodSettings(anchor=date(2026, 1, 1), month_days=3, week_days=2)
+    )
     replay_days: int = 3
     users: int = 40
     items: int = 30
@@ -61,8 +63,14 @@ class World:
         return [self.history_start + timedelta(days=number) for number in range(self.num_days)]
 
     def deployment(self) -> Deployment:
-        return Deployment(history_start=self.history_start, actr_start=self.actr_start, periods=self.periods, replay_days=self.replay_days,
-                          feedback_delay_seconds=self.feedback_delay_seconds, source="fixture")
+        return Deployment(
+            history_start=self.history_start,
+            actr_start=self.actr_start,
+            periods=self.periods,
+            replay_days=self.replay_days,
+            feedback_delay_seconds=self.feedback_delay_seconds,
+            source="fixture",
+        )
 
 
 def text_hash(item_ids: np.ndarray) -> np.ndarray:
@@ -85,7 +93,8 @@ def make_lake(home: Path, world: World) -> Deployment:
     (home / SETTINGS_FILE).write_text(deployment.to_toml())
     locations = Locations(home)
     log = pd.concat([_log(world, "natural"), _log(world, "ad")], ignore_index=True).sort_values(
-        ["user_id", "event_us", "log", "event_id"], ignore_index=True)
+        ["user_id", "event_us", "log", "event_id"], ignore_index=True
+    )
     histories = _with_histories(world, log)
     _with_statistics(world, log)
     for name in ("natural", "ad"):
@@ -95,10 +104,17 @@ def make_lake(home: Path, world: World) -> Deployment:
     return deployment
 
 
-def write_table(locations: Locations, name: str, rows: pa.Table, *, mode: Any = "append", predicate: str | None = None) -> None:
+def write_table(
+    locations: Locations, name: str, rows: pa.Table, *, mode: Any = "append", predicate: str | None = None
+) -> None:
     contract = table(name)
-    write_deltalake(str(locations.table(name)), rows.select(list(contract.column_names)), partition_by=list(contract.partition_columns),
-                    mode=mode, predicate=predicate)
+    write_deltalake(
+        str(locations.table(name)),
+        rows.select(list(contract.column_names)),
+        partition_by=list(contract.partition_columns),
+        mode=mode,
+        predicate=predicate,
+    )
 
 
 def _log(world: World, log: str) -> pd.DataFrame:
@@ -121,14 +137,28 @@ def _log(world: World, log: str) -> pd.DataFrame:
     probability = 1 / (1 + np.exp(-logit))
     start = int(datetime(*world.history_start.timetuple()[:3], tzinfo=UTC).timestamp()) * 1_000_000
     sample_us = start + day[request] * DAY_US + second[request] * 1_000_000
-    rows = pd.DataFrame({
-        "log": log, "day": day[request], "event_id": rng.permutation(len(request)) + (10**9 if log == "ad" else 0),
-        "request_id": request + (10**6 if log == "ad" else 0), "event_us": sample_us + position * 1_000_000, "sample_us": sample_us,
-        "user_id": user * 7 + 1, "item_id": item * 11 + 3, "category_id": (item % world.categories) + 50,
-        "user_segment_id": user % 3, "position": position, "hour": second[request] // 3600, "campaign_id": item % 6 + 900,
-        "advertiser_id": item % 4 + 800, "probability": probability, "click": (rng.random(len(request)) < probability).astype(np.int64),
-        "held_out": np.isin(request % 50, (7,)), "item_text_hash": text_hash(item * 11 + 3),
-    })
+    rows = pd.DataFrame(
+        {
+            "log": log,
+            "day": day[request],
+            "event_id": rng.permutation(len(request)) + (10**9 if log == "ad" else 0),
+            "request_id": request + (10**6 if log == "ad" else 0),
+            "event_us": sample_us + position * 1_000_000,
+            "sample_us": sample_us,
+            "user_id": user * 7 + 1,
+            "item_id": item * 11 + 3,
+            "category_id": (item % world.categories) + 50,
+            "user_segment_id": user % 3,
+            "position": position,
+            "hour": second[request] // 3600,
+            "campaign_id": item % 6 + 900,
+            "advertiser_id": item % 4 + 800,
+            "probability": probability,
+            "click": (rng.random(len(request)) < probability).astype(np.int64),
+            "held_out": np.isin(request % 50, (7,)),
+            "item_text_hash": text_hash(item * 11 + 3),
+        }
+    )
     for feature in FEATURES:  # one that was declared after this was written
         if feature.name not in rows:
             rows[feature.name] = item % 3
@@ -155,23 +185,32 @@ def _with_histories(world: World, log: pd.DataFrame) -> pa.Table:
     last = before(user, day_us + DAY_US)
     starts = pairs.assign(first=first)
     joined = log[["day", "user_id", "sample_us"]].merge(starts, on=["day", "user_id"], how="left")
-    log["history_end"] = before(joined["user_id"].to_numpy(), joined["sample_us"].to_numpy() - world.feedback_delay_seconds * 1_000_000) - \
-        joined["first"].to_numpy()
+    log["history_end"] = (
+        before(joined["user_id"].to_numpy(), joined["sample_us"].to_numpy() - world.feedback_delay_seconds * 1_000_000)
+        - joined["first"].to_numpy()
+    )
     log["history_end"] = log["history_end"].clip(lower=0)
     lengths = last - first
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     at = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
     behaviours = pa.StructArray.from_arrays(
-        [pa.array(positive["event_us"].to_numpy()[at], pa.timestamp("us", "UTC")), pa.array(positive["log"].to_numpy()[at], pa.string()),
-         *(pa.array(positive[name].to_numpy()[at], pa.int64()) for name in ("event_id", "item_id", "category_id")),
-         pa.array(np.ones(len(at)), pa.int32()), pa.array(np.full(len(at), 5.0), pa.float64()),
-         pa.array(text_hash(positive["item_id"].to_numpy()[at]), pa.int64())],
-        names=["event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds", "text_hash"])
-    return pa.table({
-        "user_id": pa.array(user, pa.int64()),
-        "behaviours": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), behaviours),
-        "ds": pa.array([world.days[number] for number in pairs["day"]], pa.date32()),
-    })
+        [
+            pa.array(positive["event_us"].to_numpy()[at], pa.timestamp("us", "UTC")),
+            pa.array(positive["log"].to_numpy()[at], pa.string()),
+            *(pa.array(positive[name].to_numpy()[at], pa.int64()) for name in ("event_id", "item_id", "category_id")),
+            pa.array(np.ones(len(at)), pa.int32()),
+            pa.array(np.full(len(at), 5.0), pa.float64()),
+            pa.array(text_hash(positive["item_id"].to_numpy()[at]), pa.int64()),
+        ],
+        names=["event_ts", "log", "event_id", "item_id", "category_id", "action", "dwell_seconds", "text_hash"],
+    )
+    return pa.table(
+        {
+            "user_id": pa.array(user, pa.int64()),
+            "behaviours": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), behaviours),
+            "ds": pa.array([world.days[number] for number in pairs["day"]], pa.date32()),
+        }
+    )
 
 
 def _with_statistics(world: World, log: pd.DataFrame) -> None:
@@ -179,7 +218,10 @@ def _with_statistics(world: World, log: pd.DataFrame) -> None:
         entity = f"{statistic.entity}_id"
         codes, entities = pd.factorize(log[entity])
         of_log = (log["log"] == statistic.log).to_numpy()
-        for name, weight in ((statistic.impressions, of_log), (statistic.clicks, of_log & (log["click"] == 1).to_numpy())):
+        for name, weight in (
+            (statistic.impressions, of_log),
+            (statistic.clicks, of_log & (log["click"] == 1).to_numpy()),
+        ):
             daily = np.zeros((len(entities), world.num_days + 1), np.int64)
             np.add.at(daily, (codes, log["day"].to_numpy() + 1), weight)
             total = np.cumsum(daily, axis=1)
@@ -188,22 +230,51 @@ def _with_statistics(world: World, log: pd.DataFrame) -> None:
 
 
 def _samples(log: pd.DataFrame, name: str) -> pa.Table:
-    arrow = {"bigint": pa.int64(), "int": pa.int32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
+    arrow = {
+        "bigint": pa.int64(),
+        "int": pa.int32(),
+        "boolean": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+    }
     source = {"event_ts": "event_us", "sample_ts": "sample_us", "ds": "event_us"}
     columns = {}
     for column in table(name).columns:
         values = log[source.get(column.name, column.name)].to_numpy()
-        columns[column.name] = pa.array((values // DAY_US).astype(np.int32) if column.name == "ds" else values, arrow[column.type])
+        columns[column.name] = pa.array(
+            (values // DAY_US).astype(np.int32) if column.name == "ds" else values, arrow[column.type]
+        )
     return pa.table(columns)
 
 
 def _write_builds(locations: Locations, world: World) -> None:
     tables = ("natural_samples", "ad_samples", "user_histories")
-    rows = [{"table_name": name, "owner": owner_key(ds=day), "row_cnt": 1, "digest": f"{name}-{day}-{world.seed}", "inputs": [],
-             "counts": [], "code_version": "1", "built_ts": NOW} for name in tables for day in world.days]
-    schema = pa.schema([("table_name", pa.string()), ("owner", pa.string()), ("row_cnt", pa.int64()), ("digest", pa.string()),
-                        ("inputs", pa.map_(pa.string(), pa.string())), ("counts", pa.map_(pa.string(), pa.int64())),
-                        ("code_version", pa.string()), ("built_ts", pa.timestamp("us", "UTC"))])
+    rows = [
+        {
+            "table_name": name,
+            "owner": owner_key(ds=day),
+            "row_cnt": 1,
+            "digest": f"{name}-{day}-{world.seed}",
+            "inputs": [],
+            "counts": [],
+            "code_version": "1",
+            "built_ts": NOW,
+        }
+        for name in tables
+        for day in world.days
+    ]
+    schema = pa.schema(
+        [
+            ("table_name", pa.string()),
+            ("owner", pa.string()),
+            ("row_cnt", pa.int64()),
+            ("digest", pa.string()),
+            ("inputs", pa.map_(pa.string(), pa.string())),
+            ("counts", pa.map_(pa.string(), pa.int64())),
+            ("code_version", pa.string()),
+            ("built_ts", pa.timestamp("us", "UTC")),
+        ]
+    )
     write_table(locations, "builds", pa.Table.from_pylist(rows, schema))
 
 
@@ -211,29 +282,71 @@ def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
     """Writes the rows that make runs the active releases of their periods; stands in for publishing."""
     locations = Locations(home)
     strings = pa.map_(pa.string(), pa.string())
-    release_schema = pa.schema([
-        ("release_id", pa.string()), ("kind", pa.string()), ("variant", pa.string()), ("period", pa.date32()), ("recipe", pa.string()),
-        ("parents", strings), ("absent_parents", pa.list_(pa.string())), ("inputs", strings), ("model_version", pa.int32()),
-        ("artifact", pa.string()), ("sha256", pa.string()), ("feature_set", pa.list_(pa.string())),
-        ("metrics", pa.map_(pa.string(), pa.float64())), ("carries", pa.string()), ("created_ts", pa.timestamp("us", "UTC"))])
-    activation_schema = pa.schema([("kind", pa.string()), ("variant", pa.string()), ("period", pa.date32()), ("release_id", pa.string()),
-                                   ("activated_ts", pa.timestamp("us", "UTC"))])
+    release_schema = pa.schema(
+        [
+            ("release_id", pa.string()),
+            ("kind", pa.string()),
+            ("variant", pa.string()),
+            ("period", pa.date32()),
+            ("recipe", pa.string()),
+            ("parents", strings),
+            ("absent_parents", pa.list_(pa.string())),
+            ("inputs", strings),
+            ("model_version", pa.int32()),
+            ("artifact", pa.string()),
+            ("sha256", pa.string()),
+            ("feature_set", pa.list_(pa.string())),
+            ("metrics", pa.map_(pa.string(), pa.float64())),
+            ("carries", pa.string()),
+            ("created_ts", pa.timestamp("us", "UTC")),
+        ]
+    )
+    activation_schema = pa.schema(
+        [
+            ("kind", pa.string()),
+            ("variant", pa.string()),
+            ("period", pa.date32()),
+            ("release_id", pa.string()),
+            ("activated_ts", pa.timestamp("us", "UTC")),
+        ]
+    )
     releases, activations = [], []
     for folder in folders:
         release = read_release(folder)
-        names = {"release_id": release.release_id, "kind": release.kind, "variant": release.variant, "period": release.period}
-        releases.append(names | {
-            "recipe": json.dumps(release.recipe), "parents": list(release.parents.items()), "absent_parents": list(release.absent_parents),
-            "inputs": list(release.inputs.items()), "model_version": release.model_version, "artifact": str(folder.relative_to(home)),
-            "sha256": sha256_of(folder / MANIFEST), "feature_set": list(release.feature_set), "metrics": list(release.metrics.items()),
-            "carries": release.carries, "created_ts": now})
+        names = {
+            "release_id": release.release_id,
+            "kind": release.kind,
+            "variant": release.variant,
+            "period": release.period,
+        }
+        releases.append(
+            names
+            | {
+                "recipe": json.dumps(release.recipe),
+                "parents": list(release.parents.items()),
+                "absent_parents": list(release.absent_parents),
+                "inputs": list(release.inputs.items()),
+                "model_version": release.model_version,
+                "artifact": str(folder.relative_to(home)),
+                "sha256": sha256_of(folder / MANIFEST),
+                "feature_set": list(release.feature_set),
+                "metrics": list(release.metrics.items()),
+                "carries": release.carries,
+                "created_ts": now,
+            }
+        )
         activations.append(names | {"activated_ts": now})
     write_table(locations, "releases", pa.Table.from_pylist(releases, release_schema))
     for row in activations:
         there = locations.table("activations").exists()
         served = f"kind = '{row['kind']}' AND variant = '{row['variant']}' AND period = '{row['period']}'"
-        write_table(locations, "activations", pa.Table.from_pylist([row], activation_schema), mode="overwrite" if there else "append",
-                    predicate=served if there else None)
+        write_table(
+            locations,
+            "activations",
+            pa.Table.from_pylist([row], activation_schema),
+            mode="overwrite" if there else "append",
+            predicate=served if there else None,
+        )
 
 
 def publish_staged(home: Path, kind: str, period: date) -> list[Path]:

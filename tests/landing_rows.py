@@ -25,9 +25,18 @@ def good_row(event_id: int, *, day: date = DAY, log: Log = "natural", **changes:
     """A row that keeps every rule, as text."""
     seen = datetime(day.year, day.month, day.day, 10) + timedelta(seconds=event_id)
     row: Row = dict.fromkeys(LANDING_COLUMNS[log], "3")
-    row |= {"event_id": str(event_id), "event_ts": f"{seen.isoformat()}.250Z", "arrival_ts": "", "request_id": str(event_id // 5),
-            "user_id": str(event_id % 7), "item_id": str(event_id % 11), "click": "1", "action": "1", "dwell_seconds": "1.5",
-            "item_text": 'Tea, "green", 100 g'}
+    row |= {
+        "event_id": str(event_id),
+        "event_ts": f"{seen.isoformat()}.250Z",
+        "arrival_ts": "",
+        "request_id": str(event_id // 5),
+        "user_id": str(event_id % 7),
+        "item_id": str(event_id % 11),
+        "click": "1",
+        "action": "1",
+        "dwell_seconds": "1.5",
+        "item_text": 'Tea, "green", 100 g',
+    }
     return row | {name: value if value is None else str(value) for name, value in changes.items()}
 
 
@@ -63,7 +72,9 @@ SPOILED: list[tuple[Row, str]] = [
 
 def csv_bytes(rows: Sequence[Row], columns: Sequence[str] | None = None, delimiter: str = ",") -> bytes:
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, list(columns or rows[0]), delimiter=delimiter, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        file, list(columns or rows[0]), delimiter=delimiter, extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue().encode()
@@ -71,25 +82,33 @@ def csv_bytes(rows: Sequence[Row], columns: Sequence[str] | None = None, delimit
 
 def jsonl_bytes(rows: Sequence[Row]) -> bytes:
     """Numbers as JSON numbers, empty values left out."""
+
     def value(text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError:
             return text
 
-    return b"".join(json.dumps({name: value(text) for name, text in row.items() if text}).encode() + b"\n" for row in rows)
+    return b"".join(
+        json.dumps({name: value(text) for name, text in row.items() if text}).encode() + b"\n" for row in rows
+    )
 
 
 def write_parquet(path: Path, rows: Sequence[Row], *, typed: bool = True) -> Path:
     """With the types that a warehouse would have, or all as text."""
+
     def column(name: str) -> pa.Array:
         texts = [row[name] or None for row in rows]
         if not typed or name == "item_text":
             return pa.array(texts, pa.string())
         if name in ("event_ts", "arrival_ts"):
-            return pa.array([None if text is None else datetime.fromisoformat(text) for text in texts], pa.timestamp("us", "UTC"))
+            return pa.array(
+                [None if text is None else datetime.fromisoformat(text) for text in texts], pa.timestamp("us", "UTC")
+            )
         kind: Callable[[str], Any] = float if name == "dwell_seconds" else int
-        return pa.array([None if text is None else kind(text) for text in texts], pa.float64() if kind is float else pa.int64())
+        return pa.array(
+            [None if text is None else kind(text) for text in texts], pa.float64() if kind is float else pa.int64()
+        )
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pa_parquet.write_table(pa.table({name: column(name) for name in rows[0]}), path)

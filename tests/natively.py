@@ -1,7 +1,7 @@
 """Services of docker-compose.yml as processes on hosts of their own: their commands, environment, names, ports and health checks.
 
-Network namespaces stand for containers (`network_hosts`). The store's program is looked for on PATH, an interpreter with the packages of
-Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md says how to have both.
+Network namespaces stand for containers (`network_hosts`). The store's program is looked for on PATH, an interpreter
+with the packages of Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md says how to have both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def image_python() -> str:
     """The interpreter that stands for Airflow's image; without one the test is skipped."""
     python = os.environ.get("TRIBUTARY_PYTHON_AIRFLOW_IMAGE")
     if not python:
-        pytest.skip("TRIBUTARY_PYTHON_AIRFLOW_IMAGE names no interpreter with requirements.lock and docker/airflow.lock installed")
+        pytest.skip(
+            "TRIBUTARY_PYTHON_AIRFLOW_IMAGE names no interpreter with requirements.lock and docker/airflow.lock installed"
+        )
     return python
 
 
@@ -61,12 +63,22 @@ class Natively:
         env: variables of all services: those of their images, and what `.env` may say.
     """
 
-    def __init__(self, folder: Path, bin_folder: Path, services: Mapping[str, Any], at: Mapping[str, Host],
-                 env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bin_folder: Path,
+        services: Mapping[str, Any],
+        at: Mapping[str, Host],
+        env: Mapping[str, str],
+    ) -> None:
         compose_env.write(folder / ".env")
         self.secrets = compose_file.read_env(folder / ".env")
         self.folder, self.bin_folder, self.at, self.env = folder, bin_folder, at, dict(env)
-        self._paths = {"/data": str(folder / "data"), "/opt/tributary": str(PROJECT), "/tmp/spark-work": str(folder / "work")}
+        self._paths = {
+            "/data": str(folder / "data"),
+            "/opt/tributary": str(PROJECT),
+            "/tmp/spark-work": str(folder / "work"),
+        }
         self.services = self._here(compose_file.filled(services, self.secrets | self.env))
 
     def env_of(self, name: str) -> dict[str, str]:
@@ -75,8 +87,14 @@ class Natively:
         return of_machine | path | self.env | self.services[name].get("environment", {})
 
     @contextmanager
-    def running(self, name: str, *program: str, command: Sequence[str] | None = None, check: Sequence[str] | None = None,
-                folder: Path = PROJECT) -> Iterator[None]:
+    def running(
+        self,
+        name: str,
+        *program: str,
+        command: Sequence[str] | None = None,
+        check: Sequence[str] | None = None,
+        folder: Path = PROJECT,
+    ) -> Iterator[None]:
         """The service from its first healthy moment on.
 
         Args:
@@ -88,8 +106,14 @@ class Natively:
         service = self.services[name]
         command, check = command or service["command"], check or service["healthcheck"]["test"][1:]
         with (self.folder / f"{name}.log").open("wb") as out:
-            process = subprocess.Popen(self.at[name].command(*program, *command), stdout=out, stderr=out, env=self.env_of(name),
-                                       cwd=folder, start_new_session=True)
+            process = subprocess.Popen(
+                self.at[name].command(*program, *command),
+                stdout=out,
+                stderr=out,
+                env=self.env_of(name),
+                cwd=folder,
+                start_new_session=True,
+            )
         try:
             deadline = time.monotonic() + 180
             while self.run(name, *check).returncode:
@@ -111,15 +135,34 @@ class Natively:
             for path in (folder, Path(folder) / "password"):
                 shutil.chown(path, "nobody")
             as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
-            made = self.run("postgres", *as_nobody, "initdb", "--pgdata", str(data), "--username", words["POSTGRES_USER"],
-                            "--auth", "scram-sha-256", "--pwfile", f"{folder}/password")
+            made = self.run(
+                "postgres",
+                *as_nobody,
+                "initdb",
+                "--pgdata",
+                str(data),
+                "--username",
+                words["POSTGRES_USER"],
+                "--auth",
+                "scram-sha-256",
+                "--pwfile",
+                f"{folder}/password",
+            )
             assert made.returncode == 0, made.stderr
             with (data / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all all scram-sha-256\n")
             server = ("postgres", "-D", str(data), "-k", folder, "-h", "*")
             with self.running("postgres", *as_nobody, command=server, folder=Path(folder)):
-                made = self.run("postgres", "createdb", "--host", "127.0.0.1", "--username", words["POSTGRES_USER"], words["POSTGRES_DB"],
-                                PGPASSWORD=words["POSTGRES_PASSWORD"])
+                made = self.run(
+                    "postgres",
+                    "createdb",
+                    "--host",
+                    "127.0.0.1",
+                    "--username",
+                    words["POSTGRES_USER"],
+                    words["POSTGRES_DB"],
+                    PGPASSWORD=words["POSTGRES_PASSWORD"],
+                )
                 assert made.returncode == 0, made.stderr
                 yield
 
@@ -132,20 +175,38 @@ class Natively:
                 yield
             return
         server = self.folder / "moto"
-        for command in (("venv", "--python", sys.executable, str(server)), ("pip", "install", "--python", str(server), MOTO)):
+        for command in (
+            ("venv", "--python", sys.executable, str(server)),
+            ("pip", "install", "--python", str(server), MOTO),
+        ):
             subprocess.run([str(Path(sys.executable).parent / "uv"), *command], check=True, capture_output=True)
         bucket = f"http://127.0.0.1:{STORE_PORT}/lake"
-        with self.running("store", str(server / "bin" / "moto_server"), command=("--host", "0.0.0.0", "--port", str(STORE_PORT)),
-                          check=("wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{STORE_PORT}/moto-api/")):
-            made = self.run("store", sys.executable, "-c",
-                            f"import urllib.request as r; r.urlopen(r.Request({bucket!r}, method='PUT'), timeout=30)")
+        with self.running(
+            "store",
+            str(server / "bin" / "moto_server"),
+            command=("--host", "0.0.0.0", "--port", str(STORE_PORT)),
+            check=("wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{STORE_PORT}/moto-api/"),
+        ):
+            made = self.run(
+                "store",
+                sys.executable,
+                "-c",
+                f"import urllib.request as r; r.urlopen(r.Request({bucket!r}, method='PUT'), timeout=30)",
+            )
             assert made.returncode == 0, made.stderr
             yield
 
     def run(self, name: str, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         """A command on a service's host, with its environment."""
-        return subprocess.run(self.at[name].command(*command), env=self.env_of(name) | env, cwd=PROJECT, check=False, capture_output=True,
-                              text=True, timeout=600)
+        return subprocess.run(
+            self.at[name].command(*command),
+            env=self.env_of(name) | env,
+            cwd=PROJECT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     def _here(self, value: Any) -> Any:
         """A part of the file, with the paths of containers replaced."""
@@ -166,11 +227,23 @@ def natively(folder: Path, python: str, home: Path, services: Mapping[str, Any] 
     if reason:
         pytest.skip(reason)
     # As in the image: no container asks Maven Central, nor could it.
-    subprocess.run([python, "-m", "lake"], env=os.environ | {"TRIBUTARY_LAKE": "s3a://lake/tributary"}, cwd=PROJECT, check=True)
+    subprocess.run(
+        [python, "-m", "lake"], env=os.environ | {"TRIBUTARY_LAKE": "s3a://lake/tributary"}, cwd=PROJECT, check=True
+    )
     with hosts(services) as at:
-        yield Natively(folder, Path(python).parent, services, at, {
-            "TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(folder / "airflow"),
-            "TRIBUTARY_WORKER_MEMORY": "2g", "TRIBUTARY_EXECUTOR_MEMORY": "1g", "TRIBUTARY_SPARK_MEMORY": "1g"})
+        yield Natively(
+            folder,
+            Path(python).parent,
+            services,
+            at,
+            {
+                "TRIBUTARY_HOME": str(home),
+                "AIRFLOW_HOME": str(folder / "airflow"),
+                "TRIBUTARY_WORKER_MEMORY": "2g",
+                "TRIBUTARY_EXECUTOR_MEMORY": "1g",
+                "TRIBUTARY_SPARK_MEMORY": "1g",
+            },
+        )
 
 
 def tables_by_hand(folder: Path, home: Path) -> dict[str, Any]:
@@ -185,7 +258,12 @@ def tables_by_hand(folder: Path, home: Path) -> dict[str, Any]:
 
 def look_into_the_store(stack: Natively, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets this process read the lake where it lies."""
-    of_store = {name: value for name, value in stack.services["spark-connect"]["environment"].items()
-                if name.startswith(("AWS_", "TRIBUTARY_LAKE"))}
-    for name, value in (of_store | {"AWS_ENDPOINT_URL": f"http://{stack.at['store'].addresses['data']}:{STORE_PORT}"}).items():
+    of_store = {
+        name: value
+        for name, value in stack.services["spark-connect"]["environment"].items()
+        if name.startswith(("AWS_", "TRIBUTARY_LAKE"))
+    }
+    for name, value in (
+        of_store | {"AWS_ENDPOINT_URL": f"http://{stack.at['store'].addresses['data']}:{STORE_PORT}"}
+    ).items():
         monkeypatch.setenv(name, value)

@@ -1,7 +1,7 @@
 """Network namespaces as the hosts of docker-compose.yml: one for each service, a bridge for each network, names as Docker gives them.
 
-A service reaches those alone with which it shares a network, by the names of the file, on the ports of the file; its loopback is its
-own. There is no way out, of any network. Needs root and `ip` (iproute2).
+A service reaches those alone with which it shares a network, by the names of the file, on the ports of the file; its
+loopback is its own. There is no way out, of any network. Needs root and `ip` (iproute2).
 """
 
 from __future__ import annotations
@@ -34,7 +34,19 @@ class Host:
 
     def command(self, *command: str) -> list[str]:
         """A command that runs there."""
-        return ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', self.name, *command]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self.namespace,
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            'hostname "$0"; exec "$@"',
+            self.name,
+            *command,
+        ]
 
 
 def why_not() -> str | None:
@@ -49,9 +61,14 @@ def why_not() -> str | None:
 def hosts(services: Mapping[str, Any]) -> Iterator[dict[str, Host]]:
     """Hosts for services of the file; this process reaches all of them by their addresses."""
     mark, networks = os.getpid(), sorted({network for service in services.values() for network in service["networks"]})
-    found = {name: Host(name=name, namespace=f"tributary-{mark}-{name}",
-                        addresses={network: f"10.213.{networks.index(network)}.{10 + number}" for network in service["networks"]})
-             for number, (name, service) in enumerate(services.items())}
+    found = {
+        name: Host(
+            name=name,
+            namespace=f"tributary-{mark}-{name}",
+            addresses={network: f"10.213.{networks.index(network)}.{10 + number}" for network in service["networks"]},
+        )
+        for number, (name, service) in enumerate(services.items())
+    }
     with ExitStack() as undo:
         for at, _ in enumerate(networks):
             bridge = f"tb{mark}-{at}"
@@ -65,15 +82,30 @@ def hosts(services: Mapping[str, Any]) -> Iterator[dict[str, Host]]:
             _ip("-n", host.namespace, "link", "set", "lo", "up")
             for network, address in host.addresses.items():
                 at = networks.index(network)
-                _ip("link", "add", f"tv{mark}-{number}-{at}", "type", "veth", "peer", "name", f"eth{at}", "netns", host.namespace)
+                _ip(
+                    "link",
+                    "add",
+                    f"tv{mark}-{number}-{at}",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    f"eth{at}",
+                    "netns",
+                    host.namespace,
+                )
                 _ip("link", "set", f"tv{mark}-{number}-{at}", "master", f"tb{mark}-{at}", "up")
                 _ip("-n", host.namespace, "addr", "add", f"{address}/24", "dev", f"eth{at}")
                 _ip("-n", host.namespace, "link", "set", f"eth{at}", "up")
             etc = NETNS_ETC / host.namespace
             etc.mkdir(parents=True)
             undo.callback(shutil.rmtree, etc)
-            known = [f"{other.addresses[network]} {other.name}" for other in found.values() for network in host.addresses
-                     if network in other.addresses]
+            known = [
+                f"{other.addresses[network]} {other.name}"
+                for other in found.values()
+                for network in host.addresses
+                if network in other.addresses
+            ]
             (etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", *known, ""]))
         yield found
 

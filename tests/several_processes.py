@@ -23,22 +23,39 @@ from training.cli import main
 def odd_batches() -> recipes.Recipe:
     """Several steps an epoch, whose rows two processes cannot share evenly.
 
-    Adagrad's first step of a row is as long as its rate, however small the gradient: at high rates the order of sums decides
-    about steps, and on some thousand rows losses part by more than is held here. So the rates are low.
+    Adagrad's first step of a row is as long as its rate, however small the gradient: at high rates the order of sums
+    decides about steps, and on some thousand rows losses part by more than is held here. So the rates are low.
     """
     base = recipes.quick()
-    return replace(base, tpm=replace(base.tpm, train=replace(base.tpm.train, batch_size=127, embedding_learning_rate=0.05)),
-                   cpm=replace(base.cpm, train=replace(base.cpm.train, batch_size=127, embedding_learning_rate=0.05)),
-                   # What one process drops two do not.
-                fg_bert=replace(base.fg_bert, dropout=0.0, train=replace(base.fg_bert.train, batch_size=7)),
-                actr=replace(base.actr, restart=replace(base.actr.restart, batch_size=31),
-                                daily=replace(base.actr.daily, batch_size=31)))
+    return replace(
+        base,
+        tpm=replace(base.tpm, train=replace(base.tpm.train, batch_size=127, embedding_learning_rate=0.05)),
+        cpm=replace(base.cpm, train=replace(base.cpm.train, batch_size=127, embedding_learning_rate=0.05)),
+        # What one process drops two do not.
+        fg_bert=replace(base.fg_bert, dropout=0.0, train=replace(base.fg_bert.train, batch_size=7)),
+        actr=replace(
+            base.actr, restart=replace(base.actr.restart, batch_size=31), daily=replace(base.actr.daily, batch_size=31)
+        ),
+    )
 
 
 def go(home: Path, work: Sequence[tuple[str, date]], *more: str) -> None:
     """Trains and publishes; the next training waits for all processes before it looks for its parents."""
     for kind, period in work:
-        main([kind, KINDS[kind].period_option, str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu", *more])
+        main(
+            [
+                kind,
+                KINDS[kind].period_option,
+                str(period),
+                "--home",
+                str(home),
+                "--recipe",
+                "quick",
+                "--device",
+                "cpu",
+                *more,
+            ]
+        )
         if processes.is_first():
             publish_staged(home, kind, period)
 
@@ -62,5 +79,9 @@ if __name__ == "__main__":
     if int(steps):
         die_in_a_step(int(steps))
     with processes.joined(torch.device("cpu")):
-        go(Path(home), [(kind, date.fromisoformat(period)) for kind, period in zip(names[::2], names[1::2], strict=True)],
-           "--checkpoint-seconds", "0")
+        go(
+            Path(home),
+            [(kind, date.fromisoformat(period)) for kind, period in zip(names[::2], names[1::2], strict=True)],
+            "--checkpoint-seconds",
+            "0",
+        )

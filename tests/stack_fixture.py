@@ -29,8 +29,13 @@ def make_home(tmp_path: Path) -> Path:
 
 def run(home: Path, name: str, script: str) -> processes.Record:
     """Starts a shell script in the place of a component."""
-    return processes.start(name, ["sh", "-c", script], env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
-                           folder=home / "stack", cwd=home)
+    return processes.start(
+        name,
+        ["sh", "-c", script],
+        env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
+        folder=home / "stack",
+        cwd=home,
+    )
 
 
 def free_port() -> int:

@@ -16,7 +16,16 @@ from lake_fixture import NOW, publish, write_table
 
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.releases import GATE, MANIFEST, MAPPING_FILE, METRICS_FILE, PREDICTIONS_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import (
+    GATE,
+    MANIFEST,
+    MAPPING_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    VECTORS_FILE,
+    Release,
+    parent_key,
+)
 from contracts.settings import SETTINGS_FILE, Deployment
 from lake.run_folders import folder_of, read_release, sha256_of
 
@@ -67,18 +76,35 @@ class Staged:
 
     @property
     def release(self) -> Release:
-        return Release(kind=self.kind, variant=self.variant, period=self.period, recipe=self.recipe, parents=self.parents,
-                       inputs=self.inputs, feature_set=("item_id",))
+        return Release(
+            kind=self.kind,
+            variant=self.variant,
+            period=self.period,
+            recipe=self.recipe,
+            parents=self.parents,
+            inputs=self.inputs,
+            feature_set=("item_id",),
+        )
 
     def vectors(self) -> pa.Table:
         """Rows of its vectors, changed by `change`."""
         values = clustered(np.random.default_rng(5), ITEMS + USERS)
         values = (values + 0.02 * np.random.default_rng(self.seed).normal(size=values.shape)).tolist()
-        rows: Rows = {"entity": ["item"] * ITEMS + ["user"] * USERS, "id": [*range(1000, 1000 + ITEMS), *range(1, 1 + USERS)],
-                      "vector": values, "dim": [DIM] * (ITEMS + USERS)}
+        rows: Rows = {
+            "entity": ["item"] * ITEMS + ["user"] * USERS,
+            "id": [*range(1000, 1000 + ITEMS), *range(1, 1 + USERS)],
+            "vector": values,
+            "dim": [DIM] * (ITEMS + USERS),
+        }
         self.change(rows)
-        return pa.table({"entity": pa.array(rows["entity"], pa.string()), "id": pa.array(rows["id"], pa.int64()),
-                         "vector": pa.array(rows["vector"], pa.list_(pa.float32())), "dim": pa.array(rows["dim"], pa.int32())})
+        return pa.table(
+            {
+                "entity": pa.array(rows["entity"], pa.string()),
+                "id": pa.array(rows["id"], pa.int64()),
+                "vector": pa.array(rows["vector"], pa.list_(pa.float32())),
+                "dim": pa.array(rows["dim"], pa.int32()),
+            }
+        )
 
     def mapping(self) -> pa.Table:
         known = [*range(1000, 1000 + self.known_items), *range(1, 1 + USERS)]
@@ -86,8 +112,15 @@ class Staged:
         return pa.table({"field": fields, "id": known, "row": list(range(1, 1 + len(known)))})
 
     def metrics(self) -> pa.Table:
-        return pa.table({"metric": ["train_loss"], "split": ["train"], "value": pa.array([self.loss], pa.float64()),
-                         "row_cnt": pa.array([10], pa.int64()), "ds": [self.period]})
+        return pa.table(
+            {
+                "metric": ["train_loss"],
+                "split": ["train"],
+                "value": pa.array([self.loss], pa.float64()),
+                "row_cnt": pa.array([10], pa.int64()),
+                "ds": [self.period],
+            }
+        )
 
 
 def stage_run(locations: Locations, **arguments: Any) -> Path:
@@ -100,9 +133,19 @@ def stage_run(locations: Locations, **arguments: Any) -> Path:
     pq.write_table(staged.mapping(), folder / MAPPING_FILE)
     pq.write_table(staged.metrics(), folder / METRICS_FILE)
     if (scored := staged.scored) is not None:
-        pq.write_table(pa.table({"event_id": pa.array(scored["event_id"], pa.int64()), "user_id": pa.array(scored["user_id"], pa.int64()),
-                                 "score": pa.array(scored["score"], pa.float64()), "click": pa.array(scored["click"], pa.int32()),
-                                 "scored_by": scored["scored_by"], "ds": scored["ds"]}), folder / PREDICTIONS_FILE)
+        pq.write_table(
+            pa.table(
+                {
+                    "event_id": pa.array(scored["event_id"], pa.int64()),
+                    "user_id": pa.array(scored["user_id"], pa.int64()),
+                    "score": pa.array(scored["score"], pa.float64()),
+                    "click": pa.array(scored["click"], pa.int32()),
+                    "scored_by": scored["scored_by"],
+                    "ds": scored["ds"],
+                }
+            ),
+            folder / PREDICTIONS_FILE,
+        )
     write_manifest(folder, release, staged.dims)
     name_staged(locations, [folder])
     return folder
@@ -129,14 +172,30 @@ def stage_day(locations: Locations, number: int, predecessor: Path | None, cpm: 
     scored = None
     if predecessor is not None:
         parents[parent_key("predecessor", "actr", DAYS[number - 1])] = predecessor.name
-        scored = {"event_id": [1, 2], "user_id": [1, 2], "score": [0.2, 0.7], "click": [0, 1], "scored_by": [predecessor.name] * 2,
-                  "ds": [DAYS[number]] * 2}
-    return stage_run(locations, **{"kind": "actr", "variant": "tpm+cpm", "period": DAYS[number], "parents": parents, "scored": scored,
-                                   **arguments})
+        scored = {
+            "event_id": [1, 2],
+            "user_id": [1, 2],
+            "score": [0.2, 0.7],
+            "click": [0, 1],
+            "scored_by": [predecessor.name] * 2,
+            "ds": [DAYS[number]] * 2,
+        }
+    return stage_run(
+        locations,
+        **{
+            "kind": "actr",
+            "variant": "tpm+cpm",
+            "period": DAYS[number],
+            "parents": parents,
+            "scored": scored,
+            **arguments,
+        },
+    )
 
 
 def stage_cpm(locations: Locations, **arguments: Any) -> Path:
     """A run of the first full week's CPM, which has no closed month in the history, and so no vectors."""
+
     def drop_all(rows: Rows) -> None:
         for values in rows.values():
             values.clear()

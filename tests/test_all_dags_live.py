@@ -27,7 +27,13 @@ pytestmark = pytest.mark.live
 HISTORY, BACKFILLED, MONTHS_BEFORE = (day(0), day(3)), (day(4), day(6)), (day(0), day(2))
 RECIPE = ("--recipe", "quick")
 TABLES = (*FEATURE_TABLES, "tpm_embeddings", "merged_embeddings", "actr_embeddings")
-FEATURE_JOBS = ("build_partials", "collect_behaviour_texts", "build_user_histories", "build_statistics", "build_samples")
+FEATURE_JOBS = (
+    "build_partials",
+    "collect_behaviour_texts",
+    "build_user_histories",
+    "build_statistics",
+    "build_samples",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,12 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
     first, second = (tmp_path_factory.mktemp(name) / "home" for name in ("a", "b"))
     world = WorldSettings(users=120, items=90, seed=5)
     simulate(SimulatorSettings(start=START, days=7, world=world, faults=FaultRates(duplicates=0.03, late=0.02)), first)
-    settings = replace(Deployment.load(first), actr_start=BACKFILLED[0], variants=("none", "tpm+cpm"),
-                       periods=PeriodSettings(anchor=START, month_days=2, week_days=2))
+    settings = replace(
+        Deployment.load(first),
+        actr_start=BACKFILLED[0],
+        variants=("none", "tpm+cpm"),
+        periods=PeriodSettings(anchor=START, month_days=2, week_days=2),
+    )
     (first / SETTINGS_FILE).write_text(settings.to_toml())
     info = stack.up(first, ui_port=free_port(), spark_port=free_port())
     try:
@@ -67,7 +77,9 @@ def release(commands: Commands, kind: str, period: str) -> None:
     commands.run("spark_jobs", "publish_release", *named)
 
 
-def test_all_dags_at_once_equal_hand_commands(homes: tuple[Commands, Commands], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_dags_at_once_equal_hand_commands(
+    homes: tuple[Commands, Commands], monkeypatch: pytest.MonkeyPatch
+) -> None:
     through_airflow, by_hand = homes
     monkeypatch.setenv(HOME_VARIABLE, str(through_airflow.locations.home))
     span = ("--from", str(BACKFILLED[0]), "--to", str(BACKFILLED[1]))
@@ -91,7 +103,9 @@ def test_a_manual_run_makes_the_day_that_it_names_and_none_that_has_not_ended(ho
     run_id = api.trigger("logs_daily", {"ds": str(day(5))})
     assert api.wait_for_run("logs_daily", run_id, timeout_seconds=300).period == day(5)
     after = LakeReader(through_airflow.locations).all_builds()
-    made = {owner for (table, owner), built in after.items() if table == "natural_log" and built != before[table, owner]}
+    made = {
+        owner for (table, owner), built in after.items() if table == "natural_log" and built != before[table, owner]
+    }
     assert made == {f"ds={day(5)}"}
     compare(through_airflow, by_hand)
 
@@ -102,4 +116,6 @@ def test_a_manual_run_makes_the_day_that_it_names_and_none_that_has_not_ended(ho
 
 def compare(one: Commands, other: Commands) -> None:
     home: Path = other.locations.home
-    one.run("spark_jobs", "compare_tables", "--with", str(home), *(word for table in TABLES for word in ("--table", table)))
+    one.run(
+        "spark_jobs", "compare_tables", "--with", str(home), *(word for table in TABLES for word in ("--table", table))
+    )

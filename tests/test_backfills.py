@@ -27,7 +27,14 @@ APRIL_26, APRIL_30 = date(2026, 4, 26), date(2026, 4, 30)
 
 
 def run(dag: str, number: int, state: str) -> Run:
-    return Run(dag_id=dag, run_id=f"{dag} {number}", state=state, run_type="backfill", period=date(2026, 4, number), seconds=2.0)
+    return Run(
+        dag_id=dag,
+        run_id=f"{dag} {number}",
+        state=state,
+        run_type="backfill",
+        period=date(2026, 4, number),
+        seconds=2.0,
+    )
 
 
 class FakeApi:
@@ -63,11 +70,15 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_range_means_the_periods_that_end_within_it() -> None:
     found = spans_of_days(CALENDAR, APRIL_26, APRIL_30)
     assert found == {
-        "logs_daily": (APRIL_26, APRIL_30), "features_daily": (APRIL_26, APRIL_30),
+        "logs_daily": (APRIL_26, APRIL_30),
+        "features_daily": (APRIL_26, APRIL_30),
         "tpm_monthly": (date(2026, 4, 1), date(2026, 4, 1)),  # it ends with the 30th
-        "cpm_weekly": (date(2026, 4, 20), date(2026, 4, 20)), "fg_bert_weekly": (date(2026, 4, 20), date(2026, 4, 20)),
-        "fg_bert_users_daily": (date(2026, 4, 27), APRIL_30), "bahe_daily": (APRIL_26, APRIL_30),
-        "ad_ctr_daily": (date(2026, 4, 27), APRIL_30)}
+        "cpm_weekly": (date(2026, 4, 20), date(2026, 4, 20)),
+        "fg_bert_weekly": (date(2026, 4, 20), date(2026, 4, 20)),
+        "fg_bert_users_daily": (date(2026, 4, 27), APRIL_30),
+        "bahe_daily": (APRIL_26, APRIL_30),
+        "ad_ctr_daily": (date(2026, 4, 27), APRIL_30),
+    }
     assert list(found) == list(backfills.ORDER), "those that others wait for come first"
 
 
@@ -77,7 +88,9 @@ def test_a_kind_that_nothing_reads_or_whose_first_period_comes_later_is_left_out
     assert "fg_bert_weekly" not in spans_of_days(replace(CALENDAR, variants=("none", "tpm+cpm")), APRIL_26, APRIL_30)
 
 
-@pytest.mark.parametrize("deployment", [CALENDAR, deployments.kuairand(), deployments.movielens(start=date(2001, 1, 1), days=30)])
+@pytest.mark.parametrize(
+    "deployment", [CALENDAR, deployments.kuairand(), deployments.movielens(start=date(2001, 1, 1), days=30)]
+)
 def test_every_parent_of_a_day_is_in_the_range_of_the_whole_history(deployment: Deployment) -> None:
     assert deployment.history_end is not None
     found = spans_of_days(deployment, deployment.history_start, deployment.history_end)
@@ -99,21 +112,46 @@ def test_days_before_the_logs_have_nothing() -> None:
 
 def test_backfills_start_in_order_with_their_dags_let_run() -> None:
     api = FakeApi([])
-    spans = {"ad_ctr_daily": (APRIL_30, APRIL_30), "logs_daily": (APRIL_26, APRIL_30), "bahe_daily": (APRIL_30, APRIL_30)}
-    start_all(api, spans, max_active_runs={"logs_daily": 2}, backwards=True, recipe="quick", transfer="tpm", say=lambda _: None)  # type: ignore[arg-type]
+    spans = {
+        "ad_ctr_daily": (APRIL_30, APRIL_30),
+        "logs_daily": (APRIL_26, APRIL_30),
+        "bahe_daily": (APRIL_30, APRIL_30),
+    }
+    start_all(
+        api,
+        spans,
+        max_active_runs={"logs_daily": 2},
+        backwards=True,
+        recipe="quick",
+        transfer="tpm",
+        say=lambda _: None,
+    )  # type: ignore[arg-type]
     of_logs = {"max_active_runs": 2, "reprocess": "failed", "conf": {}, "backwards": True}
-    of_models = {"max_active_runs": 1, "reprocess": "failed", "conf": {"recipe": "quick"}, "backwards": False}  # Airflow refuses chains
+    of_models = {
+        "max_active_runs": 1,
+        "reprocess": "failed",
+        "conf": {"recipe": "quick"},
+        "backwards": False,
+    }  # Airflow refuses chains
     of_ads = of_models | {"conf": {"recipe": "quick", "transfer": "tpm"}}
-    assert api.calls == [("unpause", "logs_daily"), ("logs_daily", APRIL_26, APRIL_30, of_logs),
-                         ("unpause", "bahe_daily"), ("bahe_daily", APRIL_30, APRIL_30, of_models),
-                         ("unpause", "ad_ctr_daily"), ("ad_ctr_daily", APRIL_30, APRIL_30, of_ads)]
+    assert api.calls == [
+        ("unpause", "logs_daily"),
+        ("logs_daily", APRIL_26, APRIL_30, of_logs),
+        ("unpause", "bahe_daily"),
+        ("bahe_daily", APRIL_30, APRIL_30, of_models),
+        ("unpause", "ad_ctr_daily"),
+        ("ad_ctr_daily", APRIL_30, APRIL_30, of_ads),
+    ]
     start_all(api, {"ad_ctr_daily": (APRIL_30, APRIL_30)}, backwards=True, say=lambda _: None)  # type: ignore[arg-type]
     assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow says why not"
 
 
-LOOKS = [{"logs_daily": []}, {"logs_daily": [run("logs_daily", 1, "running"), run("logs_daily", 2, "queued")]},
-         {"logs_daily": [run("logs_daily", 1, "failed"), run("logs_daily", 2, "running")]},
-         {"logs_daily": [run("logs_daily", 1, "failed"), run("logs_daily", 2, "success")]}]
+LOOKS = [
+    {"logs_daily": []},
+    {"logs_daily": [run("logs_daily", 1, "running"), run("logs_daily", 2, "queued")]},
+    {"logs_daily": [run("logs_daily", 1, "failed"), run("logs_daily", 2, "running")]},
+    {"logs_daily": [run("logs_daily", 1, "failed"), run("logs_daily", 2, "success")]},
+]
 SPANS = {"logs_daily": (date(2026, 4, 1), date(2026, 4, 2))}
 
 
@@ -122,7 +160,12 @@ def test_waiting_goes_on_to_the_end_of_all_and_tells_what_failed() -> None:
     ended = wait_for_all(FakeApi(LOOKS), SPANS, at_first_failure=False, say=said.append)  # type: ignore[arg-type]
     assert [line.split("s  logs_daily ")[1] for line in said] == ["0/0", "0/2", "0/2 (1 failed)", "1/2 (1 failed)"]
     assert [word.strip() for word in table_of(ended).splitlines()[2].split("  ") if word] == [
-        "logs_daily", "2026-04-01 .. 2026-04-02", "1", "2026-04-01", "4"]
+        "logs_daily",
+        "2026-04-01 .. 2026-04-02",
+        "1",
+        "2026-04-01",
+        "4",
+    ]
 
 
 def test_waiting_may_end_with_the_first_failure_and_with_its_log() -> None:
@@ -131,11 +174,15 @@ def test_waiting_may_end_with_the_first_failure_and_with_its_log() -> None:
 
 
 def test_waiting_ends_in_time() -> None:
-    with pytest.raises(BackfillsLate, match=r"logs_daily 0/2: expected all runs to end within 0 s. They go on: see http"):
+    with pytest.raises(
+        BackfillsLate, match=r"logs_daily 0/2: expected all runs to end within 0 s. They go on: see http"
+    ):
         wait_for_all(FakeApi(LOOKS[1:2]), SPANS, timeout_seconds=0, say=lambda _: None)  # type: ignore[arg-type]
 
 
-def test_the_command_backfills_all_dags_and_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_backfills_all_dags_and_ends_with_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     states = {dag: [run(dag, 26, "failed" if dag == "bahe_daily" else "success")] for dag in backfills.ORDER}
     api = FakeApi([states])
     monkeypatch.setattr(stack, "api", lambda home: api)
@@ -144,12 +191,20 @@ def test_the_command_backfills_all_dags_and_ends_with_a_table(monkeypatch: pytes
     assert [call[0] for call in api.calls if call[0] != "unpause"] == list(backfills.ORDER)
     assert "bahe_daily           2026-04-26 .. 2026-04-26          0  2026-04-26" in output
     assert "the log of bahe_daily 26" in errors
-    assert errors.endswith("  tributary dags backfill bahe_daily --from 2026-04-26 --to 2026-04-26 --reprocess failed\n")
+    assert errors.endswith(
+        "  tributary dags backfill bahe_daily --from 2026-04-26 --to 2026-04-26 --reprocess failed\n"
+    )
 
 
-@pytest.mark.parametrize("periods", [(), (("bahe_daily", APRIL_26, APRIL_30), ("ad_ctr_daily", date(2026, 4, 27), APRIL_30))])
-def test_mending_builds_stale_days_and_then_makes_models_again(periods: tuple[tuple[str, date, date], ...], tmp_path: Path,
-                                                               monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "periods", [(), (("bahe_daily", APRIL_26, APRIL_30), ("ad_ctr_daily", date(2026, 4, 27), APRIL_30))]
+)
+def test_mending_builds_stale_days_and_then_makes_models_again(
+    periods: tuple[tuple[str, date, date], ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     found = StaleFound(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
     locations = Locations(tmp_path)
 

@@ -38,10 +38,18 @@ DAYS = [date(2026, 1, day) for day in (8, 9, 10, 11)]  # the first and the last 
 
 def _add(locations, hashes, values, *, encoder="e", dim=None):
     width = dim or len(values[0])
-    write_table(locations, "behaviour_text_vectors", pa.table({
-        "encoder_id": [encoder] * len(hashes), "text_hash": pa.array(hashes, pa.int64()),
-        "vector": pa.array([list(map(float, value)) for value in values], pa.list_(pa.float32())),
-        "dim": pa.array([width] * len(hashes), pa.int32())}))
+    write_table(
+        locations,
+        "behaviour_text_vectors",
+        pa.table(
+            {
+                "encoder_id": [encoder] * len(hashes),
+                "text_hash": pa.array(hashes, pa.int64()),
+                "vector": pa.array([list(map(float, value)) for value in values], pa.list_(pa.float32())),
+                "dim": pa.array([width] * len(hashes), pa.int32()),
+            }
+        ),
+    )
 
 
 def _open(locations, **more):
@@ -65,7 +73,9 @@ class TestTextStore:
 
         locations, read = Locations(tmp_path), []
         batches = module._batches
-        monkeypatch.setattr(module, "_batches", lambda fragment, encoder: read.append(fragment.path) or batches(fragment, encoder))
+        monkeypatch.setattr(
+            module, "_batches", lambda fragment, encoder: read.append(fragment.path) or batches(fragment, encoder)
+        )
         _add(locations, [1, 2], [[1, 1], [2, 2]])
         before = _open(locations)
         _add(locations, [3], [[3, 3]])
@@ -111,7 +121,9 @@ class TestTextStore:
         for _ in range(5):
             hashes = RNG.integers(0, 200, 50)  # some more than once
             for store in (bounded, free):
-                assert torch.equal(store.vectors(torch.from_numpy(store.rows_of(hashes))), torch.from_numpy(values[hashes]))
+                assert torch.equal(
+                    store.vectors(torch.from_numpy(store.rows_of(hashes))), torch.from_numpy(values[hashes])
+                )
         with pytest.raises(OSError, match=r"expected 256 bytes of vector 200"):
             bounded.vectors(torch.tensor([200]))
 
@@ -137,7 +149,9 @@ def test_a_row_finds_the_newest_vector_of_the_days_before_its_own(oldest):
     of_days = {}
     for day in (10, 11, 14, 15):
         ids = np.unique(RNG.integers(0, 12, 8))
-        of_days[day] = EntityVectors(ids=ids, vectors=np.stack([np.full(2, 100 * day + one, np.float32) for one in ids]))
+        of_days[day] = EntityVectors(
+            ids=ids, vectors=np.stack([np.full(2, 100 * day + one, np.float32) for one in ids])
+        )
     dated = DatedVectors.stack(of_days, 2)
     ids, days = RNG.integers(0, 14, 300), RNG.integers(9, 20, 300)
     found = dated.positions(ids, days, oldest=oldest)
@@ -148,8 +162,10 @@ def test_a_row_finds_the_newest_vector_of_the_days_before_its_own(oldest):
             assert dated.vectors[at - 1][0] == 100 * max(known) + one
     assert (found > 0).any() and (found == 0).any()
     newest = dated.newest()
-    assert all(vector[0] == 100 * max(d for d, of in of_days.items() if one in of.ids) + one
-               for one, vector in zip(newest.ids, newest.vectors, strict=True))
+    assert all(
+        vector[0] == 100 * max(d for d, of in of_days.items() if one in of.ids) + one
+        for one, vector in zip(newest.ids, newest.vectors, strict=True)
+    )
 
 
 def test_without_any_vector_no_row_finds_one():
@@ -168,14 +184,20 @@ def test_a_request_sees_the_newest_texts_of_each_log_before_it(lake, length):
     reader, day = LakeReader(Locations(lake)), date(2026, 1, 10)
     samples = read_text_samples(reader, "ad", day, length=length)
     rows = {row["event_id"]: row for row in reader.read("ad_samples", where={"ds": day}).to_pylist()}
-    histories = {row["user_id"]: row["behaviours"] for row in reader.read("user_histories", where={"ds": day}).to_pylist()}
+    histories = {
+        row["user_id"]: row["behaviours"] for row in reader.read("user_histories", where={"ds": day}).to_pylist()
+    }
     assert len(samples) == len(rows) == 80 and samples.num_requests == 20
     lengths = set()
     for number in range(len(samples)):
         row, request = rows[samples.event_id[number]], samples.of_request[number]
-        assert (row["user_id"], row["click"], row["item_id"]) == (samples.user_id[number], samples.click[number], samples.item_id[number])
+        assert (row["user_id"], row["click"], row["item_id"]) == (
+            samples.user_id[number],
+            samples.click[number],
+            samples.item_id[number],
+        )
         assert samples.hashes[number] == text_hash(row["item_id"])
-        seen = (histories.get(row["user_id"]) or [])[:row["history_end"]]
+        seen = (histories.get(row["user_id"]) or [])[: row["history_end"]]
         for log in LOGS:
             expected = [one["text_hash"] for one in seen if one["log"] == log][-length:]
             start, end = (of[log][request] for of in (samples.histories.start, samples.histories.end))
@@ -204,8 +226,10 @@ def test_held_out_requests_and_the_others_are_all(lake):
         for number in range(0, len(part), 5):
             request, before = part.of_request[number], of_event[part.event_id[number]]
             for log in LOGS:
-                ranges = [(of.hashes[log][of.start[log][at]:of.end[log][at]]).tolist()
-                          for of, at in ((part.histories, request), (both.histories, before))]
+                ranges = [
+                    (of.hashes[log][of.start[log][at] : of.end[log][at]]).tolist()
+                    for of, at in ((part.histories, request), (both.histories, before))
+                ]
                 assert ranges[0] == ranges[1]
 
 
@@ -264,7 +288,9 @@ class TestTask:
         scale = {"mean_E", "deviation_E"}
         assert weights[0].keys() == weights[1].keys() and scale < weights[0].keys()
         assert all("lora" in name or name.startswith("head.") for name in weights[0].keys() - scale)
-        assert all(torch.equal(weights[0][name], weights[1][name]) for name in scale), "the scale is that of the first days' texts"
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in scale), (
+            "the scale is that of the first days' texts"
+        )
         assert weights[0]["mean_E"].abs().min() > 0
         moved = [float((weights[1][name] - weights[0][name]).abs().max()) for name in weights[0]]
         assert max(moved) > 1e-4 and max(moved) < 0.2, "near the day before, and not equal to it"
@@ -286,7 +312,11 @@ class TestTask:
         locations = Locations(tmp_path)
         write_texts(locations, World())
         folder = encode_new_texts(locations, LakeReader(locations), load("minilm"), RECIPE.texts)
-        write_table(locations, "behaviour_text_vectors", pa.concat_tables([pq.read_table(path) for path in folder.glob("part-*")]))
+        write_table(
+            locations,
+            "behaviour_text_vectors",
+            pa.concat_tables([pq.read_table(path) for path in folder.glob("part-*")]),
+        )
         run = run_bahe(_session(tmp_path), DAYS[0])
         said = capsys.readouterr().out
         assert run.release.metrics["texts_with_vector"] == 1.0 and runs[0].release.metrics["texts_with_vector"] == 0.0
@@ -336,8 +366,21 @@ def test_the_report_says_what_bahe_predicts_and_how_many_texts_it_read(chain):
     found = texts_of_days(session, active, ["none", "bahe"], sorted(actrs))
     assert [one.period for one in found] == [day - timedelta(days=1) for day in sorted(actrs)]
     known = replace(found[0], auc=0.6543, with_vector=0.975, unknown=1234.0)
-    page = render(Gathered(source="made", days=tuple(sorted(actrs)), variants=("none", "bahe"), silent=(), scored=NO_ROWS, missing=(),
-                           served=(), slices={}, moved=(), forgetting=None, texts=(known,)))
+    page = render(
+        Gathered(
+            source="made",
+            days=tuple(sorted(actrs)),
+            variants=("none", "bahe"),
+            silent=(),
+            scored=NO_ROWS,
+            missing=(),
+            served=(),
+            slices={},
+            moved=(),
+            forgetting=None,
+            texts=(known,),
+        )
+    )
     assert all(part in page for part in ("Behaviour texts", "0.6543", "97.5%", "1,234", known.release_id))
     assert texts_of_days(session, active, ["none", "tpm+cpm"], sorted(actrs)) == ()
 

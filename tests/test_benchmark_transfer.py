@@ -22,7 +22,9 @@ def test_a_draw_of_users_gives_the_metrics_of_the_drawn_rows():
     for number, counts in enumerate(draws):
         at = np.concatenate([np.flatnonzero(users == user) for user in range(20) for _ in range(counts[user])])
         # A user who is drawn twice is two users.
-        copies = np.concatenate([np.full((users == user).sum(), 100 * user + copy) for user in range(20) for copy in range(counts[user])])
+        copies = np.concatenate(
+            [np.full((users == user).sum(), 100 * user + copy) for user in range(20) for copy in range(counts[user])]
+        )
         assert found["auc"][number] == pytest.approx(auc(scores[at], clicks[at]))
         assert found["gauc"][number] == pytest.approx(gauc(scores[at], clicks[at], copies))
         assert found["logloss"][number] == pytest.approx(logloss(scores[at], clicks[at]))
@@ -31,8 +33,12 @@ def test_a_draw_of_users_gives_the_metrics_of_the_drawn_rows():
 def test_equal_settings_gain_nothing_and_a_better_one_gains_with_every_draw():
     users, scores, clicks = _rows()
     worse = np.stack([RNG.random(len(scores)) for _ in range(3)])
-    rows = Scores(users=users, clicks=clicks, of={"none": worse, "same": worse, "tpm+cpm": np.stack([scores] * 3)}, truth=None)
-    draws = Draws(users=RNG.multinomial(20, np.full(20, 1 / 20), size=50), seeds=RNG.multinomial(3, np.full(3, 1 / 3), size=50))
+    rows = Scores(
+        users=users, clicks=clicks, of={"none": worse, "same": worse, "tpm+cpm": np.stack([scores] * 3)}, truth=None
+    )
+    draws = Draws(
+        users=RNG.multinomial(20, np.full(20, 1 / 20), size=50), seeds=RNG.multinomial(3, np.full(3, 1 / 3), size=50)
+    )
     assert set(_gains(rows, "same", draws, "none").values()) == {(0.0, 0.0, 0.0)}
     mean, low, high = _gains(rows, "tpm+cpm", draws, "none")["auc_gain"]
     assert 0 < low < mean < high

@@ -1,6 +1,7 @@
 """Airflow with CeleryExecutor: tasks run on workers of their own hosts, which the scheduler hands them by a queue.
 
-Needs what test_compose_live.py needs, `redis-server` on PATH, and Airflow's provider of Celery in the interpreter of Airflow's image.
+Needs what test_compose_live.py needs, `redis-server` on PATH, and Airflow's provider of Celery in the interpreter of
+Airflow's image.
 """
 
 from __future__ import annotations
@@ -42,16 +43,29 @@ def services() -> dict[str, Any]:
     found = deepcopy(compose_file.raw()["services"])
     worker = deepcopy(found["airflow-scheduler"]) | {
         "command": ["airflow", "celery", "worker"],
-        "healthcheck": {"test": ["CMD", "bash", "-c", 'celery --app airflow.providers.celery.executors.celery_executor.app '
-                                 'inspect ping --destination "celery@$(hostname)"']}}
+        "healthcheck": {
+            "test": [
+                "CMD",
+                "bash",
+                "-c",
+                "celery --app airflow.providers.celery.executors.celery_executor.app "
+                'inspect ping --destination "celery@$(hostname)"',
+            ]
+        },
+    }
     found |= {name: deepcopy(worker) for name in WORKERS}
     found["airflow-scheduler"] = found["airflow-scheduler"] | {
-        "networks": ["control"], "environment": deepcopy(found["airflow-dag-processor"]["environment"])}
+        "networks": ["control"],
+        "environment": deepcopy(found["airflow-dag-processor"]["environment"]),
+    }
     for name, service in found.items():
         if name.startswith("airflow-"):
             service["environment"] = service["environment"] | CELERY
-    found["redis"] = {"networks": ["control"], "command": ["--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""],
-                      "healthcheck": {"test": ["CMD", "redis-cli", "ping"]}}
+    found["redis"] = {
+        "networks": ["control"],
+        "command": ["--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""],
+        "healthcheck": {"test": ["CMD", "redis-cli", "ping"]},
+    }
     return found
 
 
@@ -59,7 +73,9 @@ def test_days_are_made_by_two_workers(tmp_path: Path, monkeypatch: pytest.Monkey
     python = image_python()
     for program in ("versitygw", "redis-server"):
         needs(program)
-    if subprocess.run([python, "-c", "import airflow.providers.celery, redis"], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        [python, "-c", "import airflow.providers.celery, redis"], check=False, capture_output=True
+    ).returncode:
         pytest.skip(f"{python} has no apache-airflow-providers-celery")
     home, by_hand = tmp_path / "home", tmp_path / "by_hand"
     simulate(SimulatorSettings(start=DAYS[0], days=len(DAYS), world=WorldSettings(users=60, items=60)), home)
@@ -71,8 +87,16 @@ def test_days_are_made_by_two_workers(tmp_path: Path, monkeypatch: pytest.Monkey
         running.enter_context(stack.running("redis", "redis-server"))
         done = stack.run("airflow-init", *stack.services["airflow-init"]["command"])
         assert done.returncode == 0, done.stderr[-3000:]
-        for name in ("spark-master", "spark-worker", "spark-connect", "airflow-api-server", "airflow-dag-processor", "airflow-triggerer",
-                     *WORKERS, "airflow-scheduler"):
+        for name in (
+            "spark-master",
+            "spark-worker",
+            "spark-connect",
+            "airflow-api-server",
+            "airflow-dag-processor",
+            "airflow-triggerer",
+            *WORKERS,
+            "airflow-scheduler",
+        ):
             running.enter_context(stack.running(name))
         address = f"http://{stack.at['airflow-api-server'].addresses['control']}:{UI_PORT}"
         api = AirflowApi(address, "admin", stack.secrets["AIRFLOW_ADMIN_PASSWORD"], deployment=Deployment.load(home))
@@ -82,5 +106,7 @@ def test_days_are_made_by_two_workers(tmp_path: Path, monkeypatch: pytest.Monkey
         look_into_the_store(stack, monkeypatch)
         for name in TABLES:
             assert kept[name] and kept[name] == reference.content(Locations(home), name), name
-    finished = {name: len(re.findall(r"Task \S+\[\S+\] succeeded", (tmp_path / f"{name}.log").read_text())) for name in WORKERS}
+    finished = {
+        name: len(re.findall(r"Task \S+\[\S+\] succeeded", (tmp_path / f"{name}.log").read_text())) for name in WORKERS
+    }
     assert all(finished.values()), finished

@@ -26,15 +26,26 @@ from spark_jobs.check_landing import Checked, Example, by_day, check_files
 from spark_jobs.landing_lines import lines_of
 
 BEFORE = date(2026, 1, 1)
-DEPLOYMENT = Deployment(history_start=BEFORE, actr_start=date(2026, 1, 3), day_timezone="Asia/Shanghai", string_ids=("request_id",))
+DEPLOYMENT = Deployment(
+    history_start=BEFORE, actr_start=date(2026, 1, 3), day_timezone="Asia/Shanghai", string_ids=("request_id",)
+)
 # Of Spark 4.2: `select xxhash64(...)` of one text each.
-SPARK_HASHES = {"": -7444071767201028348, "a": -8582455328737087284, "Spark": -4294468057691064905, "tributary": 5057089280714065884,
-                "x" * 31: -1716462135722163746, "x" * 32: 1299777543150008824, "\u00fc" * 40: -7293016135497780812,
-                "0123456789" * 10: 6379203369694145893}
+SPARK_HASHES = {
+    "": -7444071767201028348,
+    "a": -8582455328737087284,
+    "Spark": -4294468057691064905,
+    "tributary": 5057089280714065884,
+    "x" * 31: -1716462135722163746,
+    "x" * 32: 1299777543150008824,
+    "\u00fc" * 40: -7293016135497780812,
+    "0123456789" * 10: 6379203369694145893,
+}
 
 
 def test_hashes_are_those_of_spark() -> None:
-    assert {text: xxhash64(text) for text in SPARK_HASHES} == {text: value % 2**64 for text, value in SPARK_HASHES.items()}
+    assert {text: xxhash64(text) for text in SPARK_HASHES} == {
+        text: value % 2**64 for text, value in SPARK_HASHES.items()
+    }
 
 
 def folder(home: Path, log: str = "natural", day: date = DAY) -> Path:
@@ -51,8 +62,11 @@ def test_files_are_of_the_log_and_day_that_their_path_or_the_options_tell(tmp_pa
     assert by_day([tmp_path / "landing"], None, None) == {("ad", DAY): [ad], ("natural", DAY): [natural]}
     assert by_day([elsewhere], "ad", None) == {("ad", None): [elsewhere]}
     assert by_day([elsewhere, natural], "ad", BEFORE) == {("ad", BEFORE): [elsewhere, natural]}
-    for path, message in ((elsewhere, r"c\.jsonl: --log: expected natural or ad"), (tmp_path / "no", "no: path: .* found no such file"),
-                          (write(tmp_path / "d.txt", b"x"), r"d\.txt: path: expected a file that ends in \.csv")):
+    for path, message in (
+        (elsewhere, r"c\.jsonl: --log: expected natural or ad"),
+        (tmp_path / "no", "no: path: .* found no such file"),
+        (write(tmp_path / "d.txt", b"x"), r"d\.txt: path: expected a file that ends in \.csv"),
+    ):
         with pytest.raises(BadInput, match=message):
             by_day([path], None, None)
 
@@ -69,13 +83,24 @@ def test_lines_of_rows_are_found_in_every_format_of_text(tmp_path: Path) -> None
     rows = [good_row(number) for number in range(5)]
     content = csv_bytes(rows).replace(b"\n", b"\n\n", 1)
     broken = json.dumps({"line": content.splitlines()[4].decode() + ",more"})
-    for name, pack in {"a.csv": bytes, "b.csv": lambda same: same.replace(b"\n", b"\r\n"), "c.csv.gz": gzip.compress}.items():
+    for name, pack in {
+        "a.csv": bytes,
+        "b.csv": lambda same: same.replace(b"\n", b"\r\n"),
+        "c.csv.gz": gzip.compress,
+    }.items():
         path = tmp_path / name
         path.write_bytes(pack(content.replace(content.splitlines()[4], content.splitlines()[4] + b",more")))
-        assert lines_of(looked_at(path), {raw_of(rows[0]), raw_of(rows[4]), broken}) == {raw_of(rows[0]): 3, broken: 5, raw_of(rows[4]): 7}
+        assert lines_of(looked_at(path), {raw_of(rows[0]), raw_of(rows[4]), broken}) == {
+            raw_of(rows[0]): 3,
+            broken: 5,
+            raw_of(rows[4]): 7,
+        }
     spanning = [row | {"item_text": "two\nlines"} for row in rows]
     path = write(tmp_path / "d.csv", csv_bytes(spanning))
-    assert lines_of(looked_at(path), {raw_of(spanning[0]), raw_of(spanning[2])}) == {raw_of(spanning[0]): 2, raw_of(spanning[2]): 6}
+    assert lines_of(looked_at(path), {raw_of(spanning[0]), raw_of(spanning[2])}) == {
+        raw_of(spanning[0]): 2,
+        raw_of(spanning[2]): 6,
+    }
     path = write(tmp_path / "e.jsonl", b"\n" + jsonl_bytes(rows) + b'{"event_id": 7 \n')
     cut = json.dumps({"line": '{"event_id": 7 '})
     assert lines_of(looked_at(path), {raw_of(rows[1]), cut}) == {raw_of(rows[1]): 3, cut: 7}
@@ -90,7 +115,11 @@ def test_the_findings_are_printed_with_a_verdict(capsys: pytest.CaptureFixture[s
     check_landing._print(done, strict=False)
     out = capsys.readouterr().out
     assert "click_range     3  one of 0, 1  a.csv     3  7" in out
-    assert [line.split()[-1] for line in out.splitlines() if line[:2] in ("a.", "b.", "c.")] == ["ingested", "hopeless", "refused"]
+    assert [line.split()[-1] for line in out.splitlines() if line[:2] in ("a.", "b.", "c.")] == [
+        "ingested",
+        "hopeless",
+        "refused",
+    ]
     assert "warning: 3 of 12 rows would go to quarantine" in out and "verdict: cannot be ingested" in out
     assert done.exit_code(strict=False) == 2
     sound = Checked(log="ad", day=None, files={"a.csv": Counter(read=2, kept=2)})
@@ -116,7 +145,9 @@ def test_days_that_are_given_together_are_judged_together(spark: Any, tmp_path: 
     write(folder(tmp_path) / "a.csv", csv_bytes(again))
     write(tmp_path / "exports" / "far.csv", csv_bytes([good_row(1, event_ts="1999-01-01T00:00:00Z")]))
     given = by_day([tmp_path / "landing"], None, None) | {("ad", None): [tmp_path / "exports" / "far.csv"]}
-    given["ad", None] = [write(tmp_path / "exports" / "far.csv", csv_bytes([good_row(1, log="ad", event_ts="1999-01-01T00:00:00Z")]))]
+    given["ad", None] = [
+        write(tmp_path / "exports" / "far.csv", csv_bytes([good_row(1, log="ad", event_ts="1999-01-01T00:00:00Z")]))
+    ]
     done = {(checked.log, checked.day): checked for checked in check_files(spark, locations, DEPLOYMENT, given)}
     assert +done["natural", BEFORE].counts == Counter(read=4, kept=4)
     found = done["natural", DAY]
@@ -136,9 +167,14 @@ def test_the_command_needs_no_lake_and_no_lock(tmp_path: Path) -> None:
     from lake import locks
 
     with locks.hold([Locations(tmp_path).lake_lock]):
-        done = subprocess.run([sys.executable, "-m", "tributary", "--home", str(tmp_path), "sources", "check", "--strict", "landing"],
-                              capture_output=True, text=True, check=False, cwd=tmp_path,
-                              env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+        done = subprocess.run(
+            [sys.executable, "-m", "tributary", "--home", str(tmp_path), "sources", "check", "--strict", "landing"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
     assert done.returncode == 2, done.stderr
     assert re.search(r"^click_range +1  one of 0, 1 +a\.csv +3  7$", done.stdout, re.M), done.stdout
     assert "verdict: can be ingested, with 1 warning: refused, since --strict" in done.stdout

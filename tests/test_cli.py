@@ -25,21 +25,34 @@ from tributary.own import DAGS, OWN
 
 PROJECT = Path(cli.__file__).parent.parent
 # What `tributary` is followed by, and its declaration.
-EVERY: dict[str, Declared] = {**{str(one): one for one in STEPS}, **{name: one for name, one in OWN.items() if name != "dags"},
-                              **{f"dags {name}": one for name, one in DAGS.items()}}
+EVERY: dict[str, Declared] = {
+    **{str(one): one for one in STEPS},
+    **{name: one for name, one in OWN.items() if name != "dags"},
+    **{f"dags {name}": one for name, one in DAGS.items()},
+}
 
 
-def tributary(*arguments: str, env: dict[str, str] | None = None, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tributary", *arguments], capture_output=True, text=True, check=False, cwd=cwd,
-                          env=os.environ | {"PYTHONPATH": str(PROJECT)} | (env or {}))
+def tributary(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tributary", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)} | (env or {}),
+    )
 
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Path:
     """An interpreter in the place of a folder's: it shows what it was given, and exits with 3."""
     path = tmp_path / "stub"
-    path.write_text(f"#!{sys.executable}\nimport json, os, sys\n"
-                    "print(json.dumps([os.environ.get('TRIBUTARY_HOME'), os.getpid(), *sys.argv[1:]]))\nsys.exit(3)\n")
+    path.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "print(json.dumps([os.environ.get('TRIBUTARY_HOME'), os.getpid(), *sys.argv[1:]]))\nsys.exit(3)\n"
+    )
     path.chmod(0o755)
     return path
 
@@ -48,8 +61,22 @@ def test_help_imports_almost_nothing() -> None:
     code = "import sys; from tributary.cli import main; main(['--help']); print(chr(10) + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     loaded = set(done.stdout.splitlines()[-1].split())
-    heavy = {"argparse", "subprocess", "json", "tomllib", "lake", "numpy", "pandas", "pyspark", "torch", "airflow",
-             "great_expectations", "faiss", "contracts.settings", *FOLDERS}
+    heavy = {
+        "argparse",
+        "subprocess",
+        "json",
+        "tomllib",
+        "lake",
+        "numpy",
+        "pandas",
+        "pyspark",
+        "torch",
+        "airflow",
+        "great_expectations",
+        "faiss",
+        "contracts.settings",
+        *FOLDERS,
+    }
     assert "tributary.cli" in loaded
     assert loaded & heavy == set()
 
@@ -72,8 +99,9 @@ def found(words: list[str]) -> tuple[click.Command, list[str]]:
 
 
 @pytest.mark.parametrize("declared", EVERY.values(), ids=EVERY)
-def test_every_command_has_a_description_and_an_example_that_it_takes(declared: Declared, tmp_path: Path,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_has_a_description_and_an_example_that_it_takes(
+    declared: Declared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRIBUTARY_HOME", str(tmp_path))  # the examples set it
     program, *words = shlex.split(declared.example)
     command, options = found(words)
@@ -86,20 +114,32 @@ def test_every_command_has_a_description_and_an_example_that_it_takes(declared: 
 @pytest.mark.parametrize("name", EVERY)
 def test_options_have_the_same_names_everywhere(name: str) -> None:
     command, _ = found(name.split())
-    settings = {f"--{one.name.replace('_', '-')}" for one in (*fields(Deployment), *fields(PeriodSettings))} if name == "init" else set()
+    settings = (
+        {f"--{one.name.replace('_', '-')}" for one in (*fields(Deployment), *fields(PeriodSettings))}
+        if name == "init"
+        else set()
+    )
     days = {"--ds", "--period", "--from", "--to"}
     for option in (one for one in command.params if isinstance(one, click.Option)):
-        assert (set(option.opts) <= days | settings) if isinstance(option.type, Day) else not set(option.opts) & days, option.opts
+        assert (set(option.opts) <= days | settings) if isinstance(option.type, Day) else not set(option.opts) & days, (
+            option.opts
+        )
     assert "--home" in [name for one in command.params for name in one.opts]
 
 
 def test_the_command_lines_of_the_folders_start_without_their_engines() -> None:
     code = f"import sys; import {', '.join(f'{folder}.cli' for folder in FOLDERS)}; print(' '.join(sys.modules))"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT).stdout.split())
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
+        ).stdout.split()
+    )
     assert "validation.cli" in loaded and not loaded & {"pyspark", "torch", "great_expectations", "faiss", "argparse"}
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "a pipe of the command")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "a pipe of the command")], ids=repr
+)
 def test_what_a_command_raises_reaches_its_caller(error: BaseException) -> None:
     @click.command()
     def command() -> None:
@@ -109,12 +149,20 @@ def test_what_a_command_raises_reaches_its_caller(error: BaseException) -> None:
         run_line(command, [])
 
 
-@pytest.mark.parametrize(("front", "home"), [(["--home", "/some/where"], "/some/where"), (["--home=/some/where"], "/some/where"),
-                                             ([], None)])
+@pytest.mark.parametrize(
+    ("front", "home"), [(["--home", "/some/where"], "/some/where"), (["--home=/some/where"], "/some/where"), ([], None)]
+)
 def test_hands_on_to_a_folder_in_the_same_process(stub: Path, front: list[str], home: str | None) -> None:
-    env = {name: value for name, value in os.environ.items() if name != "TRIBUTARY_HOME"} | {"TRIBUTARY_PYTHON_TRAINING": str(stub)}
-    process = subprocess.Popen([sys.executable, "-m", "tributary", *front, "training", "tpm", "--home", "other"],
-                               stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=env)
+    env = {name: value for name, value in os.environ.items() if name != "TRIBUTARY_HOME"} | {
+        "TRIBUTARY_PYTHON_TRAINING": str(stub)
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tributary", *front, "training", "tpm", "--home", "other"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        env=env,
+    )
     out, _ = process.communicate(timeout=20)
     assert json.loads(out) == [home, process.pid, "-m", "training", "tpm", "--home", "other"]
     assert process.returncode == 3
@@ -126,12 +174,15 @@ def test_folder_interpreter_that_is_none() -> None:
     assert "TRIBUTARY_PYTHON_TRAINING: expected a Python interpreter, found /no/such/python" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "hint"), [
-    ("statsu", "Did you mean `tributary status`?"),
-    ("build_samples", "Did you mean `tributary spark_jobs build_samples`?"),
-    ("quux", "`tributary --help` lists them all."),
-    ("dags trigge", "Did you mean `tributary dags trigger`?"),
-])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("statsu", "Did you mean `tributary status`?"),
+        ("build_samples", "Did you mean `tributary spark_jobs build_samples`?"),
+        ("quux", "`tributary --help` lists them all."),
+        ("dags trigge", "Did you mean `tributary dags trigger`?"),
+    ],
+)
 def test_unknown_command(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(name.split()) == 2
     assert capsys.readouterr().err.strip().endswith(f"found {name.split()[-1]}. {hint}")
@@ -150,12 +201,30 @@ def test_home_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_init_writes_the_deployment(tmp_path: Path, place: str) -> None:
     home = ["--home", str(tmp_path / "home")]
-    options = ["--history-start", "2022-04-08", "--history-end", "2022-05-08", "--actr-start", "2022-05-02", "--day-timezone",
-               "Asia/Shanghai", "--anchor", "2022-04-25", "--month-days", "2", "--week-days", "2"]
+    options = [
+        "--history-start",
+        "2022-04-08",
+        "--history-end",
+        "2022-05-08",
+        "--actr-start",
+        "2022-05-02",
+        "--day-timezone",
+        "Asia/Shanghai",
+        "--anchor",
+        "2022-04-25",
+        "--month-days",
+        "2",
+        "--week-days",
+        "2",
+    ]
     done = tributary(*(home if place == "before" else []), "init", *options, *(home if place == "after" else []))
     assert done.returncode == 0, done.stderr
     deployment = Deployment.load(tmp_path / "home")
-    assert (deployment.day_timezone, str(deployment.history_end), deployment.periods.week_days) == ("Asia/Shanghai", "2022-05-08", 2)
+    assert (deployment.day_timezone, str(deployment.history_end), deployment.periods.week_days) == (
+        "Asia/Shanghai",
+        "2022-05-08",
+        2,
+    )
     again = tributary("init", *home, "--history-start", "2022-04-09", "--actr-start", "2022-05-02")
     assert again.returncode == 2
     assert "expected no other settings there" in again.stderr

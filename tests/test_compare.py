@@ -14,9 +14,17 @@ def scored(rng: np.random.Generator, *, ours: float, base: float, users: int = 3
     """Clicks drawn from a logit; each variant sees it with its own strength, in noise."""
     logit = rng.normal(size=users * rows)
     clicks = (rng.random(users * rows) < 1 / (1 + np.exp(-2 * logit))).astype(np.int64)
-    noisy = {name: strength * logit + rng.normal(size=users * rows) for name, strength in (("tpm+cpm", ours), ("none", base))}
+    noisy = {
+        name: strength * logit + rng.normal(size=users * rows) for name, strength in (("tpm+cpm", ours), ("none", base))
+    }
     days = np.full(users * rows, np.datetime64("2026-01-01"))
-    return Scored(days=days, event_ids=np.arange(users * rows), user_ids=np.repeat(np.arange(users), rows), clicks=clicks, scores=noisy)
+    return Scored(
+        days=days,
+        event_ids=np.arange(users * rows),
+        user_ids=np.repeat(np.arange(users), rows),
+        clicks=clicks,
+        scores=noisy,
+    )
 
 
 def test_a_better_variant_is_above_zero() -> None:
@@ -58,6 +66,11 @@ def test_scores_that_are_not_numbers_are_no_difference_and_are_counted() -> None
     found = difference(rows, "tpm+cpm")
     assert found is not None and np.isnan(found.value) and found.low is found.high is None
     assert found.verdict == "not a number" and str(found) == "tpm+cpm - none: not a number, since scores are not"
-    assert np.isnan([rows.auc("tpm+cpm"), rows.gauc("tpm+cpm")]).all() and np.isfinite([rows.auc("none"), rows.gauc("none")]).all()
+    assert (
+        np.isnan([rows.auc("tpm+cpm"), rows.gauc("tpm+cpm")]).all()
+        and np.isfinite([rows.auc("none"), rows.gauc("none")]).all()
+    )
     assert rows.num_judged == replace(rows, scores={}).num_judged > 100
-    assert list(rows.not_numbers.values()) == ["2 of 3600 scores of tpm+cpm are not numbers: its figures on these rows are NaN"]
+    assert list(rows.not_numbers.values()) == [
+        "2 of 3600 scores of tpm+cpm are not numbers: its figures on these rows are NaN"
+    ]

@@ -22,11 +22,26 @@ DAYS = (date(2026, 1, 1), date(2026, 1, 2))
 
 def write(home: Path, rows: list[tuple[date, str]], *, run: str) -> None:
     """Rows of (day, raw line); all else is the same, but for the volatile run id."""
-    kinds = {"string": pa.string(), "bigint": pa.int64(), "int": pa.int32(), "timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
+    kinds = {
+        "string": pa.string(),
+        "bigint": pa.int64(),
+        "int": pa.int32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+    }
     contract = TABLES[NAME]
     values = {column.name: [None] * len(rows) for column in contract.columns}
-    values |= {"ds": [day for day, _ in rows], "raw": [raw for _, raw in rows], "log": ["ad"] * len(rows), "run_id": [run] * len(rows)}
-    write_table(Locations(home), NAME, pa.table({name: pa.array(values[name], kinds[contract.column(name).type]) for name in values}))
+    values |= {
+        "ds": [day for day, _ in rows],
+        "raw": [raw for _, raw in rows],
+        "log": ["ad"] * len(rows),
+        "run_id": [run] * len(rows),
+    }
+    write_table(
+        Locations(home),
+        NAME,
+        pa.table({name: pa.array(values[name], kinds[contract.column(name).type]) for name in values}),
+    )
 
 
 def compared(tmp_path: Path, mine: list[tuple[date, str]], theirs: list[tuple[date, str]]) -> Compared:
@@ -40,11 +55,14 @@ def test_equal_but_for_what_differs_between_equal_runs(tmp_path: Path) -> None:
     assert found.is_equal and (found.rows, found.other_rows, found.first) == (2, 2, "")
 
 
-@pytest.mark.parametrize(("mine", "missing", "surplus"), [
-    ([(DAYS[0], "x"), (DAYS[1], "y"), (DAYS[1], "y")], 0, 1),  # doubled
-    ([(DAYS[0], "x")], 1, 0),
-    ([(DAYS[0], "x"), (DAYS[1], "z")], 1, 1),
-])
+@pytest.mark.parametrize(
+    ("mine", "missing", "surplus"),
+    [
+        ([(DAYS[0], "x"), (DAYS[1], "y"), (DAYS[1], "y")], 0, 1),  # doubled
+        ([(DAYS[0], "x")], 1, 0),
+        ([(DAYS[0], "x"), (DAYS[1], "z")], 1, 1),
+    ],
+)
 def test_what_differs(tmp_path: Path, mine: list[tuple[date, str]], missing: int, surplus: int) -> None:
     found = compared(tmp_path, mine, [(DAYS[0], "x"), (DAYS[1], "y")])
     assert not found.is_equal and (found.missing, found.surplus) == (missing, surplus)

@@ -87,7 +87,9 @@ class TestFile:
 class TestImages:
     def test_every_image_is_pinned(self) -> None:
         built = {service["image"] for service in SERVICES.values() if "build" in service}
-        bases = {base for dockerfile in DOCKERFILES for base in stages(dockerfile).values() if base not in stages(dockerfile)}
+        bases = {
+            base for dockerfile in DOCKERFILES for base in stages(dockerfile).values() if base not in stages(dockerfile)
+        }
         for image in {*(service["image"] for service in SERVICES.values()), *bases}:
             assert PINNED.fullmatch(image), image
         version = re.search(r'^version = "(.*)"', (PROJECT / "pyproject.toml").read_text(), re.M)
@@ -103,8 +105,13 @@ class TestImages:
         ignored = (PROJECT / ".dockerignore").read_text().splitlines()
         assert ignored[1] == "*"
         sent = {line[1:] for line in ignored if line.startswith("!")}
-        copied = [source for dockerfile in DOCKERFILES for line in instructions(dockerfile, "COPY") if not line.startswith("--from")
-                  for source in line.split()[:-1]]
+        copied = [
+            source
+            for dockerfile in DOCKERFILES
+            for line in instructions(dockerfile, "COPY")
+            if not line.startswith("--from")
+            for source in line.split()[:-1]
+        ]
         assert len(copied) > 10
         for source in copied:
             assert (PROJECT / source).exists() and source.split("/")[0] in sent, source
@@ -176,7 +183,9 @@ class TestSecrets:
         with pytest.raises(BadInput, match="--out: expected a file in a folder that exists, found"):
             compose_env.write(env_file.parent / "nowhere" / ".env")
 
-    def test_the_secrets_are_said_neither_by_the_command_nor_to_git(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_secrets_are_said_neither_by_the_command_nor_to_git(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         path = tmp_path / "secrets"
         cli.main(["compose-env", "--out", str(path)])
         said = capsys.readouterr().out
@@ -189,7 +198,9 @@ class TestCommands:
         for name in ("cli", "trainer"):
             assert SERVICES[name]["entrypoint"] == ["tributary"]
             command = SERVICES[name]["command"]
-            done = subprocess.run([sys.executable, "-m", "tributary", *command], check=False, capture_output=True, text=True, cwd=PROJECT)
+            done = subprocess.run(
+                [sys.executable, "-m", "tributary", *command], check=False, capture_output=True, text=True, cwd=PROJECT
+            )
             assert done.returncode == 0, done.stderr
 
     def test_the_page_names_services_and_commands_that_exist(self) -> None:
@@ -211,10 +222,13 @@ class TestCommands:
         for command in commands:
             if command[:1] not in (["airflow"], ["spark-class"]) and command[:2] != ["python", "-m"]:
                 continue
-            words = command[1:1 + (2 if command[1] in ("db", "jobs", "pools", "-m") else 1)]
+            words = command[1 : 1 + (2 if command[1] in ("db", "jobs", "pools", "-m") else 1)]
             done = _run(command[0], *words, "--help")
             said = done.stdout + done.stderr
-            assert done.returncode == 0 and all(option in said for option in command if option.startswith("--")), (command, said)
+            assert done.returncode == 0 and all(option in said for option in command if option.startswith("--")), (
+                command,
+                said,
+            )
             asked += 1
         assert asked == 12
 

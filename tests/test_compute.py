@@ -37,12 +37,18 @@ def test_bf16_gives_nearly_the_same(tmp_path, monkeypatch):
     loss, weights = _trained(tmp_path / "float32", Compute())
     other_loss, other_weights = _trained(tmp_path / "bf16", Compute(bf16=True))
     assert other_loss == pytest.approx(loss, rel=0.02)
-    assert any(not torch.equal(weights[name], other_weights[name]) for name in weights), "it was computed in another way"
-    assert {name: value.dtype for name, value in weights.items()} == {name: value.dtype for name, value in other_weights.items()}
+    assert any(not torch.equal(weights[name], other_weights[name]) for name in weights), (
+        "it was computed in another way"
+    )
+    assert {name: value.dtype for name, value in weights.items()} == {
+        name: value.dtype for name, value in other_weights.items()
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the compiler does
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # the compiler does
 def test_what_is_compiled_gives_nearly_the_same(tmp_path, monkeypatch):
     """Traced and cut into graphs as on a GPU; the graphs are then run as they are, since making code of them takes minutes here."""
     monkeypatch.setattr(native, "library", lambda name: None)

@@ -18,45 +18,83 @@ from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS, TABLES, owner_key, table
 from lake.run_folders import read_release, staged_runs
 
-FULL = Deployment(day_timezone="Asia/Shanghai", history_start=date(2022, 4, 25), history_end=date(2022, 5, 4), actr_start=date(2022, 5, 1),
-                  periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2), string_ids=("event_id",), source="kuairand",
-                  ad_start=date(2022, 4, 26), notify="tell --channel 'on call' \"ads\"", recipe="quick")
+FULL = Deployment(
+    day_timezone="Asia/Shanghai",
+    history_start=date(2022, 4, 25),
+    history_end=date(2022, 5, 4),
+    actr_start=date(2022, 5, 1),
+    periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2),
+    string_ids=("event_id",),
+    source="kuairand",
+    ad_start=date(2022, 4, 26),
+    notify="tell --channel 'on call' \"ads\"",
+    recipe="quick",
+)
 
 
 def release(**changes: object) -> Release:
-    values = {"kind": "actr", "variant": "tpm+cpm", "period": date(2026, 4, 27), "recipe": {"lr": 0.1}, "parents": {"a": "b"},
-              "inputs": {"ad_samples/ds=2026-04-27": "1"}, "feature_set": ("user_id",)}
+    values = {
+        "kind": "actr",
+        "variant": "tpm+cpm",
+        "period": date(2026, 4, 27),
+        "recipe": {"lr": 0.1},
+        "parents": {"a": "b"},
+        "inputs": {"ad_samples/ds=2026-04-27": "1"},
+        "feature_set": ("user_id",),
+    }
     return Release(**(values | changes))
 
 
-@pytest.mark.parametrize("deployment", [
-    FULL, Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)),
-    Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27), source='the "new" shop\\', notify="tell 'on \"call\"' \\x")])
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        FULL,
+        Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)),
+        Deployment(
+            history_start=date(2026, 1, 1),
+            actr_start=date(2026, 4, 27),
+            source='the "new" shop\\',
+            notify="tell 'on \"call\"' \\x",
+        ),
+    ],
+)
 def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None:
     (tmp_path / "deployment.toml").write_text(deployment.to_toml())
     assert Deployment.load(tmp_path) == deployment
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("day_timezon = 'UTC'", "day_timezon: expected one of .* found an unknown setting"),
-    ("day_timezone = 'Mars/Olympus'", "day_timezone: expected an IANA time zone such as Asia/Shanghai, found 'Mars/Olympus'"),
-    ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm, cpm"),
-    ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
-    ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
-    ("notify = \"tell 'them\"", "notify: expected a command line such as /opt/tell_on_call --channel ads, or none"),
-    ("recipe = 'quik'", "recipe: expected one of default, quick, found 'quik'"),
-    ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),
-    ('replay_days = "30"', "replay_days: expected a whole number, unquoted, found '30'"),
-    ("replay_days = 30.0", "replay_days: expected a whole number, unquoted, found 30.0"),
-    ("notify = 3", "notify: expected a text in quotation marks, found 3"),
-    ("allowed_lateness_days = true", "allowed_lateness_days: expected a whole number, unquoted, found True"),
-    ("history_end = 2026-05-01T00:00:00", "history_end: expected a date such as 2026-01-31, unquoted, found datetime"),
-    ("string_ids = 'user_id'", r'string_ids: expected a list of texts such as \["user_id"\], found \'user_id\''),
-    ("variants = [1]", r"variants: expected a list of texts such as .*, found \[1\]"),
-    ("periods = 2", r"periods: expected a section \[periods\], found 2"),
-    ("[periods]\nanchor = 2026-01-01\nmonth_days = '2'", "month_days: expected a whole number, unquoted, found '2'"),
-    ("[periods]\nanchor = 2026-01-01", "month_days: expected a number of days >= 1"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("day_timezon = 'UTC'", "day_timezon: expected one of .* found an unknown setting"),
+        (
+            "day_timezone = 'Mars/Olympus'",
+            "day_timezone: expected an IANA time zone such as Asia/Shanghai, found 'Mars/Olympus'",
+        ),
+        ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm, cpm"),
+        ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
+        ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
+        ('notify = "tell \'them"', "notify: expected a command line such as /opt/tell_on_call --channel ads, or none"),
+        ("recipe = 'quik'", "recipe: expected one of default, quick, found 'quik'"),
+        ("replay_days = 0", "replay_days: expected a number >= 1, found 0"),
+        ('replay_days = "30"', "replay_days: expected a whole number, unquoted, found '30'"),
+        ("replay_days = 30.0", "replay_days: expected a whole number, unquoted, found 30.0"),
+        ("notify = 3", "notify: expected a text in quotation marks, found 3"),
+        ("allowed_lateness_days = true", "allowed_lateness_days: expected a whole number, unquoted, found True"),
+        (
+            "history_end = 2026-05-01T00:00:00",
+            "history_end: expected a date such as 2026-01-31, unquoted, found datetime",
+        ),
+        ("string_ids = 'user_id'", r'string_ids: expected a list of texts such as \["user_id"\], found \'user_id\''),
+        ("variants = [1]", r"variants: expected a list of texts such as .*, found \[1\]"),
+        ("periods = 2", r"periods: expected a section \[periods\], found 2"),
+        (
+            "[periods]\nanchor = 2026-01-01\nmonth_days = '2'",
+            "month_days: expected a whole number, unquoted, found '2'",
+        ),
+        ("[periods]\nanchor = 2026-01-01", "month_days: expected a number of days >= 1"),
+    ],
+)
 def test_a_wrong_setting_is_named(line: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Deployment.from_toml(f"history_start = 2026-01-01\nactr_start = 2026-04-27\n{line}\n")
@@ -65,7 +103,9 @@ def test_a_wrong_setting_is_named(line: str, message: str) -> None:
 def test_the_ad_log_may_be_empty_before_advertisements_began() -> None:
     assert [FULL.may_be_empty("ad", date(2022, 4, day)) for day in (25, 26)] == [True, False]
     assert not FULL.may_be_empty("natural", date(2022, 4, 25))
-    assert not Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)).may_be_empty("ad", date(2026, 1, 1))
+    assert not Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 4, 27)).may_be_empty(
+        "ad", date(2026, 1, 1)
+    )
 
 
 def test_a_day_that_has_not_ended_is_refused() -> None:
@@ -93,8 +133,18 @@ def test_owners_are_keys() -> None:
         table("natural_logs")
 
 
-@pytest.mark.parametrize("change", [{"recipe": {"lr": 0.2}}, {"parents": {"a": "c"}}, {"inputs": {}}, {"variant": "none"},
-                                    {"period": date(2026, 4, 28)}, {"feature_set": ("item_id",)}, {"absent_parents": ("tpm",)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": {"lr": 0.2}},
+        {"parents": {"a": "c"}},
+        {"inputs": {}},
+        {"variant": "none"},
+        {"period": date(2026, 4, 28)},
+        {"feature_set": ("item_id",)},
+        {"absent_parents": ("tpm",)},
+    ],
+)
 def test_a_release_id_hashes_what_the_result_depends_on(change: dict[str, object]) -> None:
     assert release().release_id == release(metrics={"gauc": 0.7}, files={"a": "b"}).release_id
     assert release().release_id != release(**change).release_id

@@ -25,21 +25,37 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment whose `notify` command keeps what it is told."""
     home = tmp_path_factory.mktemp("home")
     tell = home / "tell"
-    tell.write_text(f"#!{sys.executable}\nimport sys\nopen({str(home / 'told')!r}, 'a').write(sys.stdin.read() + chr(10))\n")
+    tell.write_text(
+        f"#!{sys.executable}\nimport sys\nopen({str(home / 'told')!r}, 'a').write(sys.stdin.read() + chr(10))\n"
+    )
     tell.chmod(0o755)
-    (home / SETTINGS_FILE).write_text(Deployment(history_start=DEPLOYMENT.history_start, actr_start=DEPLOYMENT.actr_start,
-                                                 notify=f"{tell} now").to_toml())
+    (home / SETTINGS_FILE).write_text(
+        Deployment(
+            history_start=DEPLOYMENT.history_start, actr_start=DEPLOYMENT.actr_start, notify=f"{tell} now"
+        ).to_toml()
+    )
     return home
 
 
 def said(home: Path, code: str) -> Any:
     """What the code prints as JSON after RESULT."""
     (home / "told").unlink(missing_ok=True)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT,
-                          env=os.environ | {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "PYTHONPATH": str(PROJECT),
-                                            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins")})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
+        env=os.environ
+        | {
+            "TRIBUTARY_HOME": str(home),
+            "AIRFLOW_HOME": str(home / "airflow"),
+            "PYTHONPATH": str(PROJECT),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        },
+    )
     assert done.returncode == 0, done.stderr
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):])
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
 
 
 def told(home: Path) -> list[dict[str, Any]]:
@@ -97,11 +113,15 @@ def test_a_wait_is_a_trigger_and_ends_with_the_command_that_helps(home: Path) ->
     assert found["values"]["awaited"] == {"cpm_weekly": ["2026-04-20"]} and found["values"]["wait_seconds"] == 12 * 3600
     assert found["asked"] == [["cpm_weekly", ["2026-04-20 00:00:00+00:00"], ["failed"]]]
     assert found["event"] == {"state": "failed", "dag": "cpm_weekly", "final": True}
-    assert found["failed"] == ("the pretrained cpm of 2026-04-20: the run of cpm_weekly that makes it has failed. Correct what its log "
-                               "names, then run: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess failed")
+    assert found["failed"] == (
+        "the pretrained cpm of 2026-04-20: the run of cpm_weekly that makes it has failed. Correct what its log "
+        "names, then run: tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess failed"
+    )
     assert found["there"] is None, "what the command finds there is there, whatever its run has come to"
     assert found["made"] is True
-    assert found["still"].endswith("tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess completed")
+    assert found["still"].endswith(
+        "tributary dags backfill cpm_weekly --from 2026-04-20 --to 2026-04-20 --reprocess completed"
+    )
 
 
 LATE = """
@@ -128,7 +148,9 @@ def test_a_late_run_is_told_of_but_not_a_backfills(home: Path) -> None:
     states, is_known = said(home, LATE)
     assert states == [["running", "success"]] * 3 and is_known
     assert [(one["event"], one["dag"], one["run_type"]) for one in told(home)] == [
-        ("deadline_missed", "ad_ctr_daily", "scheduled"), ("deadline_missed", "ad_ctr_daily", "manual")]
+        ("deadline_missed", "ad_ctr_daily", "scheduled"),
+        ("deadline_missed", "ad_ctr_daily", "manual"),
+    ]
     assert told(home)[0]["deployment"] == str(home)
 
 
@@ -143,8 +165,19 @@ print("RESULT1")
 
 def test_a_failed_task_is_told_of(home: Path) -> None:
     said(home, FAILED)
-    assert told(home) == [{"event": "task_failed", "deployment": str(home), "dag": "logs_daily", "run": "backfill__1",
-                           "run_type": "backfill", "task": "validate_logs", "try_number": 1, "error": "bad", "log": "http://log"}]
+    assert told(home) == [
+        {
+            "event": "task_failed",
+            "deployment": str(home),
+            "dag": "logs_daily",
+            "run": "backfill__1",
+            "run_type": "backfill",
+            "task": "validate_logs",
+            "try_number": 1,
+            "error": "bad",
+            "log": "http://log",
+        }
+    ]
 
 
 def test_a_notifier_that_fails_stops_nothing(home: Path) -> None:
@@ -209,7 +242,8 @@ print("RESULT" + json.dumps(out))
 def test_airflow_refuses_a_chain_that_runs_backwards(home: Path) -> None:
     found = said(home, BACKFILLS)
     chained = [None, "InvalidBackfillDirection", "InvalidBackfillConf", "InvalidReprocessBehavior"]
-    assert {name: found[name] for name in ("ad_ctr_daily", "bahe_daily", "tpm_monthly", "fg_bert_weekly")} == dict.fromkeys(
-        ("ad_ctr_daily", "bahe_daily", "tpm_monthly", "fg_bert_weekly"), chained)
+    assert {
+        name: found[name] for name in ("ad_ctr_daily", "bahe_daily", "tpm_monthly", "fg_bert_weekly")
+    } == dict.fromkeys(("ad_ctr_daily", "bahe_daily", "tpm_monthly", "fg_bert_weekly"), chained)
     assert found["cpm_weekly"] == [None, None, "InvalidBackfillConf", None]
     assert found["logs_daily"] == found["features_daily"] == [None, None, None, None]

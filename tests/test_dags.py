@@ -25,15 +25,30 @@ from dags.dagkit.child import Child
 from tributary.dags_command import DAG_IDS
 
 FOLDER = Path(dags.__file__).parent
-CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5), history_end=date(2026, 6, 1), recipe="quick")
-SHANGHAI = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
-                      periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
+CALENDAR = Deployment(
+    history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5), history_end=date(2026, 6, 1), recipe="quick"
+)
+SHANGHAI = Deployment(
+    history_start=date(2022, 4, 8),
+    actr_start=date(2022, 5, 2),
+    day_timezone="Asia/Shanghai",
+    periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2),
+)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def period(deployment: Deployment, run_type: str, start: datetime | None = None, ds: str | None = None, *, cadence: Cadence = "day",
-           now: datetime = LATER) -> date | None:
-    found = period_of_run(deployment=deployment, cadence=cadence, run_type=run_type, data_interval_start=start, ds=ds, now=now)
+def period(
+    deployment: Deployment,
+    run_type: str,
+    start: datetime | None = None,
+    ds: str | None = None,
+    *,
+    cadence: Cadence = "day",
+    now: datetime = LATER,
+) -> date | None:
+    found = period_of_run(
+        deployment=deployment, cadence=cadence, run_type=run_type, data_interval_start=start, ds=ds, now=now
+    )
     return None if found is None else found.start
 
 
@@ -42,15 +57,22 @@ class TestPeriodOfRun:
     def test_scheduled_backfilled_and_manual_runs_mean_the_same_day(self, deployment: Deployment) -> None:
         day = deployment.actr_start
         start = deployment.day_start(day).astimezone(UTC)  # as Airflow gives it
-        assert {period(deployment, "scheduled", start), period(deployment, "backfill", start), period(deployment, "manual", None, str(day)),
-                # Airflow gives a manual run the interval before its logical date, which is not the day that was asked for
-                period(deployment, "manual", deployment.day_start(date(2023, 1, 1)), str(day))} == {day}
+        assert {
+            period(deployment, "scheduled", start),
+            period(deployment, "backfill", start),
+            period(deployment, "manual", None, str(day)),
+            # Airflow gives a manual run the interval before its logical date, which is not the day that was asked for
+            period(deployment, "manual", deployment.day_start(date(2023, 1, 1)), str(day)),
+        } == {day}
 
     def test_a_day_begins_at_its_own_midnight(self) -> None:
         assert period(SHANGHAI, "scheduled", datetime(2022, 5, 1, 16, tzinfo=UTC)) == date(2022, 5, 2)
 
     def test_a_shrunken_period_is_made_on_its_last_day(self) -> None:
-        made = {day: period(SHANGHAI, "scheduled", SHANGHAI.day_start(date(2022, 4, day)), cadence="week") for day in (25, 26, 27, 28)}
+        made = {
+            day: period(SHANGHAI, "scheduled", SHANGHAI.day_start(date(2022, 4, day)), cadence="week")
+            for day in (25, 26, 27, 28)
+        }
         assert made == {25: None, 26: date(2022, 4, 25), 27: None, 28: date(2022, 4, 27)}
         assert period(SHANGHAI, "manual", None, "2022-04-25", cadence="week") == date(2022, 4, 25)
 
@@ -59,7 +81,9 @@ class TestPeriodOfRun:
         with pytest.raises(BadInput, match="expected the first day of a month, found 2026-02-03"):
             period(CALENDAR, "manual", None, "2026-02-03", cadence="month")
 
-    @pytest.mark.parametrize(("now", "ended"), [("2022-05-02T15:59:59+00:00", False), ("2022-05-02T16:00:00+00:00", True)])
+    @pytest.mark.parametrize(
+        ("now", "ended"), [("2022-05-02T15:59:59+00:00", False), ("2022-05-02T16:00:00+00:00", True)]
+    )
     def test_an_unfinished_day_is_refused(self, now: str, ended: bool) -> None:
         instant = datetime.fromisoformat(now)
         if ended:
@@ -68,17 +92,27 @@ class TestPeriodOfRun:
             with pytest.raises(BadInput, match="expected a day that ended before 2022-05-02 23:59 in Asia/Shanghai"):
                 period(SHANGHAI, "manual", None, "2022-05-02", now=instant)
 
-    @pytest.mark.parametrize(("run_type", "start", "ds", "message"), [
-        ("manual", None, None, "expected the first day of a day"),
-        ("manual", datetime(2026, 2, 1, tzinfo=UTC), "", "fill in the field `ds`"),
-        ("manual", None, "yesterday", "expected a day such as 2026-01-31, found 'yesterday'"),
-        ("manual", None, "2026-01-09", "from history_start 2026-01-10 on"),
-        ("scheduled", None, None, "expected an instant with a time zone, found None"),
-        ("asset_triggered", None, None, "expected an instant with a time zone, found None"),
-        ("scheduled", datetime(2026, 2, 1), None, "expected an instant with a time zone"),
-        ("backfill", datetime(2026, 2, 1, tzinfo=UTC), "2026-02-01", "expected nothing: each run takes its own period"),
-    ])
-    def test_what_means_no_day_is_refused(self, run_type: str, start: datetime | None, ds: str | None, message: str) -> None:
+    @pytest.mark.parametrize(
+        ("run_type", "start", "ds", "message"),
+        [
+            ("manual", None, None, "expected the first day of a day"),
+            ("manual", datetime(2026, 2, 1, tzinfo=UTC), "", "fill in the field `ds`"),
+            ("manual", None, "yesterday", "expected a day such as 2026-01-31, found 'yesterday'"),
+            ("manual", None, "2026-01-09", "from history_start 2026-01-10 on"),
+            ("scheduled", None, None, "expected an instant with a time zone, found None"),
+            ("asset_triggered", None, None, "expected an instant with a time zone, found None"),
+            ("scheduled", datetime(2026, 2, 1), None, "expected an instant with a time zone"),
+            (
+                "backfill",
+                datetime(2026, 2, 1, tzinfo=UTC),
+                "2026-02-01",
+                "expected nothing: each run takes its own period",
+            ),
+        ],
+    )
+    def test_what_means_no_day_is_refused(
+        self, run_type: str, start: datetime | None, ds: str | None, message: str
+    ) -> None:
         with pytest.raises(BadInput, match=message):
             period(CALENDAR, run_type, start, ds)
 
@@ -87,9 +121,11 @@ class TestPeriodOfRun:
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What runs instead of `python -m spark_jobs`."""
     path = tmp_path / "stub"
-    path.write_text(f"#!{sys.executable}\nimport os, sys, time\n"
-                    "print('pid', os.getpid(), *sys.argv[2:], flush=True)\nprint('error: bad', file=sys.stderr, flush=True)\n"
-                    "print('bye', flush=True)\ntime.sleep(float(os.environ.get('STUB_SECONDS', '0')))\nsys.exit(75)\n")
+    path.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\n"
+        "print('pid', os.getpid(), *sys.argv[2:], flush=True)\nprint('error: bad', file=sys.stderr, flush=True)\n"
+        "print('bye', flush=True)\ntime.sleep(float(os.environ.get('STUB_SECONDS', '0')))\nsys.exit(75)\n"
+    )
     path.chmod(0o755)
     monkeypatch.setenv("TRIBUTARY_PYTHON_SPARK_JOBS", str(path))
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
@@ -119,9 +155,16 @@ class TestChild:
         assert time.monotonic() - began < 30  # it was ended, not waited for
 
     def test_dies_with_a_killed_task(self, stub: Path) -> None:
-        code = "from dags.dagkit.child import Child; Child(['spark_jobs', 'x']).run(lambda line: print(line, flush=True))"
-        task = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=FOLDER.parent,
-                                env=os.environ | {"STUB_SECONDS": "60"})
+        code = (
+            "from dags.dagkit.child import Child; Child(['spark_jobs', 'x']).run(lambda line: print(line, flush=True))"
+        )
+        task = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=FOLDER.parent,
+            env=os.environ | {"STUB_SECONDS": "60"},
+        )
         assert task.stdout is not None
         with task.stdout:
             pid = int(task.stdout.readline().split()[1])
@@ -179,10 +222,22 @@ print("RESULT" + json.dumps(out))
 
 
 def parse(home: Path, airflow_home: Path) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", PARSE, str(FOLDER)], capture_output=True, text=True, check=True, cwd=FOLDER.parent,
-                          env=os.environ | {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(airflow_home),
-                                       "AIRFLOW__CORE__PLUGINS_FOLDER": str(FOLDER.parent / "plugins")})
-    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(FOLDER)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=FOLDER.parent,
+        env=os.environ
+        | {
+            "TRIBUTARY_HOME": str(home),
+            "AIRFLOW_HOME": str(airflow_home),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(FOLDER.parent / "plugins"),
+        },
+    )
+    return dict(
+        json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,12 +273,19 @@ class TestDags:
 
     def test_first_and_last_day(self, parsed: dict[str, Any]) -> None:
         starts = {name: dag["start"] for name, dag in parsed["calendar"]["dags"].items() if name in CADENCES}
-        assert starts == {"logs_daily": "2026-01-10T00:00:00+00:00", "features_daily": "2026-01-10T00:00:00+00:00",
-                          "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
-                          "tpm_monthly": "2026-01-01T00:00:00+00:00", "cpm_weekly": "2026-01-05T00:00:00+00:00",
-                          "fg_bert_weekly": "2026-01-26T00:00:00+00:00", "fg_bert_users_daily": "2026-02-05T00:00:00+00:00",
-                          "bahe_daily": "2026-02-04T00:00:00+00:00"}
-        assert {dag["end"] for name, dag in parsed["calendar"]["dags"].items() if name in CADENCES} == {"2026-06-01T00:00:00+00:00"}
+        assert starts == {
+            "logs_daily": "2026-01-10T00:00:00+00:00",
+            "features_daily": "2026-01-10T00:00:00+00:00",
+            "ad_ctr_daily": "2026-02-05T00:00:00+00:00",
+            "tpm_monthly": "2026-01-01T00:00:00+00:00",
+            "cpm_weekly": "2026-01-05T00:00:00+00:00",
+            "fg_bert_weekly": "2026-01-26T00:00:00+00:00",
+            "fg_bert_users_daily": "2026-02-05T00:00:00+00:00",
+            "bahe_daily": "2026-02-04T00:00:00+00:00",
+        }
+        assert {dag["end"] for name, dag in parsed["calendar"]["dags"].items() if name in CADENCES} == {
+            "2026-06-01T00:00:00+00:00"
+        }
         shrunken = parsed["shrunken"]["dags"]
         # 2022-04-08 lies in the block of the 7th and 8th; midnight in Shanghai is 16:00 of the day before in UTC.
         assert shrunken["logs_daily"]["start"] == "2022-04-07T16:00:00+00:00"
@@ -236,10 +298,16 @@ class TestDags:
             assert f"tributary dags {'backfill' if name in CADENCES else 'trigger'} {name}" in dag["doc"]
             for task in dag["tasks"]:
                 assert f"`{task['id']}`" in dag["doc"], (name, task["id"])
-                assert (task["owner"], task["retries"]) == ("tributary", 2) and task["delay"] <= 60 and task["limit"], (name, task["id"])
+                assert (task["owner"], task["retries"]) == ("tributary", 2) and task["delay"] <= 60 and task["limit"], (
+                    name,
+                    task["id"],
+                )
                 assert task["tells"] == ["dags.dagkit.notify.task_failed"], (name, task["id"])
-            (reference, seconds, callback), = dag["deadlines"]
-            assert (reference, callback) == ("DagRunQueuedAtDeadline", "dags.dagkit.notify.deadline_missed") and seconds >= 8 * 3600
+            ((reference, seconds, callback),) = dag["deadlines"]
+            assert (reference, callback) == (
+                "DagRunQueuedAtDeadline",
+                "dags.dagkit.notify.deadline_missed",
+            ) and seconds >= 8 * 3600
 
     def test_the_form_of_a_run_reaches_its_commands(self, parsed: dict[str, Any]) -> None:
         for name, dag in parsed["calendar"]["dags"].items():
@@ -247,13 +315,23 @@ class TestDags:
             trains = [command[:2] for command in commands if "{{ params.recipe }}" in command]
             if name == "bootstrap":
                 assert dag["params"] == {"from": "2026-01-10", "to": "2026-02-04"}
-                assert all(command[-4:] == ["--from", "{{ params['from'] }}", "--to", "{{ params['to'] }}"] for command in commands)
+                assert all(
+                    command[-4:] == ["--from", "{{ params['from'] }}", "--to", "{{ params['to'] }}"]
+                    for command in commands
+                )
             elif name not in CADENCES:
                 assert dag["params"] == {}
             elif name == "ad_ctr_daily":
                 assert dag["params"] == {"ds": None, "recipe": "quick", "transfer": "all"}
                 assert dag["enum"]["transfer"] == ["all", *CALENDAR.variants]
-                assert commands[1] == ["training", "actr", "--recipe", "{{ params.recipe }}", "--transfer", "{{ params.transfer }}"]
+                assert commands[1] == [
+                    "training",
+                    "actr",
+                    "--recipe",
+                    "{{ params.recipe }}",
+                    "--transfer",
+                    "{{ params.transfer }}",
+                ]
             elif trains:
                 assert dag["params"] == {"ds": None, "recipe": "quick"} and dag["enum"]["recipe"] == list(RECIPES)
             else:
@@ -264,7 +342,10 @@ class TestDags:
 
     def test_what_has_no_period_takes_no_backfill(self, parsed: dict[str, Any]) -> None:
         found = parsed["shrunken"]["dags"]
-        assert (found["lake_maintenance_weekly"]["timetable"], found["bootstrap"]["timetable"]) == ("CronTriggerTimetable", "NullTimetable")
+        assert (found["lake_maintenance_weekly"]["timetable"], found["bootstrap"]["timetable"]) == (
+            "CronTriggerTimetable",
+            "NullTimetable",
+        )
         assert found["lake_maintenance_weekly"]["types"] == ["manual", "scheduled"]
         assert found["lake_maintenance_weekly"]["timezone"] == "Asia/Shanghai"
         assert not found["lake_maintenance_weekly"]["catchup"]
@@ -273,15 +354,21 @@ class TestDags:
         dags = parsed["calendar"]["dags"]
         made = {asset for dag in dags.values() for task in dag["tasks"] for asset in task["out"]}
         read = {asset for dag in dags.values() for task in dag["tasks"] for asset in task["in"]}
-        inside = {table for step in STEPS if not step.dag for table in step.writes}  # made by hand, or when a job first needs it
+        inside = {
+            table for step in STEPS if not step.dag for table in step.writes
+        }  # made by hand, or when a job first needs it
         assert set(LANDING) <= read - made <= {*LANDING, *inside}
         for kind in KINDS.values():
-            publish, = (task for task in dags[kind.dag]["tasks"] if task["id"] == f"publish_{kind.name}")
+            (publish,) = (task for task in dags[kind.dag]["tasks"] if task["id"] == f"publish_{kind.name}")
             assert {kind.vectors, f"{kind.name}_release"} <= set(publish["out"])
         for name, deployment in (("calendar", CALENDAR), ("shrunken", SHANGHAI)):
             for kind in KINDS.values():
-                day = deployment.periods.closed_before(kind.cadence, date(2026, 5, 20) if name == "calendar" else date(2022, 5, 10)).start
-                train, = (task for task in parsed[name]["dags"][kind.dag]["tasks"] if task["id"] == f"train_{kind.name}")
+                day = deployment.periods.closed_before(
+                    kind.cadence, date(2026, 5, 20) if name == "calendar" else date(2022, 5, 10)
+                ).start
+                (train,) = (
+                    task for task in parsed[name]["dags"][kind.dag]["tasks"] if task["id"] == f"train_{kind.name}"
+                )
                 parents = {f"{parent.kind}_release" for parent in deployment.lineage.parents(kind.name, day)}
                 assert parents == {asset for asset in train["in"] if asset.endswith("_release")}, kind.name
 
@@ -289,8 +376,12 @@ class TestDags:
         """Airflow refuses it where a task depends on the past; the one that does must neither fail nor be passed by."""
         for name, dag in parsed["calendar"]["dags"].items():
             kind = next((kind for kind in KINDS.values() if kind.dag == name), None)
-            goes_on = kind is not None and any(parent.role == "predecessor" for parent in CALENDAR.lineage.parents(
-                kind.name, CALENDAR.periods.closed_before(kind.cadence, date(2026, 5, 20)).start))
+            goes_on = kind is not None and any(
+                parent.role == "predecessor"
+                for parent in CALENDAR.lineage.parents(
+                    kind.name, CALENDAR.periods.closed_before(kind.cadence, date(2026, 5, 20)).start
+                )
+            )
             past = [(task["id"], task["kind"], task["rule"]) for task in dag["tasks"] if task["past"]]
             assert past == ([("oldest_first", "EmptyOperator", "all_done")] if goes_on else []), name
 
@@ -303,30 +394,51 @@ class TestDags:
                 folder, command, *_ = task["command"]
                 assert command in commands_of(folder), (name, task["id"])
                 assert task["cadence"] == CADENCES.get(name)
-                values = {"{{ params.recipe }}": "quick", "{{ params.transfer }}": "all",
-                          "{{ params['from'] }}": "2026-02-05", "{{ params['to'] }}": "2026-02-05"}
+                values = {
+                    "{{ params.recipe }}": "quick",
+                    "{{ params.transfer }}": "all",
+                    "{{ params['from'] }}": "2026-02-05",
+                    "{{ params['to'] }}": "2026-02-05",
+                }
                 filled = [values.get(word, word) for word in task["command"]]
-                commands.append([*filled, *([task["option"], "2026-02-05"] if task["option"] and task["cadence"] else [])])
+                commands.append(
+                    [*filled, *([task["option"], "2026-02-05"] if task["option"] and task["cadence"] else [])]
+                )
         assert _refused(commands, tmp_path / "nowhere") == []
         assert _refused([["spark_jobs", "ingest_logs", "--period", "2026-02-05"]], tmp_path / "nowhere") != []
 
     def test_waiting_holds_no_worker_and_training_takes_turns(self, parsed: dict[str, Any]) -> None:
         tasks = [task for dag in parsed["calendar"]["dags"].values() for task in dag["tasks"]]
-        assert {task["id"] for task in tasks if task["kind"] == "WaitOperator"} == {"wait_for_partials", "wait_for_parents"}
+        assert {task["id"] for task in tasks if task["kind"] == "WaitOperator"} == {
+            "wait_for_partials",
+            "wait_for_parents",
+        }
         gpu = {"encode_texts", *(f"train_{kind}" for kind in KINDS)}
         assert {task["id"] for task in tasks if task["pool"] == "gpu"} == gpu
         assert {task["id"] for task in tasks if task["weight"] == "ScheduledFirst"} == gpu
         for name in CADENCES:  # whatever a run reads of others, it waits for first
             begins = {task["id"] for task in parsed["calendar"]["dags"][name]["tasks"]} - {
-                then for task in parsed["calendar"]["dags"][name]["tasks"] for then in task["down"]}
-            assert begins == {"logs_daily": {"ingest_logs"}, "features_daily": {"wait_for_partials"}}.get(name, {"wait_for_parents"}), name
+                then for task in parsed["calendar"]["dags"][name]["tasks"] for then in task["down"]
+            }
+            assert begins == {"logs_daily": {"ingest_logs"}, "features_daily": {"wait_for_partials"}}.get(
+                name, {"wait_for_parents"}
+            ), name
         chained = [kind.dag for kind in KINDS.values()]
-        assert all(parsed["calendar"]["dags"][name]["runs"] > 1 for name in chained)  # one that waits must not block its predecessor
+        assert all(
+            parsed["calendar"]["dags"][name]["runs"] > 1 for name in chained
+        )  # one that waits must not block its predecessor
 
     def test_order_of_tasks(self, parsed: dict[str, Any]) -> None:
-        down = {name: {task["id"]: task["down"] for task in dag["tasks"]} for name, dag in parsed["calendar"]["dags"].items()}
-        assert down["logs_daily"] == {"ingest_logs": ["validate_logs"], "validate_logs": ["build_partials", "collect_texts"],
-                                      "build_partials": [], "collect_texts": []}
+        down = {
+            name: {task["id"]: task["down"] for task in dag["tasks"]}
+            for name, dag in parsed["calendar"]["dags"].items()
+        }
+        assert down["logs_daily"] == {
+            "ingest_logs": ["validate_logs"],
+            "validate_logs": ["build_partials", "collect_texts"],
+            "build_partials": [],
+            "collect_texts": [],
+        }
         assert down["features_daily"]["wait_for_partials"] == ["build_histories", "build_statistics"]
         assert down["features_daily"]["build_samples"] == ["validate_features"]
         for kind, name in ((kind.name, kind.dag) for kind in KINDS.values()):
@@ -360,6 +472,14 @@ print("RESULT" + json.dumps(refused))
 
 
 def _refused(commands: list[list[str]], home: Path) -> list[list[str]]:
-    done = subprocess.run([sys.executable, "-c", ASK, json.dumps(commands)], capture_output=True, text=True, check=True, cwd=FOLDER.parent,
-                          env=os.environ | {"TRIBUTARY_HOME": str(home)})
-    return list(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=FOLDER.parent,
+        env=os.environ | {"TRIBUTARY_HOME": str(home)},
+    )
+    return list(
+        json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
+    )

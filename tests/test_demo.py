@@ -20,7 +20,10 @@ from tributary.demo import landing_days, plan_of
 
 def days_of(deployment: Deployment) -> list[date]:
     assert deployment.history_end is not None
-    return [deployment.history_start + timedelta(days=n) for n in range((deployment.history_end - deployment.history_start).days + 1)]
+    return [
+        deployment.history_start + timedelta(days=n)
+        for n in range((deployment.history_end - deployment.history_start).days + 1)
+    ]
 
 
 def test_the_simulator_trains_three_months_and_a_week() -> None:
@@ -29,8 +32,13 @@ def test_the_simulator_trains_three_months_and_a_week() -> None:
     assert plan.history == (date(2026, 1, 1), date(2026, 4, 26))
     assert plan.backfilled == tuple(date(2026, 4, day) for day in (27, 28, 29))
     assert [(p.kind, p.period) for p in plan.trained] == [
-        ("tpm", date(2026, 1, 1)), ("tpm", date(2026, 2, 1)), ("tpm", date(2026, 3, 1)), ("cpm", date(2026, 4, 20)),
-        ("fg_bert", date(2026, 4, 20)), ("bahe", date(2026, 4, 26))]
+        ("tpm", date(2026, 1, 1)),
+        ("tpm", date(2026, 2, 1)),
+        ("tpm", date(2026, 3, 1)),
+        ("cpm", date(2026, 4, 20)),
+        ("fg_bert", date(2026, 4, 20)),
+        ("bahe", date(2026, 4, 26)),
+    ]
     assert [(p.kind, p.period) for p in plan.scheduled] == [("bahe", date(2026, 4, day)) for day in (27, 28)]
 
 
@@ -111,5 +119,8 @@ def test_what_a_killed_source_left_is_no_landing_day(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("days", "landed"), [(3, 3), (5, 3)], ids=["none_before", "one_to_backfill"])
 def test_too_few_days_are_refused(days: int, landed: int) -> None:
     deployment = deployments.simulator(start=date(2026, 1, 1), days=days)
-    with pytest.raises(BadInput, match=f"--days: expected days before {deployment.actr_start}, and two or more from it on, found {landed}"):
+    with pytest.raises(
+        BadInput,
+        match=f"--days: expected days before {deployment.actr_start}, and two or more from it on, found {landed}",
+    ):
         plan_of(deployment, days_of(deployment)[:landed])

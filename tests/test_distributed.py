@@ -30,21 +30,41 @@ FIRST = [("tpm", MONTHS[0])]
 THEN = [("tpm", MONTHS[1]), ("cpm", WEEK), ("fg_bert", WEEK), ("bahe", BEFORE), ("actr", DAYS[0]), ("actr", DAYS[1])]
 LAST = [("tpm", MONTHS[2])]
 
-several = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="TorchRec is not installed")]
+several = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="TorchRec is not installed"),
+]
 
 
 def _torchrun(home, work, steps=0):
     here = Path(__file__).parent
     names = [str(part) for kind_and_period in work for part in kind_and_period]
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(here / "several_processes.py"), str(home), str(steps), *names],
-        check=False, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": f"{here.parent}:{here}"})
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            str(here / "several_processes.py"),
+            str(home),
+            str(steps),
+            *names,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": f"{here.parent}:{here}"},
+    )
 
 
 def _folders(home, kind, period):
-    return {open_run(path.parent).release.variant: path.parent
-            for path in (Locations(home).home / "runs" / kind / str(period)).glob("*/*/manifest.json")}
+    return {
+        open_run(path.parent).release.variant: path.parent
+        for path in (Locations(home).home / "runs" / kind / str(period)).glob("*/*/manifest.json")
+    }
 
 
 def _figures(home, kind, period):
@@ -54,7 +74,8 @@ def _figures(home, kind, period):
 def _assert_alike(ones, twos, kind, period):
     """Losses to one per cent is what is asked for; sums in another order differ far less, but in an A-CTR.
 
-    It starts from a CPM that differs by the order of sums, with batch norm made anew: losses were seen to part by .3 %, tables by 7 %.
+    It starts from a CPM that differs by the order of sums, with batch norm made anew: losses were seen to part by .3 %,
+    tables by 7 %.
     """
     own = kind != "actr"
     one, two = _figures(ones, kind, period), _figures(twos, kind, period)
@@ -63,7 +84,9 @@ def _assert_alike(ones, twos, kind, period):
         for name in set(figures) & {"train_loss", "held_out_logloss", "next_day_logloss"}:
             assert two[variant][name] == pytest.approx(figures[name], rel=2e-3 if own else 1e-2), (kind, variant, name)
         ours, theirs = (load_file(_folders(home, kind, period)[variant] / MODEL_FILE) for home in (ones, twos))
-        assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+        assert {name: value.shape for name, value in ours.items()} == {
+            name: value.shape for name, value in theirs.items()
+        }
         for name in (name for name in ours if name.startswith("embeddings.")):
             assert not own or torch.allclose(ours[name], theirs[name], rtol=0.05, atol=2e-3), name
             assert torch.linalg.norm(ours[name] - theirs[name]) <= 0.1 * torch.linalg.norm(ours[name]), name
@@ -99,14 +122,20 @@ class TestTwoProcesses:
         else:
             _assert_alike(ones, twos, kind, period)
         for variant, folder in _folders(ones, kind, period).items():
-            assert (folder / MAPPING_FILE).read_bytes() == (_folders(twos, kind, period)[variant] / MAPPING_FILE).read_bytes()
+            assert (folder / MAPPING_FILE).read_bytes() == (
+                _folders(twos, kind, period)[variant] / MAPPING_FILE
+            ).read_bytes()
 
     def test_score_every_row_of_a_day_in_its_place(self, homes):
         ones, twos, _ = homes
         for variant, folder in _folders(ones, "actr", DAYS[1]).items():
-            ours, theirs = (pq.read_table(f / PREDICTIONS_FILE) for f in (folder, _folders(twos, "actr", DAYS[1])[variant]))
+            ours, theirs = (
+                pq.read_table(f / PREDICTIONS_FILE) for f in (folder, _folders(twos, "actr", DAYS[1])[variant])
+            )
             assert ours.num_rows > 0 and ours["event_id"] == theirs["event_id"]
-            assert np.allclose(ours["score"].to_numpy(), theirs["score"].to_numpy(), atol=1e-2), "another row's differs by far more"
+            assert np.allclose(ours["score"].to_numpy(), theirs["score"].to_numpy(), atol=1e-2), (
+                "another row's differs by far more"
+            )
 
     def test_read_tables_of_one_process_and_one_reads_theirs(self, homes):
         """The second month continues from one process's first; the third, by one process, from two processes' second."""
@@ -136,7 +165,9 @@ class TestTwoProcesses:
         again = load_file(_folders(broken, "cpm", WEEK)["default"] / MODEL_FILE)
         assert all(torch.equal(undisturbed[name], again[name]) for name in undisturbed)
         assert not list((broken / "runs" / "unfinished").iterdir())
-        assert _figures(broken, "cpm", WEEK)["default"] == pytest.approx(_figures(twos, "cpm", WEEK)["default"], rel=1e-9)
+        assert _figures(broken, "cpm", WEEK)["default"] == pytest.approx(
+            _figures(twos, "cpm", WEEK)["default"], rel=1e-9
+        )
         monkeypatch.setitem(RECIPES, "quick", several_processes.odd_batches)
         several_processes.go(by_one, [("cpm", WEEK)])
         _assert_alike(twos, by_one, "cpm", WEEK)
@@ -153,7 +184,9 @@ def test_shares_of_a_batch_add_up_to_it(monkeypatch, size, count):
         monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
         parts.append(processes.part_of(torch.arange(size)))
     assert sum(part.rows for part in parts) == pytest.approx(size)
-    assert sum(float(values[part.index].mean()) * part.weight for part in parts) / count == pytest.approx(float(values.mean()))
+    assert sum(float(values[part.index].mean()) * part.weight for part in parts) / count == pytest.approx(
+        float(values.mean())
+    )
     stood_for = torch.zeros(size, dtype=torch.float64)
     for part in parts:
         stood_for[part.index] += part.share

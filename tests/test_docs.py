@@ -27,10 +27,10 @@ DOCS = Path(tables_page.__file__).parent.parent / "docs"
 OWN_LOGS = (DOCS / "your_own_logs.md").read_text(encoding="utf-8")
 EXPORTS = {
     "views": "view,time,session,customer,product,department,club,slot,opened,bought,seconds,title\n"
-             "v1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,0,0,3.6,Product 353\n"
-             "v2,2026-03-01T00:01:16+0100,s0,K00385,349,1,1,1,1,1,2.6,\"Product, 349\"\n",
+    "v1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,0,0,3.6,Product 353\n"
+    'v2,2026-03-01T00:01:16+0100,s0,K00385,349,1,1,1,1,1,2.6,"Product, 349"\n',
     "ads": "view,time,session,customer,product,department,club,slot,opened,bought,seconds,title,campaign,shop\n"
-           "a1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,1,0,3.6,Product 353,23,7\n",
+    "a1,2026-03-01T00:00:29+0100,s0,K00033,353,5,0,0,1,0,3.6,Product 353,23,7\n",
 }
 
 
@@ -55,7 +55,7 @@ def test_the_page_says_all_of_every_column() -> None:
         for step in (*producers(table.name), *readers(table.name)):
             assert f"`{step}`" in section or table.name in REGISTRY
         for column in table.columns:
-            line, = re.findall(rf"^\| `{column.name}` \|.*$", section, re.M)
+            (line,) = re.findall(rf"^\| `{column.name}` \|.*$", section, re.M)
             assert column.meaning in line and f"`{column.type}`" in line
             legal = line.split(" | ")[-1].removesuffix(" |").split("; ")
             assert ("nullable" in legal, "volatile" in legal) == (column.nullable, column.volatile)
@@ -74,21 +74,32 @@ def test_the_delivered_columns_are_those_of_the_contracts() -> None:
 
 @pytest.mark.spark
 def test_the_example_makes_landing_files_that_are_sound(spark: Any, tmp_path: Path) -> None:
-    script, = re.findall(r"^```python\n(.*?)^```", OWN_LOGS, re.M | re.S)
+    (script,) = re.findall(r"^```python\n(.*?)^```", OWN_LOGS, re.M | re.S)
     (tmp_path / "to_landing.py").write_text(script)
     (tmp_path / "exports").mkdir()
     for kind, text in EXPORTS.items():
         (tmp_path / "exports" / f"{kind}_2026-03-01.csv").write_text(text)
     subprocess.run([sys.executable, "to_landing.py", "exports", "home"], cwd=tmp_path, check=True)
-    init, = re.findall(r"^tributary (init .*?)\n```", OWN_LOGS, re.M | re.S)
-    done = subprocess.run([sys.executable, "-m", "tributary", *init.replace("\\\n", " ").split()], cwd=tmp_path, check=False,
-                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(DOCS.parent)})
+    (init,) = re.findall(r"^tributary (init .*?)\n```", OWN_LOGS, re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-m", "tributary", *init.replace("\\\n", " ").split()],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
+    )
     assert done.returncode == 0, done.stderr
     deployment = Deployment.load(tmp_path / "home")
     given = by_day([tmp_path / "home" / "landing"], None, None)
     for checked in check_files(spark, Locations(tmp_path / "home"), deployment, given):
         rows = {"natural": 2, "ad": 1}[checked.log]
-        assert (checked.day, checked.counts["kept"], checked.problems, checked.all_warnings) == (date(2026, 3, 1), rows, [], [])
+        assert (checked.day, checked.counts["kept"], checked.problems, checked.all_warnings) == (
+            date(2026, 3, 1),
+            rows,
+            [],
+            [],
+        )
 
 
 def test_commands_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:

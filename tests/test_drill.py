@@ -18,9 +18,16 @@ from tributary.drill import command, inputs, victims
 from tributary.stack import postgres, processes
 
 
-@pytest.mark.parametrize(("arguments", "is_one"), [
-    (["/usr/bin/python", "-m", "spark_jobs", "ingest_logs"], True), (["python", "-m"], False),
-    (["python", "-m", "http.server", "1"], False), (["airflow", "scheduler", "-m"], False), ([], False)])
+@pytest.mark.parametrize(
+    ("arguments", "is_one"),
+    [
+        (["/usr/bin/python", "-m", "spark_jobs", "ingest_logs"], True),
+        (["python", "-m"], False),
+        (["python", "-m", "http.server", "1"], False),
+        (["airflow", "scheduler", "-m"], False),
+        ([], False),
+    ],
+)
 def test_commands_of_tasks(arguments: list[str], is_one: bool) -> None:
     assert victims.is_command(arguments) == is_one
 
@@ -38,7 +45,9 @@ def test_the_runner_is_the_parent_of_the_command(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "__main__.py").write_text("import time; time.sleep(60)")
     run = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'spark_jobs', 'wait'], cwd={str(tmp_path)!r})"
-    runner = subprocess.Popen([sys.executable, "-c", run], env={processes.MARKER: str(tmp_path), processes.COMPONENT: "scheduler"})
+    runner = subprocess.Popen(
+        [sys.executable, "-c", run], env={processes.MARKER: str(tmp_path), processes.COMPONENT: "scheduler"}
+    )
     try:
         deadline = time.monotonic() + 20
         while not (commands := victims.pids_of(tmp_path, "task's command")) and time.monotonic() < deadline:
@@ -87,7 +96,11 @@ def test_the_undisturbed_copy_has_the_same_landing_files(tmp_path: Path) -> None
         command.make_deployment(home, 2)
         (home / "lake").mkdir()
     assert not (home / "undisturbed" / "lake").exists()
-    for name in ("deployment.toml", "landing/natural/2026-01-02/part-00000.csv", "landing/ad/2026-01-01/part-00000.csv"):
+    for name in (
+        "deployment.toml",
+        "landing/natural/2026-01-02/part-00000.csv",
+        "landing/ad/2026-01-01/part-00000.csv",
+    ):
         assert (home / name).read_bytes() == (home / "undisturbed" / name).read_bytes()
 
 
@@ -114,7 +127,22 @@ def free_port() -> int:
 @pytest.mark.timeout(5400)
 def test_twenty_kills(tmp_path: Path) -> None:
     home = tmp_path / "h"  # a short path: PostgreSQL's socket lies below it
-    done = subprocess.run([sys.executable, "-m", "tributary", "drill", "--home", str(home), "--kills", "20", "--ui-port", str(free_port()),
-                           "--spark-port", str(free_port())], check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tributary",
+            "drill",
+            "--home",
+            str(home),
+            "--kills",
+            "20",
+            "--ui-port",
+            str(free_port()),
+            "--spark-port",
+            str(free_port()),
+        ],
+        check=False,
+    )
     assert done.returncode == 0
     assert list(processes.marked(home)) == processes.working_in(postgres.folder_of(home)) == []

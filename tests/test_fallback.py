@@ -48,7 +48,19 @@ DAYS = [date(2026, 1, day) for day in (9, 10, 11, 12)]  # fresh; continues; a ne
 
 
 def train(home: Path, kind: str, period: date) -> None:
-    training([kind, "--ds" if kind == "actr" else "--period", str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu"])
+    training(
+        [
+            kind,
+            "--ds" if kind == "actr" else "--period",
+            str(period),
+            "--home",
+            str(home),
+            "--recipe",
+            "quick",
+            "--device",
+            "cpu",
+        ]
+    )
 
 
 def judge(home: Path, kind: str, period: date) -> list[Path]:
@@ -131,8 +143,9 @@ def test_a_fallback_is_yesterdays_model_with_todays_predictions(home: Path, caps
         assert all(check.passed for check in audit(Locations(home), World().deployment(), folder))
 
 
-def test_a_figure_that_is_not_a_number_is_refused_though_the_held_out_scores_are_sound(home: Path,
-                                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_figure_that_is_not_a_number_is_refused_though_the_held_out_scores_are_sound(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, other = staged_runs(Locations(home), "actr", DAYS[1])
     release = read_release(folder)
     (folder / MANIFEST).write_text(replace(release, metrics={**release.metrics, "train_loss": float("nan")}).to_json())
@@ -160,13 +173,22 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     train(home, "actr", DAYS[2])
     second = fall_back(home, DAYS[2])
     publish(home, list(second.values()))
-    assert {variant: read_release(folder).carries for variant, folder in second.items()} == first, "carried twice, named once"
-    lineage, cpms = World().deployment().lineage, [LakeReader(Locations(home)).active("cpm", "default", week) for week in WEEKS]
+    assert {variant: read_release(folder).carries for variant, folder in second.items()} == first, (
+        "carried twice, named once"
+    )
+    lineage, cpms = (
+        World().deployment().lineage,
+        [LakeReader(Locations(home)).active("cpm", "default", week) for week in WEEKS],
+    )
     assert cpms[0] is not None and cpms[1] is not None
     parents = read_release(second["tpm+cpm"]).parents
-    assert parents == {f"pretrained/cpm/{WEEKS[0]}": cpms[0]["release_id"],
-                       f"predecessor/actr/{DAYS[1]}": active(home, "tpm+cpm", DAYS[1])["release_id"]}
-    assert f"pretrained/cpm/{WEEKS[0]}" not in [f"{p.role}/{p.kind}/{p.period}" for p in lineage.parents("actr", DAYS[2])]
+    assert parents == {
+        f"pretrained/cpm/{WEEKS[0]}": cpms[0]["release_id"],
+        f"predecessor/actr/{DAYS[1]}": active(home, "tpm+cpm", DAYS[1])["release_id"],
+    }
+    assert f"pretrained/cpm/{WEEKS[0]}" not in [
+        f"{p.role}/{p.kind}/{p.period}" for p in lineage.parents("actr", DAYS[2])
+    ]
 
     session = Session.open(home, quick(), torch.device("cpu"))
     plans = {variant: plan_variant(session, DAYS[3], variant) for variant in ("none", "tpm+cpm")}
@@ -180,7 +202,9 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
 
     last = {read_release(folder).variant: folder for folder in go(home, "actr", DAYS[3])}
     assert all(read_release(folder).carries is None for folder in last.values())
-    assert set(pq.read_table(last["none"] / PREDICTIONS_FILE)["scored_by"].to_pylist()) == {active(home, "none", DAYS[2])["release_id"]}
+    assert set(pq.read_table(last["none"] / PREDICTIONS_FILE)["scored_by"].to_pylist()) == {
+        active(home, "none", DAYS[2])["release_id"]
+    }
     capsys.readouterr()
     none = np.zeros(0, np.int64)
     unscored = Scored(days=none.astype("datetime64[D]"), event_ids=none, user_ids=none, clicks=none, scores={})
@@ -189,7 +213,8 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     publishing(["releases", "--home", str(home)])
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if " actr " in line]
     assert {tuple(line[:3]): [word for word in line[4:] if word.startswith("actr-")] for line in lines} == {
-        (str(day), "actr", variant): [first[variant]] if day in DAYS[1:3] else [] for day in DAYS for variant in first}
+        (str(day), "actr", variant): [first[variant]] if day in DAYS[1:3] else [] for day in DAYS for variant in first
+    }
 
 
 def test_training_again_with_the_same_inputs_gives_the_same_fallback_and_better_ones_a_release(home: Path) -> None:
@@ -216,7 +241,9 @@ def test_nothing_stands_in_on_the_first_day(home: Path) -> None:
 def test_a_verdict_on_another_run_is_refused(home: Path) -> None:
     (folder, *_) = judge(home, "actr", DAYS[1])
     (folder / MANIFEST).write_text((folder / MANIFEST).read_text() + " ")
-    with pytest.raises(BadInput, match=r"gate.json: manifest_sha256: .*tributary validation gate --kind actr --period 2026-01-10"):
+    with pytest.raises(
+        BadInput, match=r"gate.json: manifest_sha256: .*tributary validation gate --kind actr --period 2026-01-10"
+    ):
         gated_runs(Locations(home), "actr", DAYS[1])
 
 
@@ -238,6 +265,10 @@ def test_the_verdict_says_why(home: Path) -> None:
     fall_back(home, DAYS[1])
     (folder, *_) = staged_runs(Locations(home), "actr", DAYS[1])
     verdict = json.loads((folder / GATE).read_text())
-    assert not verdict["passed"] and verdict["fallback"].startswith("runs/actr/2026-01-10/none/actr-none-2026-01-10-fallback-")
-    assert [check["name"] for check in verdict["checks"] if check["severity"] == "fail" and not check["passed"]] == ["finite"]
+    assert not verdict["passed"] and verdict["fallback"].startswith(
+        "runs/actr/2026-01-10/none/actr-none-2026-01-10-fallback-"
+    )
+    assert [check["name"] for check in verdict["checks"] if check["severity"] == "fail" and not check["passed"]] == [
+        "finite"
+    ]
     assert read_held_out(folder, read_release(folder)).before is not None

@@ -115,7 +115,9 @@ def test_a_week_goes_on_from_the_one_before(chain, monkeypatch):
         shutil.move(runs[1].folder.with_name("aside"), runs[1].folder)
     before = read_weights(runs[0].folder / MODEL_FILE)
     old, new = (IdMapping.load(run.folder / MAPPING_FILE, ID_FIELDS).fields["item_id"] for run in runs[:2])
-    assert np.isin(old.ids, new.ids).all() and len(new.ids) > len(old.ids), "the later week knows more items, or this shows nothing"
+    assert np.isin(old.ids, new.ids).all() and len(new.ids) > len(old.ids), (
+        "the later week knows more items, or this shows nothing"
+    )
     for name in ("embeddings.item_id.weight", "biases.item_id"):
         assert torch.equal(begun[name][new.rows(old.ids)], before[name][old.rows(old.ids)])
     assert torch.equal(begun["layers.0.key.weight"], before["layers.0.key.weight"])
@@ -184,8 +186,14 @@ def test_what_is_missing_is_said(chain, tmp_path):
     make_lake(other, World())
     with pytest.raises(ParentMissing, match=r"tributary training fg_bert --period 2026-01-09"):
         run_fg_bert(_session(other), WEEKS[2])
-    empty = pa.table({"user_id": pa.array([5], pa.int64()), "behaviours": LakeReader(Locations(other)).read(
-        "user_histories", columns=["behaviours"], where={"ds": WEEKS[0]}).slice(0, 1)["behaviours"]})
+    empty = pa.table(
+        {
+            "user_id": pa.array([5], pa.int64()),
+            "behaviours": LakeReader(Locations(other))
+            .read("user_histories", columns=["behaviours"], where={"ds": WEEKS[0]})
+            .slice(0, 1)["behaviours"],
+        }
+    )
     lonely = Behaviours.from_arrow(empty, "UTC")
     with pytest.raises(BadInput, match="at least two users"):
         training.tasks.fg_bert._train(_session(other), chain[1][0].release, _period(WEEKS[0]), lonely, None)
@@ -206,8 +214,12 @@ def test_a_days_users_get_the_mean_of_what_the_encoder_gives(chain):
         number = int(np.flatnonzero(behaviours.user_ids == found.ids[place])[0])
         end = behaviours.offsets[number + 1]
         start = max(behaviours.offsets[number], end - encoder.recipe.length)
-        alone = EncodedSequences.of({name: behaviours.columns[name] for name in encoder.recipe.fields}, np.array([start]), np.array([end]),
-                                    mapping=mapping)
+        alone = EncodedSequences.of(
+            {name: behaviours.columns[name] for name in encoder.recipe.fields},
+            np.array([start]),
+            np.array([end]),
+            mapping=mapping,
+        )
         with torch.no_grad():
             expected = encoder(alone.batch(torch.tensor([0]))).mean(dim=0)
         np.testing.assert_allclose(found.values[place], expected.numpy(), atol=1e-5)
@@ -223,6 +235,9 @@ def test_users_wait_for_the_encoder_and_the_histories_alone(chain):
     day = WEEKS[2]
     assert missing_inputs(reader, deployment, "fg_bert_users", day) == []
     later = missing_inputs(reader, deployment, "fg_bert_users", day + timedelta(days=9))
-    assert [text.split(":")[0].split(" of ")[0] for text in map(str, later)] == ["the encoder fg_bert", "user_histories"]
+    assert [text.split(":")[0].split(" of ")[0] for text in map(str, later)] == [
+        "the encoder fg_bert",
+        "user_histories",
+    ]
     with pytest.raises(ParentMissing, match="tributary training fg_bert --period"):
         run_fg_bert_users(_session(home), day + timedelta(days=9))

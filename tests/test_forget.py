@@ -33,7 +33,9 @@ OTHERS = ("4", "142", "421", "7")
 
 
 def rows(*users: str) -> list[dict[str, str]]:
-    return [good_row(number, user_id=user, item_id=42) for number, user in enumerate(users)]  # an item of the same number
+    return [
+        good_row(number, user_id=user, item_id=42) for number, user in enumerate(users)
+    ]  # an item of the same number
 
 
 @pytest.mark.parametrize("spelling", ["42", " 42 ", "042", "+42"])
@@ -52,12 +54,19 @@ def test_lines_of_csv_go_and_the_others_stay_byte_by_byte(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_lines_of_json_go_and_the_others_stay_byte_by_byte(tmp_path: Path, name: str) -> None:
-    lines = [*jsonl_bytes(rows("4", "42", "142")).splitlines(True), b'{"user_id": "42"}\n', b'{"user_id": "\\u0034\\u0032"}\n',
-             b'{"user_id": 42, "event\n', b'{"item_id": 42}\n']
+    lines = [
+        *jsonl_bytes(rows("4", "42", "142")).splitlines(True),
+        b'{"user_id": "42"}\n',
+        b'{"user_id": "\\u0034\\u0032"}\n',
+        b'{"user_id": 42, "event\n',
+        b'{"item_id": 42}\n',
+    ]
     path = write(tmp_path / name, b"".join(lines))
     assert count_rows(path, USER) == 4
     remove_rows(path, USER)
-    assert (gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()) == b"".join(lines[n] for n in (0, 2, 6))
+    assert (gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()) == b"".join(
+        lines[n] for n in (0, 2, 6)
+    )
 
 
 @pytest.mark.parametrize("typed", [True, False])
@@ -77,9 +86,18 @@ def test_users_that_are_strings_are_found_by_their_text(tmp_path: Path) -> None:
     assert path.read_bytes() == csv_bytes(rows("?", "ann")).replace(csv_bytes(rows("?")).splitlines(True)[1], b"")
 
 
-IDS: dict[str, pa.DataType] = {"int8": pa.int8(), "uint64": pa.uint64(), "half": pa.float16(), "float": pa.float32(),
-                               "double": pa.float64(), "decimal(20,0)": pa.decimal128(20, 0), "decimal(22,2)": pa.decimal128(22, 2),
-                               "text": pa.large_string(), "bytes": pa.binary(), "dictionary": pa.dictionary(pa.int32(), pa.string())}
+IDS: dict[str, pa.DataType] = {
+    "int8": pa.int8(),
+    "uint64": pa.uint64(),
+    "half": pa.float16(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "decimal(20,0)": pa.decimal128(20, 0),
+    "decimal(22,2)": pa.decimal128(22, 2),
+    "text": pa.large_string(),
+    "bytes": pa.binary(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+}
 
 
 @pytest.mark.parametrize("deployment", [DEPLOYMENT, STRINGS], ids=["integers", "strings"])
@@ -87,8 +105,13 @@ IDS: dict[str, pa.DataType] = {"int8": pa.int8(), "uint64": pa.uint64(), "half":
 def test_a_user_is_found_in_whatever_type_the_ids_have(tmp_path: Path, name: str, deployment: Deployment) -> None:
     texts = ["42", None, "4", "421", "42"] if name != "int8" else ["42", None, "4", "2", "42"]
     ids = pa.array(texts).cast(pa.binary()) if name == "bytes" else pa.array(texts)
-    ids = ids.dictionary_encode() if name == "dictionary" else ids if name in ("text", "bytes") else pa.array(
-        [None if text is None else int(text) for text in texts]).cast(IDS[name])
+    ids = (
+        ids.dictionary_encode()
+        if name == "dictionary"
+        else ids
+        if name in ("text", "bytes")
+        else pa.array([None if text is None else int(text) for text in texts]).cast(IDS[name])
+    )
     before = pa.table({"event_id": range(5), "user_id": ids})
     pq.write_table(before, tmp_path / "a.parquet")
     before = pq.read_table(tmp_path / "a.parquet")
@@ -117,14 +140,18 @@ def test_numbers_that_are_no_integers_are_no_user(tmp_path: Path) -> None:
 def test_times_of_old_writers_stay_as_they_are(tmp_path: Path) -> None:
     """Spark and Hive write INT96, and read nothing else alike."""
     times = pa.array([1, 2], pa.timestamp("us"))
-    pq.write_table(pa.table({"user_id": [42, 4], "event_ts": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    pq.write_table(
+        pa.table({"user_id": [42, 4], "event_ts": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True
+    )
     remove_rows(tmp_path / "a.parquet", USER)
     assert pq.ParquetFile(tmp_path / "a.parquet").schema.column(1).physical_type == "INT96"
 
 
 def test_a_record_goes_whole_though_a_quoted_field_breaks_its_line(tmp_path: Path) -> None:
-    texts = {"42": "two\nlines", "4": "user 42\r\nand, \"more\"", "7": "plain", "142": 'of 15" width'}
-    content = csv_bytes([good_row(n, user_id=user, item_text=text, item_id=1) for n, (user, text) in enumerate(texts.items())])
+    texts = {"42": "two\nlines", "4": 'user 42\r\nand, "more"', "7": "plain", "142": 'of 15" width'}
+    content = csv_bytes(
+        [good_row(n, user_id=user, item_text=text, item_id=1) for n, (user, text) in enumerate(texts.items())]
+    )
     path = write(tmp_path / "a.csv", content + b'9,a quote "that never closes,42\n1,2\n')
     lines = content.splitlines(True)
     assert count_rows(path, USER) == 2
@@ -151,7 +178,9 @@ def test_files_with_other_endings_and_in_other_folders_are_looked_through_or_nam
         remove_rows(path, USER)
         assert count_rows(path, USER) == 0 and path.exists(), path
     assert not checksum.exists()
-    with pytest.raises(BadInput, match=r"files: expected only files in which .*, found landing/natural/2026-01-02/h.csv.bz2"):
+    with pytest.raises(
+        BadInput, match=r"files: expected only files in which .*, found landing/natural/2026-01-02/h.csv.bz2"
+    ):
         refuse_unsearched(locations)
     for path in others:
         path.unlink()
@@ -180,20 +209,33 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 
 def test_every_table_with_users_is_known() -> None:
     telling = {"user_id", "raw", "entity"}
-    assert {table.name for table in tables_with_users(USER)} == {name for name, one in TABLES.items() if telling & set(one.column_names)}
+    assert {table.name for table in tables_with_users(USER)} == {
+        name for name, one in TABLES.items() if telling & set(one.column_names)
+    }
     assert TABLES["actr_embeddings"].rows_of_user(42) == {"entity": "user", "id": 42}
     assert TABLES["builds"].rows_of_user(42) is None
 
 
 def test_writers_share_and_one_writes_alone(tmp_path: Path) -> None:
     path = tmp_path / "writers.lock"
-    with locks.share(path), locks.share(path), pytest.raises(locks.Locked), locks.share(path, alone=True, timeout_seconds=0):
+    with (
+        locks.share(path),
+        locks.share(path),
+        pytest.raises(locks.Locked),
+        locks.share(path, alone=True, timeout_seconds=0),
+    ):
         pass
-    with locks.share(path, alone=True), pytest.raises(locks.Locked, match="held by process"), locks.share(path, timeout_seconds=0):
+    with (
+        locks.share(path, alone=True),
+        pytest.raises(locks.Locked, match="held by process"),
+        locks.share(path, timeout_seconds=0),
+    ):
         pass
 
 
-@pytest.mark.parametrize("argv", [["forget_user", "--user", "731946285017", "--yes"], ["forget_user", "--user=731946285017"]])
+@pytest.mark.parametrize(
+    "argv", [["forget_user", "--user", "731946285017", "--yes"], ["forget_user", "--user=731946285017"]]
+)
 def test_a_lock_names_no_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     with locks.hold([tmp_path / "one.lock"]):
@@ -205,21 +247,33 @@ def test_a_lock_names_no_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
 def stub(tmp_path: Path) -> Path:
     """An interpreter in the place of a folder's: it writes down what it was given."""
     path = tmp_path / "stub"
-    path.write_text(f"#!{sys.executable}\nimport pathlib, sys\n"
-                    f"pathlib.Path({str(tmp_path / 'given')!r}).open('a').write(' '.join(sys.argv[1:]) + ' < ' + sys.stdin.read())\n")
+    path.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\n"
+        f"pathlib.Path({str(tmp_path / 'given')!r}).open('a').write(' '.join(sys.argv[1:]) + ' < ' + sys.stdin.read())\n"
+    )
     path.chmod(0o755)
     return path
 
 
 def forget(stub: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     env = os.environ | {"TRIBUTARY_PYTHON_SPARK_JOBS": str(stub), "PYTHONPATH": str(PROJECT)}
-    return subprocess.run([sys.executable, "-m", "tributary", "--home", "/h", "forget", *arguments], capture_output=True, text=True,
-                          check=False, env=env, cwd=PROJECT, input=given)
+    return subprocess.run(
+        [sys.executable, "-m", "tributary", "--home", "/h", "forget", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=PROJECT,
+        input=given,
+    )
 
 
 def test_nobody_is_forgotten_without_being_asked(stub: Path) -> None:
     done = forget(stub, "--user", "42")
-    assert done.returncode == 2 and "--yes: expected --yes or --dry-run where nobody can be asked, found neither" in done.stderr
+    assert (
+        done.returncode == 2
+        and "--yes: expected --yes or --dry-run where nobody can be asked, found neither" in done.stderr
+    )
     assert not (stub.parent / "given").exists()
 
 

@@ -51,7 +51,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, days in CHAIN:
         for number in days:
             day = date(2026, 1, number)
-            main([kind, "--ds" if kind == "actr" else "--period", str(day), "--home", str(home), "--recipe", "quick", "--device", "cpu"])
+            main(
+                [
+                    kind,
+                    "--ds" if kind == "actr" else "--period",
+                    str(day),
+                    "--home",
+                    str(home),
+                    "--recipe",
+                    "quick",
+                    "--device",
+                    "cpu",
+                ]
+            )
             publish_staged(home, kind, day)
     session = session_of(home)
     row = session.reader.active("actr", "none", date(2026, 1, 10))
@@ -84,13 +96,19 @@ def own_rows(folder: Path) -> dict[str, dict[int, list[float]]]:
     weights = read_weights(folder / MODEL_FILE)
     for name in ("user_id", "item_id", "category_id"):
         if f"embeddings.{name}.weight" in weights:
-            tensors = [weights[key].reshape(len(weights[key]), -1) for key in sorted(table_tensors(name) & set(weights))]
+            tensors = [
+                weights[key].reshape(len(weights[key]), -1) for key in sorted(table_tensors(name) & set(weights))
+            ]
             table = torch.cat(tensors, dim=1)
             mapping = IdMapping.load(folder / MAPPING_FILE, (name,)).fields[name]
             assert mapping.row_cnt == len(table)
-            found[name] = dict(zip(mapping.ids.tolist(), table[torch.from_numpy(mapping.rows(mapping.ids))].tolist(), strict=True))
+            found[name] = dict(
+                zip(mapping.ids.tolist(), table[torch.from_numpy(mapping.rows(mapping.ids))].tolist(), strict=True)
+            )
             found[name][-1] = table[0].tolist()
-    vectors = read_vectors(folder / VECTORS_FILE, {"user": 0, "item": 0} | json.loads((folder / MANIFEST).read_text())["dims"])
+    vectors = read_vectors(
+        folder / VECTORS_FILE, {"user": 0, "item": 0} | json.loads((folder / MANIFEST).read_text())["dims"]
+    )
     return found | {name: dict(zip(of.ids.tolist(), of.vectors.tolist(), strict=True)) for name, of in vectors.items()}
 
 
@@ -105,7 +123,9 @@ def users_of(home: Path) -> Iterator[tuple[Path, set[int]]]:
             yield path, set(rows.filter(pc.is_in(kind, value_set=pa.array(["user", "user_id"])))["id"].to_pylist())
 
 
-def test_the_user_is_gone_and_everybody_else_keeps_what_was_theirs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_user_is_gone_and_everybody_else_keeps_what_was_theirs(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders, before_users = run_folders(home), dict(users_of(home))
     before = {folder: own_rows(folder) for folder in folders}
     manifests = {folder: sha256_of(folder / MANIFEST) for folder in folders}
@@ -116,15 +136,25 @@ def test_the_user_is_gone_and_everybody_else_keeps_what_was_theirs(home: Path, c
     assert forget(Locations(home), USER, dry_run=False) == 0
     assert dict(users_of(home)) == {path: users - {USER} for path, users in before_users.items()}
     for folder in folders:
-        with_user = {name: rows.pop(USER) for name, rows in before[folder].items() if name in ("user_id", "user") and USER in rows}
+        with_user = {
+            name: rows.pop(USER)
+            for name, rows in before[folder].items()
+            if name in ("user_id", "user") and USER in rows
+        }
         assert own_rows(folder) == before[folder]
         assert ("fg_bert" in folder.parts) == (not with_user)
         open_run(folder)
-        rows = pq.read_table(folder / MAPPING_FILE, filters=[("field", "=", "user_id"), ("row", ">", 0)])["row"].to_pylist()
+        rows = pq.read_table(folder / MAPPING_FILE, filters=[("field", "=", "user_id"), ("row", ">", 0)])[
+            "row"
+        ].to_pylist()
         assert sorted(rows) == list(range(1, len(rows) + 1))
         if with_user:
             assert json.loads((folder / REWRITTEN).read_text()) == {"before": [manifests[folder]]}
-            assert json.loads((folder / GATE).read_text())["manifest_sha256"] == sha256_of(folder / MANIFEST) != manifests[folder]
+            assert (
+                json.loads((folder / GATE).read_text())["manifest_sha256"]
+                == sha256_of(folder / MANIFEST)
+                != manifests[folder]
+            )
         else:
             assert sha256_of(folder / MANIFEST) == manifests[folder] and not (folder / REWRITTEN).exists()
     assert not list((home / "exported").iterdir()) and not Locations(home).unfinished("x").exists()
@@ -144,7 +174,9 @@ def test_the_forgotten_user_scores_as_a_stranger(home: Path) -> None:
 
 def test_twice_is_once_and_a_dry_run_is_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def state() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file() and "locks" not in path.parts}
+        return {
+            str(path): path.read_bytes() for path in home.rglob("*") if path.is_file() and "locks" not in path.parts
+        }
 
     before = state()
     forget(Locations(home), USER, dry_run=True)
@@ -160,16 +192,22 @@ def test_twice_is_once_and_a_dry_run_is_nothing(home: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("moment", ["old_moved", "new_in_place"])
-def test_a_kill_in_the_middle_of_a_replacement_is_mended(home: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_in_the_middle_of_a_replacement_is_mended(
+    home: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     rename, folders = Path.rename, run_folders(home)
     with monkeypatch.context() as patch:
         if moment == "old_moved":
-            patch.setattr(Path, "rename", lambda path, to: killed() if path.name.endswith(".without") else rename(path, to))
+            patch.setattr(
+                Path, "rename", lambda path, to: killed() if path.name.endswith(".without") else rename(path, to)
+            )
         else:
-            patch.setattr("training.forget.shutil.rmtree", lambda path, **_: killed() if str(path).endswith(".before") else None)
+            patch.setattr(
+                "training.forget.shutil.rmtree", lambda path, **_: killed() if str(path).endswith(".before") else None
+            )
         with pytest.raises(KeyboardInterrupt):
             forget(Locations(home), USER, dry_run=False)
     forget(Locations(home), USER, dry_run=False)

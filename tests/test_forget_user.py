@@ -46,11 +46,16 @@ from training.tasks.tpm import run_tpm
 pytestmark = pytest.mark.spark
 
 USER = 731946285017
-USERS = [USER, *(USER * 10 + n for n in range(7)), *(900_000_000_001 + 7 * n for n in range(8))]  # some begin with the same digits
+USERS = [
+    USER,
+    *(USER * 10 + n for n in range(7)),
+    *(900_000_000_001 + 7 * n for n in range(8)),
+]  # some begin with the same digits
 START = date(2026, 1, 1)
 DAYS = [START + timedelta(days=n) for n in range(3)]
-DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1],
-                        periods=PeriodSettings(anchor=START, month_days=3, week_days=2))
+DEPLOYMENT = Deployment(
+    history_start=START, actr_start=DAYS[-1], periods=PeriodSettings(anchor=START, month_days=3, week_days=2)
+)
 RECIPE = quick()
 AS_BYTES = struct.pack("<q", USER)
 AS_TEXT = re.compile(rb"(?<![0-9])%d(?![0-9])" % USER)
@@ -64,9 +69,22 @@ def land(locations: Locations) -> None:
             rows = []
             for n in range(80):
                 click = int(rng.random() < 0.5)
-                rows.append(good_row(1000 * number + 10 + n, day=day, log=log, user_id=USERS[(n // 5 + number) % len(USERS)],
-                                     request_id=1000 * number + n // 5, item_id=int(rng.integers(0, 12)), click=click, action=click))
-            bad = [rows[0] | {"user_id": str(USER), "click": "7", "event_id": "5"}, rows[0] | {"event_id": "6", "position": "-1"}]
+                rows.append(
+                    good_row(
+                        1000 * number + 10 + n,
+                        day=day,
+                        log=log,
+                        user_id=USERS[(n // 5 + number) % len(USERS)],
+                        request_id=1000 * number + n // 5,
+                        item_id=int(rng.integers(0, 12)),
+                        click=click,
+                        action=click,
+                    )
+                )
+            bad = [
+                rows[0] | {"user_id": str(USER), "click": "7", "event_id": "5"},
+                rows[0] | {"event_id": "6", "position": "-1"},
+            ]
             folder = locations.landing_day(log, day)
             lines = csv_bytes(bad).splitlines(True)
             write(folder / "bad.csv", b"".join([*lines, lines[1][:-1] + b",one more\n", b"hello\n"]))
@@ -77,7 +95,10 @@ def land(locations: Locations) -> None:
             else:
                 write_parquet(folder / "a.parquet", rows)
     (locations.truth).mkdir()
-    pq.write_table(pa.table({"event_id": list(range(100)), "log": ["ad"] * 100, "probability": [0.5] * 100}), locations.truth / "x.parquet")
+    pq.write_table(
+        pa.table({"event_id": list(range(100)), "log": ["ad"] * 100, "probability": [0.5] * 100}),
+        locations.truth / "x.parquet",
+    )
 
 
 def holding(home: Path) -> set[str]:
@@ -88,11 +109,13 @@ def holding(home: Path) -> set[str]:
 def _holds(path: Path) -> bool:
     content = path.read_bytes()
     if path.suffix == ".parquet":  # compressed pages are read below; a number that begins with the id may be cut there
-        content = content[-8 - int.from_bytes(content[-8:-4], "little"):]
+        content = content[-8 - int.from_bytes(content[-8:-4], "little") :]
     content = gzip.decompress(content) if path.suffix == ".gz" else content
     if AS_BYTES in content or AS_TEXT.search(content):
         return True
-    return path.suffix == ".parquet" and any(_in_column(column) for column in pq.read_table(path, partitioning=None).itercolumns())
+    return path.suffix == ".parquet" and any(
+        _in_column(column) for column in pq.read_table(path, partitioning=None).itercolumns()
+    )
 
 
 def _in_column(column: pa.ChunkedArray) -> bool:
@@ -104,8 +127,11 @@ def _in_column(column: pa.ChunkedArray) -> bool:
 
 def publish(locations: Locations, kind: str, period: date) -> None:
     for folder in staged_runs(locations, kind, period):
-        (folder / GATE).write_text(json.dumps({"manifest_sha256": sha256_of(folder / MANIFEST), "passed": True, "fallback": None,
-                                               "checks": []}))
+        (folder / GATE).write_text(
+            json.dumps(
+                {"manifest_sha256": sha256_of(folder / MANIFEST), "passed": True, "fallback": None, "checks": []}
+            )
+        )
         audit(locations, DEPLOYMENT, folder)
     publish_release.command(locations, DEPLOYMENT, kind, period)
 
@@ -116,7 +142,10 @@ def session_of(locations: Locations) -> Session:
 
 def others_of(locations: Locations, name: str) -> list[str]:
     """A table's rows that are not the user's."""
-    where, rows = TABLES[name].rows_of_user(USER), LakeReader(locations).read(name, columns=TABLES[name].stable_columns).to_pylist()
+    where, rows = (
+        TABLES[name].rows_of_user(USER),
+        LakeReader(locations).read(name, columns=TABLES[name].stable_columns).to_pylist(),
+    )
     if name == "quarantine":
         return sorted(str(row) for row in rows if not AS_TEXT.search(row["raw"].encode()))
     return sorted(str(row) for row in rows if where is None or any(row[key] != value for key, value in where.items()))
@@ -129,10 +158,13 @@ def vectors_of(folder: Path) -> dict[str, dict[int, list[float]]]:
         mapping = IdMapping.load(folder / MAPPING_FILE, (name,)).fields[name]
         rows = torch.cat([weights[f"embeddings.{name}.weight"], weights[f"embeddings.{name}.square"][:, None]], dim=1)
         assert len(rows) == mapping.row_cnt
-        found[name] = dict(zip(mapping.ids.tolist(), rows[torch.from_numpy(mapping.rows(mapping.ids))].tolist(), strict=True))
+        found[name] = dict(
+            zip(mapping.ids.tolist(), rows[torch.from_numpy(mapping.rows(mapping.ids))].tolist(), strict=True)
+        )
         found[name] |= {-1: rows[0].tolist()}
-    for entity, of_entity in read_vectors(folder / VECTORS_FILE, {"user": 0, "item": 0} | json.loads(
-            (folder / MANIFEST).read_text())["dims"]).items():
+    for entity, of_entity in read_vectors(
+        folder / VECTORS_FILE, {"user": 0, "item": 0} | json.loads((folder / MANIFEST).read_text())["dims"]
+    ).items():
         found[entity] = dict(zip(of_entity.ids.tolist(), of_entity.vectors.tolist(), strict=True))
     return found
 
@@ -140,6 +172,7 @@ def vectors_of(folder: Path) -> dict[str, dict[int, list[float]]]:
 @pytest.fixture(scope="module")
 def shared(spark: Any) -> Iterator[Any]:
     """The commands write through the tests' own session."""
+
     @contextmanager
     def session(*_: Any, **__: Any) -> Iterator[Any]:
         yield spark
@@ -157,19 +190,28 @@ def made(shared: Any, tmp_path_factory: pytest.TempPathFactory) -> Locations:
     (locations.home / SETTINGS_FILE).write_text(DEPLOYMENT.to_toml())
     land(locations)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("contracts.periods", *(f"spark_jobs.{job}" for job in ("build_checkpoints", "build_statistics",
-                                                                             "build_user_histories"))):
+        for module in (
+            "contracts.periods",
+            *(f"spark_jobs.{job}" for job in ("build_checkpoints", "build_statistics", "build_user_histories")),
+        ):
             patch.setattr(f"{module}.CHECKPOINT_DAYS", 1)
         for name in DAY_JOBS:
             import_module(f"spark_jobs.{name}").run(shared, locations, DEPLOYMENT, DAYS)
         for job in (build_user_histories, build_statistics):
             job.run(shared, locations, DEPLOYMENT, DAYS[-1:])
     corrected = locations.landing_day("ad", DAYS[0]) / "a.csv"
-    corrected.write_bytes(b"".join(corrected.read_bytes().splitlines(True)[:-1]))  # so an old version of the table is another
+    corrected.write_bytes(
+        b"".join(corrected.read_bytes().splitlines(True)[:-1])
+    )  # so an old version of the table is another
     ingest_logs.run(shared, locations, DEPLOYMENT, DAYS[:1])
     scored = [(event, user, 0.5, 1, "a", "none", "b", DAYS[1]) for event, user in enumerate(USERS)]
-    writing.replace_partitions(shared, locations, "predictions", shared.createDataFrame(scored, TABLES["predictions"].ddl),
-                               owners=[{"ds": DAYS[1], "release_id": "b"}])
+    writing.replace_partitions(
+        shared,
+        locations,
+        "predictions",
+        shared.createDataFrame(scored, TABLES["predictions"].ddl),
+        owners=[{"ds": DAYS[1], "release_id": "b"}],
+    )
     run_tpm(session_of(locations), START)
     publish(locations, "tpm", START)
     return locations
@@ -179,9 +221,13 @@ def made(shared: Any, tmp_path_factory: pytest.TempPathFactory) -> Locations:
 def forgotten(made: Locations) -> dict[str, Any]:
     """The deployment after the command, and what it was before."""
     folders = [made.home / row["artifact"] for row in LakeReader(made).releases().values()]
-    before = {"files": holding(made.home), "tables": {name: others_of(made, name) for name in TABLES if made.table(name).exists()},
-              "vectors": {folder: vectors_of(folder) for folder in folders}, "stale": find_stale(made),
-              "landing": {path: path.read_bytes() for path in made.landing.rglob("*.*")}}
+    before = {
+        "files": holding(made.home),
+        "tables": {name: others_of(made, name) for name in TABLES if made.table(name).exists()},
+        "vectors": {folder: vectors_of(folder) for folder in folders},
+        "stale": find_stale(made),
+        "landing": {path: path.read_bytes() for path in made.landing.rglob("*.*")},
+    }
     with pytest.MonkeyPatch.context() as patch:  # killed after the tables were written and before the journal was
         patch.setattr(forget_user.forget_tables, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -195,8 +241,15 @@ def test_a_dry_run_says_what_there_is_and_changes_nothing(made: Locations, capfd
     assert forget_user.command(made, DEPLOYMENT, str(USER), dry_run=True) == 0
     assert {path: path.stat().st_mtime_ns for path in made.home.rglob("*") if path.is_file()} == before
     said = re.sub(" +", " ", capfd.readouterr().out)
-    for line in ("landing/natural 6 files", "quarantine 6 partitions 16", "user_histories 3 partitions", "tpm_embeddings 1 partitions 1",
-                 "predictions 1 partitions 1", "truth 1 files", f"{VECTORS_FILE}, {MAPPING_FILE}, {MODEL_FILE}"):
+    for line in (
+        "landing/natural 6 files",
+        "quarantine 6 partitions 16",
+        "user_histories 3 partitions",
+        "tpm_embeddings 1 partitions 1",
+        "predictions 1 partitions 1",
+        "truth 1 files",
+        f"{VECTORS_FILE}, {MAPPING_FILE}, {MODEL_FILE}",
+    ):
         assert line in said, (line, said)
 
 
@@ -204,8 +257,11 @@ def test_no_file_knows_the_user(made: Locations, forgotten: dict[str, Any]) -> N
     places = {file.split("/")[0] for file in forgotten["files"]}
     assert places == {"landing", "lake", "runs"}
     named = {file.split("/")[1] for file in forgotten["files"] if file.startswith("lake/")}
-    assert named == {table.name for table in forget_user.forget_tables.tables_with_users(forget_user.User.of(str(USER), DEPLOYMENT))
-                     if made.table(table.name).exists()}
+    assert named == {
+        table.name
+        for table in forget_user.forget_tables.tables_with_users(forget_user.User.of(str(USER), DEPLOYMENT))
+        if made.table(table.name).exists()
+    }
     assert holding(made.home) == set()
     assert not made.forgetting.exists()
 
@@ -233,8 +289,13 @@ def test_nothing_became_stale_and_releases_still_open(made: Locations, forgotten
     for day in DAYS:
         build = builds[owner_key(ds=day)]
         counts = build["counts"]
-        assert build["row_cnt"] == counts["kept"] == reader.read("natural_log", columns=["ds"], where={"ds": day}).num_rows
-        assert counts["read"] == counts["kept"] + counts["quarantined"] + counts["duplicates"] + counts["forgotten"] and counts["forgotten"]
+        assert (
+            build["row_cnt"] == counts["kept"] == reader.read("natural_log", columns=["ds"], where={"ds": day}).num_rows
+        )
+        assert (
+            counts["read"] == counts["kept"] + counts["quarantined"] + counts["duplicates"] + counts["forgotten"]
+            and counts["forgotten"]
+        )
     session = session_of(made)
     (row,) = session.reader.releases().values()
     run = session.open_release(row)
@@ -269,13 +330,17 @@ def test_a_user_who_comes_back_later_is_a_new_one(shared: Any, tmp_path: Path) -
     today = LakeReader(locations).read("forgotten")["forgotten_on"].to_pylist()[0]
     for log in LOGS:
         for day in (today, today + timedelta(days=1)):
-            rows = [good_row(n + day.day * 10, day=day, log=log, user_id=name) for n, name in enumerate((" ann e ", "anne"))]
+            rows = [
+                good_row(n + day.day * 10, day=day, log=log, user_id=name) for n, name in enumerate((" ann e ", "anne"))
+            ]
             write(locations.landing_day(log, day) / "a.csv", csv_bytes(rows))
     deployment = replace(strings, history_start=today, actr_start=today)
     ingest_logs.run(shared, locations, deployment, [today, today + timedelta(days=1)])
     found = LakeReader(locations).read("ad_log", columns=["ds", "user_id"]).to_pylist()
     assert sorted(row["ds"] for row in found) == [today, today + timedelta(days=1), today + timedelta(days=1)]
-    assert [row["ds"] for row in found if row["user_id"] == user.user_id] == [today + timedelta(days=1)]  # hashed as Spark does it
+    assert [row["ds"] for row in found if row["user_id"] == user.user_id] == [
+        today + timedelta(days=1)
+    ]  # hashed as Spark does it
 
 
 def test_a_part_that_fails_says_so(made: Locations, monkeypatch: pytest.MonkeyPatch) -> None:

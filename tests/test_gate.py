@@ -57,7 +57,11 @@ def test_a_broken_model_is_refused(name: str) -> None:
     broken, expected = BROKEN[name]
     for seed in range(3):
         rows = world(seed)
-        found = judge(replace(rows, scores=broken(rows.scores, np.random.default_rng(seed))), refuse_figures=True, settings=FEWER_DRAWS)
+        found = judge(
+            replace(rows, scores=broken(rows.scores, np.random.default_rng(seed))),
+            refuse_figures=True,
+            settings=FEWER_DRAWS,
+        )
         assert refused(found) == expected, (seed, found)
 
 
@@ -78,9 +82,13 @@ def test_a_model_before_that_gives_no_numbers_is_named_and_not_compared_with(bad
     rows.before[:2] = bad
     checks = judge(rows, refuse_figures=True, settings=FEWER_DRAWS)
     assert refused(checks) == set() and warned(checks) == {"before"}
-    assert [check.found for check in checks if check.name == "before"] == [f"2 of {len(rows.scores)} are not: not compared with it"]
+    assert [check.found for check in checks if check.name == "before"] == [
+        f"2 of {len(rows.scores)} are not: not compared with it"
+    ]
     assert not {"auc", "logloss"} & {check.name for check in checks}
-    assert "calibration" in refused(judge(replace(rows, scores=rows.scores / 3), refuse_figures=True, settings=FEWER_DRAWS))
+    assert "calibration" in refused(
+        judge(replace(rows, scores=rows.scores / 3), refuse_figures=True, settings=FEWER_DRAWS)
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -129,5 +137,7 @@ def test_rows_of_one_label_or_none_are_no_error(label: int) -> None:
     rows = world(6)
     one = replace(rows, clicks=np.full_like(rows.clicks, label))
     assert "auc" not in refused(judge(one, refuse_figures=True))
-    nothing = HeldOutRows(user_ids=rows.user_ids[:0], clicks=rows.clicks[:0], scores=rows.scores[:0], before=rows.scores[:0])
+    nothing = HeldOutRows(
+        user_ids=rows.user_ids[:0], clicks=rows.clicks[:0], scores=rows.scores[:0], before=rows.scores[:0]
+    )
     assert refused(judge(nothing, refuse_figures=True)) == set()

@@ -54,8 +54,13 @@ def ingested(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loca
     write_parquet(folder / "typed.parquet", [good_row(n) for n in range(800, 810)])
     write_parquet(folder / "text.parquet", [good_row(810), good_row(811, click="7")], typed=False)
     write(folder / "extra.csv", csv_bytes([good_row(n) | {"mood": "good"} for n in range(900, 905)]))
-    write(locations.landing_day("natural", AFTER) / "a.csv", csv_bytes(
-        [good_row(n, day=AFTER) for n in range(2000, 2010)] + [good_row(300), good_row(2100, day=DAY), good_row(2101, day=BEFORE)]))
+    write(
+        locations.landing_day("natural", AFTER) / "a.csv",
+        csv_bytes(
+            [good_row(n, day=AFTER) for n in range(2000, 2010)]
+            + [good_row(300), good_row(2100, day=DAY), good_row(2101, day=BEFORE)]
+        ),
+    )
     for day in (BEFORE, DAY, AFTER):
         write(locations.landing_day("ad", day) / "a.csv", csv_bytes([good_row(n, day=day, log="ad") for n in range(5)]))
     ingest_logs.run(spark, locations, DEPLOYMENT, [BEFORE, DAY, AFTER])
@@ -76,11 +81,26 @@ def test_rows_in_are_kept_quarantined_or_duplicates(ingested: tuple[Locations, A
             assert found["kept"] == build["row_cnt"]
             assert found["quarantined"] == reader.builds("quarantine")[f"{owner},log={log}"]["row_cnt"]
     landed = len(SPOILED) + 6 + 10 + 20 + 5 + 1 + 10 + 11 + 10 + 2 + 5
-    assert counts(locations, DAY) == {"read": landed, "quarantined": len(SPOILED) + 2 + 1 + 1 + 1, "duplicates": 2 + 1 + 10,
-                                      "conflicting_duplicates": 1, "forgotten": 0, "late": 1, "undeclared_columns": 1,
-                                      "kept": landed - (len(SPOILED) + 5) - 13}
-    assert counts(locations, AFTER) == {"read": 13, "quarantined": 1, "duplicates": 1, "conflicting_duplicates": 0, "forgotten": 0,
-                                        "late": 1, "undeclared_columns": 0, "kept": 11}
+    assert counts(locations, DAY) == {
+        "read": landed,
+        "quarantined": len(SPOILED) + 2 + 1 + 1 + 1,
+        "duplicates": 2 + 1 + 10,
+        "conflicting_duplicates": 1,
+        "forgotten": 0,
+        "late": 1,
+        "undeclared_columns": 1,
+        "kept": landed - (len(SPOILED) + 5) - 13,
+    }
+    assert counts(locations, AFTER) == {
+        "read": 13,
+        "quarantined": 1,
+        "duplicates": 1,
+        "conflicting_duplicates": 0,
+        "forgotten": 0,
+        "late": 1,
+        "undeclared_columns": 0,
+        "kept": 11,
+    }
 
 
 def test_each_fault_is_found_by_its_rule(ingested: tuple[Locations, Any]) -> None:
@@ -100,7 +120,12 @@ def test_every_format_and_order_of_columns_gives_the_same_row(ingested: tuple[Lo
     rows = {row["event_id"]: row for row in LakeReader(ingested[0]).read("natural_log", where={"ds": DAY}).to_pylist()}
     first = rows[300]
     assert first["item_text"] == 'Tea, "green", 100 g'
-    assert (first["user_id"], first["item_id"], first["dwell_seconds"], first["event_ts"].microsecond) == (300 % 7, 300 % 11, 1.5, 250_000)
+    assert (first["user_id"], first["item_id"], first["dwell_seconds"], first["event_ts"].microsecond) == (
+        300 % 7,
+        300 % 11,
+        1.5,
+        250_000,
+    )
     for event_id in (400, 500, 600, 700, 800, 810, 900):
         row = rows[event_id]
         assert (row["user_id"], row["item_id"], row["item_text"]) == (event_id % 7, event_id % 11, first["item_text"])
@@ -115,21 +140,27 @@ def test_check_finds_the_same_before(spark: Any, ingested: tuple[Locations, Any]
     for checked in check_files(spark, locations, DEPLOYMENT, given):
         assert checked.day is not None
         assert {name: checked.counts[name] for name in ingest_logs.STATUS_COUNTS} == {
-            name: count for name, count in counts(locations, checked.day).items() if name in ingest_logs.STATUS_COUNTS}
+            name: count for name, count in counts(locations, checked.day).items() if name in ingest_logs.STATUS_COUNTS
+        }
         if checked.day == DAY:  # every rule that is broken, not the first of each row alone
             rows = LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist()
             first = Counter(row["rule"] for row in rows)
             assert checked.broken.keys() >= first.keys() and all(checked.broken[rule] >= first[rule] for rule in first)
 
 
-def test_the_same_files_again_change_nothing_and_a_corrected_one_changes_its_day(spark: Any, ingested: tuple[Locations, Any]) -> None:
+def test_the_same_files_again_change_nothing_and_a_corrected_one_changes_its_day(
+    spark: Any, ingested: tuple[Locations, Any]
+) -> None:
     locations, _ = ingested
     before = LakeReader(locations).builds("natural_log")
     ingest_logs.run(spark, locations, DEPLOYMENT, [DAY])
     again = LakeReader(locations).builds("natural_log")
     assert {owner: (build["digest"], build["counts"]) for owner, build in again.items()} == {
-        owner: (build["digest"], build["counts"]) for owner, build in before.items()}
-    write(locations.landing_day("natural", DAY) / "another-order.csv", csv_bytes([good_row(n) for n in range(300, 309)]))
+        owner: (build["digest"], build["counts"]) for owner, build in before.items()
+    }
+    write(
+        locations.landing_day("natural", DAY) / "another-order.csv", csv_bytes([good_row(n) for n in range(300, 309)])
+    )
     ingest_logs.run(spark, locations, DEPLOYMENT, [DAY, AFTER])
     corrected = LakeReader(locations).builds("natural_log")
     assert corrected[owner_key(ds=DAY)]["counts"]["kept"] == before[owner_key(ds=DAY)]["counts"]["kept"] - 1

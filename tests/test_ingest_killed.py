@@ -37,8 +37,15 @@ DEPLOYMENT = Deployment(history_start=DAY, actr_start=DAY + timedelta(days=1))
 ROWS = 2_000
 # Clients are forked once these are imported: a try takes seconds, and dies in its job, not in an import.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["spark_jobs.cli", "spark_jobs.ingest_logs", "lake.session", "pyspark.sql.connect.session",
-                                "pyspark.sql.connect.dataframe"])
+CONTEXT.set_forkserver_preload(
+    [
+        "spark_jobs.cli",
+        "spark_jobs.ingest_logs",
+        "lake.session",
+        "pyspark.sql.connect.session",
+        "pyspark.sql.connect.dataframe",
+    ]
+)
 PROJECT = Path(locks.__file__).parent.parent
 
 
@@ -56,11 +63,15 @@ def deliver(locations: Locations, version: int) -> None:
     """Landing files of the same names, sizes and times in both versions; every row differs, and so does which one is bad."""
     for log in LOGS:
         folder = locations.landing_day(log, DAY)
-        rows = [good_row(number, log=log, item_id=(number + version) % 10, click="7" if number == 5 + version else "1")
-                for number in range(ROWS)]
+        rows = [
+            good_row(number, log=log, item_id=(number + version) % 10, click="7" if number == 5 + version else "1")
+            for number in range(ROWS)
+        ]
         half = ROWS // 2
-        files = [write(folder / "a.csv", csv_bytes(rows[:half])),
-                 write_parquet(folder / "b.parquet", [row | {"click": "1"} for row in rows[half:]])]
+        files = [
+            write(folder / "a.csv", csv_bytes(rows[:half])),
+            write_parquet(folder / "b.parquet", [row | {"click": "1"} for row in rows[half:]]),
+        ]
         for path in files:
             os.utime(path, (1_767_400_000, 1_767_400_000))
 
@@ -96,13 +107,20 @@ def ingested(locations: Locations, address: str) -> float:
 
 def state_of(locations: Locations) -> dict[str, Any]:
     """Rows of the tables, and what their builds record."""
-    builds = {name: {owner: {part: build[part] for part in ("row_cnt", "digest", "inputs", "counts")}
-                     for owner, build in LakeReader(locations).builds(name).items()} for name in TABLES}
+    builds = {
+        name: {
+            owner: {part: build[part] for part in ("row_cnt", "digest", "inputs", "counts")}
+            for owner, build in LakeReader(locations).builds(name).items()
+        }
+        for name in TABLES
+    }
     return {"builds": builds} | {name: reference.content(locations, name) for name in TABLES}
 
 
 @pytest.mark.spark
-def test_a_killed_ingest_does_not_feed_the_next_one(spark: Any, address: str, locations: Locations, tmp_path: Path) -> None:
+def test_a_killed_ingest_does_not_feed_the_next_one(
+    spark: Any, address: str, locations: Locations, tmp_path: Path
+) -> None:
     undisturbed = []
     for version in range(2):
         other = Locations(tmp_path / f"undisturbed-{version}")
@@ -110,7 +128,10 @@ def test_a_killed_ingest_does_not_feed_the_next_one(spark: Any, address: str, lo
         ingest_logs.run(spark, other, DEPLOYMENT, [DAY])
         undisturbed.append(state_of(other))
     assert undisturbed[0] != undisturbed[1]
-    sizes = [[path.stat().st_size for path in sorted((tmp_path / f"undisturbed-{version}").rglob("a.csv"))] for version in range(2)]
+    sizes = [
+        [path.stat().st_size for path in sorted((tmp_path / f"undisturbed-{version}").rglob("a.csv"))]
+        for version in range(2)
+    ]
     assert sizes[0] == sizes[1]
 
     deliver(locations, 0)
@@ -131,7 +152,9 @@ def test_a_killed_ingest_does_not_feed_the_next_one(spark: Any, address: str, lo
         assert state_of(locations) == undisturbed[after], f"kill {kill}"
         assert cache_is_empty(spark), f"kill {kill}"
         assert not list(locations.writing_sessions.iterdir())
-    print(f"{KILLS} kills, {seconds:.1f} s an undisturbed ingest; after {kept} of them the dead client's rows were in the server's cache")
+    print(
+        f"{KILLS} kills, {seconds:.1f} s an undisturbed ingest; after {kept} of them the dead client's rows were in the server's cache"
+    )
 
 
 KEEPS = """
@@ -150,15 +173,24 @@ with writing_session(Locations(Path(home)), app="test", partitions={table: ["ds=
 
 
 @pytest.mark.spark
-def test_what_a_killed_client_kept_is_cleared_by_any_next_one(spark: Any, address: str, locations: Locations, tmp_path: Path) -> None:
+def test_what_a_killed_client_kept_is_cleared_by_any_next_one(
+    spark: Any, address: str, locations: Locations, tmp_path: Path
+) -> None:
     """Though nobody asks for the killed one's partitions again; what a living client keeps stays."""
+
     def start(table: str, wait: float) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-c", KEEPS, str(locations.home), table, str(path), str(wait)]
-        return subprocess.Popen(arguments, env=os.environ | {"SPARK_REMOTE": address}, text=True, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            arguments, env=os.environ | {"SPARK_REMOTE": address}, text=True, stdout=subprocess.PIPE
+        )
 
     def views() -> set[str]:
         # Spark lists the asking session's own views as well.
-        return {row["viewName"] for row in spark.sql("SHOW VIEWS IN global_temp").collect() if not row["isTemporary"] or row["namespace"]}
+        return {
+            row["viewName"]
+            for row in spark.sql("SHOW VIEWS IN global_temp").collect()
+            if not row["isTemporary"] or row["namespace"]
+        }
 
     path = write(tmp_path / "rows.csv", b"a\nb\n")
     with start("natural_log", 600) as killed, start("ad_log", 600) as living:
@@ -219,8 +251,14 @@ def test_nothing_else_keeps_rows() -> None:
     for folder in ("lake", "spark_jobs", "validation", "sources", "benchmarks", "training", "publishing"):
         for path in sorted((PROJECT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
-                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden
-                if called or (isinstance(node, ast.Constant) and isinstance(node.value, str) and "CACHE TABLE" in node.value.upper()):
+                called = (
+                    isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden
+                )
+                if called or (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and "CACHE TABLE" in node.value.upper()
+                ):
                     found.append(f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', 0)}")
     assert [place for place in found if not place.startswith("lake/persisted.py:")] == []
     assert found

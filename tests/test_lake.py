@@ -30,8 +30,9 @@ with locks.hold([pathlib.Path(sys.argv[1])], session_id="left-behind"):
 
 def holder(path: Path) -> subprocess.Popen[str]:
     """A process that holds the lock until its input ends."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], cwd=PROJECT, text=True, stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -40,7 +41,10 @@ def holder(path: Path) -> subprocess.Popen[str]:
 def test_a_lock_that_is_held_is_waited_for_and_named(tmp_path: Path) -> None:
     path = tmp_path / "t" / "ds=2026-01-01.lock"
     with holder(path) as process:
-        with pytest.raises(locks.Locked, match=rf"found it held by process {process.pid}"), locks.hold([path], timeout_seconds=0.3):
+        with (
+            pytest.raises(locks.Locked, match=rf"found it held by process {process.pid}"),
+            locks.hold([path], timeout_seconds=0.3),
+        ):
             pytest.fail("two processes held one lock")
         assert locks.is_held(path)
         process.communicate()
@@ -64,7 +68,10 @@ def test_the_session_of_a_killed_holder_is_ended_by_the_next(tmp_path: Path, kil
 def test_predicates_name_exactly_the_owners() -> None:
     grid = [{"ds": date(2026, 1, day), "log": log} for day in (1, 2) for log in ("ad", "natural")]
     assert owner_predicate(grid) == "ds IN ('2026-01-01', '2026-01-02') AND log IN ('ad', 'natural')"
-    assert owner_predicate([grid[0], grid[3]]) == "(ds = '2026-01-01' AND log = 'ad') OR (ds = '2026-01-02' AND log = 'natural')"
+    assert (
+        owner_predicate([grid[0], grid[3]])
+        == "(ds = '2026-01-01' AND log = 'ad') OR (ds = '2026-01-02' AND log = 'natural')"
+    )
     assert owner_predicate([{"owner": "it's"}]) == "owner IN ('it\\'s')"
 
 
@@ -74,10 +81,18 @@ def reader(tmp_path: Path) -> LakeReader:
     days = pa.array([date(2026, 1, 1), date(2026, 1, 1), date(2026, 1, 2)])
     rows = pa.table({"user_id": [1, 2, 3], "ds": days, "log": ["ad", "natural", "ad"]})
     write_deltalake(str(locations.table("behaviour_partials")), rows, partition_by=["ds", "log"])
-    build = pa.table({"table_name": ["natural_log"], "owner": ["ds=2026-01-01"], "row_cnt": [2], "digest": ["17"],
-                      "inputs": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
-                      "counts": pa.array([[("read", 3)]], pa.map_(pa.string(), pa.int64())), "code_version": ["1"],
-                      "built_ts": pa.array([0], pa.timestamp("us", "UTC"))})
+    build = pa.table(
+        {
+            "table_name": ["natural_log"],
+            "owner": ["ds=2026-01-01"],
+            "row_cnt": [2],
+            "digest": ["17"],
+            "inputs": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+            "counts": pa.array([[("read", 3)]], pa.map_(pa.string(), pa.int64())),
+            "code_version": ["1"],
+            "built_ts": pa.array([0], pa.timestamp("us", "UTC")),
+        }
+    )
     write_deltalake(str(locations.table("builds")), build, partition_by=["table_name"])
     return LakeReader(locations)
 
@@ -93,7 +108,9 @@ def test_the_reader_filters_and_projects(reader: LakeReader) -> None:
 def test_a_build_that_is_missing_is_named_with_its_command(reader: LakeReader) -> None:
     assert reader.builds("natural_log")["ds=2026-01-01"]["counts"] == {"read": 3}
     assert reader.require_builds("natural_log", ["ds=2026-01-01"], hint="") == {"natural_log/ds=2026-01-01": "17"}
-    with pytest.raises(ParentMissing, match=r"natural_log: expected a build of ds=2026-01-02 and 1 more, found none. Make it: x"):
+    with pytest.raises(
+        ParentMissing, match=r"natural_log: expected a build of ds=2026-01-02 and 1 more, found none. Make it: x"
+    ):
         reader.require_builds("natural_log", ["ds=2026-01-02", "ds=2026-01-01", "ds=2026-01-03"], hint="Make it: x")
 
 
@@ -106,22 +123,38 @@ def test_tables_lie_where_the_environment_says(tmp_path: Path, monkeypatch: pyte
     assert table_address(Locations(tmp_path), "ad_log") == f"{STORE}/ad_log"
 
 
-@pytest.mark.parametrize("address", ["s3://lake/tributary", "s3a://lake", "s3a://lake/", "/some/where", "s3a://lake/a`b", "s3a://lake/a?b=c"])
+@pytest.mark.parametrize(
+    "address", ["s3://lake/tributary", "s3a://lake", "s3a://lake/", "/some/where", "s3a://lake/a`b", "s3a://lake/a?b=c"]
+)
 def test_what_is_no_place_for_tables(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBUTARY_LAKE", address)
-    with pytest.raises(BadInput, match="TRIBUTARY_LAKE: expected a folder of a bucket such as s3a://lake/tributary, found"):
+    with pytest.raises(
+        BadInput, match="TRIBUTARY_LAKE: expected a folder of a bucket such as s3a://lake/tributary, found"
+    ):
         table_address(Locations(tmp_path), "ad_log")
 
 
-def test_spark_is_told_of_the_store_and_the_other_machines_only_if_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spark_is_told_of_the_store_and_the_other_machines_only_if_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "fetch_jars", list)
     alone, cache = session.spark_confs(Locations(tmp_path)), session.jars_cache()
-    assert not [name for name in alone if "s3a" in name] and alone["spark.driver.host"] == alone["spark.driver.bindAddress"] == "127.0.0.1"
-    for name, value in {"TRIBUTARY_LAKE": STORE, "AWS_ENDPOINT_URL": "http://store:7070", "TRIBUTARY_SPARK_HOST": "spark-connect",
-                        "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+    assert (
+        not [name for name in alone if "s3a" in name]
+        and alone["spark.driver.host"] == alone["spark.driver.bindAddress"] == "127.0.0.1"
+    )
+    for name, value in {
+        "TRIBUTARY_LAKE": STORE,
+        "AWS_ENDPOINT_URL": "http://store:7070",
+        "TRIBUTARY_SPARK_HOST": "spark-connect",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
         monkeypatch.setenv(name, value)
     confs = session.spark_confs(Locations(tmp_path))
-    assert confs["spark.hadoop.fs.s3a.endpoint"] == "http://store:7070" and confs["spark.hadoop.fs.s3a.path.style.access"] == "true"
+    assert (
+        confs["spark.hadoop.fs.s3a.endpoint"] == "http://store:7070"
+        and confs["spark.hadoop.fs.s3a.path.style.access"] == "true"
+    )
     assert confs["spark.driver.host"] == confs["spark.driver.bindAddress"] == "spark-connect"
     assert session.jars_cache() != cache and "secret" not in confs.values()
 

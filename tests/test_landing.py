@@ -52,14 +52,35 @@ def test_texts_are_quoted_where_needed_and_hold_no_line_break(tmp_path: Path) ->
     written = path.read_text(encoding="utf-8")
     assert written.endswith("\n")
     assert [line.split(",", 14)[14] for line in written.split("\n")[1:-1]] == [
-        "plain", '"a ""15"""" screen"', '"one, two"', '""""', "", "", " caf\u00e9 au lait ", '","', " "]
-    assert [row[14] for row in read(path)[1:]] == ["plain", 'a "15"" screen', "one, two", '"', "", "", " caf\u00e9 au lait ", ",", " "]
+        "plain",
+        '"a ""15"""" screen"',
+        '"one, two"',
+        '""""',
+        "",
+        "",
+        " caf\u00e9 au lait ",
+        '","',
+        " ",
+    ]
+    assert [row[14] for row in read(path)[1:]] == [
+        "plain",
+        'a "15"" screen',
+        "one, two",
+        '"',
+        "",
+        "",
+        " caf\u00e9 au lait ",
+        ",",
+        " ",
+    ]
     again = landing.to_rows("ad", columns(len(texts)) | {"item_text": np.array(texts, dtype=object)})
     assert landing.write_day(Locations(tmp_path / "again"), "ad", DAY, again).read_bytes() == path.read_bytes()
 
 
 def test_slices_and_chunks_are_written_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = np.array([f"text {number}{' long' * number}{', quoted' if number > 36 else ''}" for number in range(40)], dtype=object)
+    texts = np.array(
+        [f"text {number}{' long' * number}{', quoted' if number > 36 else ''}" for number in range(40)], dtype=object
+    )
     rows = landing.to_rows("natural", columns(40) | {"item_text": texts})
     whole = landing.write_day(Locations(tmp_path / "whole"), "natural", DAY, rows).read_bytes()
     monkeypatch.setattr(landing, "_BATCH_ROWS", 7)
@@ -69,7 +90,9 @@ def test_slices_and_chunks_are_written_as_they_stand(tmp_path: Path, monkeypatch
 
 
 def test_a_line_stands_in_a_rows_place(tmp_path: Path) -> None:
-    rows = landing.to_rows("ad", columns(3)).append_column(landing.LINE, pa.array([None, b"\xff,x", None], type=pa.binary()))
+    rows = landing.to_rows("ad", columns(3)).append_column(
+        landing.LINE, pa.array([None, b"\xff,x", None], type=pa.binary())
+    )
     header, first, second, third = landing.write_day(Locations(tmp_path), "ad", DAY, rows).read_bytes().splitlines()
     assert header.decode() == ",".join(LANDING_COLUMNS["ad"])
     assert (first[:2], second, third[:2]) == (b"0,", b"\xff,x", b"2,")
@@ -104,7 +127,10 @@ def test_a_killed_write_leaves_no_half_day(tmp_path: Path, monkeypatch: pytest.M
     assert (locations.landing_day("ad", DAY) / landing.PART).read_bytes() == before
     assert not locations.landing_day("ad", other_day).exists()
     assert len(read(landing.write_day(locations, "ad", other_day, rows))) == 51
-    assert sorted(path.name for path in (tmp_path / "landing" / "ad").iterdir() if path.name != f".{DAY}.tmp") == [str(DAY), str(other_day)]
+    assert sorted(path.name for path in (tmp_path / "landing" / "ad").iterdir() if path.name != f".{DAY}.tmp") == [
+        str(DAY),
+        str(other_day),
+    ]
 
 
 def test_a_rewritten_day_replaces_the_old_one(tmp_path: Path) -> None:
@@ -146,7 +172,10 @@ def test_settings_are_written_once_and_a_difference_is_named(tmp_path: Path) -> 
 
 
 def test_settings_of_each_source_come_back_from_their_file(tmp_path: Path) -> None:
-    for name, deployment in (("kuairand", deployments.kuairand()), ("movielens", deployments.movielens(start=date(2001, 1, 1), days=30))):
+    for name, deployment in (
+        ("kuairand", deployments.kuairand()),
+        ("movielens", deployments.movielens(start=date(2001, 1, 1), days=30)),
+    ):
         deployments.write(tmp_path / name, deployment)
         assert Deployment.load(tmp_path / name) == deployment
     assert deployment.actr_start == date(2001, 1, 27)
@@ -156,6 +185,9 @@ def test_the_command_tells_bad_input_by_its_exit_code(tmp_path: Path, capsys: py
     assert run_command(cli.main, ["simulate", "--home", str(tmp_path), "--days", "0"]) == EXIT_BAD_INPUT
     assert "simulate: --days: expected a number >= 1, found 0" in capsys.readouterr().err
     assert run_command(cli.main, ["movielens", "--home", str(tmp_path), "--data", str(tmp_path)]) == EXIT_BAD_INPUT
-    assert f"{tmp_path}: --data: expected a folder with ratings.dat, or its parent, found an empty folder" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}: --data: expected a folder with ratings.dat, or its parent, found an empty folder"
+        in capsys.readouterr().err
+    )
     assert run_command(cli.main, ["simulate", "--from", "soon"]) == EXIT_BAD_INPUT
     assert "expected a day such as 2026-01-31, found 'soon'" in capsys.readouterr().err

@@ -28,7 +28,10 @@ def test_every_format_names_its_columns(tmp_path: Path, name: str) -> None:
     if name.endswith(".parquet"):
         write_parquet(path, ROWS)
     else:
-        write(path, csv_bytes(ROWS) if ".csv" in name else jsonl_bytes([row | {"arrival_ts": row["event_ts"]} for row in ROWS]))
+        write(
+            path,
+            csv_bytes(ROWS) if ".csv" in name else jsonl_bytes([row | {"arrival_ts": row["event_ts"]} for row in ROWS]),
+        )
     assert landing_files(Locations(tmp_path), "natural", DAY) == [path]
     assert set(columns_of(path)) == set(COLUMNS)
     assert check_columns(path, "natural")[1] == ()
@@ -38,7 +41,9 @@ def test_files_on_their_way_are_not_taken(tmp_path: Path) -> None:
     write(folder(tmp_path) / ".part.csv", csv_bytes(ROWS))
     write(folder(tmp_path) / "_tmp.csv", csv_bytes(ROWS))
     write(folder(tmp_path) / "notes.txt", b"hello")
-    with pytest.raises(BadInput, match=r"at least one file that ends in \.csv.*found \.part\.csv, _tmp\.csv, notes\.txt"):
+    with pytest.raises(
+        BadInput, match=r"at least one file that ends in \.csv.*found \.part\.csv, _tmp\.csv, notes\.txt"
+    ):
         landing_files(Locations(tmp_path), "natural", DAY)
 
 
@@ -76,16 +81,22 @@ def no_json(path: Path) -> None:
     write(path / "a.jsonl", b"hello\nworld\n")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (empty, r"a\.csv: rows: expected at least one row on this landing day, found none"),
-    (header_alone, r"a\.csv: rows: expected at least one row on this landing day, found none"),
-    (truncated_gzip, r"a\.csv\.gz: file: expected a whole gz file, found one that cannot be read: it ends in the middle.*deliver it again"),
-    (truncated_parquet, r"a\.parquet: file: expected a whole parquet file, found one that cannot be read"),
-    (semicolons, r"a\.csv: event_id: expected a column of this name in the header .*they seem to be by semicolons"),
-    (missing_column, r"a\.csv: click: expected a column of this name in the header .*found columns event_id"),
-    (named_twice, r"a\.csv: item_id: expected a column named once, found named twice"),
-    (no_json, r"a\.jsonl: lines: expected a JSON object a line, found none"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (empty, r"a\.csv: rows: expected at least one row on this landing day, found none"),
+        (header_alone, r"a\.csv: rows: expected at least one row on this landing day, found none"),
+        (
+            truncated_gzip,
+            r"a\.csv\.gz: file: expected a whole gz file, found one that cannot be read: it ends in the middle.*deliver it again",
+        ),
+        (truncated_parquet, r"a\.parquet: file: expected a whole parquet file, found one that cannot be read"),
+        (semicolons, r"a\.csv: event_id: expected a column of this name in the header .*they seem to be by semicolons"),
+        (missing_column, r"a\.csv: click: expected a column of this name in the header .*found columns event_id"),
+        (named_twice, r"a\.csv: item_id: expected a column named once, found named twice"),
+        (no_json, r"a\.jsonl: lines: expected a JSON object a line, found none"),
+    ],
+)
 def test_a_file_that_cannot_be_ingested_is_named(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     folder(tmp_path).mkdir(parents=True)
     spoil(folder(tmp_path))
@@ -98,7 +109,10 @@ def test_a_file_that_cannot_be_ingested_is_named(tmp_path: Path, spoil: Callable
 
 def test_an_extra_column_is_named_and_optional_ones_may_be_missing(tmp_path: Path) -> None:
     rows = [row | {"mood": "good"} for row in ROWS]
-    path = write(folder(tmp_path) / "a.csv", csv_bytes(rows, [name for name in rows[0] if name not in ("arrival_ts", "item_text")]))
+    path = write(
+        folder(tmp_path) / "a.csv",
+        csv_bytes(rows, [name for name in rows[0] if name not in ("arrival_ts", "item_text")]),
+    )
     columns, undeclared = check_columns(path, "natural")
     assert undeclared == ("mood",)
     assert set(COLUMNS) - set(columns) == {"arrival_ts", "item_text"}

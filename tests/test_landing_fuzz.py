@@ -31,8 +31,30 @@ FILES = int(os.environ.get("TRIBUTARY_FUZZED", "50"))
 AT_ONCE = 500
 LOG: Log = "natural"
 DEPLOYMENT = Deployment(history_start=DAY, actr_start=DAY, string_ids=STRING_IDS)
-PIECES = (b'"', b"\n", b"\r", b",", b"{", b"}", b"[", b"]", b"\\", b"\0", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"null", b'""',
-          b"1e999", b"-0", b"9" * 40, b"\xe2\x80\xa8", b"NaN", b":", b"'")
+PIECES = (
+    b'"',
+    b"\n",
+    b"\r",
+    b",",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\\",
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"null",
+    b'""',
+    b"1e999",
+    b"-0",
+    b"9" * 40,
+    b"\xe2\x80\xa8",
+    b"NaN",
+    b":",
+    b"'",
+)
 
 
 def fuzzed(seed: int, kinds: list[Kind]) -> tuple[str, bytes]:
@@ -40,7 +62,9 @@ def fuzzed(seed: int, kinds: list[Kind]) -> tuple[str, bytes]:
     draw = random.Random(seed)
     kind = draw.choice(kinds)
     content = bytearray(kind.content)
-    spared = content.find(b"\n") + 1 if draw.randrange(4) else 0  # a header that is damaged is refused, and no row is read
+    spared = (
+        content.find(b"\n") + 1 if draw.randrange(4) else 0
+    )  # a header that is damaged is refused, and no row is read
     for _ in range(draw.choice((1, 1, 2, 5, 30))):
         place = draw.randrange(min(spared, len(content)), len(content) + 1)
         end = min(place + draw.choice((0, 1, 1, 3, 50)), len(content))
@@ -55,7 +79,9 @@ def fuzzed(seed: int, kinds: list[Kind]) -> tuple[str, bytes]:
             content[place:place] = content[place:end]
         else:
             content[place:end] = draw.choice(PIECES)
-    suffix = next(suffix for suffix in (".csv.gz", ".jsonl.gz", ".csv", ".jsonl", ".parquet") if kind.name.endswith(suffix))
+    suffix = next(
+        suffix for suffix in (".csv.gz", ".jsonl.gz", ".csv", ".jsonl", ".parquet") if kind.name.endswith(suffix)
+    )
     return f"{seed}{suffix}", bytes(content)
 
 
@@ -67,7 +93,9 @@ def rows_of(file: LandingFile) -> int | None:
         return None
     with open_binary(file.path) as opened:
         lines = re.split(rb"\r\n|\n|\r", opened.read().removeprefix(b"\xef\xbb\xbf"))
-    blank = bytes(range(33)) if file.kind == "csv" else b" \t\r\n\x0b\x0c"  # Spark's CSV reader passes over a line of control characters
+    blank = (
+        bytes(range(33)) if file.kind == "csv" else b" \t\r\n\x0b\x0c"
+    )  # Spark's CSV reader passes over a line of control characters
     return sum(bool(line.strip(blank)) for line in lines) - (file.kind == "csv")
 
 
@@ -94,7 +122,9 @@ def test_a_damaged_file_is_refused_or_every_row_is_counted(spark: Any, tmp_path:
             refused[name] += 1
     while files:
         rows = read_landing(spark, LOG, files, string_ids=STRING_IDS)
-        rows = with_status(with_broken_rule(with_judged(rows, LOG, DEPLOYMENT, None), LOG, DEPLOYMENT), log=LOG, lateness_days=1)
+        rows = with_status(
+            with_broken_rule(with_judged(rows, LOG, DEPLOYMENT, None), LOG, DEPLOYMENT), log=LOG, lateness_days=1
+        )
         try:
             with reading(files):
                 counted = rows.groupBy("file").agg(*status_counts()).collect()

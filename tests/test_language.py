@@ -12,7 +12,12 @@ from training.models.language import encode_texts, encoder_id, load, padded, poo
 
 pytestmark = pytest.mark.slow  # the libraries of Hugging Face alone take seconds to import
 
-TEXTS = ["Clicked Toy Story (1995), Animation", "Liked Heat", "Clicked Heat", "Bought a long title of a film that nobody has seen, Drama"]
+TEXTS = [
+    "Clicked Toy Story (1995), Animation",
+    "Liked Heat",
+    "Clicked Heat",
+    "Bought a long title of a film that nobody has seen, Drama",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,16 @@ def _tiny_decoder(family="Llama", **settings):
     import transformers
 
     torch.manual_seed(1)
-    config = getattr(transformers, f"{family}Config")(vocab_size=30522, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
-                                                      num_attention_heads=4, num_key_value_heads=2, attn_implementation="sdpa", **settings)
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=30522,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="sdpa",
+        **settings,
+    )
     return getattr(transformers, f"{family}Model")(config).eval()
 
 
@@ -85,8 +98,12 @@ def test_pooling_reads_what_is_there(pooling):
 
 
 def test_an_encoder_is_named_by_all_that_a_vector_depends_on(minilm):
-    names = {encoder_id(minilm, pooling="mean", longest=64), encoder_id(minilm, pooling="last", longest=64),
-             encoder_id(minilm, pooling="mean", longest=32), encoder_id(load("minilm", low_layers=2), pooling="mean", longest=64)}
+    names = {
+        encoder_id(minilm, pooling="mean", longest=64),
+        encoder_id(minilm, pooling="last", longest=64),
+        encoder_id(minilm, pooling="mean", longest=32),
+        encoder_id(load("minilm", low_layers=2), pooling="mean", longest=64),
+    }
     changed = load("minilm")
     with torch.no_grad():
         changed.low.layers[0].output.dense.weight[0, 0] += 1e-3
@@ -105,12 +122,23 @@ def test_what_cannot_be_split_says_why(minilm):
     from transformers import DistilBertConfig, DistilBertModel
 
     other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, hidden_dim=16, n_layers=2, n_heads=2))
-    with pytest.raises(BadInput, match=r"architecture: expected a decoder .* found DistilBertModel, which lacks layers, embed"):
+    with pytest.raises(
+        BadInput, match=r"architecture: expected a decoder .* found DistilBertModel, which lacks layers, embed"
+    ):
         split(other, minilm.tokenizer)
-    with pytest.raises(BadInput, match=r"architecture: expected layers that take .* found Llama4TextModel, which hands layer 0 a mask"):
-        split(_tiny_decoder("Llama4Text", head_dim=8, attention_chunk_size=8, num_local_experts=2), copy.deepcopy(minilm.tokenizer))
-    with pytest.raises(BadInput, match=r"architecture: expected a model that is .* found GraniteModel, whose output differs by \d+%"):
-        split(_tiny_decoder("Granite", embedding_multiplier=12.0), copy.deepcopy(minilm.tokenizer))  # outside embeddings and layers
+    with pytest.raises(
+        BadInput, match=r"architecture: expected layers that take .* found Llama4TextModel, which hands layer 0 a mask"
+    ):
+        split(
+            _tiny_decoder("Llama4Text", head_dim=8, attention_chunk_size=8, num_local_experts=2),
+            copy.deepcopy(minilm.tokenizer),
+        )
+    with pytest.raises(
+        BadInput, match=r"architecture: expected a model that is .* found GraniteModel, whose output differs by \d+%"
+    ):
+        split(
+            _tiny_decoder("Granite", embedding_multiplier=12.0), copy.deepcopy(minilm.tokenizer)
+        )  # outside embeddings and layers
     for low in (0, 6):
         with pytest.raises(BadInput, match=r"low_layers: expected 1 \.\. 5"):
             load("minilm", low_layers=low)
@@ -119,9 +147,14 @@ def test_what_cannot_be_split_says_why(minilm):
 def _batch(width, *, rows=4, sequences=2, longest=5, seed=2):
     torch.manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (rows, sequences))
-    return VectorBatch(behaviours=list(torch.randn(sequences, rows, longest, width)), candidate_BE=torch.randn(rows, width),
-                       masks=[torch.arange(longest) < of[:, None] for of in lengths.T], label_B=torch.tensor([0.0, 1.0] * (rows // 2)),
-                       of_B=torch.arange(rows), log_B=torch.zeros(rows, dtype=torch.int64))
+    return VectorBatch(
+        behaviours=list(torch.randn(sequences, rows, longest, width)),
+        candidate_BE=torch.randn(rows, width),
+        masks=[torch.arange(longest) < of[:, None] for of in lengths.T],
+        label_B=torch.tensor([0.0, 1.0] * (rows // 2)),
+        of_B=torch.arange(rows),
+        log_B=torch.zeros(rows, dtype=torch.int64),
+    )
 
 
 def test_sequences_of_a_user_do_not_see_each_other_nor_the_candidate(minilm):
@@ -130,7 +163,9 @@ def test_sequences_of_a_user_do_not_see_each_other_nor_the_candidate(minilm):
     with torch.no_grad():
         both = model.aggregate(batch.behaviours, batch.masks)
         changed = model.aggregate([batch.behaviours[0], batch.behaviours[1] + 1.0], batch.masks)
-        padding = [of.masked_fill(~mask[..., None], 9.0) for of, mask in zip(batch.behaviours, batch.masks, strict=True)]
+        padding = [
+            of.masked_fill(~mask[..., None], 9.0) for of, mask in zip(batch.behaviours, batch.masks, strict=True)
+        ]
         torch.testing.assert_close(model.aggregate(padding, batch.masks), both)
     torch.testing.assert_close(changed[:, :32], both[:, :32])
     assert not torch.allclose(changed[:, 32:], both[:, 32:])
@@ -141,11 +176,20 @@ def test_the_order_of_behaviours_matters_and_that_of_rows_does_not(minilm):
     batch, index = _batch(32), torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         logits = model(batch)
-        turned = model(VectorBatch(behaviours=[of[index] for of in batch.behaviours], masks=[mask[index] for mask in batch.masks],
-                                   candidate_BE=batch.candidate_BE[index], label_B=batch.label_B[index],
-                                   of_B=batch.of_B, log_B=batch.log_B))
+        turned = model(
+            VectorBatch(
+                behaviours=[of[index] for of in batch.behaviours],
+                masks=[mask[index] for mask in batch.masks],
+                candidate_BE=batch.candidate_BE[index],
+                label_B=batch.label_B[index],
+                of_B=batch.of_B,
+                log_B=batch.log_B,
+            )
+        )
         full = [torch.ones_like(mask) for mask in batch.masks]
-        straight, turned_back = (model.aggregate(given, full) for given in (batch.behaviours, [of.flip(1) for of in batch.behaviours]))
+        straight, turned_back = (
+            model.aggregate(given, full) for given in (batch.behaviours, [of.flip(1) for of in batch.behaviours])
+        )
         assert not torch.allclose(turned_back, straight, atol=1e-4)
     torch.testing.assert_close(turned, logits[index])
 
@@ -178,7 +222,9 @@ def test_vectors_are_read_as_standard_scores_and_none_as_none(minilm):
     texts = 5 + torch.randn(200, 32) * torch.linspace(0.1, 3, 32)
     texts[:, 7] = 4.0  # tells nothing, and must not become infinite
     batch = _batch(32, sequences=1)
-    batch = replace(batch, behaviours=[texts[:20].view(4, 5, 32)], candidate_BE=torch.stack([*texts[20:23], torch.zeros(32)]))
+    batch = replace(
+        batch, behaviours=[texts[:20].view(4, 5, 32)], candidate_BE=torch.stack([*texts[20:23], torch.zeros(32)])
+    )
     with torch.no_grad():
         as_given = model(batch)
         model.standardise(texts[:1])
@@ -187,10 +233,17 @@ def test_vectors_are_read_as_standard_scores_and_none_as_none(minilm):
         scores = model(batch)
     scaled = (texts - texts.mean(dim=0)) / texts.std(dim=0, correction=0).masked_fill(torch.arange(32) == 7, 1.0)
     by_hand = Bahe(model.high, 32).eval()
-    by_hand.load_state_dict({name: value for name, value in model.state_dict().items() if not name.endswith("_E")}, strict=False)
+    by_hand.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if not name.endswith("_E")}, strict=False
+    )
     with torch.no_grad():
-        expected = by_hand(replace(batch, behaviours=[scaled[:20].view(4, 5, 32)],
-                                   candidate_BE=torch.stack([*scaled[20:23], torch.zeros(32)])))
+        expected = by_hand(
+            replace(
+                batch,
+                behaviours=[scaled[:20].view(4, 5, 32)],
+                candidate_BE=torch.stack([*scaled[20:23], torch.zeros(32)]),
+            )
+        )
     torch.testing.assert_close(scores, expected)
     assert not torch.allclose(scores, as_given, atol=1e-3)
     kept = model.trained_weights()
@@ -221,8 +274,18 @@ def test_the_rival_reads_the_texts_themselves(halves):
     with torch.no_grad():
         rival = FullTextCtr(model).eval()
         ids, mask = padded([model.tokenizer(text)["input_ids"] for text in TEXTS], model.tokenizer.pad_token_id)
-        batch = TextBatch(token_ids_GT=ids, mask_GT=mask, candidate_ids_BT=ids[:1].expand(4, -1), candidate_mask_BT=mask[:1].expand(4, -1),
-                          label_B=torch.zeros(4), of_B=torch.arange(4), log_B=torch.zeros(4, dtype=torch.int64))
+        batch = TextBatch(
+            token_ids_GT=ids,
+            mask_GT=mask,
+            candidate_ids_BT=ids[:1].expand(4, -1),
+            candidate_mask_BT=mask[:1].expand(4, -1),
+            label_B=torch.zeros(4),
+            of_B=torch.arange(4),
+            log_B=torch.zeros(4, dtype=torch.int64),
+        )
         assert rival(batch).unique().numel() == 4
-        longer = torch.cat([ids, torch.full((4, 3), 7)], dim=1), torch.cat([mask, torch.zeros(4, 3, dtype=torch.bool)], dim=1)
+        longer = (
+            torch.cat([ids, torch.full((4, 3), 7)], dim=1),
+            torch.cat([mask, torch.zeros(4, 3, dtype=torch.bool)], dim=1),
+        )
         torch.testing.assert_close(rival.encode(*longer), rival.encode(ids, mask), atol=1e-4, rtol=1e-4)

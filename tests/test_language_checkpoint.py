@@ -46,7 +46,11 @@ def _without_a_layer(weights):
 
 
 def _with_a_fifth_layer(weights):
-    return weights | {name.replace("layers.2.", "layers.4."): tensor.clone() for name, tensor in weights.items() if "layers.2." in name}
+    return weights | {
+        name.replace("layers.2.", "layers.4."): tensor.clone()
+        for name, tensor in weights.items()
+        if "layers.2." in name
+    }
 
 
 def _wider(weights):
@@ -63,13 +67,25 @@ def test_a_whole_checkpoint_with_a_head_is_taken(tmp_path):
     assert bert.family == "encoder"
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (_prefixed, r"weights: expected a weight of the checkpoint for each of the model, found none for 38 \(embed_tokens.weight, layers\.0"
-                r".*The checkpoint has 39 \(module\.lm_head"),
-    (_without_a_layer, r"weights: expected a weight .*, found none for 9 \(layers\.2\.input_layernorm\.weight,"),
-    (_with_a_fifth_layer, r"weights: expected layers as config\.json says, found weights without a place: 9 \(model\.layers\.4\."),
-    (_wider, r"weights: expected layers\.1\.mlp\.up_proj\.weight of shape \(48, 32\), as config\.json says, found one of \(50, 32\)"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            _prefixed,
+            r"weights: expected a weight of the checkpoint for each of the model, found none for 38 \(embed_tokens.weight, layers\.0"
+            r".*The checkpoint has 39 \(module\.lm_head",
+        ),
+        (_without_a_layer, r"weights: expected a weight .*, found none for 9 \(layers\.2\.input_layernorm\.weight,"),
+        (
+            _with_a_fifth_layer,
+            r"weights: expected layers as config\.json says, found weights without a place: 9 \(model\.layers\.4\.",
+        ),
+        (
+            _wider,
+            r"weights: expected layers\.1\.mlp\.up_proj\.weight of shape \(48, 32\), as config\.json says, found one of \(50, 32\)",
+        ),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, says):
     from transformers import AutoModel
 
@@ -82,11 +98,15 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, says):
     assert str(folder) in refused.value.where
 
 
-@pytest.mark.parametrize("cut", [lambda whole: whole[:-1000], lambda whole: b"version https://git-lfs.github.com/spec/v1\nsize 9\n"])
+@pytest.mark.parametrize(
+    "cut", [lambda whole: whole[:-1000], lambda whole: b"version https://git-lfs.github.com/spec/v1\nsize 9\n"]
+)
 def test_cut_weights_are_named(tmp_path, cut):
     path = _saved(tmp_path) / "model.safetensors"
     path.write_bytes(cut(path.read_bytes()))
-    with pytest.raises(BadInput, match=r"weights: expected whole files .* what SafetensorError refuses.*Fetch the file again") as refused:
+    with pytest.raises(
+        BadInput, match=r"weights: expected whole files .* what SafetensorError refuses.*Fetch the file again"
+    ) as refused:
         load(str(tmp_path))
     assert refused.value.where == str(path)
 
@@ -96,7 +116,9 @@ def test_a_cut_gguf_file_is_named(tmp_path):
     path = tmp_path / "cut.gguf"
     with (Path(folder) / extra["gguf_file"]).open("rb") as whole:
         path.write_bytes(whole.read(100_000))
-    with pytest.raises(BadInput, match=r"expected whole files as save_pretrained writes them, found what \w+ refuses") as refused:
+    with pytest.raises(
+        BadInput, match=r"expected whole files as save_pretrained writes them, found what \w+ refuses"
+    ) as refused:
         load(str(path))
     assert refused.value.where == str(path)
 
@@ -104,11 +126,17 @@ def test_a_cut_gguf_file_is_named(tmp_path):
 def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path):
     from transformers import AutoTokenizer
 
-    folder = _saved(tmp_path / "bert", Family(type="bert", known="", settings={"vocab_size": 30522}), head="ForMaskedLM",
-                    tokenizer=AutoTokenizer.from_pretrained(location("minilm")[0]))
+    folder = _saved(
+        tmp_path / "bert",
+        Family(type="bert", known="", settings={"vocab_size": 30522}),
+        head="ForMaskedLM",
+        tokenizer=AutoTokenizer.from_pretrained(location("minilm")[0]),
+    )
     (folder / "tokenizer.json").unlink()
     assert len(AutoTokenizer.from_pretrained(folder)) == 5  # no error, no message
-    with pytest.raises(BadInput, match=r"tokenizer BertTokenizer: vocabulary: expected words .*found 5 tokens.*tokenizer\.json"):
+    with pytest.raises(
+        BadInput, match=r"tokenizer BertTokenizer: vocabulary: expected words .*found 5 tokens.*tokenizer\.json"
+    ):
         load(str(folder))
 
 
@@ -119,7 +147,9 @@ def test_a_tokenizer_that_does_not_fit_is_refused():
     larger.add_tokens([f"<extra_{number}>" for number in range(40)])
     with pytest.raises(BadInput, match=r"ids: expected at most 31: the model has embeddings for 32 tokens, found 52"):
         split(model, larger)
-    with pytest.raises(BadInput, match=r"tokenizer ByT5Tokenizer: backend: expected one of the library tokenizers.*found none"):
+    with pytest.raises(
+        BadInput, match=r"tokenizer ByT5Tokenizer: backend: expected one of the library tokenizers.*found none"
+    ):
         split(model, ByT5Tokenizer())
     nothing_to_pad.pad_token = nothing_to_pad.eos_token = None
     with pytest.raises(BadInput, match="pad_token: expected a token to pad with, or eos_token, found neither"):
@@ -137,7 +167,9 @@ def test_attention_that_is_not_sdpa_is_refused(tmp_path):
 
 def test_more_places_than_positions_are_refused():
     model = split(tiny_model(LLAMA), tiny_tokenizer())
-    with pytest.raises(BadInput, match="longest: expected at most 64 places, for which the model has positions, found 65"):
+    with pytest.raises(
+        BadInput, match="longest: expected at most 64 places, for which the model has positions, found 65"
+    ):
         encode_texts(model, ["Clicked a film"], longest=65)
     with pytest.raises(BadInput, match="tokens: expected at most the 64 positions of the model, found 65"):
         model.low(torch.ones(1, 65, dtype=torch.int64), torch.ones(1, 65, dtype=torch.bool))
@@ -145,11 +177,15 @@ def test_more_places_than_positions_are_refused():
         model.high(torch.zeros(1, 64, 32), torch.ones(1, 64, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("family", [
-    Family(type="mistral", known="", settings=SLIDING),
-    Family(type="qwen3", known="", settings=SLIDING | {"use_sliding_window": True, "max_window_layers": 3}),
-    *(family for family in language_families.FAMILIES if family.type in ("gemma3_text", "cohere2")),
-], ids=lambda family: family.type)
+@pytest.mark.parametrize(
+    "family",
+    [
+        Family(type="mistral", known="", settings=SLIDING),
+        Family(type="qwen3", known="", settings=SLIDING | {"use_sliding_window": True, "max_window_layers": 3}),
+        *(family for family in language_families.FAMILIES if family.type in ("gemma3_text", "cohere2")),
+    ],
+    ids=lambda family: family.type,
+)
 def test_windows_are_kept_in_both_halves(family):
     """On texts longer than the window, with padding; halves that see everything are other models."""
     whole = tiny_model(family)
@@ -183,7 +219,9 @@ def test_listening_leaves_the_model_as_it_was():
 
 def test_adapters_go_beside_every_linear_map():
     high = with_lora(split(tiny_model(Family(type="phi3", known="")), tiny_tokenizer()).high, rank=2)
-    adapted = {name.split(".lora_A")[0].rsplit(".")[-1] for name, parameter in high.named_parameters() if "lora_A" in name}
+    adapted = {
+        name.split(".lora_A")[0].rsplit(".")[-1] for name, parameter in high.named_parameters() if "lora_A" in name
+    }
     assert adapted == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 
 

@@ -34,9 +34,21 @@ pytestmark = pytest.mark.live
 
 START = date(2026, 1, 1)
 HISTORY, KILLED = range(6), 12
-BACKFILLED = {"features_daily": (6, 7, 8), "logs_daily": (9, 10, 11)}  # by the DAG that makes them newest first, the other oldest first
-TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "user_histories", "entity_statistics",
-          "natural_samples", "ad_samples")
+BACKFILLED = {
+    "features_daily": (6, 7, 8),
+    "logs_daily": (9, 10, 11),
+}  # by the DAG that makes them newest first, the other oldest first
+TABLES = (
+    "natural_log",
+    "ad_log",
+    "quarantine",
+    "behaviour_partials",
+    "statistic_partials",
+    "user_histories",
+    "entity_statistics",
+    "natural_samples",
+    "ad_samples",
+)
 JOBS = ("ingest_logs", "build_partials", "build_user_histories", "build_statistics", "build_samples")
 
 
@@ -55,12 +67,20 @@ class Commands:
 
     def __init__(self, home: Path, info: stack.StackInfo) -> None:
         self.locations = Locations(home)
-        self.env = os.environ | {HOME_VARIABLE: str(home), "SPARK_REMOTE": info.spark,
-                                 "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
+        self.env = os.environ | {
+            HOME_VARIABLE: str(home),
+            "SPARK_REMOTE": info.spark,
+            "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip(),
+        }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-m", *arguments], env=self.env, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, *arguments: str) -> str:
         with self.start(*arguments) as process:
@@ -106,8 +126,16 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
             assert [(run.period, run.state) for run in runs] == [(day(number), "success") for number in numbers]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
-    runs = {dag: [run.run_type for run in api.runs(dag)] for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")}
-    assert runs == {"bootstrap": [], "ad_ctr_daily": [], "cpm_weekly": [], "logs_daily": ["backfill"] * 6}  # assets have started none
+    runs = {
+        dag: [run.run_type for run in api.runs(dag)]
+        for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")
+    }
+    assert runs == {
+        "bootstrap": [],
+        "ad_ctr_daily": [],
+        "cpm_weekly": [],
+        "logs_daily": ["backfill"] * 6,
+    }  # assets have started none
     for name in TABLES:
         rows = reference.content(through_airflow.locations, name)
         assert rows, name
@@ -116,7 +144,9 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
         assert through_airflow.locations.report("natural_log", day(number)).is_file()
 
 
-def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(
+    homes: tuple[Commands, Commands, stack.StackInfo],
+) -> None:
     undisturbed, killed, _ = homes
     arguments = ("spark_jobs", "ingest_logs", "--ds", str(day(KILLED)))
     undisturbed.run(*arguments)
@@ -131,11 +161,16 @@ def test_a_client_killed_in_the_middle_of_a_write_leaves_nothing_behind(homes: t
     process.communicate()
     assert locks.read_holder(lock)["session_id"] == session
     killed.run(*arguments)
-    versions = {name: DeltaTable(str(killed.locations.table(name))).version() for name in ("natural_log", "ad_log", "quarantine", "builds")}
+    versions = {
+        name: DeltaTable(str(killed.locations.table(name))).version()
+        for name in ("natural_log", "ad_log", "quarantine", "builds")
+    }
     time.sleep(8)  # a query that was left running would commit now
     assert versions == {name: DeltaTable(str(killed.locations.table(name))).version() for name in versions}
     for name in ("natural_log", "ad_log", "quarantine"):
-        assert reference.content(killed.locations, name, ds=day(KILLED)) == reference.content(undisturbed.locations, name, ds=day(KILLED))
+        assert reference.content(killed.locations, name, ds=day(KILLED)) == reference.content(
+            undisturbed.locations, name, ds=day(KILLED)
+        )
 
 
 CLOSED_SESSION = """
@@ -154,11 +189,18 @@ with spark_session(locations, app="next") as spark:
 """
 
 
-def test_the_session_of_a_failed_command_is_closed_and_does_not_hinder_the_next(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+def test_the_session_of_a_failed_command_is_closed_and_does_not_hinder_the_next(
+    homes: tuple[Commands, Commands, stack.StackInfo],
+) -> None:
     """Its locks still name the session; PySpark's functions ask their settings of whatever session was opened first."""
     commands = homes[0]
-    done = subprocess.run([sys.executable, "-c", CLOSED_SESSION, str(commands.locations.home)], env=commands.env, text=True,
-                          capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_SESSION, str(commands.locations.home)],
+        env=commands.env,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.stdout.endswith("rows: 2\n"), done.stderr
 
 
@@ -166,7 +208,10 @@ def test_a_failed_day_ends_its_log_with_the_report(homes: tuple[Commands, Comman
     locations = homes[0].locations
     path = locations.landing_day("natural", day(KILLED)) / "part-00000.csv"
     header, *rows = path.read_text(errors="replace").splitlines()
-    path.write_text("\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))]) + "\n")
+    path.write_text(
+        "\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))])
+        + "\n"
+    )
     api = stack.api(locations.home)
     api.create_backfill("logs_daily", day(KILLED), day(KILLED))
     with pytest.raises(RunFailed) as failed:
@@ -183,21 +228,28 @@ def test_a_second_up_says_so(homes: tuple[Commands, Commands, stack.StackInfo]) 
     assert said[0] == "already up:"
 
 
-def test_what_is_killed_comes_back_without_what_it_left_behind(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+def test_what_is_killed_comes_back_without_what_it_left_behind(
+    homes: tuple[Commands, Commands, stack.StackInfo],
+) -> None:
     home = homes[0].locations.home
     before = components.living(home)
     workers = set(processes.marked(home, component=airflow.SCHEDULER))
     for name in (airflow.SCHEDULER, components.SPARK):
         os.kill(before[name].pid, signal.SIGKILL)
     deadline = time.monotonic() + 180
-    while not (stack.is_up(home) and ports.answers(int(homes[2].spark.rpartition(":")[2]))) and time.monotonic() < deadline:
+    while (
+        not (stack.is_up(home) and ports.answers(int(homes[2].spark.rpartition(":")[2])))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.5)
     after = components.living(home)
     assert {name for name, record in after.items() if record != before[name]} == {airflow.SCHEDULER, components.SPARK}
     assert len(workers) > 1 and not workers & set(processes.marked(home))
 
 
-def test_a_killed_supervisor_is_missed_by_nobody_and_started_by_up(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
+def test_a_killed_supervisor_is_missed_by_nobody_and_started_by_up(
+    homes: tuple[Commands, Commands, stack.StackInfo],
+) -> None:
     home = homes[0].locations.home
     before = components.living(home)
     processes.kill([before[components.SUPERVISOR].pid])
@@ -211,6 +263,8 @@ def test_a_killed_supervisor_is_missed_by_nobody_and_started_by_up(homes: tuple[
 def test_nothing_listens_beyond_loopback(homes: tuple[Commands, Commands, stack.StackInfo]) -> None:
     """Every listening socket of the stack's processes is bound to 127.0.0.1 or ::1."""
     pids = set(processes.marked(homes[0].locations.home))
-    listening = {one.laddr.ip for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid in pids}
+    listening = {
+        one.laddr.ip for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid in pids
+    }
     assert listening
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}

@@ -33,8 +33,20 @@ CHECKPOINT = DAYS[4]
 CORRECTED = DAYS[2]
 DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
-TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts", "behaviour_checkpoints",
-          "statistic_checkpoints", "user_histories", "entity_statistics", "natural_samples", "ad_samples")
+TABLES = (
+    "natural_log",
+    "ad_log",
+    "quarantine",
+    "behaviour_partials",
+    "statistic_partials",
+    "behaviour_texts",
+    "behaviour_checkpoints",
+    "statistic_checkpoints",
+    "user_histories",
+    "entity_statistics",
+    "natural_samples",
+    "ad_samples",
+)
 
 
 def land(home: Path, *, corrected: bool) -> Locations:
@@ -66,9 +78,13 @@ def build(spark: Any, locations: Locations) -> None:
         job.run(spark, locations, DEPLOYMENT, DAYS[-1:])
 
 
-def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                               capsys: pytest.CaptureFixture[str],
-                                                               checkpoints_every: Callable[[int], None]) -> None:
+def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
+    spark: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    checkpoints_every: Callable[[int], None],
+) -> None:
     checkpoints_every((CHECKPOINT - START).days)
 
     @contextmanager
@@ -86,33 +102,59 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(spark: Any, tmp_p
     stale = find_stale(locations)
     read_it = {CORRECTED, CORRECTED + timedelta(days=1)}  # a day reads the landing files of the day before too
     later = {day for day in DAYS if day >= CORRECTED}
-    expected = {("natural_log", owner_key(ds=day)) for day in read_it} | {
-        ("quarantine", owner_key(ds=day, log="natural")) for day in read_it} | {
-        (name, owner_key(ds=day, log="natural")) for name in ("behaviour_partials", "statistic_partials") for day in read_it} | {
-        ("behaviour_texts", owner_key(ds=day)) for day in read_it} | {
-        (name, owner_key(until_ds=CHECKPOINT, log="natural")) for name in ("behaviour_checkpoints", "statistic_checkpoints")} | {
-        (name, owner_key(ds=day)) for name in ("user_histories", "entity_statistics", "natural_samples", "ad_samples") for day in later}
+    expected = (
+        {("natural_log", owner_key(ds=day)) for day in read_it}
+        | {("quarantine", owner_key(ds=day, log="natural")) for day in read_it}
+        | {
+            (name, owner_key(ds=day, log="natural"))
+            for name in ("behaviour_partials", "statistic_partials")
+            for day in read_it
+        }
+        | {("behaviour_texts", owner_key(ds=day)) for day in read_it}
+        | {
+            (name, owner_key(until_ds=CHECKPOINT, log="natural"))
+            for name in ("behaviour_checkpoints", "statistic_checkpoints")
+        }
+        | {
+            (name, owner_key(ds=day))
+            for name in ("user_histories", "entity_statistics", "natural_samples", "ad_samples")
+            for day in later
+        }
+    )
     assert {(item.table, item.owner) for item in stale} == expected & set(before)
     assert mending_commands(stale)[:2] == [
         "tributary spark_jobs ingest_logs --from 2026-01-03 --to 2026-01-04",
-        "tributary validation run --table natural_log --table ad_log --from 2026-01-03 --to 2026-01-04"]
+        "tributary validation run --table natural_log --table ad_log --from 2026-01-03 --to 2026-01-04",
+    ]
 
     assert mend.list_stale(locations) == 0
     left = read_stale(locations.stale_found)  # for the UI
     assert left is not None and left.commands == tuple(mending_commands(stale))
     assert {(one.table, one.day, one.why) for one in left.days} == {
-        (item.table, item.day, item.changed[0] if len(item.changed) == 1 else f"{item.changed[0]} and {len(item.changed) - 1} more")
-        if item.changed else (item.table, item.day, "what it reads is stale") for item in stale}
+        (
+            item.table,
+            item.day,
+            item.changed[0] if len(item.changed) == 1 else f"{item.changed[0]} and {len(item.changed) - 1} more",
+        )
+        if item.changed
+        else (item.table, item.day, "what it reads is stale")
+        for item in stale
+    }
 
     assert mend.mend(locations, DEPLOYMENT) == 0
     assert find_stale(locations) == []
     left = read_stale(locations.stale_found)
     assert left is not None and (left.days, left.commands) == ((), ())
-    rewritten = {key for key, build in LakeReader(locations).all_builds().items() if build["built_ts"] != before[key]["built_ts"]}
+    rewritten = {
+        key for key, build in LakeReader(locations).all_builds().items() if build["built_ts"] != before[key]["built_ts"]
+    }
     assert {name for name, _ in rewritten} >= {"natural_log", "behaviour_partials", "user_histories", "natural_samples"}
     for name, owner in rewritten:  # a job rewrites both logs of its days, never another day
         assert any(item.day == date.fromisoformat(owner.split("=")[1].split(",")[0]) for item in stale), (name, owner)
-    assert ("statistic_partials", owner_key(ds=DAYS[3], log="natural")) not in rewritten  # its log came out the same: no further
+    assert (
+        "statistic_partials",
+        owner_key(ds=DAYS[3], log="natural"),
+    ) not in rewritten  # its log came out the same: no further
 
     scratch = land(tmp_path / "scratch", corrected=True)
     build(spark, scratch)

@@ -1,7 +1,7 @@
 """Which definition of AUC, GAUC and LogLoss is ours, and which is another library's: plain formulas on one fixed set, and TorchRec itself.
 
-FuxiCTR, RecBole, TorchEasyRec and torch-rechub are not installed here: `python -m benchmarks.metrics` shows that each gives what its
-formula gives.
+FuxiCTR, RecBole, TorchEasyRec and torch-rechub are not installed here: `python -m benchmarks.metrics` shows that each
+gives what its formula gives.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ def test_ours_are_auc_with_ties_half_gauc_by_impressions_and_logloss_from_1e_7(c
 def test_ours_are_those_of_the_others_that_the_docs_name() -> None:
     """At a certain and wrong score each LogLoss has a bound of its own."""
     ours = evaluate(ROWS.scores, ROWS.clicks, ROWS.users)
-    for name, others in (("auc", [("fuxictr", "AUC"), ("recbole", "AUC"), ("rechub", "auc_score")]), ("gauc", [("fuxictr", "gAUC")]),
-                         ("gauc_plain", [("fuxictr", "avgAUC"), ("tzrec", "grouped_auc")]),
-                         ("logloss", [("fuxictr", "logloss"), ("recbole", "LogLoss"), ("rechub", "log_loss")])):
+    for name, others in (
+        ("auc", [("fuxictr", "AUC"), ("recbole", "AUC"), ("rechub", "auc_score")]),
+        ("gauc", [("fuxictr", "gAUC")]),
+        ("gauc_plain", [("fuxictr", "avgAUC"), ("tzrec", "grouped_auc")]),
+        ("logloss", [("fuxictr", "logloss"), ("recbole", "LogLoss"), ("rechub", "log_loss")]),
+    ):
         for other in others:
             assert ours[name] == pytest.approx(FORMULAS[other](ROWS), abs=1e-12), other
     wrong = CASES["certain and wrong"][0]

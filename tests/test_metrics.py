@@ -34,7 +34,10 @@ def test_auc_and_gauc_equal_brute_force(seed):
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, 8, 300) / 8.0  # many ties
     clicks, users = rng.integers(0, 2, 300), rng.integers(0, 100, 300) * 10**12
-    by_user = {user: (_brute_auc(scores[users == user], clicks[users == user]), int((users == user).sum())) for user in np.unique(users)}
+    by_user = {
+        user: (_brute_auc(scores[users == user], clicks[users == user]), int((users == user).sum()))
+        for user in np.unique(users)
+    }
     known = [(value, count) for value, count in by_user.values() if value is not None]
     assert len(known) < len(by_user), "some user lacks a label, or this test would not cover it"
     assert auc(scores, clicks) == pytest.approx(_brute_auc(scores, clicks))
@@ -59,7 +62,7 @@ def test_calibration_equals_a_loop_over_bins():
     ordered = sorted(zip(scores.tolist(), clicks.tolist(), strict=True))
     sizes, at, distance = [10] * 7 + [9] * 3, 0, 0.0
     for size, found in zip(sizes, calibration(scores, clicks), strict=True):
-        part, at = ordered[at:at + size], at + size
+        part, at = ordered[at : at + size], at + size
         mean, rate = sum(s for s, _ in part) / size, sum(c for _, c in part) / size
         assert found.tolist() == pytest.approx([mean, rate, size])
         distance += abs(mean - rate) * size
@@ -82,7 +85,9 @@ def test_a_score_that_is_not_a_number_makes_every_figure_nan(bad, at):
     scores, clicks, users = rng.random(60), rng.integers(0, 2, 60), np.repeat(np.arange(6), 10)
     clicks[users == 5] = 0
     assert all(np.isfinite(value) for value in evaluate(scores, clicks, users).values())
-    place = {"click": np.flatnonzero(clicks == 1)[3], "none": np.flatnonzero(clicks == 0)[3], "user of one label": 55}[at]
+    place = {"click": np.flatnonzero(clicks == 1)[3], "none": np.flatnonzero(clicks == 0)[3], "user of one label": 55}[
+        at
+    ]
     scores[place] = bad
     found = evaluate(scores, clicks, users)
     assert set(found) == set(METRICS) and all(np.isnan(value) for value in found.values())
@@ -94,7 +99,12 @@ def test_a_score_that_is_not_a_number_makes_every_figure_nan(bad, at):
 
 def test_figures_that_no_score_could_define_stay_undefined():
     found = evaluate(np.full(3, np.nan), np.zeros(3, np.int64), np.arange(3))
-    assert {name for name, value in found.items() if value is None} == {"auc", "gauc", "gauc_plain", "predicted_over_observed"}
+    assert {name for name, value in found.items() if value is None} == {
+        "auc",
+        "gauc",
+        "gauc_plain",
+        "predicted_over_observed",
+    }
     assert [figure_text(value) for value in (None, np.nan, 0.25)] == ["-", "NaN", "0.2500"]
 
 

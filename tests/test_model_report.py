@@ -45,22 +45,42 @@ HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'&"
 DAYS = [date(2026, 1, day) for day in (9, 10, 11)]
 
 
-def made_scores(*, days: int = 3, users: int = 60, rows: int = 900, names: tuple[str, ...] = ("none", "tpm+cpm"), seed: int = 1) -> Scored:
+def made_scores(
+    *, days: int = 3, users: int = 60, rows: int = 900, names: tuple[str, ...] = ("none", "tpm+cpm"), seed: int = 1
+) -> Scored:
     rng = np.random.default_rng(seed)
     logit = rng.normal(-1, 1.5, rows)
-    scores = {name: 1 / (1 + np.exp(-(logit + rng.normal(0, 2.0 / (1 + place), rows)))) for place, name in enumerate(names)}
-    return Scored(days=np.sort(rng.integers(0, days, rows)).astype("timedelta64[D]") + np.datetime64(D0), event_ids=np.arange(rows) * 3,
-                  user_ids=rng.integers(0, users, rows), clicks=(rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int64),
-                  scores=scores)
+    scores = {
+        name: 1 / (1 + np.exp(-(logit + rng.normal(0, 2.0 / (1 + place), rows)))) for place, name in enumerate(names)
+    }
+    return Scored(
+        days=np.sort(rng.integers(0, days, rows)).astype("timedelta64[D]") + np.datetime64(D0),
+        event_ids=np.arange(rows) * 3,
+        user_ids=rng.integers(0, users, rows),
+        clicks=(rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int64),
+        scores=scores,
+    )
 
 
 def gathered(scored: Scored, **changes: Any) -> Gathered:
     days = tuple(D0 + timedelta(days=number) for number in range(3))
     variants = tuple(name for name in scored.scores if name != "truth")
     there = {day for day in scored.days.astype(object)}
-    return replace(Gathered(source="made", days=days, variants=variants, silent=(), scored=scored,
-                            missing=tuple((day, "a reason") for day in days if day not in there), served=(), slices={}, moved=(),
-                            forgetting=None), **changes)
+    return replace(
+        Gathered(
+            source="made",
+            days=days,
+            variants=variants,
+            silent=(),
+            scored=scored,
+            missing=tuple((day, "a reason") for day in days if day not in there),
+            served=(),
+            slices={},
+            moved=(),
+            forgetting=None,
+        ),
+        **changes,
+    )
 
 
 def gauc_by_hand(scored: Scored, name: str) -> tuple[float, float]:
@@ -69,7 +89,11 @@ def gauc_by_hand(scored: Scored, name: str) -> tuple[float, float]:
     for user in np.unique(scored.user_ids):
         own = scored.user_ids == user
         scores, clicks = scored.scores[name][own], scored.clicks[own]
-        pairs = [1.0 if up > down else 0.5 if up == down else 0.0 for up in scores[clicks == 1] for down in scores[clicks == 0]]
+        pairs = [
+            1.0 if up > down else 0.5 if up == down else 0.0
+            for up in scores[clicks == 1]
+            for down in scores[clicks == 0]
+        ]
         if pairs:
             aucs.append(np.mean(pairs))
             weights.append(own.sum())
@@ -136,7 +160,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_lake(home, World())
     for kind, periods in (("tpm", (1, 4, 7)), ("cpm", (7, 9)), ("actr", (9, 10, 11))):
         for day in (date(2026, 1, number) for number in periods):
-            main([kind, "--ds" if kind == "actr" else "--period", str(day), "--home", str(home), "--recipe", "quick", "--device", "cpu"])
+            main(
+                [
+                    kind,
+                    "--ds" if kind == "actr" else "--period",
+                    str(day),
+                    "--home",
+                    str(home),
+                    "--recipe",
+                    "quick",
+                    "--device",
+                    "cpu",
+                ]
+            )
             for folder in publish_staged(home, kind, day):
                 if kind == "actr":
                     put_release(home, read_release(folder), folder)
@@ -172,7 +208,8 @@ def test_scored_rows_are_those_of_the_lake(home: Path, found: Gathered) -> None:
         assert found.scored.scores[name].tolist() == own["score"].tolist()
     assert found.missing == ((DAYS[0], "the first day of the ad models: there is no model of 2026-01-08 to score it"),)
     assert [(one.day, one.variant, one.row_cnt) for one in found.served] == [
-        (day, name, 0 if day == DAYS[0] else 80) for day in DAYS for name in found.variants]
+        (day, name, 0 if day == DAYS[0] else 80) for day in DAYS for name in found.variants
+    ]
     scored_by = {(one.day, one.variant): one.scored_by for one in found.served}
     release = {(one.day, one.variant): one.release_id for one in found.served}
     assert all(scored_by[DAYS[i], name] == release[DAYS[i - 1], name] for i in (1, 2) for name in found.variants)
@@ -184,7 +221,9 @@ def test_scored_rows_are_those_of_the_lake(home: Path, found: Gathered) -> None:
 
 def test_a_slice_is_what_the_samples_said_before_the_day(home: Path, found: Gathered) -> None:
     samples = LakeReader(Locations(home)).read("ad_samples", where={"ds": DAYS[1:]}).to_pandas()
-    longest = samples[[name for name in samples if name.startswith("item_") and name.endswith("impressions_180d_cnt")]].sum(axis=1)
+    longest = samples[
+        [name for name in samples if name.startswith("item_") and name.endswith("impressions_180d_cnt")]
+    ].sum(axis=1)
     assert longest.max() > 0
     expected = []
     for _, part in samples.assign(seen=longest).groupby("ds"):
@@ -204,9 +243,16 @@ def test_a_scored_row_whose_sample_is_gone_is_in_no_slice(home: Path, found: Gat
 def test_older_days_are_scored_by_the_released_model(home: Path, found: Gathered) -> None:
     session = session_of(home)
     assert found.forgetting is not None and found.forgetting.left_out == ()
-    assert [(one.age, one.models) for one in found.forgetting.ages] == [(0, 3), (7, 3)]  # 14 days before is before the logs
+    assert [(one.age, one.models) for one in found.forgetting.ages] == [
+        (0, 3),
+        (7, 3),
+    ]  # 14 days before is before the logs
     older = found.forgetting.ages[1]
-    samples = LakeReader(Locations(home)).read("ad_samples", where={"ds": [day - timedelta(days=7) for day in DAYS]}).to_pandas()
+    samples = (
+        LakeReader(Locations(home))
+        .read("ad_samples", where={"ds": [day - timedelta(days=7) for day in DAYS]})
+        .to_pandas()
+    )
     assert sorted(older.scored.event_ids.tolist()) == sorted(samples["event_id"].tolist())
     held_out = samples.set_index("event_id")["held_out"]
     assert older.held_out.tolist() == held_out[older.scored.event_ids].tolist() and 0 < older.held_out.sum() < 30
@@ -214,7 +260,9 @@ def test_older_days_are_scored_by_the_released_model(home: Path, found: Gathered
         run = session.open_release(session.reader.active("actr", name, DAYS[2]))
         rows = Days(replace(session, recipe=recipe("quick")))([date(2026, 1, 4)])
         scorer = open_released(session, run)
-        expected = dict(zip(rows.event_id.tolist(), score(scorer.model, scorer.encode(session, rows)).tolist(), strict=True))
+        expected = dict(
+            zip(rows.event_id.tolist(), score(scorer.model, scorer.encode(session, rows)).tolist(), strict=True)
+        )
         part = older.scored.on(date(2026, 1, 4))
         assert part.scores[name].tolist() == pytest.approx([expected[event] for event in part.event_ids.tolist()])
 
@@ -233,15 +281,31 @@ def test_a_model_that_cannot_be_opened_is_named(home: Path, tmp_path: Path) -> N
 
 
 def test_drift_is_the_cosine_of_what_both_days_have(tmp_path: Path) -> None:
-    vectors = {"a": {1: [1.0, 0.0], 2: [0.0, 2.0], 3: [0.0, 0.0]}, "b": {2: [3.0, 3.0], 1: [2.0, 0.0], 3: [1.0, 1.0], 4: [1.0, 0.0]}}
-    rows = [{"entity": entity, "id": number, "vector": vector, "dim": 2, "release_id": release}
-            for release, of_ids in vectors.items() for entity in ("user", "item") for number, vector in of_ids.items()]
-    schema = pa.schema([("entity", pa.string()), ("id", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32()),
-                        ("release_id", pa.string())])
+    vectors = {
+        "a": {1: [1.0, 0.0], 2: [0.0, 2.0], 3: [0.0, 0.0]},
+        "b": {2: [3.0, 3.0], 1: [2.0, 0.0], 3: [1.0, 1.0], 4: [1.0, 0.0]},
+    }
+    rows = [
+        {"entity": entity, "id": number, "vector": vector, "dim": 2, "release_id": release}
+        for release, of_ids in vectors.items()
+        for entity in ("user", "item")
+        for number, vector in of_ids.items()
+    ]
+    schema = pa.schema(
+        [
+            ("entity", pa.string()),
+            ("id", pa.int64()),
+            ("vector", pa.list_(pa.float32())),
+            ("dim", pa.int32()),
+            ("release_id", pa.string()),
+        ]
+    )
     write_table(Locations(tmp_path), "actr_embeddings", pa.Table.from_pylist(rows, schema))
     replay = {"ad_samples/ds=1": "", "ad_samples/ds=2": "", "user_histories/ds=2": ""}
-    active = {("none", D0): {"release_id": "a", "inputs": {}, "parents": {}},
-              ("none", D0 + timedelta(days=1)): {"release_id": "b", "inputs": replay, "parents": {"predecessor/actr/x": "a"}}}
+    active = {
+        ("none", D0): {"release_id": "a", "inputs": {}, "parents": {}},
+        ("none", D0 + timedelta(days=1)): {"release_id": "b", "inputs": replay, "parents": {"predecessor/actr/x": "a"}},
+    }
     moved = drift_of(LakeReader(Locations(tmp_path)), active, ["none", "absent"], [D0, D0 + timedelta(days=1)])
     assert [one.entity for one in moved] == ["user", "item"]
     assert moved[0].cosine == pytest.approx((1 + np.sqrt(0.5)) / 2)  # the row of zeros has no direction
@@ -251,9 +315,18 @@ def test_drift_is_the_cosine_of_what_both_days_have(tmp_path: Path) -> None:
 def cells(text: str, section: str) -> pd.DataFrame:
     """The first table of a section, by its column titles."""
     body = text.split(f"<h2>{section}</h2>")[1].split("</table>")[0]
-    rows = [re.findall(r'data-label="([^"]+)"><span>(.*?)</span></td>', row) for row in body.split("</tr>")[1:] if "data-label" in row]
-    plain = [{unescape(name): unescape(re.sub(r"<svg.*?</svg>|<small>.*?</small>|<[^>]+>", "", cell)).strip() for name, cell in row}
-             for row in rows]
+    rows = [
+        re.findall(r'data-label="([^"]+)"><span>(.*?)</span></td>', row)
+        for row in body.split("</tr>")[1:]
+        if "data-label" in row
+    ]
+    plain = [
+        {
+            unescape(name): unescape(re.sub(r"<svg.*?</svg>|<small>.*?</small>|<[^>]+>", "", cell)).strip()
+            for name, cell in row
+        }
+        for row in rows
+    ]
     return pd.DataFrame(plain)
 
 
@@ -276,7 +349,9 @@ def test_the_page_shows_the_figures(found: Gathered) -> None:
     part = found.scored.select(found.slices["long_tail_items"])
     assert slices.loc["tpm+cpm", "GAUC"] == f"{gauc_by_hand(part, 'tpm+cpm')[0]:.4f}"
     ages = cells(text, "Forgetting: models on older days")
-    own = ages[(ages["Days before"] == "7") & (ages["Which"] == "all, most trained on") & (ages["Setting"] == "none")].iloc[0]
+    own = ages[
+        (ages["Days before"] == "7") & (ages["Which"] == "all, most trained on") & (ages["Setting"] == "none")
+    ].iloc[0]
     assert own["GAUC"] == f"{gauc_by_hand(found.forgetting.ages[1].scored, 'none')[0]:.4f}" and own["Rows"] == "240"
     drift = cells(text, "Drift of the embeddings")
     assert len(drift) == 8 and set(drift[drift["Day"] == "2026-01-10"]["Setting"]) == {"none", "tpm+cpm"}
@@ -291,7 +366,10 @@ def test_the_verdict_comes_first_and_says_its_doubt() -> None:
     same = replace(better, scores={"none": better.scores["none"], "tpm+cpm": better.scores["none"]})
     assert "cannot be told apart" in verdicts(gathered(same))[0]
     few = better.select(better.user_ids < 5)
-    assert verdicts(gathered(few))[0].endswith("of fewer than 10 users.") and "cannot be told apart" in verdicts(gathered(few))[0]
+    assert (
+        verdicts(gathered(few))[0].endswith("of fewer than 10 users.")
+        and "cannot be told apart" in verdicts(gathered(few))[0]
+    )
     alone = replace(better, scores={"tpm+cpm": better.scores["tpm+cpm"]})
     assert "nothing to compare" in verdicts(gathered(alone))[0]
     unclicked = replace(better, clicks=np.zeros_like(better.clicks))
@@ -325,15 +403,44 @@ def test_scores_that_are_not_numbers_are_shown_as_such(bad: str) -> None:
 def test_a_page_is_harmless_and_self_contained(settings: int, days: int) -> None:
     names = ("none", *(f"{HOSTILE}{number}" for number in range(settings - 1)))
     scored = made_scores(days=days, names=(*names, "truth"))
-    served = tuple(Served(day=D0, variant=name, release_id=HOSTILE, cpm=HOSTILE, restarted=True, scored_by=HOSTILE, row_cnt=1)
-                   for name in names)
-    moved = tuple(Moved(day=D0, variant=name, entity=entity, cosine=0.5, shared=1, new=0.0, lost=0.0, restarted=True)
-                  for name in names for entity in ("user", "item"))
-    older = Forgetting(ages=(Remembered(age=7, scored=scored, held_out=scored.user_ids < 30, models=2),), left_out=(HOSTILE,))
-    text = render(gathered(scored, source=HOSTILE, silent=(HOSTILE,), missing=((D0, HOSTILE),), served=served, moved=moved,
-                           forgetting=older, slices={HOSTILE: scored.user_ids < 20, "new_items": scored.user_ids < 0}))
+    served = tuple(
+        Served(day=D0, variant=name, release_id=HOSTILE, cpm=HOSTILE, restarted=True, scored_by=HOSTILE, row_cnt=1)
+        for name in names
+    )
+    moved = tuple(
+        Moved(day=D0, variant=name, entity=entity, cosine=0.5, shared=1, new=0.0, lost=0.0, restarted=True)
+        for name in names
+        for entity in ("user", "item")
+    )
+    older = Forgetting(
+        ages=(Remembered(age=7, scored=scored, held_out=scored.user_ids < 30, models=2),), left_out=(HOSTILE,)
+    )
+    text = render(
+        gathered(
+            scored,
+            source=HOSTILE,
+            silent=(HOSTILE,),
+            missing=((D0, HOSTILE),),
+            served=served,
+            moved=moved,
+            forgetting=older,
+            slices={HOSTILE: scored.user_ids < 20, "new_items": scored.user_ids < 0},
+        )
+    )
     assert "alert(1)" in text and '<meta http-equiv="Content-Security-Policy" content="' + markup.POLICY + '">' in text
-    for harmful in ("<script", "<img", "\u202e", "http:", "https:", "<link", "@import", "url(", "src=", "<iframe", "<form"):
+    for harmful in (
+        "<script",
+        "<img",
+        "\u202e",
+        "http:",
+        "https:",
+        "<link",
+        "@import",
+        "url(",
+        "src=",
+        "<iframe",
+        "<form",
+    ):
         assert harmful not in text.replace(markup.text(HOSTILE), "")
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         tags = set(re.findall(r"<(\w+)", drawing))
@@ -361,13 +468,21 @@ def test_the_command_writes_where_it_is_told(home: Path, tmp_path: Path, capsys:
     text, said = out.read_text(), capsys.readouterr().out
     assert "Forgetting" not in text and "GAUC by day" in text and out.as_uri() in said and "next:" not in said
     assert not Locations(home).model_reports.exists()
-    first, = [line for line in said.splitlines() if "GAUC" in line]
+    (first,) = [line for line in said.splitlines() if "GAUC" in line]
     assert markup.text(first) in text
 
 
 def test_lines_break_at_gaps_and_labels_keep_apart() -> None:
-    series = [Series(name=f"s{place}", place=place, values=[0.5, 0.5, None, 0.5 + place / 1000, 0.5], low=[0.4] * 5, high=[0.6] * 5)
-              for place in range(9)]
+    series = [
+        Series(
+            name=f"s{place}",
+            place=place,
+            values=[0.5, 0.5, None, 0.5 + place / 1000, 0.5],
+            low=[0.4] * 5,
+            high=[0.6] * 5,
+        )
+        for place in range(9)
+    ]
     drawn = charts.lines(series, list("abcde"), caption="c")
     assert drawn.count("<polyline") == 18 and drawn.count('class="band"') == 18
     heights = [float(height) for height in re.findall(r'class="label" x="[\d.]+" y="([\d.]+)"', drawn)]

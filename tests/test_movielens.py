@@ -33,25 +33,31 @@ def data(tmp_path: Path) -> Path:
     (folder / "ratings.dat").write_text("\n".join(lines) + "\n")
     (folder / "users.dat").write_text("".join(f"{u}::F::25::{u}::00000\n" for u in range(1, 21)))
     genres = ("Drama", "Action|Drama", "Western")
-    movies = "".join(f"{i}::\"Caf\u00e9, {i} (1995)::{genres[i % 3]}\n" for i in range(1, 41))
+    movies = "".join(f'{i}::"Caf\u00e9, {i} (1995)::{genres[i % 3]}\n' for i in range(1, 41))
     (folder / "movies.dat").write_bytes(movies.encode("latin-1"))
     return tmp_path / "data"
 
 
 def written(home: Path, log: str) -> pd.DataFrame:
     folders = sorted((home / "landing" / log).iterdir())
-    return pd.concat([pd.read_csv(folder / "part-00000.csv").assign(day=folder.name) for folder in folders], ignore_index=True)
+    return pd.concat(
+        [pd.read_csv(folder / "part-00000.csv").assign(day=folder.name) for folder in folders], ignore_index=True
+    )
 
 
 @pytest.fixture
 def logs(data: Path, tmp_path: Path) -> pd.DataFrame:
     movielens.convert(data, tmp_path / "home", SMALL)
-    return pd.concat([written(tmp_path / "home", log).assign(log=log) for log in LOGS]).sort_values("event_id", ignore_index=True)
+    return pd.concat([written(tmp_path / "home", log).assign(log=log) for log in LOGS]).sort_values(
+        "event_id", ignore_index=True
+    )
 
 
 def original(data: Path) -> pd.DataFrame:
-    return pd.DataFrame([tuple(map(int, line.split("::"))) for line in (data / "ml-1m" / "ratings.dat").read_text().splitlines()],
-                        columns=["user_id", "item_id", "rating", "second"]).sort_values(["second", "user_id", "item_id"], ignore_index=True)
+    return pd.DataFrame(
+        [tuple(map(int, line.split("::"))) for line in (data / "ml-1m" / "ratings.dat").read_text().splitlines()],
+        columns=["user_id", "item_id", "rating", "second"],
+    ).sort_values(["second", "user_id", "item_id"], ignore_index=True)
 
 
 def test_hash_gives_the_published_values() -> None:
@@ -94,7 +100,9 @@ def test_a_request_is_a_user_and_second_and_later_than_all_before(data: Path, lo
     expected = keys.groupby(["user", "second", "day"]).ngroup()
     pairs = set(zip(logs["request_id"], expected, strict=True))
     assert len(pairs) == logs["request_id"].nunique() == expected.nunique()
-    assert (logs.groupby("request_id")["event_ts"].nunique() == 1).all(), "its rows share one instant, so that none knows another"
+    assert (logs.groupby("request_id")["event_ts"].nunique() == 1).all(), (
+        "its rows share one instant, so that none knows another"
+    )
     assert logs.groupby("request_id")["log"].nunique().max() == 2, "the fixture must hold requests of both logs"
     by_request = logs.groupby("request_id")["event_ts"].min().sort_index()
     assert by_request.is_monotonic_increasing
@@ -111,21 +119,39 @@ def test_a_rerun_gives_equal_bytes(data: Path, tmp_path: Path) -> None:
     assert len(contents(tmp_path / "one")) == 8
 
 
-@pytest.mark.parametrize(("days", "month", "week"), [(119, (date(2001, 1, 6), 5), (date(2001, 1, 6), 5)),
-                                                    (120, (date(2001, 2, 1), 28), (date(2001, 1, 8), 7))])
-def test_months_and_weeks_are_the_calendars_where_there_are_days_enough(days: int, month: tuple[date, int], week: tuple[date, int]) -> None:
+@pytest.mark.parametrize(
+    ("days", "month", "week"),
+    [(119, (date(2001, 1, 6), 5), (date(2001, 1, 6), 5)), (120, (date(2001, 2, 1), 28), (date(2001, 1, 8), 7))],
+)
+def test_months_and_weeks_are_the_calendars_where_there_are_days_enough(
+    days: int, month: tuple[date, int], week: tuple[date, int]
+) -> None:
     settings = deployments.movielens(start=date(2001, 1, 1), days=days).periods
-    found = [(one.start, len(one.days())) for one in (settings.containing("month", month[0]), settings.containing("week", week[0]))]
+    found = [
+        (one.start, len(one.days()))
+        for one in (settings.containing("month", month[0]), settings.containing("week", week[0]))
+    ]
     assert found == [month, week]
 
 
-@pytest.mark.parametrize(("file", "line", "message"), [
-    ("ratings.dat", "1::2::five::978300000", r"ratings\.dat:603: rating: expected a whole number, found 'five'"),
-    ("ratings.dat", "1::2::5", r"ratings\.dat:603: fields: expected user::item::rating::timestamp, found '1::2::5'"),
-    ("ratings.dat", "1::::5::978300000", r"ratings\.dat:603: item: expected a whole number, found ''"),
-    ("ratings.dat", "99::2::5::978300000", r"ratings\.dat: user: expected a user that users list, found 99"),
-    ("movies.dat", "41::Other (1990)::Cooking", r"movies\.dat:41: genres: expected one of Action, .*, found 'Cooking'"),
-])
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("ratings.dat", "1::2::five::978300000", r"ratings\.dat:603: rating: expected a whole number, found 'five'"),
+        (
+            "ratings.dat",
+            "1::2::5",
+            r"ratings\.dat:603: fields: expected user::item::rating::timestamp, found '1::2::5'",
+        ),
+        ("ratings.dat", "1::::5::978300000", r"ratings\.dat:603: item: expected a whole number, found ''"),
+        ("ratings.dat", "99::2::5::978300000", r"ratings\.dat: user: expected a user that users list, found 99"),
+        (
+            "movies.dat",
+            "41::Other (1990)::Cooking",
+            r"movies\.dat:41: genres: expected one of Action, .*, found 'Cooking'",
+        ),
+    ],
+)
 def test_a_bad_line_is_named(data: Path, tmp_path: Path, file: str, line: str, message: str) -> None:
     with (data / "ml-1m" / file).open("a") as opened:
         opened.write(line + "\n")
@@ -140,12 +166,16 @@ def test_bad_options_and_files_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"--equal-days: expected at most one day per rating \(602\), found 603"):
         movielens.convert(data, tmp_path, MovieLensSettings(equal_days=603))
     (data / "ml-1m" / "users.dat").unlink()
-    with pytest.raises(BadInput, match=r"users\.dat: file: expected an original file of the data set, found no such file"):
+    with pytest.raises(
+        BadInput, match=r"users\.dat: file: expected an original file of the data set, found no such file"
+    ):
         movielens.convert(data, tmp_path, SMALL)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"set {DATA_VARIABLE} to the folder that holds movielens-1m/")
+@pytest.mark.skipif(
+    DATA_VARIABLE not in os.environ, reason=f"set {DATA_VARIABLE} to the folder that holds movielens-1m/"
+)
 def test_the_real_ratings_split_as_meant(tmp_path: Path) -> None:
     assert cli.main(["movielens", "--home", str(tmp_path), "--data", os.environ[DATA_VARIABLE]]) == 0
     natural, ads = (written(tmp_path, log) for log in LOGS)
@@ -157,4 +187,6 @@ def test_the_real_ratings_split_as_meant(tmp_path: Path) -> None:
     assert (abs(natural["click"].mean() - 0.58) < 0.01, abs(ads["click"].mean() - 0.22) < 0.02) == (True, True)
     counts = pd.concat([natural, ads]).groupby("day").size()
     assert (len(counts), set(counts)) == (30, {33_340, 33_341})
-    assert not set(zip(natural["user_id"], natural["item_id"], strict=True)) & set(zip(ads["user_id"], ads["item_id"], strict=True))
+    assert not set(zip(natural["user_id"], natural["item_id"], strict=True)) & set(
+        zip(ads["user_id"], ads["item_id"], strict=True)
+    )

@@ -116,7 +116,9 @@ def test_of_two_processes_one_tries_and_both_follow_it(tried):
         return make
 
     problems = [slow(3.0, 9.0), slow(9.0, 3.0)]
-    threads = [threading.Thread(target=lambda made=made: results.append(choice.serving("dropout", made))) for made in problems]
+    threads = [
+        threading.Thread(target=lambda made=made: results.append(choice.serving("dropout", made))) for made in problems
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -19,8 +19,13 @@ KUAIRAND = Lineage(settings=BLOCKS, history_start=date(2022, 4, 25), actr_start=
 days = st.dates(min_value=date(2015, 1, 1), max_value=date(2035, 1, 1))
 settings = st.one_of(
     st.just(CALENDAR),
-    st.builds(lambda anchor, month, week: PeriodSettings(anchor=anchor, month_days=month, week_days=week), days, st.integers(1, 40),
-              st.integers(1, 10)))
+    st.builds(
+        lambda anchor, month, week: PeriodSettings(anchor=anchor, month_days=month, week_days=week),
+        days,
+        st.integers(1, 40),
+        st.integers(1, 10),
+    ),
+)
 
 
 @given(settings, days, st.sampled_from(["day", "week", "month"]))
@@ -46,17 +51,32 @@ def test_a_sunday_takes_the_week_before() -> None:
 
 def test_parents_of_the_calendar() -> None:
     assert SIMULATED.parents("tpm", date(2026, 1, 1)) == []
-    assert SIMULATED.parents("tpm", date(2026, 2, 1)) == [Parent(role="predecessor", kind="tpm", period=date(2026, 1, 1))]
-    assert [p.period for p in SIMULATED.parents("cpm", date(2026, 4, 20))] == [date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)]
-    weekly = [Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20)),
-              Parent(role="encoder", kind="fg_bert", period=date(2026, 4, 20))]
+    assert SIMULATED.parents("tpm", date(2026, 2, 1)) == [
+        Parent(role="predecessor", kind="tpm", period=date(2026, 1, 1))
+    ]
+    assert [p.period for p in SIMULATED.parents("cpm", date(2026, 4, 20))] == [
+        date(2026, 1, 1),
+        date(2026, 2, 1),
+        date(2026, 3, 1),
+    ]
+    weekly = [
+        Parent(role="pretrained", kind="cpm", period=date(2026, 4, 20)),
+        Parent(role="encoder", kind="fg_bert", period=date(2026, 4, 20)),
+    ]
     texts = [Parent(role="texts", kind="bahe", period=date(2026, 4, day)) for day in (26, 27)]
     assert SIMULATED.parents("actr", date(2026, 4, 27)) == [*weekly, texts[0]]
-    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [*weekly, texts[1],
-                                                            Parent(role="predecessor", kind="actr", period=date(2026, 4, 27))]
+    assert SIMULATED.parents("actr", date(2026, 4, 28)) == [
+        *weekly,
+        texts[1],
+        Parent(role="predecessor", kind="actr", period=date(2026, 4, 27)),
+    ]
     assert SIMULATED.parents("bahe", date(2026, 4, 26)) == [], "the first A-CTR's rows see vectors of the day before"
-    assert SIMULATED.parents("bahe", date(2026, 4, 27)) == [Parent(role="predecessor", kind="bahe", period=date(2026, 4, 26))]
-    assert SIMULATED.parents("fg_bert", date(2026, 4, 27)) == [Parent(role="predecessor", kind="fg_bert", period=date(2026, 4, 20))]
+    assert SIMULATED.parents("bahe", date(2026, 4, 27)) == [
+        Parent(role="predecessor", kind="bahe", period=date(2026, 4, 26))
+    ]
+    assert SIMULATED.parents("fg_bert", date(2026, 4, 27)) == [
+        Parent(role="predecessor", kind="fg_bert", period=date(2026, 4, 20))
+    ]
     assert SIMULATED.parents("fg_bert", date(2026, 4, 20)) == [], "the first one that an A-CTR reads"
     assert SIMULATED.parents("fg_bert_users", date(2026, 4, 28)) == weekly[1:]
 
@@ -74,7 +94,11 @@ def test_parents_of_blocks() -> None:
     """KuaiRand's day 2022-05-03 is the first to rest on the CPM of the week 05-01 .. 05-02."""
     assert [p.period for p in KUAIRAND.parents("actr", date(2022, 5, 2)) if p.kind == "cpm"] == [date(2022, 4, 29)]
     assert [p.period for p in KUAIRAND.parents("actr", date(2022, 5, 3)) if p.kind == "cpm"] == [date(2022, 5, 1)]
-    assert [p.period for p in KUAIRAND.parents("cpm", date(2022, 5, 1))] == [date(2022, 4, 25), date(2022, 4, 27), date(2022, 4, 29)]
+    assert [p.period for p in KUAIRAND.parents("cpm", date(2022, 5, 1))] == [
+        date(2022, 4, 25),
+        date(2022, 4, 27),
+        date(2022, 4, 29),
+    ]
 
 
 def test_snapshots_of_a_row_closed_before_its_day() -> None:
@@ -96,13 +120,20 @@ def test_checkpoints_every_ten_days_from_the_start() -> None:
     assert SIMULATED.checkpoint_before(start + timedelta(days=19)) == start + timedelta(days=10)
 
 
-@pytest.mark.parametrize(("kind", "period", "message"), [
-    ("cpm", date(2026, 4, 21), r"--period: week: expected the first day of a week, found 2026-04-21"),
-    ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
-    ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
-    ("fg_bert", date(2026, 4, 13), r"actr_start: expected a fg_bert period not before 2026-04-20, found 2026-04-13"),
-    ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, fg_bert_users, bahe, actr, found din"),
-])
+@pytest.mark.parametrize(
+    ("kind", "period", "message"),
+    [
+        ("cpm", date(2026, 4, 21), r"--period: week: expected the first day of a week, found 2026-04-21"),
+        ("actr", date(2026, 4, 26), r"actr_start: expected a actr period not before 2026-04-27, found 2026-04-26"),
+        ("tpm", date(2025, 12, 1), r"history_start: expected a tpm period not before 2026-01-01, found 2025-12-01"),
+        (
+            "fg_bert",
+            date(2026, 4, 13),
+            r"actr_start: expected a fg_bert period not before 2026-04-20, found 2026-04-13",
+        ),
+        ("din", date(2026, 4, 20), r"kind: expected one of tpm, cpm, fg_bert, fg_bert_users, bahe, actr, found din"),
+    ],
+)
 def test_a_wrong_period_is_named(kind: str, period: date, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         SIMULATED.parents(kind, period)

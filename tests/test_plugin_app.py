@@ -88,12 +88,24 @@ print("RESULT" + json.dumps(out))
 """
 REPORT, SECRET = "/data-quality/natural_log/2026-01-03.html", "/data-quality/..%2fdeployment.toml"
 RUNS = "/data-quality/runs/logs_daily"
-ADDRESSES = [REPORT, SECRET, "/data-quality/%2e%2e/%2e%2e/secret.html", "/data-quality/%2Fetc%2Fpasswd", "/data-quality/..%2fsecret.html",
-             "/data-quality/index.html?month=2026-01", "/data-quality/index.html?month=x", "/data-quality/docs",
-             "/data-quality/openapi.json",
-             "/data-quality/day.html?ds=2026-01-03&table=natural_log", "/data-quality/day.html?ds=2026-01-03&table=nothing",
-             "/data-quality/gate.html?kind=actr&period=2026-01-05", f"{RUNS}/scheduled?table=natural_log&table=ad_log",
-             f"{RUNS}/by%20hand?kind=actr", f"{RUNS}/no%20day?table=ad_log", f"{RUNS}/none?table=ad_log"]
+ADDRESSES = [
+    REPORT,
+    SECRET,
+    "/data-quality/%2e%2e/%2e%2e/secret.html",
+    "/data-quality/%2Fetc%2Fpasswd",
+    "/data-quality/..%2fsecret.html",
+    "/data-quality/index.html?month=2026-01",
+    "/data-quality/index.html?month=x",
+    "/data-quality/docs",
+    "/data-quality/openapi.json",
+    "/data-quality/day.html?ds=2026-01-03&table=natural_log",
+    "/data-quality/day.html?ds=2026-01-03&table=nothing",
+    "/data-quality/gate.html?kind=actr&period=2026-01-05",
+    f"{RUNS}/scheduled?table=natural_log&table=ad_log",
+    f"{RUNS}/by%20hand?kind=actr",
+    f"{RUNS}/no%20day?table=ad_log",
+    f"{RUNS}/none?table=ad_log",
+]
 
 
 @pytest.fixture(scope="module")
@@ -103,21 +115,37 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (home / "reports" / "natural_log").mkdir(parents=True)
     (home / "reports" / "natural_log" / "2026-01-03.html").write_text("the report")
     (home / "secret.html").write_text("secret")
-    env = os.environ | {"TRIBUTARY_HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(FOLDER),
-                        "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__API__BASE_URL": "http://localhost:8080/under",
-                        "PYTHONPATH": str(FOLDER.parent)}
-    done = subprocess.run([sys.executable, "-c", ASK, str(FOLDER.parent / "dags"), *ADDRESSES], capture_output=True, text=True, check=False,
-                          env=env, cwd=home)
+    env = os.environ | {
+        "TRIBUTARY_HOME": str(home),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(FOLDER),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__API__BASE_URL": "http://localhost:8080/under",
+        "PYTHONPATH": str(FOLDER.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(FOLDER.parent / "dags"), *ADDRESSES],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=home,
+    )
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
+    return dict(
+        json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
+    )
 
 
 def test_airflow_loads_one_plugin_and_its_app_only_when_asked(found: dict[str, Any]) -> None:
     assert found["errors"] == {} and found["loaded"] == 1
     assert not found["app_is_imported_at_once"]
-    assert found["parts"] == []  # .airflowignore: Airflow takes no part of it for a plugin, and for a module of that name
+    assert (
+        found["parts"] == []
+    )  # .airflowignore: Airflow takes no part of it for a plugin, and for a module of that name
     assert [(view["name"], view["destination"], view["href"]) for view in found["views"]] == [
-        ("Data quality", "nav", "data-quality/index.html")]
+        ("Data quality", "nav", "data-quality/index.html")
+    ]
 
 
 def test_every_address_is_refused_to_whoever_is_nobody(found: dict[str, Any]) -> None:
@@ -125,8 +153,12 @@ def test_every_address_is_refused_to_whoever_is_nobody(found: dict[str, Any]) ->
     for visitor, refused in (("anonymous", 401), ("wrong token", 403), ("no role", 403)):
         answers = found[visitor]
         assert len(answers) == len(found["routes"]) + len(ADDRESSES)
-        assert {address: answer["status"] for address, answer in answers.items()} == dict.fromkeys(answers, refused), visitor
-        assert not [address for address, answer in answers.items() if "report" in answer["text"] or "secret" in answer["text"]]
+        assert {address: answer["status"] for address, answer in answers.items()} == dict.fromkeys(answers, refused), (
+            visitor
+        )
+        assert not [
+            address for address, answer in answers.items() if "report" in answer["text"] or "secret" in answer["text"]
+        ]
 
 
 def test_a_viewer_reads_reports_and_no_other_file(found: dict[str, Any]) -> None:
@@ -152,15 +184,21 @@ def test_links_stand_on_tasks_that_judge_and_lead_to_the_runs_day(found: dict[st
     run = "backfill__2026-01-03T00%3A00%3A00%2B00%3A00"
     links = found["links"]
     assert links["logs_daily.validate_logs"] == {
-        "Quality report": f"/under/data-quality/runs/logs_daily/{run}?table=natural_log&table=ad_log", "Gate result": ""}
+        "Quality report": f"/under/data-quality/runs/logs_daily/{run}?table=natural_log&table=ad_log",
+        "Gate result": "",
+    }
     assert links["ad_ctr_daily.gate_actr"] == {
-        "Quality report": "", "Gate result": f"/under/data-quality/runs/ad_ctr_daily/{run}?kind=actr"}
+        "Quality report": "",
+        "Gate result": f"/under/data-quality/runs/ad_ctr_daily/{run}?kind=actr",
+    }
     assert links["cpm_weekly.gate_cpm"]["Gate result"].endswith("?kind=cpm")
     assert set(links["logs_daily.ingest_logs"].values()) == {""}
 
     answers = found["viewer"]
-    for address, leads_to in ((ADDRESSES[12], "../../day.html?ds=2026-01-03&table=natural_log&table=ad_log"),
-                              (ADDRESSES[13], "../../gate.html?kind=actr&period=2026-01-04")):
+    for address, leads_to in (
+        (ADDRESSES[12], "../../day.html?ds=2026-01-03&table=natural_log&table=ad_log"),
+        (ADDRESSES[13], "../../gate.html?kind=actr&period=2026-01-04"),
+    ):
         assert (answers[address]["status"], answers[address]["headers"]["location"]) == (303, leads_to)
     assert answers[ADDRESSES[14]]["status"] == 404 and "fill in the field `ds`" in answers[ADDRESSES[14]]["text"]
     assert "expected a run of logs_daily" in answers[ADDRESSES[15]]["text"]

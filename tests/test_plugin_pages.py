@@ -23,19 +23,29 @@ from plugins.quality.task_pages import GateFound, known_table, read_gate, render
 DAY = date(2026, 3, 9)
 NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'&"
-STALE = StaleFound(looked_ts=NOW - timedelta(hours=5), commands=("tributary spark_jobs ingest_logs --ds 2026-03-08", "second"),
-                   releases=(("actr-none-2026-03-08-a", "trained on other rows"),), periods=(("ad_ctr_daily", date(2026, 3, 8), DAY),),
-                   days=(StaleDay(table="natural_log", day=date(2026, 3, 8), why="landing/ds=2026-03-08,log=natural"),
-                         StaleDay(table="user_histories", day=DAY, why="what it reads is stale"),
-                         StaleDay(table="statistic_partials", day=DAY, why="what it reads is stale")))
+STALE = StaleFound(
+    looked_ts=NOW - timedelta(hours=5),
+    commands=("tributary spark_jobs ingest_logs --ds 2026-03-08", "second"),
+    releases=(("actr-none-2026-03-08-a", "trained on other rows"),),
+    periods=(("ad_ctr_daily", date(2026, 3, 8), DAY),),
+    days=(
+        StaleDay(table="natural_log", day=date(2026, 3, 8), why="landing/ds=2026-03-08,log=natural"),
+        StaleDay(table="user_histories", day=DAY, why="what it reads is stale"),
+        StaleDay(table="statistic_partials", day=DAY, why="what it reads is stale"),
+    ),
+)
 
 
 def judged(table: str = "natural_log", day: date = DAY, **changes: object) -> JudgedDay:
-    one = JudgedDay(table=table, day=day, status="pass", rows=1000, broken=(), judged_ts=NOW, report=f"{table}/{day}.html")
+    one = JudgedDay(
+        table=table, day=day, status="pass", rows=1000, broken=(), judged_ts=NOW, report=f"{table}/{day}.html"
+    )
     return replace(one, **changes)  # type: ignore[arg-type]
 
 
-def calendar(*days: JudgedDay, stale: StaleFound | None = None, reports: tuple[str, ...] = (), month: date | None = None) -> str:
+def calendar(
+    *days: JudgedDay, stale: StaleFound | None = None, reports: tuple[str, ...] = (), month: date | None = None
+) -> str:
     return render_calendar(Known(judged=days, stale=stale, model_reports=reports), month=month, now=NOW)
 
 
@@ -46,32 +56,46 @@ def test_a_day_before_advertisements_began_says_so() -> None:
 
 def marks(page: str) -> dict[str, str]:
     """By what a mark says of itself, its class."""
-    body = page[page.index('<table class="days">'):]
+    body = page[page.index('<table class="days">') :]
     return {said: kind for kind, said in re.findall(r'class="mark (\w+)"[^>]*? title="([^"]*)"', body)}
 
 
 def test_each_state_has_its_mark_and_a_judged_day_leads_to_its_report() -> None:
-    page = calendar(judged(), judged("ad_log", status="fail", broken=("rows", "unique(event_id)")), judged(day=date(2026, 3, 7)),
-                    judged(day=date(2026, 3, 8), status="warn"), judged("ad_log", date(2026, 3, 8), status="accepted"), stale=STALE)
+    page = calendar(
+        judged(),
+        judged("ad_log", status="fail", broken=("rows", "unique(event_id)")),
+        judged(day=date(2026, 3, 7)),
+        judged(day=date(2026, 3, 8), status="warn"),
+        judged("ad_log", date(2026, 3, 8), status="accepted"),
+        stale=STALE,
+    )
     found = marks(page)
     assert found["natural_log, 2026-03-09: pass, 1,000 rows"] == "pass"
     assert found["ad_log, 2026-03-09: fail, 1,000 rows: rows, unique(event_id)"] == "fail"
     assert found["ad_log, 2026-03-08: accepted, 1,000 rows"] == "accepted"
     assert found["ad_log, 2026-03-07: not judged"] == "absent"
     stale = {said: kind for said, kind in found.items() if kind == "stale"}
-    assert sorted(stale) == ["natural_log, 2026-03-08: warn, 1,000 rows; stale since then: landing/ds=2026-03-08,log=natural",
-                             "user_histories, 2026-03-09: not judged; stale since then: what it reads is stale"]
+    assert sorted(stale) == [
+        "natural_log, 2026-03-08: warn, 1,000 rows; stale since then: landing/ds=2026-03-08,log=natural",
+        "user_histories, 2026-03-09: not judged; stale since then: what it reads is stale",
+    ]
     assert {address for address in re.findall(r'<a class="mark \w+" href="([^"]+)"', page)} == {
-        "natural_log/2026-03-07.html", "natural_log/2026-03-08.html", "natural_log/2026-03-09.html", "ad_log/2026-03-08.html",
-        "ad_log/2026-03-09.html"}
-    assert not [said for said in found if "2026-03-10" in said or "2026-03-06" in said]  # no day beyond the first and last judged
+        "natural_log/2026-03-07.html",
+        "natural_log/2026-03-08.html",
+        "natural_log/2026-03-09.html",
+        "ad_log/2026-03-08.html",
+        "ad_log/2026-03-09.html",
+    }
+    assert not [
+        said for said in found if "2026-03-10" in said or "2026-03-06" in said
+    ]  # no day beyond the first and last judged
 
 
 def test_what_failed_is_said_before_what_warned_and_the_newest_first() -> None:
     statuses = ("warn", "pass", "fail", "fail", "accepted")
     days = [judged(day=DAY - timedelta(days=back), status=status) for back, status in enumerate(statuses)]
     page = calendar(*days)
-    listed = re.findall(r'<a href="natural_log/([\d-]+).html">', page[page.index("<h2>To look at</h2>"):])
+    listed = re.findall(r'<a href="natural_log/([\d-]+).html">', page[page.index("<h2>To look at</h2>") :])
     assert listed == ["2026-03-07", "2026-03-06", "2026-03-09"]
 
 
@@ -89,11 +113,13 @@ def test_what_is_stale_has_an_age_and_the_commands_that_mend_it() -> None:
     page = render_stale(STALE, NOW)
     assert "2026-03-09 22:00 UTC, 5 hours ago" in page and "trained on other rows" in page
     assert "<pre><code>tributary spark_jobs ingest_logs --ds 2026-03-08\nsecond</code></pre>" in page
-    assert "<pre><code>tributary dags backfill ad_ctr_daily --from 2026-03-08 --to 2026-03-09 --reprocess completed</code></pre>" in page
+    assert (
+        "<pre><code>tributary dags backfill ad_ctr_daily --from 2026-03-08 --to 2026-03-09 --reprocess completed</code></pre>"
+        in page
+    )
     assert "statistic_partials" in page  # a table that is never judged has no row in the calendar
     assert "Nothing was stale" in render_stale(replace(STALE, days=(), releases=()), NOW)
     assert "Nobody has looked yet" in render_stale(None, NOW)
-
 
 
 def test_an_empty_deployment_says_what_to_do() -> None:
@@ -103,12 +129,26 @@ def test_an_empty_deployment_says_what_to_do() -> None:
 
 def test_pages_are_harmless_whatever_the_logs_and_addresses_hold() -> None:
     broken = judged(table=HOSTILE, status="fail", broken=(HOSTILE,), report=HOSTILE)
-    stale = StaleFound(looked_ts=NOW, days=(StaleDay(table=HOSTILE, day=DAY, why=HOSTILE),), releases=((HOSTILE, HOSTILE),),
-                       commands=(HOSTILE,))
-    gate = GateFound(release=release(), verdict={"passed": False, "fallback": HOSTILE, "checks": [
-        {"name": HOSTILE, "severity": "fail", "passed": False, "expected": HOSTILE, "found": HOSTILE}]})
-    pages = [calendar(broken, stale=stale, reports=(HOSTILE,)), render_message(HOSTILE, HOSTILE),
-             render_day([HOSTILE], DAY, judged=[broken], reports=[], stale=stale), render_gate("actr", DAY, [gate], model_reports=[])]
+    stale = StaleFound(
+        looked_ts=NOW,
+        days=(StaleDay(table=HOSTILE, day=DAY, why=HOSTILE),),
+        releases=((HOSTILE, HOSTILE),),
+        commands=(HOSTILE,),
+    )
+    gate = GateFound(
+        release=release(),
+        verdict={
+            "passed": False,
+            "fallback": HOSTILE,
+            "checks": [{"name": HOSTILE, "severity": "fail", "passed": False, "expected": HOSTILE, "found": HOSTILE}],
+        },
+    )
+    pages = [
+        calendar(broken, stale=stale, reports=(HOSTILE,)),
+        render_message(HOSTILE, HOSTILE),
+        render_day([HOSTILE], DAY, judged=[broken], reports=[], stale=stale),
+        render_gate("actr", DAY, [gate], model_reports=[]),
+    ]
     for page in pages:
         assert "alert(1)" in page  # it is shown, as text
         assert markup.POLICY in page
@@ -123,7 +163,9 @@ def test_a_template_without_one_of_its_values_is_an_error() -> None:
 
 def test_a_day_says_what_was_found_and_what_was_not_judged() -> None:
     failed = judged("ad_log", status="fail", broken=("rows",))
-    page = render_day(["natural_log", "ad_log"], DAY, judged=[failed, judged(day=DAY - timedelta(days=1))], reports=[], stale=STALE)
+    page = render_day(
+        ["natural_log", "ad_log"], DAY, judged=[failed, judged(day=DAY - timedelta(days=1))], reports=[], stale=STALE
+    )
     natural, ad = page.split("<section>")[1:]
     assert "Not judged yet" in natural and "tributary validation run --table natural_log --ds 2026-03-09" in natural
     assert "cut short" not in natural
@@ -141,9 +183,15 @@ def release() -> Release:
 
 def test_a_gate_page_says_what_was_refused_and_which_reports_cover_the_day(tmp_path: Path) -> None:
     check = {"name": "auc", "severity": "fail", "passed": False, "expected": ">= 0.6", "found": "0.5"}
-    refused = GateFound(release=release(), verdict={"passed": False, "fallback": "runs/actr/fallback-7", "checks": [check]})
-    page = render_gate("actr", DAY, [refused, GateFound(release=release(), verdict=None)],
-                       model_reports=["2026-03-01_2026-03-09", "2026-03-01_2026-03-08", "notes"])
+    refused = GateFound(
+        release=release(), verdict={"passed": False, "fallback": "runs/actr/fallback-7", "checks": [check]}
+    )
+    page = render_gate(
+        "actr",
+        DAY,
+        [refused, GateFound(release=release(), verdict=None)],
+        model_reports=["2026-03-01_2026-03-09", "2026-03-01_2026-03-08", "notes"],
+    )
     assert ">refused</span>" in page and "Released instead: fallback-7" in page and "&gt;= 0.6" in page
     assert "tributary validation gate --kind actr --period 2026-03-09" in page
     assert re.findall(r'href="models/([^"]+)"', page) == ["2026-03-01_2026-03-09.html"]
@@ -158,8 +206,15 @@ def reports(tmp_path: Path) -> Path:
     folder = tmp_path / "reports"
     (folder / "natural_log").mkdir(parents=True)
     (folder / "models").mkdir()
-    for path in ("natural_log/2026-03-09.html", "natural_log/2026-03-09.json", "natural_log/.2026-03-09.html", "models/a_b.html",
-                 "judged_days.json", "../secret.html", "../reports2.html"):
+    for path in (
+        "natural_log/2026-03-09.html",
+        "natural_log/2026-03-09.json",
+        "natural_log/.2026-03-09.html",
+        "models/a_b.html",
+        "judged_days.json",
+        "../secret.html",
+        "../reports2.html",
+    ):
         (folder / path).write_text("x")
     (folder / "natural_log" / "out.html").symlink_to(tmp_path / "secret.html")
     (folder / "natural_log" / "as_html.html").symlink_to(folder / "natural_log" / "2026-03-09.json")
@@ -170,16 +225,38 @@ def reports(tmp_path: Path) -> Path:
 
 
 def test_reports_are_given(reports: Path) -> None:
-    assert report_file(reports, "natural_log/2026-03-09.html") == (reports / "natural_log" / "2026-03-09.html").resolve()
+    assert (
+        report_file(reports, "natural_log/2026-03-09.html") == (reports / "natural_log" / "2026-03-09.html").resolve()
+    )
     assert report_file(reports, "models/a_b.html") is not None
     assert model_reports(Locations(reports.parent)) == ["a_b"]
 
 
-@pytest.mark.parametrize("path", ["", ".", "natural_log", "natural_log/2026-03-09.json", "judged_days.json", "natural_log/none.html",
-                                  "../secret.html", "natural_log/../../secret.html", "natural_log/out.html", "natural_log/as_html.html",
-                                  "away/secret.html",
-                                  "natural_log/.2026-03-09.html", "folder.html", "a\0.html", "%2e%2e/secret.html", "x" * 300 + ".html",
-                                  "circle.html", "/etc/passwd", "//natural_log/2026-03-09.html", "natural_log\\..\\..\\secret.html"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "natural_log",
+        "natural_log/2026-03-09.json",
+        "judged_days.json",
+        "natural_log/none.html",
+        "../secret.html",
+        "natural_log/../../secret.html",
+        "natural_log/out.html",
+        "natural_log/as_html.html",
+        "away/secret.html",
+        "natural_log/.2026-03-09.html",
+        "folder.html",
+        "a\0.html",
+        "%2e%2e/secret.html",
+        "x" * 300 + ".html",
+        "circle.html",
+        "/etc/passwd",
+        "//natural_log/2026-03-09.html",
+        "natural_log\\..\\..\\secret.html",
+    ],
+)
 def test_nothing_else_is_given(reports: Path, path: str) -> None:
     assert report_file(reports, path) is None
 

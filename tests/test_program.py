@@ -18,7 +18,13 @@ from training.recipes import Body, FgBertRecipe
 from training.serving.program import RequestModel, exported
 from training.serving.scorer import program_of
 
-SIZES = [(3, 7, 2), (1, 1, 1), (5, 1, 0), (4, 0, 0), (30, 50, 20)]  # candidates, behaviours of the long and the short history
+SIZES = [
+    (3, 7, 2),
+    (1, 1, 1),
+    (5, 1, 0),
+    (4, 0, 0),
+    (30, 50, 20),
+]  # candidates, behaviours of the long and the short history
 
 
 def _model(encoder):
@@ -34,13 +40,20 @@ def _model(encoder):
 
 def _inputs(batch, count):
     """A batch of `make_request`, all of whose candidates have the same behaviours, as one request."""
-    once = {which: torch.stack([history.rows[name][:len(history.rows[name]) // count] for name in HISTORY_FEATURES])
-            for which, history in (("long", batch.long), ("short", batch.short))}
+    once = {
+        which: torch.stack([history.rows[name][: len(history.rows[name]) // count] for name in HISTORY_FEATURES])
+        for which, history in (("long", batch.long), ("short", batch.short))
+    }
     nothing = torch.zeros(2, count, dtype=torch.int64)
     sequence = batch.sequence
-    return {"rows": batch.rows_BF, "dense": batch.dense_BS, **once, "transferred": nothing,
-            "sequence": torch.stack(list(sequence.sequences.rows.values())),
-            "sequence_candidates": torch.stack([sequence.candidate[name] for name in FIELDS_OF_SIDE["item"]])}
+    return {
+        "rows": batch.rows_BF,
+        "dense": batch.dense_BS,
+        **once,
+        "transferred": nothing,
+        "sequence": torch.stack(list(sequence.sequences.rows.values())),
+        "sequence_candidates": torch.stack([sequence.candidate[name] for name in FIELDS_OF_SIDE["item"]]),
+    }
 
 
 @pytest.mark.parametrize("is_native", [True, False])
@@ -94,7 +107,9 @@ def test_the_program_is_the_module_for_any_request_and_computes_what_the_user_ha
 
 def test_a_program_keeps_what_it_reads_only(made):
     _, request_model, program = made
-    assert torch.equal(program.weights["p_encoder_embeddings_item_id_weight"], request_model.encoder.embeddings["item_id"].weight)
+    assert torch.equal(
+        program.weights["p_encoder_embeddings_item_id_weight"], request_model.encoder.embeddings["item_id"].weight
+    )
     others = ("encoder_heads", "encoder_biases", "encoder_masked", "querying_project", "num_batches_tracked")
     assert not [name for name in program.weights if any(other in name for other in others)]
     arguments = re.search(r"def forward\(([^)]*)\)", program.source)[1].split(", ")

@@ -35,6 +35,7 @@ TPM = Served(kind="tpm", variant="default", period=MONTH)
 @pytest.fixture
 def shared_session(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands write through the tests' own session."""
+
     @contextmanager
     def session(*_: Any, **__: Any) -> Iterator[Any]:
         yield spark
@@ -108,12 +109,16 @@ def test_a_run_or_an_index_that_was_changed_after_its_audit_is_refused(tmp_path:
         audited(locations, folder)
 
 
-def test_a_replaced_release_comes_back_on_purpose_alone(shared_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replaced_release_comes_back_on_purpose_alone(
+    shared_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     locations = Locations(tmp_path)
     old = publish_run(locations, stage_run(locations))
     new = publish_run(locations, stage_run(locations, recipe={"lr": 2}, seed=1))
     assert serving(locations, TPM) == new.name
-    with pytest.raises(BadInput, match=rf"{new.name} replaced it on .* tributary spark_jobs activate_release --release {old.name}"):
+    with pytest.raises(
+        BadInput, match=rf"{new.name} replaced it on .* tributary spark_jobs activate_release --release {old.name}"
+    ):
         publish_run(locations, old)
     assert serving(locations, TPM) == new.name
     with pytest.raises(BadInput, match="--release: expected the id of a release that was published, found tpm-default"):
@@ -124,7 +129,9 @@ def test_a_replaced_release_comes_back_on_purpose_alone(shared_session: None, tm
     said = capsys.readouterr().out
     assert said.splitlines()[2].split() == [str(MONTH), "tpm", "default", new.name, old.name, old.name]
     assert "no release is stale" in said
-    with pytest.raises(BadInput, match="activate_release --release"):  # the way back is not undone by a task that runs again
+    with pytest.raises(
+        BadInput, match="activate_release --release"
+    ):  # the way back is not undone by a task that runs again
         publish_run(locations, new)
     (locations.index(new.name) / "items.faiss").write_bytes(b"garbage")
     with pytest.raises(BadInput, match="sha256"):
@@ -132,13 +139,16 @@ def test_a_replaced_release_comes_back_on_purpose_alone(shared_session: None, tm
     assert serving(locations, TPM) == old.name
 
 
-def test_a_day_published_late_serves_its_own_and_a_stale_child_is_named(shared_session: None, tmp_path: Path,
-                                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_day_published_late_serves_its_own_and_a_stale_child_is_named(
+    shared_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     locations = Locations(tmp_path)
     cpm = publish_run(locations, stage_cpm(locations))
     first = publish_run(locations, stage_day(locations, 0, None, cpm))
     second = publish_run(locations, stage_day(locations, 1, first, cpm, seed=1))
-    again = publish_run(locations, stage_day(locations, 0, None, cpm, recipe={"lr": 2}, seed=2))  # a backfill of the older day
+    again = publish_run(
+        locations, stage_day(locations, 0, None, cpm, recipe={"lr": 2}, seed=2)
+    )  # a backfill of the older day
     day = [Served(kind="actr", variant="tpm+cpm", period=period) for period in DAYS]
     assert serving(locations, day[0]) == again.name
     current = LakeReader(locations).current("actr", "tpm+cpm")
@@ -154,7 +164,10 @@ def test_a_day_published_late_serves_its_own_and_a_stale_child_is_named(shared_s
     activate_release.command(locations, again.name)
     said = capsys.readouterr().out
     assert f"{second.name}  made from {first.name}, which no longer serves" in said
-    assert said.splitlines()[-1] == f"  tributary dags backfill ad_ctr_daily --from {DAYS[1]} --to {DAYS[1]} --reprocess completed"
+    assert (
+        said.splitlines()[-1]
+        == f"  tributary dags backfill ad_ctr_daily --from {DAYS[1]} --to {DAYS[1]} --reprocess completed"
+    )
     with pytest.raises(BadInput, match=r"parents: expected .* Train it again: tributary training actr --ds 2026-01-13"):
         publish_release.command(locations, DEPLOYMENT, "actr", DAYS[1])  # its parent was replaced after its audit
     assert serving(locations, day[1]) == second.name
@@ -164,14 +177,18 @@ def test_the_variants_of_a_day_take_one_commit_a_table_together(shared_session: 
     locations = Locations(tmp_path)
     cpm = publish_run(locations, stage_cpm(locations))
     variants = ("tpm+cpm", "batch_norm_kept")
-    folders = [stage_day(locations, 0, None, cpm, variant=variant, seed=number) for number, variant in enumerate(variants)]
+    folders = [
+        stage_day(locations, 0, None, cpm, variant=variant, seed=number) for number, variant in enumerate(variants)
+    ]
     name_staged(locations, folders)
     for folder in folders:
         audit(locations, DEPLOYMENT, folder)
     tables = ("model_metrics", "releases", "activations", "builds")
     before = {name: DeltaTable(str(locations.table(name))).version() for name in tables}
     publish_release.command(locations, DEPLOYMENT, "actr", DAYS[0])
-    assert {name: DeltaTable(str(locations.table(name))).version() - before[name] for name in tables} == dict.fromkeys(tables, 1)
+    assert {name: DeltaTable(str(locations.table(name))).version() - before[name] for name in tables} == dict.fromkeys(
+        tables, 1
+    )
     for variant, folder in zip(variants, folders, strict=True):
         assert serving(locations, Served(kind="actr", variant=variant, period=DAYS[0])) == folder.name
         vectors = LakeReader(locations).read("actr_embeddings", where={"release_id": folder.name})

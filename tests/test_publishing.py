@@ -102,15 +102,26 @@ def put_a_category(rows: Rows) -> None:
     rows["entity"][3] = "category"
 
 
-@pytest.mark.parametrize(("arguments", "failed"), [
-    ({"change": repeat_an_id}, "item_distinct_ids"), ({"change": take_an_id_away}, "item_ids"), ({"change": put_nan}, "item_finite"),
-    ({"change": put_zeros}, "user_zero"), ({"change": put_a_zero}, "item_zero"), ({"change": put_one_whose_squares_vanish}, "item_zero"),
-    ({"change": put_huge}, "item_norm"),
-    ({"change": shorten}, "item_dimension"), ({"change": claim_another_width}, "item_dimension"),
-    ({"change": drop_users}, "user_vectors"), ({"dims": 4}, "user_dimension"), ({"change": put_a_category}, "entities"),
-    ({"loss": float("nan")}, "train_loss"), ({"loss": None}, "train_loss"),
-    ({"known_items": 2 * ITEMS}, "item_coverage"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "failed"),
+    [
+        ({"change": repeat_an_id}, "item_distinct_ids"),
+        ({"change": take_an_id_away}, "item_ids"),
+        ({"change": put_nan}, "item_finite"),
+        ({"change": put_zeros}, "user_zero"),
+        ({"change": put_a_zero}, "item_zero"),
+        ({"change": put_one_whose_squares_vanish}, "item_zero"),
+        ({"change": put_huge}, "item_norm"),
+        ({"change": shorten}, "item_dimension"),
+        ({"change": claim_another_width}, "item_dimension"),
+        ({"change": drop_users}, "user_vectors"),
+        ({"dims": 4}, "user_dimension"),
+        ({"change": put_a_category}, "entities"),
+        ({"loss": float("nan")}, "train_loss"),
+        ({"loss": None}, "train_loss"),
+        ({"known_items": 2 * ITEMS}, "item_coverage"),
+    ],
+)
 def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: dict[str, object], failed: str) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations, **arguments)
@@ -120,11 +131,20 @@ def test_an_unsound_run_is_refused_with_its_reason(tmp_path: Path, arguments: di
     assert not locations.index(folder.name).exists()
 
 
-@pytest.mark.parametrize(("value", "found"), [
-    (0.0, "item_zero: expected no vector of length zero, which has no cosine with any other, "
-          "found 7 vectors of length zero: item 1002, 1003, 1005, 1007, 1011, ..."),
-    (float("inf"), "item_finite: expected finite values, found 7 vectors with NaN or infinity: item 1002, 1003, 1005, 1007, 1011, ..."),
-])
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (
+            0.0,
+            "item_zero: expected no vector of length zero, which has no cosine with any other, "
+            "found 7 vectors of length zero: item 1002, 1003, 1005, 1007, 1011, ...",
+        ),
+        (
+            float("inf"),
+            "item_finite: expected finite values, found 7 vectors with NaN or infinity: item 1002, 1003, 1005, 1007, 1011, ...",
+        ),
+    ],
+)
 def test_vectors_without_a_direction_are_counted_and_named(tmp_path: Path, value: float, found: str) -> None:
     def spoil(rows: Rows) -> None:
         for at in (17, 13, 11, 7, 5, 3, 2):
@@ -141,10 +161,15 @@ def test_a_figure_that_is_not_a_number_is_not_published(tmp_path: Path, value: f
     folder = stage_run(locations)
     rows = pq.read_table(folder / METRICS_FILE).to_pylist()
     more = {"auc": value, "gauc": None}
-    rows += [rows[0] | {"metric": name, "split": "held_out/new_items", "value": figure} for name, figure in more.items()]
+    rows += [
+        rows[0] | {"metric": name, "split": "held_out/new_items", "value": figure} for name, figure in more.items()
+    ]
     pq.write_table(pa.Table.from_pylist(rows), folder / METRICS_FILE)
     write_manifest(folder, read_release(folder))
-    with pytest.raises(QualityFailed, match="metrics: expected finite figures, found 1 that are NaN or infinite: held_out/new_items auc"):
+    with pytest.raises(
+        QualityFailed,
+        match="metrics: expected finite figures, found 1 that are NaN or infinite: held_out/new_items auc",
+    ):
         audit(locations, DEPLOYMENT, folder)
 
 
@@ -162,19 +187,31 @@ def test_a_run_of_the_right_parents_passes(chain: tuple[Locations, Path, Path]) 
     assert all(check.passed for check in checks.values())
     assert checks["item_drift"].found.endswith(f"of {ITEMS} ids")
     without = stage_run(locations, kind="actr", variant="none", period=DAYS[0])
-    assert {check.name: check.passed for check in audit(locations, DEPLOYMENT, without)}["parents"], "no CPM is a parent of `none`"
+    assert {check.name: check.passed for check in audit(locations, DEPLOYMENT, without)}["parents"], (
+        "no CPM is a parent of `none`"
+    )
 
 
 def of_another_week(locations: Locations, cpm: Path, first: Path) -> Path:
     del first
-    return stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[0],
-                     parents={parent_key("pretrained", "cpm", date(2025, 12, 29)): cpm.name})
+    return stage_run(
+        locations,
+        kind="actr",
+        variant="tpm+cpm",
+        period=DAYS[0],
+        parents={parent_key("pretrained", "cpm", date(2025, 12, 29)): cpm.name},
+    )
 
 
 def without_its_cpm(locations: Locations, cpm: Path, first: Path) -> Path:
     del cpm
-    return stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[1],
-                     parents={parent_key("predecessor", "actr", DAYS[0]): first.name})
+    return stage_run(
+        locations,
+        kind="actr",
+        variant="tpm+cpm",
+        period=DAYS[1],
+        parents={parent_key("predecessor", "actr", DAYS[0]): first.name},
+    )
 
 
 def of_a_cpm_that_nobody_released(locations: Locations, cpm: Path, first: Path) -> Path:
@@ -193,17 +230,26 @@ def a_cpm_of_a_month_too_many(locations: Locations, cpm: Path, first: Path) -> P
     return stage_cpm(locations, parents={parent_key("snapshot", "tpm", MONTH): month.name})
 
 
-@pytest.mark.parametrize(("stage", "found"), [
-    (of_another_week, r"pretrained/cpm/2025-12-29 is not a parent of the period"),
-    (without_its_cpm, r"pretrained/cpm/2026-01-05 is a parent of the period, and the run was made without it"),
-    (of_a_cpm_that_nobody_released, r"pretrained/cpm/2026-01-05: cpm-default-2026-01-05-000000000000 was never released"),
-    (of_a_cpm_that_was_replaced, r"pretrained/cpm/2026-01-05: the run was made from cpm-\S+, and cpm-\S+ serves"),
-    (a_cpm_of_a_month_too_many, r"snapshot/tpm/2026-01-01 is not a parent of the period"),
-])
-def test_a_run_bound_to_a_wrong_release_is_refused(chain: tuple[Locations, Path, Path], found: str,
-                                                   stage: Callable[[Locations, Path, Path], Path]) -> None:
+@pytest.mark.parametrize(
+    ("stage", "found"),
+    [
+        (of_another_week, r"pretrained/cpm/2025-12-29 is not a parent of the period"),
+        (without_its_cpm, r"pretrained/cpm/2026-01-05 is a parent of the period, and the run was made without it"),
+        (
+            of_a_cpm_that_nobody_released,
+            r"pretrained/cpm/2026-01-05: cpm-default-2026-01-05-000000000000 was never released",
+        ),
+        (of_a_cpm_that_was_replaced, r"pretrained/cpm/2026-01-05: the run was made from cpm-\S+, and cpm-\S+ serves"),
+        (a_cpm_of_a_month_too_many, r"snapshot/tpm/2026-01-01 is not a parent of the period"),
+    ],
+)
+def test_a_run_bound_to_a_wrong_release_is_refused(
+    chain: tuple[Locations, Path, Path], found: str, stage: Callable[[Locations, Path, Path], Path]
+) -> None:
     locations, cpm, first = chain
-    with pytest.raises(QualityFailed, match=f"parents: expected the releases that serve what its period computes, found .*{found}"):
+    with pytest.raises(
+        QualityFailed, match=f"parents: expected the releases that serve what its period computes, found .*{found}"
+    ):
         audit(locations, DEPLOYMENT, stage(locations, cpm, first))
 
 
@@ -213,7 +259,9 @@ def test_vectors_that_went_to_other_ids_are_refused(chain: tuple[Locations, Path
     def shuffle(rows: Rows) -> None:
         rows["id"][:ITEMS] = rows["id"][1:ITEMS] + rows["id"][:1]
 
-    with pytest.raises(QualityFailed, match=rf"item_drift: expected mean cosine >= 0.4 with {re.escape(first.name)}, found -?0\.\d+ of"):
+    with pytest.raises(
+        QualityFailed, match=rf"item_drift: expected mean cosine >= 0.4 with {re.escape(first.name)}, found -?0\.\d+ of"
+    ):
         audit(locations, DEPLOYMENT, stage_day(locations, 1, first, cpm, change=shuffle))
 
 
@@ -224,18 +272,35 @@ def test_a_model_that_started_again_is_not_compared(chain: tuple[Locations, Path
     def mirror(rows: Rows) -> None:
         rows["vector"] = [[-value for value in vector] for vector in rows["vector"]]
 
-    checks = {check.name: check for check in audit(locations, DEPLOYMENT, stage_day(locations, 1, first, newer, change=mirror))}
+    checks = {
+        check.name: check
+        for check in audit(locations, DEPLOYMENT, stage_day(locations, 1, first, newer, change=mirror))
+    }
     assert checks["drift"].found == f"it started again, unlike {first.name}: not compared"
 
 
-@pytest.mark.parametrize(("column", "value", "failed"), [
-    ("scored_by", "actr-none-2026-01-12-000000000000", "scored_by"), ("ds", DAYS[0], "scored_by"), ("score", float("nan"), "scores"),
-    ("score", 1.5, "scores"), ("event_id", 1, "scored_once")])
-def test_predictions_of_another_model_or_day_are_refused(chain: tuple[Locations, Path, Path], column: str, value: object,
-                                                         failed: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "value", "failed"),
+    [
+        ("scored_by", "actr-none-2026-01-12-000000000000", "scored_by"),
+        ("ds", DAYS[0], "scored_by"),
+        ("score", float("nan"), "scores"),
+        ("score", 1.5, "scores"),
+        ("event_id", 1, "scored_once"),
+    ],
+)
+def test_predictions_of_another_model_or_day_are_refused(
+    chain: tuple[Locations, Path, Path], column: str, value: object, failed: str
+) -> None:
     locations, cpm, first = chain
-    scored = {"event_id": [1, 2], "user_id": [1, 2], "score": [0.2, 0.7], "click": [0, 1], "scored_by": [first.name] * 2,
-              "ds": [DAYS[1]] * 2}
+    scored = {
+        "event_id": [1, 2],
+        "user_id": [1, 2],
+        "score": [0.2, 0.7],
+        "click": [0, 1],
+        "scored_by": [first.name] * 2,
+        "ds": [DAYS[1]] * 2,
+    }
     scored[column] = [scored[column][0], value]
     with pytest.raises(QualityFailed, match=f"{failed}: expected"):
         audit(locations, DEPLOYMENT, stage_day(locations, 1, first, cpm, scored=scored))
@@ -264,7 +329,9 @@ def test_half_a_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="manifest: expected a finished run, found no such file"):
         staged_runs(locations, "tpm", MONTH)
     name_staged(locations, [temporary])
-    with pytest.raises(BadInput, match=r"expected finished runs of tpm 2026-01-01, such as .*, found runs.*/\.tpm-.*\.123"):
+    with pytest.raises(
+        BadInput, match=r"expected finished runs of tpm 2026-01-01, such as .*, found runs.*/\.tpm-.*\.123"
+    ):
         staged_runs(locations, "tpm", MONTH)
     temporary.rename(folder)
     name_staged(locations, [folder, folder])
@@ -327,23 +394,28 @@ def make_equal(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("flat_limit", [ITEMS, ITEMS - 1])
-def test_equal_similarities_are_in_the_order_of_ids_whatever_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                         flat_limit: int) -> None:
+def test_equal_similarities_are_in_the_order_of_ids_whatever_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flat_limit: int
+) -> None:
     monkeypatch.setattr(index_module, "FLAT_LIMIT", flat_limit)
     locations = Locations(tmp_path)
     folder = stage_run(locations, change=make_equal)
     audit(locations, DEPLOYMENT, folder)
     index = locations.index(folder.name)
-    assert load_index(index)[1]["factory"] == ("IDMap2,Flat" if flat_limit == ITEMS else f"IDMap2,IVF{int(ITEMS**0.5)},Flat")
+    assert load_index(index)[1]["factory"] == (
+        "IDMap2,Flat" if flat_limit == ITEMS else f"IDMap2,IVF{int(ITEMS**0.5)},Flat"
+    )
     equal = range(1000, 1000 + EQUAL)
     for asked in (1000, 1077, 1149):
         found = nearest(index, asked, EQUAL + 10)
-        assert [item for item, _ in found[:EQUAL - 1]] == [item for item in equal if item != asked]
-        assert {cosine for _, cosine in found[:EQUAL - 1]} == {1.0} and found[EQUAL - 1][1] < 1
+        assert [item for item, _ in found[: EQUAL - 1]] == [item for item in equal if item != asked]
+        assert {cosine for _, cosine in found[: EQUAL - 1]} == {1.0} and found[EQUAL - 1][1] < 1
         for count in (0, 1, 2, 19, 20, 21, 100, EQUAL - 2, EQUAL - 1, EQUAL):
             assert nearest(index, asked, count) == found[:count], count
     far = nearest(index, 1200, ITEMS + 5)  # those of one direction are in the middle of the list, or at the cut
-    assert [nearest(index, 1200, count) for count in range(1, ITEMS, 7)] == [far[:count] for count in range(1, ITEMS, 7)]
+    assert [nearest(index, 1200, count) for count in range(1, ITEMS, 7)] == [
+        far[:count] for count in range(1, ITEMS, 7)
+    ]
     assert far == sorted(far, key=lambda pair: (-pair[1], pair[0]))
     vectors = Vectors.read(folder / VECTORS_FILE, "item")
     order = np.random.default_rng(9).permutation(ITEMS)

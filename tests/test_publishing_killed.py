@@ -38,8 +38,16 @@ VARIANT = "tpm+cpm"
 TABLES = ("actr_embeddings", "predictions", "model_metrics", "releases", "activations", "builds")
 # Clients are forked once these are imported: a try takes seconds, and dies in publishing, not in an import.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["publishing.audit", "publishing.cli", "spark_jobs.cli", "spark_jobs.publish_release",
-                                "pyspark.sql.connect.session", "pyspark.sql.connect.dataframe"])
+CONTEXT.set_forkserver_preload(
+    [
+        "publishing.audit",
+        "publishing.cli",
+        "spark_jobs.cli",
+        "spark_jobs.publish_release",
+        "pyspark.sql.connect.session",
+        "pyspark.sql.connect.dataframe",
+    ]
+)
 
 
 def audit_and_publish(home: str, kind: str, period: str, log: str) -> None:
@@ -110,7 +118,9 @@ def locations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locations]:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     with (home / "server.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "lake.server", "--home", str(home), "--port", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lake.server", "--home", str(home), "--port", str(port)], stdout=log, stderr=log
+        )
     try:
         _wait_for(port, server)
         yield found
@@ -131,7 +141,9 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def client(locations: Locations, folder: Path) -> multiprocessing.process.BaseProcess:
     release, log = read_release(folder), locations.home / "client.log"
-    process = CONTEXT.Process(target=audit_and_publish, args=(str(locations.home), release.kind, str(release.period), str(log)))
+    process = CONTEXT.Process(
+        target=audit_and_publish, args=(str(locations.home), release.kind, str(release.period), str(log))
+    )
     process.start()
     return process
 
@@ -172,7 +184,9 @@ def test_publishing_killed_at_random_points_is_never_seen(locations: Locations) 
     with ReadingInALoop(locations) as reading:
         while sum(killed.values()) < KILLS and reading.wrong is None:
             process = client(locations, pending)
-            process.join(rng.uniform(0, 1.3 * seconds))  # a try after a kill takes longer: it replaces what was committed
+            process.join(
+                rng.uniform(0, 1.3 * seconds)
+            )  # a try after a kill takes longer: it replaces what was committed
             if process.exitcode is None:
                 process.kill()
                 process.join()
@@ -186,8 +200,10 @@ def test_publishing_killed_at_random_points_is_never_seen(locations: Locations) 
         assert read_current(locations) == pending.name
     if reading.wrong is not None:
         raise reading.wrong
-    print(f"{KILLS} kills in {time.monotonic() - start:.0f} s, {seconds:.1f} s an undisturbed publishing; after them: {dict(killed)}; "
-          f"{reading.reads} reads")
+    print(
+        f"{KILLS} kills in {time.monotonic() - start:.0f} s, {seconds:.1f} s an undisturbed publishing; after them: {dict(killed)}; "
+        f"{reading.reads} reads"
+    )
     assert reading.reads >= KILLS
     assert_all_is_there_once(locations, number)
 
@@ -201,7 +217,9 @@ def assert_all_is_there_once(locations: Locations, number: int) -> None:
     of_day = [name for name in names if str(DAYS[1]) in name]
     assert len(reader.read("activations", where={"kind": "actr"}).to_pylist()) == 2
     for table, expected in (("actr_embeddings", ITEMS + USERS), ("predictions", 2), ("model_metrics", 1)):
-        rows = Counter(reader.read(table, columns=["release_id"], where={"release_id": of_day})["release_id"].to_pylist())
+        rows = Counter(
+            reader.read(table, columns=["release_id"], where={"release_id": of_day})["release_id"].to_pylist()
+        )
         assert rows == dict.fromkeys(of_day, expected), table
     left = [path.name for path in locations.indexes.iterdir() if path.name not in names]
     assert left == []

@@ -67,7 +67,9 @@ def test_what_lies_behind_a_stale_release_is_stale(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     cpm = released(locations, stage_cpm(locations))
     first = released(locations, stage_day(locations, 0, None, cpm))
-    second = stage_run(locations, kind="actr", variant="tpm+cpm", period=DAYS[1], parents={"predecessor/actr/2026-01-12": first.name})
+    second = stage_run(
+        locations, kind="actr", variant="tpm+cpm", period=DAYS[1], parents={"predecessor/actr/2026-01-12": first.name}
+    )
     released(locations, second)
     released(locations, stage_cpm(locations, recipe={"lr": 2}), LATER)
     assert registry(locations).stale()[second.name] == f"made from {first.name}, which is stale"
@@ -81,18 +83,37 @@ def test_models_to_make_again_are_those_that_rest_on_stale_ones(tmp_path: Path) 
     found = registry(locations)
     assert [(one.kind, one.period) for one in found.resting_on([first.name])] == [("actr", DAYS[0]), ("actr", DAYS[1])]
     assert [(one.kind, one.period) for one in found.resting_on([second.name])] == [("actr", DAYS[1])]
-    assert list(_periods(found, [cpm.name])) == [("cpm_weekly", read_release(cpm).period, read_release(cpm).period),
-                                                 ("ad_ctr_daily", DAYS[0], DAYS[1])]
+    assert list(_periods(found, [cpm.name])) == [
+        ("cpm_weekly", read_release(cpm).period, read_release(cpm).period),
+        ("ad_ctr_daily", DAYS[0], DAYS[1]),
+    ]
     assert list(_periods(found, [])) == []
 
 
 def build(locations: Locations, table: str, day: date, digest: str, built: datetime) -> None:
     """Records a day of a table as built."""
-    schema = pa.schema([("table_name", pa.string()), ("owner", pa.string()), ("row_cnt", pa.int64()), ("digest", pa.string()),
-                        ("inputs", pa.map_(pa.string(), pa.string())), ("counts", pa.map_(pa.string(), pa.int64())),
-                        ("code_version", pa.string()), ("built_ts", pa.timestamp("us", "UTC"))])
-    row = {"table_name": table, "owner": owner_key(ds=day), "row_cnt": 1, "digest": digest, "inputs": [], "counts": [],
-           "code_version": "1", "built_ts": built}
+    schema = pa.schema(
+        [
+            ("table_name", pa.string()),
+            ("owner", pa.string()),
+            ("row_cnt", pa.int64()),
+            ("digest", pa.string()),
+            ("inputs", pa.map_(pa.string(), pa.string())),
+            ("counts", pa.map_(pa.string(), pa.int64())),
+            ("code_version", pa.string()),
+            ("built_ts", pa.timestamp("us", "UTC")),
+        ]
+    )
+    row = {
+        "table_name": table,
+        "owner": owner_key(ds=day),
+        "row_cnt": 1,
+        "digest": digest,
+        "inputs": [],
+        "counts": [],
+        "code_version": "1",
+        "built_ts": built,
+    }
     write_table(locations, "builds", pa.Table.from_pylist([row], schema))
 
 
@@ -127,17 +148,40 @@ def test_a_run_of_older_inputs_than_those_of_what_serves_is_refused(tmp_path: Pa
     assert step_back(locations, stage_run(locations, recipe={"lr": 2}, inputs={key: "new"})) is None
 
 
-LOG_SCHEMA = pa.schema([("event_id", pa.int64()), ("event_ts", pa.timestamp("us", "UTC")), ("arrival_ts", pa.timestamp("us", "UTC")),
-                        ("request_id", pa.int64()), ("user_id", pa.int64()), ("item_id", pa.int64()), ("category_id", pa.int64()),
-                        ("user_segment_id", pa.int64()), ("position", pa.int32()), ("click", pa.int32()), ("action", pa.int32()),
-                        ("dwell_seconds", pa.float64()), ("item_text", pa.string()), ("late", pa.bool_()), ("ds", pa.date32())])
+LOG_SCHEMA = pa.schema(
+    [
+        ("event_id", pa.int64()),
+        ("event_ts", pa.timestamp("us", "UTC")),
+        ("arrival_ts", pa.timestamp("us", "UTC")),
+        ("request_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("item_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("user_segment_id", pa.int64()),
+        ("position", pa.int32()),
+        ("click", pa.int32()),
+        ("action", pa.int32()),
+        ("dwell_seconds", pa.float64()),
+        ("item_text", pa.string()),
+        ("late", pa.bool_()),
+        ("ds", pa.date32()),
+    ]
+)
 
 
 def show(locations: Locations, day: date, item: int, text: str | None) -> None:
     """One impression of an item, in the natural log."""
     at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-    row = dict.fromkeys(LOG_SCHEMA.names, 0) | {"event_ts": at, "arrival_ts": at, "item_id": item, "category_id": item % 10,
-                                                "dwell_seconds": 0.0, "item_text": text, "late": False, "ds": day}
+    row = dict.fromkeys(LOG_SCHEMA.names, 0) | {
+        "event_ts": at,
+        "arrival_ts": at,
+        "item_id": item,
+        "category_id": item % 10,
+        "dwell_seconds": 0.0,
+        "item_text": text,
+        "late": False,
+        "ds": day,
+    }
     write_table(locations, "natural_log", pa.Table.from_pylist([row], LOG_SCHEMA))
     build(locations, "natural_log", day, "1", NOW)
 
@@ -197,7 +241,9 @@ def test_a_release_can_be_asked_by_its_id(indexed: tuple[Locations, Path], capsy
     assert "expected a current release of actr (tpm+cpm), found none" in capsys.readouterr().err
 
 
-def test_a_command_reads_what_serves_once_and_of_the_kinds_that_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_reads_what_serves_once_and_of_the_kinds_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     locations = write_settings(tmp_path)
     cpm = released(locations, stage_cpm(locations))
     days = [released(locations, stage_day(locations, 0, None, cpm))]

@@ -59,12 +59,14 @@ def test_a_run_is_known_again_by_what_was_to_be_made(tmp_path: Path) -> None:
     assert made.release.release_id == DRAFT.release_id and set(made.release.files) == {"one.parquet", "two.parquet"}
 
 
-def test_a_training_that_was_killed_leaves_no_run_and_the_next_one_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_killed_leaves_no_run_and_the_next_one_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     locations = Locations(tmp_path)
     with monkeypatch.context() as another, pytest.raises(KeyboardInterrupt):
         another.setattr(run_folders.os, "getpid", lambda: 0)
         make_run(locations, DRAFT, killed)
-    left, = folder_of(locations, DRAFT).parent.iterdir()
+    (left,) = folder_of(locations, DRAFT).parent.iterdir()
     assert left.name.startswith(".") and finished(locations, DRAFT) is None
     made = make_run(locations, DRAFT, fill)
     assert list(made.folder.parent.iterdir()) == [made.folder]
@@ -97,11 +99,16 @@ def test_a_damaged_run_is_refused_and_replaced(tmp_path: Path, damage: Callable[
 def test_another_manifest_than_the_released_one_is_refused(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     made = make_run(locations, DRAFT, fill)
-    row = {"artifact": str(made.folder.relative_to(tmp_path)), "sha256": sha256_of(made.folder / MANIFEST),
-           "release_id": made.release.release_id}
+    row = {
+        "artifact": str(made.folder.relative_to(tmp_path)),
+        "sha256": sha256_of(made.folder / MANIFEST),
+        "release_id": made.release.release_id,
+    }
     assert open_released(locations, row) == made
     (made.folder / MANIFEST).write_text(replace(made.release, metrics={}).to_json())
-    with pytest.raises(BadInput, match=rf"sha256: expected {row['sha256']}, found [0-9a-f]+\. The folder is not what actr-none"):
+    with pytest.raises(
+        BadInput, match=rf"sha256: expected {row['sha256']}, found [0-9a-f]+\. The folder is not what actr-none"
+    ):
         open_released(locations, row)
     (made.folder / MANIFEST).unlink()
     with pytest.raises(BadInput, match="found no such file"):

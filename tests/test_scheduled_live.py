@@ -53,7 +53,12 @@ def test_scheduled_manual_and_backfilled_runs_make_the_same_day(tmp_path_factory
         made.append(built(home))
     finally:
         stack.down(home)
-    assert made[0] == {} and {table for table, _, _ in made[1]} >= {"natural_log", "ad_log", "behaviour_partials", "quality_results"}
+    assert made[0] == {} and {table for table, _, _ in made[1]} >= {
+        "natural_log",
+        "ad_log",
+        "behaviour_partials",
+        "quality_results",
+    }
     assert all(f"ds={day}" in owner.split(",") for _, owner, _ in made[1]), "no other day"
     assert made[1].keys() == made[2].keys() == made[3].keys(), "the same partitions with equal content"
     assert all(made[1][key] < made[2][key] < made[3][key] for key in made[1]), "and each run built them"
@@ -61,4 +66,7 @@ def test_scheduled_manual_and_backfilled_runs_make_the_same_day(tmp_path_factory
 
 def built(home: Path) -> dict[tuple[str, str, str], datetime]:
     """By table, partition and digest of its content: when it was built last."""
-    return {(table, owner, row["digest"]): row["built_ts"] for (table, owner), row in LakeReader(Locations(home)).all_builds().items()}
+    return {
+        (table, owner, row["digest"]): row["built_ts"]
+        for (table, owner), row in LakeReader(Locations(home)).all_builds().items()
+    }

@@ -10,7 +10,15 @@ from contracts.features import BEHAVIOUR_FIELDS, GAP_BUCKETS
 from training import native
 from training.data.codes import CODES, dwell_codes, gap_codes
 from training.data.mapping import Coded, IdMapping, Seen
-from training.data.sequences import FIELDS_OF_SIDE, ID_FIELDS, SIDES, EncodedSequences, Masks, SequenceInput, sequence_batch
+from training.data.sequences import (
+    FIELDS_OF_SIDE,
+    ID_FIELDS,
+    SIDES,
+    EncodedSequences,
+    Masks,
+    SequenceInput,
+    sequence_batch,
+)
 from training.engine.checkpoint import Checkpoint
 from training.engine.loop import Supervision, prepare_process, train
 from training.models.fg_bert import FgBert, masks_of
@@ -20,13 +28,19 @@ from training.modules.dropout import Dropout
 from training.modules.segments import Segments, attend, in_torch
 from training.recipes import Admission, DecayingPhase, FgBertRecipe
 
-SMALL = FgBertRecipe(length=12, width=16, heads=2, inner=32, train=DecayingPhase(epochs=2, batch_size=8, learning_rate=3e-3))
+SMALL = FgBertRecipe(
+    length=12, width=16, heads=2, inner=32, train=DecayingPhase(epochs=2, batch_size=8, learning_rate=3e-3)
+)
 ROWS = {"item_id": 30, "category_id": 6}
 
 
 def _columns(rng, count):
-    return {field.name: rng.integers(1, ROWS[field.name], count) if field.codes is None else rng.integers(0, field.codes, count)
-            for field in BEHAVIOUR_FIELDS}
+    return {
+        field.name: rng.integers(1, ROWS[field.name], count)
+        if field.codes is None
+        else rng.integers(0, field.codes, count)
+        for field in BEHAVIOUR_FIELDS
+    }
 
 
 def _sequences(rng, lengths, masks=None):
@@ -47,18 +61,26 @@ def test_attention_in_segments_is_attention_over_each_alone(causal):
     torch.manual_seed(3)
     queries = torch.tensor([0, 3, 3, 10, 12])
     keys = queries if causal else torch.tensor([0, 5, 9, 9, 40])  # one segment without queries, one without keys
-    parts = [torch.randn(int(offsets[-1]), 2, 4, dtype=torch.float64, requires_grad=True) for offsets in (queries, keys, keys)]
+    parts = [
+        torch.randn(int(offsets[-1]), 2, 4, dtype=torch.float64, requires_grad=True)
+        for offsets in (queries, keys, keys)
+    ]
     found = attend(*parts, Segments(queries, keys, causal))
     for segment in range(4):
-        q, k, v = (part[offsets[segment]:offsets[segment + 1]] for part, offsets in zip(parts, (queries, keys, keys), strict=True))
+        q, k, v = (
+            part[offsets[segment] : offsets[segment + 1]]
+            for part, offsets in zip(parts, (queries, keys, keys), strict=True)
+        )
         if len(q) == 0:
             continue
         scores = torch.einsum("qhd,khd->hqk", q, k) / 2.0
         if causal:
             scores = scores.masked_fill(~torch.ones(len(q), len(k), dtype=torch.bool).tril(), float("-inf"))
         expected = torch.einsum("hqk,khd->qhd", scores.softmax(dim=2), v) if len(k) else torch.zeros_like(q)
-        torch.testing.assert_close(found[queries[segment]:queries[segment + 1]], expected)
-    assert torch.autograd.gradcheck(lambda *given: attend(*given, Segments(queries, keys, causal)), parts, fast_mode=True)
+        torch.testing.assert_close(found[queries[segment] : queries[segment + 1]], expected)
+    assert torch.autograd.gradcheck(
+        lambda *given: attend(*given, Segments(queries, keys, causal)), parts, fast_mode=True
+    )
 
 
 @pytest.mark.skipif(native.library("segment_attention") is None, reason="no C++ compiler")
@@ -69,7 +91,10 @@ def test_native_attention_is_torchs(causal, heads, width, size):
     torch.manual_seed(width)
     queries = torch.tensor([0, 3, 3, 10, 12, 13, 143, 150])
     keys = queries if causal else torch.tensor([0, 5, 9, 9, 40, 41, 141, 341])
-    parts = [torch.randn(int(offsets[-1]), heads, width) * scale for offsets, scale in ((queries, size), (keys, 1.0), (keys, 1.0))]
+    parts = [
+        torch.randn(int(offsets[-1]), heads, width) * scale
+        for offsets, scale in ((queries, size), (keys, 1.0), (keys, 1.0))
+    ]
     upstream, results = torch.randn(heads, int(queries[-1]), width).transpose(0, 1), []  # not contiguous
     for way, dtype in ((attend, torch.float32), (in_torch, torch.float64)):
         given = [part.detach().to(dtype).requires_grad_() for part in parts]
@@ -108,8 +133,10 @@ def test_a_hidden_side_gives_nothing_away():
     for side, names in FIELDS_OF_SIDE.items():
         hidden = batch.masks[side]
         assert 0 < int(hidden.sum()) < len(hidden)
-        other = {name: torch.where(hidden, (values + 1) % sizes[name], values) if name in names else values
-                 for name, values in batch.rows.items()}
+        other = {
+            name: torch.where(hidden, (values + 1) % sizes[name], values) if name in names else values
+            for name, values in batch.rows.items()
+        }
         output = model.encode(batch).output_PE
         torch.testing.assert_close(model.encode(replace(batch, rows=other)).output_PE, output, rtol=0, atol=0)
         for name in names:  # every field alone tells, where it is not hidden
@@ -118,21 +145,27 @@ def test_a_hidden_side_gives_nothing_away():
 
 
 def test_only_hidden_positions_carry_loss():
-    encoded, mapping = _sequences(np.random.default_rng(1), [12, 8], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=2))
+    encoded, mapping = _sequences(
+        np.random.default_rng(1), [12, 8], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=2)
+    )
     model, batch = _model(mapping), encoded.batch(torch.arange(2))
     hidden = batch.masks["item"] | batch.masks["behaviour"]
     outputs = torch.randn(int(hidden.sum()), SMALL.width, requires_grad=True)
     losses = model.loss(outputs, batch)
     assert set(losses) == set(SMALL.fields)
     for side in SIDES:
-        gradient = torch.autograd.grad(sum(losses[name] for name in FIELDS_OF_SIDE[side]), outputs, retain_graph=True)[0]
+        gradient = torch.autograd.grad(sum(losses[name] for name in FIELDS_OF_SIDE[side]), outputs, retain_graph=True)[
+            0
+        ]
         assert torch.equal(gradient.abs().sum(dim=1) > 0, batch.masks[side][hidden])
 
 
 @pytest.mark.parametrize("objective", ["fg_bert", "bert4rec", "sasrec"])
 def test_the_last_layer_makes_what_is_asked_for_as_if_it_made_all(objective):
     recipe = replace(SMALL, objective=objective, dropout=0.0)
-    encoded, mapping = _sequences(np.random.default_rng(8), [12, 1, 0, 8, 3], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=3))
+    encoded, mapping = _sequences(
+        np.random.default_rng(8), [12, 1, 0, 8, 3], Masks(shares={"item": 0.3, "behaviour": 0.3}, seed=3)
+    )
     model, batch = _model(mapping, recipe), encoded.batch(torch.arange(5))
     hidden = torch.nonzero(batch.masks["item"] | batch.masks["behaviour"]).squeeze(1)
     assert 0 < len(hidden) < len(batch.position_P)
@@ -140,7 +173,9 @@ def test_the_last_layer_makes_what_is_asked_for_as_if_it_made_all(objective):
     gradients = []
     for found in (model(batch), model.encode(batch).output_PE[hidden]):
         assert found.shape == wanted.shape
-        gradients.append([found.detach(), *torch.autograd.grad((found * wanted).sum(), list(model.layers.parameters()))])
+        gradients.append(
+            [found.detach(), *torch.autograd.grad((found * wanted).sum(), list(model.layers.parameters()))]
+        )
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected)
 
@@ -213,8 +248,14 @@ def test_weights_begin_by_the_width_that_they_read():
     assert float(layer.feed_forward.inner.weight.detach().std()) == pytest.approx((2 / 320) ** 0.5, rel=0.1)
     position = float(model.positions.weight.detach().std())
     for side, project in model.project.items():
-        fields = torch.cat([table.weight[torch.arange(5) % len(table.weight)] for name, table in model.embeddings.items()
-                            if name in FIELDS_OF_SIDE[side]], dim=1)
+        fields = torch.cat(
+            [
+                table.weight[torch.arange(5) % len(table.weight)]
+                for name, table in model.embeddings.items()
+                if name in FIELDS_OF_SIDE[side]
+            ],
+            dim=1,
+        )
         assert 0.4 < float((fields @ project.weight.T).detach().std()) / position < 2.5, side
 
 
@@ -223,13 +264,19 @@ def test_weights_begin_by_the_width_that_they_read():
 def test_cross_entropy_over_a_table_is_torchs(count, size, monkeypatch):
     monkeypatch.setattr("training.modules.cross_entropy._CACHED", 64 * 5)  # several chunks, the last one shorter
     torch.manual_seed(count)
-    parts = [torch.randn(*shape, dtype=torch.float64) * scale for shape, scale in (((count, 6), 1.0), ((64, 6), size), ((64,), 1.0))]
+    parts = [
+        torch.randn(*shape, dtype=torch.float64) * scale
+        for shape, scale in (((count, 6), 1.0), ((64, 6), size), ((64,), 1.0))
+    ]
     target = torch.randint(0, 64, (count,))
     losses = {}
     for way in ("ours", "torch"):
         query, weight, bias = (part.clone().requires_grad_() for part in parts)
-        loss = (linear_cross_entropy(query, weight, bias, target) if way == "ours"
-                else torch.nn.functional.cross_entropy(query @ weight.T + bias, target))
+        loss = (
+            linear_cross_entropy(query, weight, bias, target)
+            if way == "ours"
+            else torch.nn.functional.cross_entropy(query @ weight.T + bias, target)
+        )
         (2.5 * loss).backward()
         losses[way] = [loss.detach(), query.grad, weight.grad, bias.grad]
     for ours, expected in zip(losses["ours"], losses["torch"], strict=True):
@@ -240,8 +287,11 @@ def test_sampled_softmax_tends_to_the_full_one():
     encoded, mapping = _sequences(np.random.default_rng(5), [12] * 8, masks_of(SMALL))
     torch.manual_seed(0)
     batch, full = encoded.batch(torch.arange(8)), _model(mapping)
-    sampled = FgBert(replace(SMALL, sampled_above=5, negatives=20_000), mapping.row_cnts(), {
-        name: torch.arange(1, rows + 1) for name, rows in mapping.row_cnts().items()})
+    sampled = FgBert(
+        replace(SMALL, sampled_above=5, negatives=20_000),
+        mapping.row_cnts(),
+        {name: torch.arange(1, rows + 1) for name, rows in mapping.row_cnts().items()},
+    )
     sampled.load_state_dict(full.state_dict())
     for head in (*full.heads.values(), *sampled.heads.values()):
         torch.nn.init.normal_(head.outer.weight, std=2.0, generator=torch.Generator().manual_seed(1))
@@ -261,9 +311,14 @@ def test_folded_scores_are_those_of_each_candidate_alone(learned):
     folded = bridge(SequenceInput(sequences=encoded.batch(torch.arange(3)), of_B=of_B, candidate=rows))
     assert folded.shape == (7, bridge.of_candidate + bridge.of_user)
     for number in range(7):
-        alone = bridge(SequenceInput(sequences=encoded.batch(of_B[number:number + 1]), of_B=torch.zeros(1, dtype=torch.int64),
-                                     candidate={name: values[number:number + 1] for name, values in rows.items()}))
-        torch.testing.assert_close(folded[number:number + 1], alone, rtol=0, atol=1e-5)
+        alone = bridge(
+            SequenceInput(
+                sequences=encoded.batch(of_B[number : number + 1]),
+                of_B=torch.zeros(1, dtype=torch.int64),
+                candidate={name: values[number : number + 1] for name, values in rows.items()},
+            )
+        )
+        torch.testing.assert_close(folded[number : number + 1], alone, rtol=0, atol=1e-5)
 
 
 def test_what_a_bridge_trains():
@@ -276,8 +331,11 @@ def test_what_a_bridge_trains():
         bridge(given).square().sum().backward()
         assert (encoder.layers[0].key.weight.grad is not None) == learned
         assert any(name.startswith("encoder.") for name in bridge.state_dict()) == learned
-        assert all(parameter.grad is not None for name, parameter in bridge.named_parameters()
-                   if not name.startswith("encoder.") and parameter.requires_grad)
+        assert all(
+            parameter.grad is not None
+            for name, parameter in bridge.named_parameters()
+            if not name.startswith("encoder.") and parameter.requires_grad
+        )
 
 
 @pytest.mark.parametrize("queries", [1, 2, 8])
@@ -289,7 +347,9 @@ def test_what_is_queried_is_as_long_for_any_number_of_queries_and_begins_with_wh
     width = bridge.of_user // queries
     torch.testing.assert_close(of_user.norm(dim=1), torch.full((3,), width**0.5), rtol=1e-3, atol=0)
     by_query = of_user.view(3, queries, width)
-    assert by_query.var(dim=0, correction=0).mean() > 10 * by_query.var(dim=1, correction=0).mean()  # users differ, queries hardly yet
+    assert (
+        by_query.var(dim=0, correction=0).mean() > 10 * by_query.var(dim=1, correction=0).mean()
+    )  # users differ, queries hardly yet
 
 
 def test_codes_of_times():
@@ -327,7 +387,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, is_native, monkeypatc
     assert abs(float((~kept).float().mean()) - share) < 4 * (share * (1 - share) / values.numel()) ** 0.5
     assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - share)), atol=1e-4)
     in_rows, in_columns = kept.float().mean(dim=1), kept.float().mean(dim=0)
-    assert in_rows.std() < 2 * (share * (1 - share) / 503) ** 0.5 and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
+    assert (
+        in_rows.std() < 2 * (share * (1 - share) / 503) ** 0.5
+        and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
+    )
     dropped.sum().backward()
     assert torch.equal(values.grad, dropped)  # of ones: the same elements, scaled the same
     assert not torch.equal(layer(values) != 0, kept), "drawn anew each time"

@@ -40,7 +40,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def digests(home: Path, *, without: tuple[str, ...] = ()) -> dict[str, str]:
     files = sorted(path for part in ("landing", "truth") for path in (home / part).rglob("*") if path.is_file())
-    return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.name not in without}
+    return {
+        str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name not in without
+    }
 
 
 def read(home: Path, log: str, day: date) -> pd.DataFrame:
@@ -56,7 +60,9 @@ def read(home: Path, log: str, day: date) -> pd.DataFrame:
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that no rule of the contract sends to quarantine, judged here apart from the simulator's own words."""
     numbers = {name: pd.to_numeric(frame[name], errors="coerce") for name in (*IDS, "event_id", "dwell_seconds")}
-    keep = pd.concat([values.notna() & (values >= 0) for values in numbers.values()], axis=1).all(axis=1) & (numbers["click"] <= 1)
+    keep = pd.concat([values.notna() & (values >= 0) for values in numbers.values()], axis=1).all(axis=1) & (
+        numbers["click"] <= 1
+    )
     event_day = pd.to_datetime(frame["event_ts"].str[:10], errors="coerce", format="%Y-%m-%d")
     arrival_day = pd.to_datetime(frame["arrival_ts"].str[:10], errors="coerce", format="%Y-%m-%d")
     text = frame["item_text"]
@@ -92,7 +98,9 @@ def test_rows_are_what_the_simulator_says_it_injected(home: Path) -> None:
             good = clean(frame)
             assert len(frame) == sum(said.values())
             assert len(frame) - len(good) == sum(said[kind] for kind in MALFORMED_KINDS)
-            assert not set(frame.drop(good.index)["event_id"]) & set(good["event_id"]), "a malformed row is one more, not a lost one"
+            assert not set(frame.drop(good.index)["event_id"]) & set(good["event_id"]), (
+                "a malformed row is one more, not a lost one"
+            )
             found = Counter[str]()
             for row in good.to_dict("records"):
                 payload = tuple(map(str, row.values()))
@@ -114,8 +122,12 @@ def test_rows_are_what_the_simulator_says_it_injected(home: Path) -> None:
 
 
 def test_every_impression_has_its_truth_and_arrives_once(home: Path) -> None:
-    truth = pd.concat([pd.read_parquet(home / "truth" / f"{START + timedelta(days=number)}.parquet").assign(number=number)
-                       for number in range(4)])
+    truth = pd.concat(
+        [
+            pd.read_parquet(home / "truth" / f"{START + timedelta(days=number)}.parquet").assign(number=number)
+            for number in range(4)
+        ]
+    )
     assert list(truth.columns[:3]) == ["event_id", "log", "probability"]
     assert truth["event_id"].is_unique
     assert truth["probability"].between(0.0, 1.0, inclusive="neither").all()
@@ -176,7 +188,9 @@ def test_volumes_rates_and_supply_of_the_defaults() -> None:
     assert 0.2 < shown_in_both < 0.5, "ads are a third of the items, popular or not"
     popular = [set(np.argsort(-shares[log])[:100]) for log in LOGS]
     assert len(popular[0] & popular[1]) < 30, "the ad domain's popular items are others"
-    hours = [np.median((drawn[log].columns["event_ts"] - np.datetime64(START)) / np.timedelta64(1, "h")) for log in LOGS]
+    hours = [
+        np.median((drawn[log].columns["event_ts"] - np.datetime64(START)) / np.timedelta64(1, "h")) for log in LOGS
+    ]
     assert hours[0] - hours[1] > 2, "ads are shown earlier in the day"
 
 
@@ -184,10 +198,15 @@ def test_volumes_rates_and_supply_of_the_defaults() -> None:
 def test_probability_falls_with_position_in_each_domain_its_own_way(log: Log) -> None:
     world, drawn = one_day(WorldSettings(users=200, items=120))
     shown, noon = drawn[log], np.full(len(drawn[log].user_N), 12 * HOUR_MS)
-    logits = [logit(world.probability(log, shown.user_N, shown.item_N, np.full(len(noon), place), noon)).mean() for place in PLACES[log]]
+    logits = [
+        logit(world.probability(log, shown.user_N, shown.item_N, np.full(len(noon), place), noon)).mean()
+        for place in PLACES[log]
+    ]
     per_place = np.diff(logits) / np.diff(PLACES[log])
     assert (per_place < 0).all()
-    assert np.allclose(per_place, per_place[0]) is (log == "natural"), "natural places cost the same each, ad slots ever less"
+    assert np.allclose(per_place, per_place[0]) is (log == "natural"), (
+        "natural places cost the same each, ad slots ever less"
+    )
 
 
 def logit(probability: np.ndarray) -> np.ndarray:
@@ -214,7 +233,9 @@ def test_domains_share_tastes_unless_unrelated(unrelated: bool, low: float, high
 
 
 def test_unrelated_domains_leave_the_rest_equal() -> None:
-    related, unrelated = (World(WorldSettings(users=200, items=120, unrelated_domains=unrelated)) for unrelated in (False, True))
+    related, unrelated = (
+        World(WorldSettings(users=200, items=120, unrelated_domains=unrelated)) for unrelated in (False, True)
+    )
     for _ in range(30):
         related.next_day()
         unrelated.next_day()
@@ -227,8 +248,10 @@ def test_unrelated_domains_leave_the_rest_equal() -> None:
         np.testing.assert_array_equal(world.item_shares("ad"), related.item_shares("ad"))
     user, item = np.divmod(np.arange(200 * 120), 120)
     place, time = np.zeros_like(user), np.full(len(user), 20 * HOUR_MS)
-    np.testing.assert_array_equal(related.probability("natural", user, item, place, time),
-                                  unrelated.probability("natural", user, item, place, time))
+    np.testing.assert_array_equal(
+        related.probability("natural", user, item, place, time),
+        unrelated.probability("natural", user, item, place, time),
+    )
 
 
 def test_recent_clicks_raise_probability_and_fade() -> None:
@@ -261,9 +284,17 @@ def test_what_was_clicked_an_hour_ago_is_clicked_again() -> None:
     """Later impressions of a category that the user clicked within the hour before have a higher true probability."""
     world, drawn = one_day(WorldSettings(users=4000, items=300, natural_requests=3.0))
     shown = drawn["natural"]
-    frame = pd.DataFrame({"user": shown.user_N, "category": shown.columns["category_id"], "time": shown.columns["event_ts"],
-                          "click": shown.columns["click"], "request": shown.columns["request_id"], "p": shown.probability_N,
-                          "burst": world.burst_strength("natural", shown.user_N, shown.item_N, milliseconds(shown))})
+    frame = pd.DataFrame(
+        {
+            "user": shown.user_N,
+            "category": shown.columns["category_id"],
+            "time": shown.columns["event_ts"],
+            "click": shown.columns["click"],
+            "request": shown.columns["request_id"],
+            "p": shown.probability_N,
+            "burst": world.burst_strength("natural", shown.user_N, shown.item_N, milliseconds(shown)),
+        }
+    )
     both = frame.merge(frame, on=["user", "category"], suffixes=("", "_before"))
     gap = (both["time"] - both["time_before"]).dt.total_seconds() / 3600
     before = both[(gap > 0) & (gap < 1) & (both["request"] != both["request_before"])]
@@ -279,7 +310,9 @@ def milliseconds(shown: Impressions) -> np.ndarray:
 
 
 def test_items_are_born_ramp_up_and_end_and_ids_are_never_used_again() -> None:
-    settings = SimulatorSettings(days=40, world=WorldSettings(users=300, items=100, item_turnover=0.5, natural_requests=3.0))
+    settings = SimulatorSettings(
+        days=40, world=WorldSettings(users=300, items=100, item_turnover=0.5, natural_requests=3.0)
+    )
     first_shown: dict[int, date] = {}
     categories: dict[int, int] = {}
     ended: set[int] = set()
@@ -293,7 +326,9 @@ def test_items_are_born_ramp_up_and_end_and_ids_are_never_used_again() -> None:
         for log in LOGS:
             shown = set(drawn[log].item_N.tolist())
             assert not shown & ended
-            for item, category in zip(drawn[log].columns["item_id"].tolist(), drawn[log].columns["category_id"].tolist(), strict=True):
+            for item, category in zip(
+                drawn[log].columns["item_id"].tolist(), drawn[log].columns["category_id"].tolist(), strict=True
+            ):
                 assert categories.setdefault(item, category) == category, "an id stays with its item"
             for item in shown:
                 first_shown.setdefault(item, day)
@@ -301,10 +336,14 @@ def test_items_are_born_ramp_up_and_end_and_ids_are_never_used_again() -> None:
     assert len(catalogue.born_I) == 100 + len(ended)
     for item, born in enumerate(catalogue.born_I.tolist()):
         assert item not in first_shown or (first_shown[item] - START).days >= born
-    of_age, newborn = (np.flatnonzero(catalogue.lives_I & condition) for condition in (catalogue.born_I < 30, catalogue.born_I >= 39))
+    of_age, newborn = (
+        np.flatnonzero(catalogue.lives_I & condition) for condition in (catalogue.born_I < 30, catalogue.born_I >= 39)
+    )
     share = catalogue.shares("natural", 39) / catalogue.popularity_I["natural"]
     assert len(newborn)
-    assert np.allclose(share[newborn] * 7, share[of_age][0]), "on its first day a newborn has a seventh of its full share"
+    assert np.allclose(share[newborn] * 7, share[of_age][0]), (
+        "on its first day a newborn has a seventh of its full share"
+    )
 
 
 def test_no_turnover_leaves_the_catalogue_as_it_is() -> None:
@@ -321,7 +360,10 @@ def test_texts_tell_the_category_and_a_little_of_the_quality() -> None:
     assert (texts == item_texts(category, quality, np.random.default_rng(1))).all()
     assert {len(text.split()) for text in texts} <= set(range(5, 16))
     assert all(text.endswith(f"({VOCABULARIES[kind].name})") for text, kind in zip(texts, category, strict=True))
-    means = [quality[[verdict in text for text in texts]].mean() for verdict in (", no-name (", ", decent (", ", award winning (")]
+    means = [
+        quality[[verdict in text for text in texts]].mean()
+        for verdict in (", no-name (", ", decent (", ", award winning (")
+    ]
     assert means[0] < -0.7 < means[1] < 0.7 < means[2]
     assert any('"' in text for text in texts)
     assert not all(text.isascii() for text in texts)
@@ -350,9 +392,12 @@ def test_malformed_lines_break_what_they_say(home: Path) -> None:
 def test_the_truth_orders_clicks_and_the_domains_agree(capsys: pytest.CaptureFixture[str]) -> None:
     """What the best model could reach, and what one that knows the natural domain alone could."""
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {log: [] for log in LOGS}
-    for _, world, drawn in simulator.days_of(SimulatorSettings(days=8, world=WorldSettings(users=1500, ad_requests=0.9))):
+    for _, world, drawn in simulator.days_of(
+        SimulatorSettings(days=8, world=WorldSettings(users=1500, ad_requests=0.9))
+    ):
         for log, shown in drawn.items():
-            # All on one place: what the natural domain has learnt of users and items, without its own effect of positions.
+            # All on one place: what the natural domain has learnt of users and items, without its own effect of
+            # positions.
             top = np.zeros_like(shown.user_N)
             as_natural = world.probability("natural", shown.user_N, shown.item_N, top, milliseconds(shown))
             parts[log].append((shown.probability_N, as_natural, shown.columns["click"], shown.user_N))
@@ -362,7 +407,10 @@ def test_the_truth_orders_clicks_and_the_domains_agree(capsys: pytest.CaptureFix
         judged = (auc(truth, clicks), gauc(truth, clicks, users), gauc(as_natural, clicks, users))
         figures[name] = tuple(figure for figure in judged if figure is not None)
     with capsys.disabled():
-        print("  oracle:", ", ".join(f"{log} AUC {a:.4f} GAUC {g:.4f}, as if natural {n:.4f}" for log, (a, g, n) in figures.items()))
+        print(
+            "  oracle:",
+            ", ".join(f"{log} AUC {a:.4f} GAUC {g:.4f}, as if natural {n:.4f}" for log, (a, g, n) in figures.items()),
+        )
     assert 0.76 < figures["natural"][0] < 0.80
     assert 0.74 < figures["natural"][1] < 0.78
     assert 0.77 < figures["ad"][0] < 0.82
@@ -370,8 +418,18 @@ def test_the_truth_orders_clicks_and_the_domains_agree(capsys: pytest.CaptureFix
     assert figures["ad"][1] - 0.03 < figures["ad"][2] < figures["ad"][1], "natural tastes nearly suffice for ads"
 
 
-@pytest.mark.parametrize(("option", "value"), [("--users", "1"), ("--items", "17"), ("--days", "0"), ("--late-rate", "1"),
-                                               ("--duplicate-rate", "-0.1"), ("--item-turnover", "1"), ("--burst-rate", "1.5")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--users", "1"),
+        ("--items", "17"),
+        ("--days", "0"),
+        ("--late-rate", "1"),
+        ("--duplicate-rate", "-0.1"),
+        ("--item-turnover", "1"),
+        ("--burst-rate", "1.5"),
+    ],
+)
 def test_bad_options_are_named(tmp_path: Path, option: str, value: str) -> None:
     with pytest.raises(BadInput, match=f"simulate: {option}: expected .*, found {value}"):
         cli.main(["simulate", "--home", str(tmp_path), option, value])

@@ -27,8 +27,20 @@ from spark_jobs import build_partials, build_samples, ingest_logs, inputs, maint
 
 pytestmark = pytest.mark.spark
 
-FEATURE_TABLES = ("natural_log", "ad_log", "quarantine", "behaviour_partials", "statistic_partials", "behaviour_texts",
-                  "behaviour_checkpoints", "statistic_checkpoints", "user_histories", "entity_statistics", "natural_samples", "ad_samples")
+FEATURE_TABLES = (
+    "natural_log",
+    "ad_log",
+    "quarantine",
+    "behaviour_partials",
+    "statistic_partials",
+    "behaviour_texts",
+    "behaviour_checkpoints",
+    "statistic_checkpoints",
+    "user_histories",
+    "entity_statistics",
+    "natural_samples",
+    "ad_samples",
+)
 START = date(2026, 1, 1)
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 NUM_DAYS = 14  # past the first checkpoint, at ten days
@@ -37,7 +49,10 @@ NUM_DAYS = 14  # past the first checkpoint, at ten days
 def make_logs(home: Path, *, num_days: int = NUM_DAYS) -> tuple[Locations, Deployment]:
     """A small simulated deployment with many faults."""
     rates = FaultRates(duplicates=0.05, malformed=0.03, late=0.04)
-    simulate(SimulatorSettings(days=num_days, start=START, faults=rates, world=WorldSettings(users=40, items=60, seed=3)), home)
+    simulate(
+        SimulatorSettings(days=num_days, start=START, faults=rates, world=WorldSettings(users=40, items=60, seed=3)),
+        home,
+    )
     return Locations(home), Deployment.load(home)
 
 
@@ -52,8 +67,10 @@ def build(spark: Any, locations: Locations, deployment: Deployment, days: list[d
 
 def built_as(locations: Locations) -> dict[Any, Any]:
     """What the build records say of every partition, without their time."""
-    return {key: {name: value for name, value in build.items() if name != "built_ts"}
-            for key, build in LakeReader(locations).all_builds().items()}
+    return {
+        key: {name: value for name, value in build.items() if name != "built_ts"}
+        for key, build in LakeReader(locations).all_builds().items()
+    }
 
 
 def day(number: int) -> date:
@@ -64,7 +81,10 @@ def day(number: int) -> date:
 def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Locations, Deployment]:
     """All days built: by one range job each, and the last day alone, from a checkpoint."""
     locations, deployment = make_logs(tmp_path_factory.mktemp("built"))
-    opened = [build(spark, locations, deployment, days) for days in ([day(n) for n in range(NUM_DAYS - 1)], [day(NUM_DAYS - 1)])]
+    opened = [
+        build(spark, locations, deployment, days)
+        for days in ([day(n) for n in range(NUM_DAYS - 1)], [day(NUM_DAYS - 1)])
+    ]
     for step in day_steps():
         assert_as_declared(step, {table for one in opened for table in one[step.name]})
     return locations, deployment
@@ -123,7 +143,8 @@ def test_samples_see_only_the_past(built: tuple[Locations, Deployment], log: str
     last = day(NUM_DAYS - 1)
     stored = LakeReader(locations).read(f"{log}_samples", where={"ds": last}).to_pandas()
     assert dict(zip(stored["event_id"], stored["history_end"], strict=True)) == reference.history_ends(
-        reference.logs(locations), log, last, deployment)
+        reference.logs(locations), log, last, deployment
+    )
     assert stored["history_end"].max() > 0
     assert stored["held_out"].mean() < 0.2
 
@@ -146,16 +167,24 @@ def test_texts_are_kept_once_and_named_by_their_hash(built: tuple[Locations, Dep
     texts = {row["text_hash"]: row["text"] for row in reader.read("behaviour_texts").to_pylist()}
     rows = reference.logs(built[0])
     shown = rows[rows["item_text"].notna()]
-    assert {f"Clicked {text}" for text in shown["item_text"]} == {text for text in texts.values() if text.startswith("Clicked ")}
+    assert {f"Clicked {text}" for text in shown["item_text"]} == {
+        text for text in texts.values() if text.startswith("Clicked ")
+    }
     for action, word in ((2, "Liked "), (6, "Bought ")):
         done = shown[shown["action"] == action]["item_text"]
         assert {f"{word}{text}" for text in done} == {text for text in texts.values() if text.startswith(word)}
     assert len(set(texts.values())) == len(texts)
-    behaviours = [b for row in reader.read("user_histories", where={"ds": day(NUM_DAYS - 1)}).to_pylist() for b in row["behaviours"]]
+    behaviours = [
+        b
+        for row in reader.read("user_histories", where={"ds": day(NUM_DAYS - 1)}).to_pylist()
+        for b in row["behaviours"]
+    ]
     assert {b["text_hash"] for b in behaviours} <= set(texts)
     text_of = dict(zip(rows["event_id"], rows["item_text"], strict=True))
     for log in LOGS:
-        samples = reader.read(f"{log}_samples", columns=["event_id", "item_text_hash"], where={"ds": day(NUM_DAYS - 1)}).to_pylist()
+        samples = reader.read(
+            f"{log}_samples", columns=["event_id", "item_text_hash"], where={"ds": day(NUM_DAYS - 1)}
+        ).to_pylist()
         assert samples and all(texts[row["item_text_hash"]] == f"Clicked {text_of[row['event_id']]}" for row in samples)
 
 
@@ -170,14 +199,20 @@ def test_a_column_declared_later_reads_as_unknown(spark: Any, tmp_path: Path) ->
 
 def test_missing_inputs_are_named(spark: Any, tmp_path: Path) -> None:
     locations, deployment = make_logs(tmp_path, num_days=5)
-    with pytest.raises(ParentMissing, match=r"natural_log: expected a build of ds=2026-01-01.*tributary spark_jobs ingest_logs"):
+    with pytest.raises(
+        ParentMissing, match=r"natural_log: expected a build of ds=2026-01-01.*tributary spark_jobs ingest_logs"
+    ):
         build_partials.run(spark, locations, deployment, [START])
     missing = inputs.missing_partials(LakeReader(locations), deployment, day(1))
-    assert str(missing) == ("partials of 2 days since history_start 2026-01-01, the first 2026-01-01: "
-                            "tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02")
+    assert str(missing) == (
+        "partials of 2 days since history_start 2026-01-01, the first 2026-01-01: "
+        "tributary dags backfill logs_daily --from 2026-01-01 --to 2026-01-02"
+    )
     path = locations.landing_day("ad", day(2)) / "part-00000.csv"
     path.write_bytes(path.read_bytes().splitlines()[0] + b"\n")
-    with pytest.raises(BadInput, match=r"2026-01-03/part-00000.csv: rows: expected at least one row on this landing day, found none"):
+    with pytest.raises(
+        BadInput, match=r"2026-01-03/part-00000.csv: rows: expected at least one row on this landing day, found none"
+    ):
         ingest_logs.run(spark, locations, deployment, [day(2)])
     path.write_text(path.read_text().replace("user_id,", "usr,"))
     with pytest.raises(BadInput, match=r"user_id: expected a column of this name in the header"):
@@ -210,7 +245,9 @@ def test_kuairand_reconciles_with_pandas(spark: Any, data: Path, tmp_path: Path)
             assert counts["quarantined"] == 0
             assert counts["kept"] == len(distinct)
             assert counts["duplicates"] == len(expected) - len(distinct)
-    assert sum(record["counts"]["duplicates"] for record in LakeReader(locations).builds("ad_log").values()) > 4000  # half of tab 6
+    assert (
+        sum(record["counts"]["duplicates"] for record in LakeReader(locations).builds("ad_log").values()) > 4000
+    )  # half of tab 6
 
     for job in JOBS[1:]:
         job.run(spark, locations, deployment, days)

@@ -27,8 +27,12 @@ from tributary.airflow_api import AirflowApi, ApiError, RunFailed
 from tributary.stack import airflow, components, machine, ports, postgres, processes, starting
 from tributary.stack.components import Setup
 
-SHRUNKEN = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
-                      periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
+SHRUNKEN = Deployment(
+    history_start=date(2022, 4, 8),
+    actr_start=date(2022, 5, 2),
+    day_timezone="Asia/Shanghai",
+    periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2),
+)
 
 
 @pytest.fixture
@@ -76,8 +80,10 @@ class TestProcesses:
     def test_a_process_whose_threads_still_end_does_not_live_and_is_there(self, home: Path) -> None:
         """A killed JVM looks so for a while: its first thread is a zombie, and its port taken. Here the first thread alone ends."""
         exit_thread = 93 if platform.machine() == "aarch64" else 60
-        code = f"import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); " \
-               f"ctypes.CDLL(None).syscall({exit_thread}, 0)"
+        code = (
+            f"import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+            f"ctypes.CDLL(None).syscall({exit_thread}, 0)"
+        )
         one = run(home, "triggerer", f"exec {sys.executable} -c '{code}'")
         wait_for(lambda: not one.is_alive)
         assert one.is_there
@@ -88,9 +94,15 @@ class TestProcesses:
         processes.wait_until_gone([one])
         assert not one.is_there
 
-    def test_ends_what_this_home_started_and_nothing_else(self, home: Path, sleepers: list[subprocess.Popen[bytes]]) -> None:
+    def test_ends_what_this_home_started_and_nothing_else(
+        self, home: Path, sleepers: list[subprocess.Popen[bytes]]
+    ) -> None:
         ours = [sleep({processes.MARKER: str(home)}, sleepers) for _ in range(2)]
-        others = [sleep({}, sleepers), sleep({processes.MARKER: f"{home}2"}, sleepers), sleep({"TRIBUTARY_HOME": str(home)}, sleepers)]
+        others = [
+            sleep({}, sleepers),
+            sleep({processes.MARKER: f"{home}2"}, sleepers),
+            sleep({"TRIBUTARY_HOME": str(home)}, sleepers),
+        ]
         assert sorted(processes.marked(home)) == sorted(process.pid for process in ours)
         processes.kill_marked(home, spare=[ours[0].pid])
         assert is_running(ours[0])
@@ -99,8 +111,13 @@ class TestProcesses:
         assert all(map(is_running, others))
 
     def test_a_component_is_detached_and_its_log_private(self, home: Path) -> None:
-        one = processes.start("triggerer", ["sh", "-c", "echo started; exec sleep 60"], folder=home / "stack", cwd=home,
-                              env=os.environ | {processes.MARKER: str(home)})
+        one = processes.start(
+            "triggerer",
+            ["sh", "-c", "echo started; exec sleep 60"],
+            folder=home / "stack",
+            cwd=home,
+            env=os.environ | {processes.MARKER: str(home)},
+        )
         try:
             assert os.getsid(one.pid) == os.getpgid(one.pid) == one.pid
             for name in ("triggerer.log", "triggerer.json"):
@@ -117,11 +134,15 @@ class TestProcesses:
             assert processes.ancestors(process.pid)[0] == os.getpid() and processes.working_in(home) == [process.pid]
             assert processes.memory_bytes([process.pid, process.pid]) > processes.memory_bytes([process.pid]) > 0
             ticks = processes.start_ticks(process.pid)
-            assert ticks is not None and abs(processes.started_at(ticks) - psutil.Process(process.pid).create_time()) < 1.5
+            assert (
+                ticks is not None and abs(processes.started_at(ticks) - psutil.Process(process.pid).create_time()) < 1.5
+            )
         finally:
             process.kill()
             process.wait()
-        assert processes.command_line(process.pid) == processes.ancestors(process.pid) == processes.working_in(home) == []
+        assert (
+            processes.command_line(process.pid) == processes.ancestors(process.pid) == processes.working_in(home) == []
+        )
         assert processes.memory_bytes([process.pid]) == 0 and processes.start_ticks(process.pid) is None
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": 1}', "no json"])
@@ -192,7 +213,10 @@ class TestSparkAlone:
 
 class TestStart:
     def test_two_at_once(self, home: Path) -> None:
-        with machine._one_at_a_time(home / "stack"), pytest.raises(stack.StackFailed, match="no other `tributary up` or `down`"):
+        with (
+            machine._one_at_a_time(home / "stack"),
+            pytest.raises(stack.StackFailed, match="no other `tributary up` or `down`"),
+        ):
             stack.up(home, say=lambda line: None)
 
     def test_a_component_that_ends_takes_the_rest_down(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +227,9 @@ class TestStart:
             raise AssertionError
 
         monkeypatch.setattr(starting, "start", started)
-        with pytest.raises(stack.StackFailed, match=r"triggerer: expected a running process, found that it ended(.|\n)*why"):
+        with pytest.raises(
+            stack.StackFailed, match=r"triggerer: expected a running process, found that it ended(.|\n)*why"
+        ):
             stack.up(home, ui_port=free_port(), spark_port=free_port(), say=lambda line: None)
         assert list(processes.marked(home)) == []
         assert processes.read_record(home / "stack", "scheduler") is None
@@ -279,8 +305,16 @@ class TestAirflowSettings:
 
 
 def _row(day: str, state: str, **more: object) -> dict[str, object]:
-    return {"dag_id": "cpm_weekly", "dag_run_id": f"run {day}", "state": state, "run_type": "backfill", "conf": {}, "duration": 1.0,
-            "data_interval_start": day, **more}
+    return {
+        "dag_id": "cpm_weekly",
+        "dag_run_id": f"run {day}",
+        "state": state,
+        "run_type": "backfill",
+        "conf": {},
+        "duration": 1.0,
+        "data_interval_start": day,
+        **more,
+    }
 
 
 class TestApi:
@@ -292,7 +326,8 @@ class TestApi:
         method, path, body = handler.asked[-1]
         assert (method, path) == ("POST", "/api/v2/backfills")
         assert [datetime.fromisoformat(body[name]) for name in ("from_date", "to_date")] == [
-            datetime.fromisoformat(midnight) for midnight in ("2022-04-26T00:00:00+08:00", "2022-04-30T00:00:00+08:00")]
+            datetime.fromisoformat(midnight) for midnight in ("2022-04-26T00:00:00+08:00", "2022-04-30T00:00:00+08:00")
+        ]
         with pytest.raises(BadInput, match="expected the first day of a week, found 2022-04-26"):
             api.create_backfill("cpm_weekly", date(2022, 4, 26), date(2022, 4, 29))
 
@@ -301,45 +336,82 @@ class TestApi:
         handler.answers += [(200, {"id": 1}), (200, {"id": 2})]
         api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
         api.create_backfill("tpm_monthly", date(2026, 1, 1), date(2026, 3, 1))
-        api.create_backfill("ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="completed", conf={"recipe": "quick"})
+        api.create_backfill(
+            "ad_ctr_daily", date(2026, 1, 6), date(2026, 1, 7), reprocess="completed", conf={"recipe": "quick"}
+        )
         bodies = [body for method, path, body in handler.asked if path == "/api/v2/backfills"]
         assert [(body["from_date"][:10], body["to_date"][:10], body["reprocess_behavior"]) for body in bodies] == [
-            ("2026-01-01", "2026-03-01", "failed"), ("2026-01-06", "2026-01-07", "completed")]
+            ("2026-01-01", "2026-03-01", "failed"),
+            ("2026-01-06", "2026-01-07", "completed"),
+        ]
         assert [body["dag_run_conf"] for body in bodies] == [{}, {"recipe": "quick"}]
 
-    @pytest.mark.parametrize(("arguments", "conf"), [
-        (["ad_ctr_daily", "--period", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
-        (["ad_ctr_daily", "--period", "2026-01-06", "--transfer", "tpm+cpm"], {"ds": "2026-01-06", "transfer": "tpm+cpm"}),
-        (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
-        (["lake_maintenance_weekly"], {})])
-    def test_a_run_by_hand_gets_what_its_form_has(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch,
-                                                  arguments: list[str], conf: dict[str, str]) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "conf"),
+        [
+            (["ad_ctr_daily", "--period", "2026-01-06", "--recipe", "quick"], {"ds": "2026-01-06", "recipe": "quick"}),
+            (
+                ["ad_ctr_daily", "--period", "2026-01-06", "--transfer", "tpm+cpm"],
+                {"ds": "2026-01-06", "transfer": "tpm+cpm"},
+            ),
+            (["bootstrap", "--from", "2026-01-01", "--to", "2026-01-05"], {"from": "2026-01-01", "to": "2026-01-05"}),
+            (["lake_maintenance_weekly"], {}),
+        ],
+    )
+    def test_a_run_by_hand_gets_what_its_form_has(
+        self,
+        fake: tuple[type[FakeAirflow], str],
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str],
+        conf: dict[str, str],
+    ) -> None:
         handler, address = fake
         handler.answers += [(200, None), (200, {"dag_run_id": "r"})]
         monkeypatch.setattr(stack, "api", lambda home: AirflowApi(address, "admin", "secret", deployment=CALENDAR))
         assert dags_command.main(["trigger", *arguments, "--no-wait"]) == 0
-        assert handler.asked[-1] == ("POST", f"/api/v2/dags/{arguments[0]}/dagRuns", {"logical_date": None, "conf": conf})
+        assert handler.asked[-1] == (
+            "POST",
+            f"/api/v2/dags/{arguments[0]}/dagRuns",
+            {"logical_date": None, "conf": conf},
+        )
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (["ad_ctr_daily"], "expected --period, found none"),
-        (["bootstrap", "--period", "2026-01-06"], "expected --from --to, found --period"),
-        (["lake_maintenance_weekly", "--period", "2026-01-06"], "expected none, found --period"),
-        (["bahe_daily", "--period", "2026-01-06", "--transfer", "tpm"], "--transfer: expected none, or ad_ctr_daily, found tpm")])
-    def test_days_that_a_run_does_not_take_are_refused(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
-        monkeypatch.setattr(stack, "api", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR))
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["ad_ctr_daily"], "expected --period, found none"),
+            (["bootstrap", "--period", "2026-01-06"], "expected --from --to, found --period"),
+            (["lake_maintenance_weekly", "--period", "2026-01-06"], "expected none, found --period"),
+            (
+                ["bahe_daily", "--period", "2026-01-06", "--transfer", "tpm"],
+                "--transfer: expected none, or ad_ctr_daily, found tpm",
+            ),
+        ],
+    )
+    def test_days_that_a_run_does_not_take_are_refused(
+        self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    ) -> None:
+        monkeypatch.setattr(
+            stack, "api", lambda home: AirflowApi("http://nowhere", "admin", "secret", deployment=CALENDAR)
+        )
         with pytest.raises(BadInput, match=message):
             dags_command.main(["trigger", *arguments])
 
     def test_periods_of_runs(self, fake: tuple[type[FakeAirflow], str]) -> None:
         handler, address = fake
-        rows = [_row("2022-04-24T16:00:00Z", "success"), _row("2022-04-25T16:00:00Z", "success"),
-                _row("2022-04-25T16:00:00Z", "success", conf={"ds": "2022-04-29"}), {**_row("", "success"), "data_interval_start": None}]
+        rows = [
+            _row("2022-04-24T16:00:00Z", "success"),
+            _row("2022-04-25T16:00:00Z", "success"),
+            _row("2022-04-25T16:00:00Z", "success", conf={"ds": "2022-04-29"}),
+            {**_row("", "success"), "data_interval_start": None},
+        ]
         handler.answers += [(200, {"dag_runs": rows, "total_entries": 4})]
         runs = AirflowApi(address, "admin", "secret", deployment=SHRUNKEN).runs("cpm_weekly")
         # The 25th and 26th are one week: the first ends none, the second ends the week of the 25th.
         assert [run.period for run in runs] == [None, date(2022, 4, 25), date(2022, 4, 29), None]
 
-    def test_waits_until_all_have_ended(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_waits_until_all_have_ended(
+        self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         handler, address = fake
         for states in (("queued", "running"), ("success", "running"), ("success", "success")):
@@ -355,19 +427,45 @@ class TestApi:
         handler, address = fake
         handler.answers += [
             (200, {"dag_runs": [_row("2026-01-05T00:00:00Z", "failed")], "total_entries": 1}),
-            (200, {"task_instances": [{"task_id": "train_cpm", "state": "failed", "try_number": 3}, {"task_id": "audit", "state": None}]}),
-            (200, {"content": [{"event": "::group::Pre Execute"}, {"event": "error: samples: rows: expected > 0, found 0."},
-                               {"event": "Task failed with exception", "error_detail": [{"exc_type": "X", "exc_value": "exit code 2"}]}]}),
+            (
+                200,
+                {
+                    "task_instances": [
+                        {"task_id": "train_cpm", "state": "failed", "try_number": 3},
+                        {"task_id": "audit", "state": None},
+                    ]
+                },
+            ),
+            (
+                200,
+                {
+                    "content": [
+                        {"event": "::group::Pre Execute"},
+                        {"event": "error: samples: rows: expected > 0, found 0."},
+                        {
+                            "event": "Task failed with exception",
+                            "error_detail": [{"exc_type": "X", "exc_value": "exit code 2"}],
+                        },
+                    ]
+                },
+            ),
         ]
         api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)
         with pytest.raises(RunFailed) as failed:
             api.wait_for_periods("cpm_weekly", date(2026, 1, 5), date(2026, 1, 5))
         assert str(failed.value).splitlines()[1:] == [
-            "cpm_weekly.train_cpm (try 3):", "    error: samples: rows: expected > 0, found 0.", "    X: exit code 2"]
-        assert handler.asked[-1][1].startswith("/api/v2/dags/cpm_weekly/dagRuns/run%202026-01-05T00%3A00%3A00Z/taskInstances/")
+            "cpm_weekly.train_cpm (try 3):",
+            "    error: samples: rows: expected > 0, found 0.",
+            "    X: exit code 2",
+        ]
+        assert handler.asked[-1][1].startswith(
+            "/api/v2/dags/cpm_weekly/dagRuns/run%202026-01-05T00%3A00%3A00Z/taskInstances/"
+        )
         assert "/train_cpm/logs/3?" in handler.asked[-1][1]
 
-    def test_waits_for_a_former_backfill(self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_waits_for_a_former_backfill(
+        self, fake: tuple[type[FakeAirflow], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         handler, address = fake
         api = AirflowApi(address, "admin", "secret", deployment=CALENDAR)

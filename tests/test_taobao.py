@@ -29,23 +29,23 @@ DAY = 86_400
 AD_START = MIDNIGHT + 14 * DAY  # 2017-05-06
 BEHAVIOURS = [
     # user time                     btag    cate  brand
-    (1, MIDNIGHT - 1,               "pv",   10, 100),     # the 21st
-    (1, MIDNIGHT,                   "pv",   10, 100),
-    (1, MIDNIGHT + DAY - 1,         "cart", 10, 100),
-    (1, MIDNIGHT + DAY,             "fav",  10, 101),
-    (2, MIDNIGHT + DAY,             "buy",  11, ""),      # no brand; a user without a profile
-    (1, MIDNIGHT + DAY,             "ipv",  11, 100),     # no behaviour that we know
-    (1, MIDNIGHT + 22 * DAY - 1,    "pv",   10, 100),
-    (1, MIDNIGHT + 22 * DAY,        "pv",   10, 100),     # the 14th of May
-    ("", MIDNIGHT + DAY,            "pv",   10, 100),     # nobody
+    (1, MIDNIGHT - 1, "pv", 10, 100),  # the 21st
+    (1, MIDNIGHT, "pv", 10, 100),
+    (1, MIDNIGHT + DAY - 1, "cart", 10, 100),
+    (1, MIDNIGHT + DAY, "fav", 10, 101),
+    (2, MIDNIGHT + DAY, "buy", 11, ""),  # no brand; a user without a profile
+    (1, MIDNIGHT + DAY, "ipv", 11, 100),  # no behaviour that we know
+    (1, MIDNIGHT + 22 * DAY - 1, "pv", 10, 100),
+    (1, MIDNIGHT + 22 * DAY, "pv", 10, 100),  # the 14th of May
+    ("", MIDNIGHT + DAY, "pv", 10, 100),  # nobody
 ]
 IMPRESSIONS = [
     # user time         ad   pid            nonclk clk
-    (1, AD_START - 1,   7, "430548_1007",   1, 0),         # before the published days
-    (1, AD_START,       7, "430548_1007",   0, 1),
-    (1, AD_START,       7, "430539_1007",   1, 0),         # the same but for its place
-    (1, AD_START,       8, "430548_1007",   1, 0),         # an ad without a brand
-    (2, AD_START + DAY, 9, "430548_1007",   1, 0),         # neither ad nor user is described
+    (1, AD_START - 1, 7, "430548_1007", 1, 0),  # before the published days
+    (1, AD_START, 7, "430548_1007", 0, 1),
+    (1, AD_START, 7, "430539_1007", 1, 0),  # the same but for its place
+    (1, AD_START, 8, "430548_1007", 1, 0),  # an ad without a brand
+    (2, AD_START + DAY, 9, "430548_1007", 1, 0),  # neither ad nor user is described
 ]
 
 
@@ -59,9 +59,13 @@ def data(tmp_path: Path) -> Path:
         file.write("1,1492790400\n")  # cut off
     impressions = pd.DataFrame(IMPRESSIONS, columns=["user", "time_stamp", "adgroup_id", "pid", "nonclk", "clk"])
     impressions.to_csv(folder / "raw_sample.csv", index=False)
-    (folder / "ad_feature.csv").write_text("adgroup_id,cate_id,campaign_id,customer,brand,price\n8,11,81,82,NULL,1.5\n7,10,71,72,100,2.0\n")
-    (folder / "user_profile.csv").write_text("userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,shopping_level,"
-                                             "occupation,new_user_class_level \n1,5,0,2,3,,3,0,\n")
+    (folder / "ad_feature.csv").write_text(
+        "adgroup_id,cate_id,campaign_id,customer,brand,price\n8,11,81,82,NULL,1.5\n7,10,71,72,100,2.0\n"
+    )
+    (folder / "user_profile.csv").write_text(
+        "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,shopping_level,"
+        "occupation,new_user_class_level \n1,5,0,2,3,,3,0,\n"
+    )
     return tmp_path / "data"
 
 
@@ -75,27 +79,41 @@ def test_behaviours_become_the_natural_log(data: Path, tmp_path: Path) -> None:
     liked, bought = read(tmp_path, "natural", "2017-04-23")
     assert len(read(tmp_path, "natural", "2017-05-13")) == 1
     assert [(row["click"], ACTIONS[int(str(row["action"]))]) for row in (viewed, carted, liked, bought)] == [
-        (0, "none"), (1, "click"), (1, "like"), (1, "purchase")]
+        (0, "none"),
+        (1, "click"),
+        (1, "like"),
+        (1, "purchase"),
+    ]
     assert pd.Timestamp(str(viewed["event_ts"])) == pd.Timestamp("2017-04-21T16:00:00Z")
     assert (viewed["user_segment_id"], bought["user_segment_id"]) == (1, 0), "group 0 is a known one"
     assert viewed["item_id"] == carted["item_id"] != liked["item_id"]
     assert (bought["category_id"], bought["item_id"]) == (11, int(item_of(np.array([11]), np.array([0]))[0]))
     assert viewed["request_id"] != carted["request_id"] and viewed["event_id"] != carted["event_id"]
     assert done.rows["natural"] == 5
-    assert "natural: 5 of 10 rows, click rate 0.600; left out: 2 outside 2017-04-22 .. 2017-05-13, 2 without user or time" in done.notes[0]
+    assert (
+        "natural: 5 of 10 rows, click rate 0.600; left out: 2 outside 2017-04-22 .. 2017-05-13, 2 without user or time"
+        in done.notes[0]
+    )
     assert "1 of another btag than pv, cart, fav, buy; with features 0: 1 of a user" in done.notes[0]
 
 
 def test_impressions_become_the_ad_log_and_share_items(data: Path, tmp_path: Path) -> None:
     done = taobao.convert(data, tmp_path, TaobaoSettings())
     clicked, elsewhere, unbranded = read(tmp_path, "ad", "2017-05-06")
-    unknown, = read(tmp_path, "ad", "2017-05-07")
+    (unknown,) = read(tmp_path, "ad", "2017-05-07")
     assert [(row["click"], row["action"]) for row in (clicked, elsewhere)] == [(1, 1), (0, 0)]
     assert (clicked["campaign_id"], clicked["advertiser_id"], clicked["category_id"]) == (71, 72, 10)
     assert clicked["item_id"] == read(tmp_path, "natural", "2017-04-22")[0]["item_id"]
-    assert unbranded["item_id"] == read(tmp_path, "natural", "2017-04-23")[1]["item_id"], "no brand is one item in both logs"
-    assert clicked["event_id"] != elsewhere["event_id"] and clicked["request_id"] == elsewhere["request_id"] == unbranded["request_id"]
-    assert [unknown[name] for name in ("item_id", "category_id", "campaign_id", "advertiser_id", "user_segment_id")] == [0] * 5
+    assert unbranded["item_id"] == read(tmp_path, "natural", "2017-04-23")[1]["item_id"], (
+        "no brand is one item in both logs"
+    )
+    assert (
+        clicked["event_id"] != elsewhere["event_id"]
+        and clicked["request_id"] == elsewhere["request_id"] == unbranded["request_id"]
+    )
+    assert [
+        unknown[name] for name in ("item_id", "category_id", "campaign_id", "advertiser_id", "user_segment_id")
+    ] == [0] * 5
     assert "1 outside 2017-05-06 .. 2017-05-13" in done.notes[1]
     assert "1 of a user that user_profile.csv lacks, 1 of an advertisement that ad_feature.csv lacks" in done.notes[1]
     assert "2017-04-22 .. 2017-05-05 have no advertisements" in done.notes[2]
@@ -109,15 +127,25 @@ def test_all_days_are_there_and_the_deployment_fits(data: Path, tmp_path: Path) 
         columns = pa_parquet.read_schema(tmp_path / "landing" / log / "2017-05-07" / "part-00000.parquet").names
         assert [name for name in LANDING_COLUMNS[log] if name not in ("arrival_ts", "item_text")] == columns  # type: ignore[index]
     deployment = Deployment.load(tmp_path)
-    assert (deployment.day_timezone, str(deployment.actr_start), deployment.string_ids) == ("Asia/Shanghai", "2017-05-10", ())
+    assert (deployment.day_timezone, str(deployment.actr_start), deployment.string_ids) == (
+        "Asia/Shanghai",
+        "2017-05-10",
+        (),
+    )
     first_actr = deployment.lineage.parents("actr", deployment.actr_start)
-    assert [(parent.kind, str(parent.period)) for parent in first_actr] == [("cpm", "2017-05-08"), ("fg_bert", "2017-05-08"),
-                                                                               ("bahe", "2017-05-09")]
+    assert [(parent.kind, str(parent.period)) for parent in first_actr] == [
+        ("cpm", "2017-05-08"),
+        ("fg_bert", "2017-05-08"),
+        ("bahe", "2017-05-09"),
+    ]
     assert len(deployment.lineage.parents("cpm", first_actr[0].period)) == 3, "three whole months lie before"
 
 
 def test_a_range_of_days(data: Path, tmp_path: Path) -> None:
-    assert cli.main(["taobao", "--home", str(tmp_path), "--data", str(data), "--from", "2017-05-06", "--to", "2017-05-07"]) == 0
+    assert (
+        cli.main(["taobao", "--home", str(tmp_path), "--data", str(data), "--from", "2017-05-06", "--to", "2017-05-07"])
+        == 0
+    )
     assert sorted(path.name for path in (tmp_path / "landing" / "natural").iterdir()) == ["2017-05-06", "2017-05-07"]
     assert len(read(tmp_path, "ad", "2017-05-06")) == 3
     for wrong in ({"first": "2017-04-21"}, {"last": "2017-05-05"}, {"first": "2017-05-10", "last": "2017-05-09"}):
@@ -127,9 +155,15 @@ def test_a_range_of_days(data: Path, tmp_path: Path) -> None:
 
 def many_rows(folder: Path, count: int) -> None:
     rng = np.random.default_rng(1)
-    pd.DataFrame({"user": rng.integers(1, 50, count), "time_stamp": MIDNIGHT + rng.integers(-DAY, 23 * DAY, count),
-                  "btag": rng.choice(["pv", "cart", "fav", "buy"], count), "cate": rng.integers(1, 9, count),
-                  "brand": rng.integers(1, 9, count)}).to_csv(folder / "behavior_log.csv", index=False)
+    pd.DataFrame(
+        {
+            "user": rng.integers(1, 50, count),
+            "time_stamp": MIDNIGHT + rng.integers(-DAY, 23 * DAY, count),
+            "btag": rng.choice(["pv", "cart", "fav", "buy"], count),
+            "cate": rng.integers(1, 9, count),
+            "brand": rng.integers(1, 9, count),
+        }
+    ).to_csv(folder / "behavior_log.csv", index=False)
 
 
 def test_tiny_batches_give_the_files_of_large_ones(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +176,9 @@ def test_tiny_batches_give_the_files_of_large_ones(data: Path, tmp_path: Path, m
     for file in files:
         assert (tmp_path / "small" / file).read_bytes() == (tmp_path / "large" / file).read_bytes(), file
     groups = pa_parquet.ParquetFile(tmp_path / "small" / "landing/natural/2017-04-25/part-00000.parquet").metadata
-    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups - 1)] == [50] * (groups.num_row_groups - 1)
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups - 1)] == [50] * (
+        groups.num_row_groups - 1
+    )
     assert groups.num_row_groups > 1
 
 
@@ -180,8 +216,15 @@ def test_a_landing_day_with_other_files_is_left_alone(data: Path, tmp_path: Path
     assert len(read(tmp_path, "natural", "2017-04-22")) == 2, "written again, it is the same"
 
 
-@pytest.mark.parametrize(("file", "column"), [("behavior_log.csv", "btag"), ("raw_sample.csv", "pid"), ("ad_feature.csv", "customer"),
-                                              ("user_profile.csv", "cms_group_id")])
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        ("behavior_log.csv", "btag"),
+        ("raw_sample.csv", "pid"),
+        ("ad_feature.csv", "customer"),
+        ("user_profile.csv", "cms_group_id"),
+    ],
+)
 def test_a_missing_column_is_named(data: Path, tmp_path: Path, file: str, column: str) -> None:
     path = data / "Ali_Display_Ad_Click" / file
     path.write_text(path.read_text().replace(column, "other", 1))
@@ -216,7 +259,11 @@ def test_all_jobs_take_it(spark: Any, data: Path, tmp_path: Path) -> None:
     reader = LakeReader(locations)
     for log in ("natural", "ad"):
         built = reader.builds(f"{log}_log", [owner_key(ds=day) for day in days]).values()
-        assert sum(build["counts"]["kept"] for build in built) == done.rows[log] == reader.read(f"{log}_samples").num_rows
+        assert (
+            sum(build["counts"]["kept"] for build in built) == done.rows[log] == reader.read(f"{log}_samples").num_rows
+        )
         assert sum(build["counts"]["quarantined"] for build in built) == 0
     assert reader.read("ad_samples", where={"ds": date(2017, 5, 5)}).num_rows == 0
-    assert sorted(reader.read("ad_samples", columns=["history_end"], where={"user_id": 1})["history_end"].to_pylist()) == [1, 1, 1]
+    assert sorted(
+        reader.read("ad_samples", columns=["history_end"], where={"user_id": 1})["history_end"].to_pylist()
+    ) == [1, 1, 1]

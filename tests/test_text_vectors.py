@@ -28,7 +28,12 @@ def minilm():
 
 def _lake(home, texts):
     locations = Locations(home)
-    write_table(locations, "behaviour_texts", pa.table({"text_hash": list(texts), "text": list(texts.values())}), mode="overwrite")
+    write_table(
+        locations,
+        "behaviour_texts",
+        pa.table({"text_hash": list(texts), "text": list(texts.values())}),
+        mode="overwrite",
+    )
     return locations
 
 
@@ -89,18 +94,37 @@ def test_known_texts_are_left_alone_and_another_encoder_knows_none(minilm, tmp_p
     assert again == first and sorted(_staged(again)) == sorted(TEXTS)[25:]
     other = encode_new_texts(locations, LakeReader(locations), minilm, TextRecipe(longest=12, pooling="last"))
     assert other != first and len(_staged(other)) == 30
-    write_table(locations, "behaviour_text_vectors", pa.concat_tables([pq.read_table(path) for path in other.glob("part-*.parquet")]))
-    assert json.loads((encode_new_texts(locations, LakeReader(locations), minilm, TextRecipe(longest=12, pooling="last"))
-                       / MANIFEST).read_text())["text_cnt"] == 0
+    write_table(
+        locations,
+        "behaviour_text_vectors",
+        pa.concat_tables([pq.read_table(path) for path in other.glob("part-*.parquet")]),
+    )
+    assert (
+        json.loads(
+            (
+                encode_new_texts(locations, LakeReader(locations), minilm, TextRecipe(longest=12, pooling="last"))
+                / MANIFEST
+            ).read_text()
+        )["text_cnt"]
+        == 0
+    )
 
 
 def _stage(locations, name, rows, *, dim=3, said=None):
     folder = locations.text_vectors(name)
     folder.mkdir(parents=True)
-    table = pa.table({"encoder_id": [name] * len(rows), "text_hash": list(rows), "vector": list(rows.values()),
-                      "dim": [dim] * len(rows)}).cast(SCHEMA)
+    table = pa.table(
+        {
+            "encoder_id": [name] * len(rows),
+            "text_hash": list(rows),
+            "vector": list(rows.values()),
+            "dim": [dim] * len(rows),
+        }
+    ).cast(SCHEMA)
     pq.write_table(table, folder / "part-00000.parquet")
-    (folder / MANIFEST).write_text(json.dumps({"encoder_id": name, "text_cnt": len(rows) if said is None else said, "dim": dim}))
+    (folder / MANIFEST).write_text(
+        json.dumps({"encoder_id": name, "text_cnt": len(rows) if said is None else said, "dim": dim})
+    )
     return folder
 
 
@@ -109,7 +133,11 @@ def test_staged_vectors_are_added_once(spark, tmp_path):
     from spark_jobs import add_text_vectors
 
     locations = Locations(tmp_path)
-    given = [("a", {1: [1.0, 2.0, 3.0], 2: [4.0, 5.0, 6.0]}), ("a", {2: [9.0] * 3, 3: [7.0, 8.0, 9.0]}), ("b", {1: [0.0] * 3})]
+    given = [
+        ("a", {1: [1.0, 2.0, 3.0], 2: [4.0, 5.0, 6.0]}),
+        ("a", {2: [9.0] * 3, 3: [7.0, 8.0, 9.0]}),
+        ("b", {1: [0.0] * 3}),
+    ]
     for name, rows in given:
         folder = _stage(locations, name, rows)
         assert add_text_vectors.staged(locations) == [folder]
@@ -117,16 +145,21 @@ def test_staged_vectors_are_added_once(spark, tmp_path):
         assert add_text_vectors.add(spark, locations, folder) == len(rows) and not folder.exists()
     stored = LakeReader(locations).read("behaviour_text_vectors").to_pylist()
     found = {(row["encoder_id"], row["text_hash"]): row["vector"] for row in stored}
-    assert found == {("a", 1): [1, 2, 3], ("a", 2): [4, 5, 6], ("a", 3): [7, 8, 9], ("b", 1): [0, 0, 0]}, "what is there stays"
+    assert found == {("a", 1): [1, 2, 3], ("a", 2): [4, 5, 6], ("a", 3): [7, 8, 9], ("b", 1): [0, 0, 0]}, (
+        "what is there stays"
+    )
     empty = _stage(locations, "c", {})
     assert add_text_vectors.add(spark, locations, empty) == 0
 
 
-@pytest.mark.parametrize(("rows", "said", "message"), [
-    ({1: [1.0, 2.0, 3.0]}, 2, "text_cnt: expected 2 of a, found 1"),
-    ({1: [1.0, np.nan, 3.0]}, 1, "vector: expected 3 finite numbers"),
-    ({1: [1.0, 2.0]}, 1, "vector: expected 3 finite numbers"),
-])
+@pytest.mark.parametrize(
+    ("rows", "said", "message"),
+    [
+        ({1: [1.0, 2.0, 3.0]}, 2, "text_cnt: expected 2 of a, found 1"),
+        ({1: [1.0, np.nan, 3.0]}, 1, "vector: expected 3 finite numbers"),
+        ({1: [1.0, 2.0]}, 1, "vector: expected 3 finite numbers"),
+    ],
+)
 def test_what_was_damaged_is_not_added(tmp_path, rows, said, message):
     from spark_jobs import add_text_vectors
 

@@ -22,11 +22,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `timetable_runs.py` prints."""
     asked = json.dumps({"zones": different_zones(), "days": [str(FIRST), str(LAST)]})
     script = str(PROJECT / "tests" / "timetable_runs.py")
-    done = subprocess.run([sys.executable, script], input=asked, capture_output=True, text=True, check=False,
-                          env=os.environ | {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "PYTHONPATH": str(PROJECT),
-                                            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins")})
+    done = subprocess.run(
+        [sys.executable, script],
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {
+            "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+            "PYTHONPATH": str(PROJECT),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        },
+    )
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT"):]))
+    return dict(
+        json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[len("RESULT") :])
+    )
 
 
 def test_each_run_is_a_day_a_week_or_a_month_of_its_zone(runs: dict[str, Any]) -> None:
@@ -38,7 +50,12 @@ def test_what_airflows_own_timetable_does_at_a_midnight_that_is_missing_or_comes
     """Airflow 3.3.2, `CronDataIntervalTimetable`: once these are otherwise, `PeriodTimetable` may not be needed any more."""
     zones = {"Africa/Cairo", "Asia/Beirut", "America/Santiago", "America/Havana"}
     assert runs["upstream"] == {
-        "left_out": dict.fromkeys(zones, True),  # a range that begins with the day before a missing midnight leaves that day out
+        "left_out": dict.fromkeys(
+            zones, True
+        ),  # a range that begins with the day before a missing midnight leaves that day out
         "empty_by_hand": dict.fromkeys(zones, True),  # a run by hand on the day after it has an interval of no length
-        "hours_late": {"America/Havana": 1, "Atlantic/Azores": 1},  # where midnight comes twice, the day begins at the second
+        "hours_late": {
+            "America/Havana": 1,
+            "Atlantic/Azores": 1,
+        },  # where midnight comes twice, the day begins at the second
     }

@@ -34,7 +34,9 @@ def lake(tmp_path_factory):
 @pytest.fixture(scope="module")
 def samples(lake):
     reader, world = lake
-    return Samples.concat(list(read_days(reader, world.days[-4:], Columns(log="ad", names=NAMES, histories=(6, 3))).values()))
+    return Samples.concat(
+        list(read_days(reader, world.days[-4:], Columns(log="ad", names=NAMES, histories=(6, 3))).values())
+    )
 
 
 AT_ONCE = Admission(sightings=1, forget_after_days=None)
@@ -70,7 +72,11 @@ def test_an_id_gets_its_row_with_the_sighting_that_admits_it_whatever_run_that_i
     assert (first.waiting.ids.tolist(), first.waiting.cnt.tolist()) == ([4, 6], [2, 1])
     second = first.grown(seen(4, 6, 7, day=2), rule).mapping
     assert second.ids.tolist() == [8, 4]
-    assert (second.waiting.ids.tolist(), second.waiting.cnt.tolist(), second.waiting.last_day.tolist()) == ([6, 7], [2, 1], [2, 2])
+    assert (second.waiting.ids.tolist(), second.waiting.cnt.tolist(), second.waiting.last_day.tolist()) == (
+        [6, 7],
+        [2, 1],
+        [2, 2],
+    )
 
 
 def test_ids_not_seen_for_long_lose_their_rows_and_the_others_keep_their_vectors():
@@ -81,12 +87,16 @@ def test_ids_not_seen_for_long_lose_their_rows_and_the_others_keep_their_vectors
     later = kept.mapping.grown(seen(2, day=16), rule)
     assert later.mapping.ids.tolist() == [1, 2, 9] and later.carried.tolist() == [0, 2, 3, 4]
     assert later.mapping.last_day.tolist() == [15, 16, 15]
-    assert later.mapping.grown(seen(), rule).mapping.ids.tolist() == [1, 2, 9], "a run without rows says nothing about time"
+    assert later.mapping.grown(seen(), rule).mapping.ids.tolist() == [1, 2, 9], (
+        "a run without rows says nothing about time"
+    )
 
 
 def test_mapping_survives_its_file(tmp_path):
     names = ("user_id", "campaign_id")
-    mapping, _ = IdMapping.empty(names).grown({"user_id": seen(4, 4, 2**62, 2**62, 2**62, 7, day=738_000)}, names, Admission())
+    mapping, _ = IdMapping.empty(names).grown(
+        {"user_id": seen(4, 4, 2**62, 2**62, 2**62, 7, day=738_000)}, names, Admission()
+    )
     mapping.save(tmp_path / "mapping.parquet")
     again = IdMapping.load(tmp_path / "mapping.parquet", names)
     assert {name: again.fields[name].ids.tolist() for name in names} == {"user_id": [2**62, 4], "campaign_id": []}
@@ -104,7 +114,9 @@ def test_what_a_run_has_seen_equals_plain_python():
             cnt, last = expected.get(i, (0, 0))
             expected[i] = (cnt + weight, max(last, day))
     assert found.ids.tolist() == sorted(expected)
-    assert list(zip(found.cnt.tolist(), found.last_day.tolist(), strict=True)) == [expected[i] for i in sorted(expected)]
+    assert list(zip(found.cnt.tolist(), found.last_day.tolist(), strict=True)) == [
+        expected[i] for i in sorted(expected)
+    ]
 
 
 def test_histories_equal_plain_python():
@@ -113,33 +125,78 @@ def test_histories_equal_plain_python():
     t0 = datetime(2026, 6, 1, tzinfo=UTC)
     behaviours = {}
     for user in rng.choice(10**6, 12, replace=False).tolist():
-        ages = np.sort(rng.choice(np.r_[np.arange(0, 8 * 86_400, 3600), np.arange(0, 400) * 86_400], rng.integers(0, 40)))[::-1]
-        behaviours[user] = [{"event_ts": t0 - timedelta(seconds=int(age)), "log": "ad", "event_id": i, "item_id": int(rng.integers(100)),
-                             "category_id": i, "action": 1, "dwell_seconds": 0.0} for i, age in enumerate(ages)]
-    kind = pa.list_(pa.struct({"event_ts": pa.timestamp("us", "UTC"), "log": pa.string(), "event_id": pa.int64(), "item_id": pa.int64(),
-                               "category_id": pa.int64(), "action": pa.int32(), "dwell_seconds": pa.float64()}))
-    rows = [pa.table({"user_id": [user], "behaviours": pa.array([values], kind)}) for user, values in behaviours.items()]
+        ages = np.sort(
+            rng.choice(np.r_[np.arange(0, 8 * 86_400, 3600), np.arange(0, 400) * 86_400], rng.integers(0, 40))
+        )[::-1]
+        behaviours[user] = [
+            {
+                "event_ts": t0 - timedelta(seconds=int(age)),
+                "log": "ad",
+                "event_id": i,
+                "item_id": int(rng.integers(100)),
+                "category_id": i,
+                "action": 1,
+                "dwell_seconds": 0.0,
+            }
+            for i, age in enumerate(ages)
+        ]
+    kind = pa.list_(
+        pa.struct(
+            {
+                "event_ts": pa.timestamp("us", "UTC"),
+                "log": pa.string(),
+                "event_id": pa.int64(),
+                "item_id": pa.int64(),
+                "category_id": pa.int64(),
+                "action": pa.int32(),
+                "dwell_seconds": pa.float64(),
+            }
+        )
+    )
+    rows = [
+        pa.table({"user_id": [user], "behaviours": pa.array([values], kind)}) for user, values in behaviours.items()
+    ]
     packed = PackedHistories.from_arrow(pa.concat_tables(rows))  # one chunk per row
     users = rng.choice([*behaviours, 10**7], 300)
     history_end = np.array([rng.integers(0, len(behaviours.get(user, [])) + 1) for user in users.tolist()])
     sample_ts = [t0 + timedelta(seconds=int(s)) for s in rng.integers(-5, 5, 300) * 3600]
-    slices = slice_histories(packed, user_ids=users, history_end=history_end, long_length=10, short_length=4,
-                             sample_us=np.array([int(t.timestamp()) * 1_000_000 for t in sample_ts]))
+    slices = slice_histories(
+        packed,
+        user_ids=users,
+        history_end=history_end,
+        long_length=10,
+        short_length=4,
+        sample_us=np.array([int(t.timestamp()) * 1_000_000 for t in sample_ts]),
+    )
     for given in (slices, slices.compacted(), HistorySlices.concat([slices, slices]).select(np.arange(300, 600))):
         for row, user in enumerate(users.tolist()):
-            visible = behaviours.get(user, [])[:history_end[row]]
+            visible = behaviours.get(user, [])[: history_end[row]]
             long = [b for b in visible if b["event_ts"] >= sample_ts[row] - timedelta(days=HISTORY_DAYS)][-10:]
-            short = [b for b in visible if b["event_ts"] >= sample_ts[row] - timedelta(seconds=SHORT_HISTORY_SECONDS)][-4:]
+            short = [b for b in visible if b["event_ts"] >= sample_ts[row] - timedelta(seconds=SHORT_HISTORY_SECONDS)][
+                -4:
+            ]
             for start, expected in ((given.long_start, long), (given.short_start, short)):
-                assert given.item_ids[start[row]:given.end[row]].tolist() == [b["item_id"] for b in expected]
+                assert given.item_ids[start[row] : given.end[row]].tolist() == [b["item_id"] for b in expected]
     assert len(slices.compacted().item_ids) < len(packed.item_ids)
 
 
 def test_a_history_end_beyond_the_history_is_refused():
-    packed = PackedHistories(user_ids=np.array([1]), offsets=np.array([0, 2]), event_us=np.array([1, 2]), item_ids=np.array([1, 2]),
-                             category_ids=np.array([1, 2]))
+    packed = PackedHistories(
+        user_ids=np.array([1]),
+        offsets=np.array([0, 2]),
+        event_us=np.array([1, 2]),
+        item_ids=np.array([1, 2]),
+        category_ids=np.array([1, 2]),
+    )
     with pytest.raises(BadInput, match="history_end: expected at most the 2 behaviours of the user, found 3"):
-        slice_histories(packed, user_ids=np.array([1]), history_end=np.array([3]), sample_us=np.array([5]), long_length=5, short_length=5)
+        slice_histories(
+            packed,
+            user_ids=np.array([1]),
+            history_end=np.array([3]),
+            sample_us=np.array([5]),
+            long_length=5,
+            short_length=5,
+        )
 
 
 def test_rows_come_in_order_of_time_then_event(lake):
@@ -161,10 +218,13 @@ def test_ids_count_as_candidates_and_in_visible_histories(samples):
     h = samples.histories
     for row in range(len(samples)):
         start = min(h.long_start[row], h.short_start[row])
-        for item in [samples.features["item_id"][row], *h.item_ids[start:h.end[row]]]:
+        for item in [samples.features["item_id"][row], *h.item_ids[start : h.end[row]]]:
             cnt, last = expected.get(int(item), (0, 0))
             expected[int(item)] = cnt + 1, max(last, int(samples.day[row]))
-    assert dict(zip(found.ids.tolist(), zip(found.cnt.tolist(), found.last_day.tolist(), strict=True), strict=True)) == expected
+    assert (
+        dict(zip(found.ids.tolist(), zip(found.cnt.tolist(), found.last_day.tolist(), strict=True), strict=True))
+        == expected
+    )
 
 
 def test_a_batch_holds_what_its_samples_have(samples):
@@ -177,13 +237,19 @@ def test_a_batch_holds_what_its_samples_have(samples):
     batch = encoded.batch(torch.from_numpy(chosen))
     h = samples.histories
     for b, row in enumerate(chosen):
-        assert batch.rows_BF[b].tolist() == [int(mapping.fields[name].rows(samples.features[name][row:row + 1])[0]) for name in names]
+        assert batch.rows_BF[b].tolist() == [
+            int(mapping.fields[name].rows(samples.features[name][row : row + 1])[0]) for name in names
+        ]
         seen = samples.statistics[columns[0]][row], samples.statistics[columns[1]][row]
-        assert batch.dense_BS[b].tolist() == pytest.approx([np.log1p(seen[0]) / LOG_COUNT_SCALE, (seen[1] + 2) / (seen[0] + 10)])
+        assert batch.dense_BS[b].tolist() == pytest.approx(
+            [np.log1p(seen[0]) / LOG_COUNT_SCALE, (seen[1] + 2) / (seen[0] + 10)]
+        )
         for jagged, start in ((batch.long, h.long_start), (batch.short, h.short_start)):
             own = slice(int(jagged.offsets[b]), int(jagged.offsets[b + 1]))
             for name, ids in (("item_id", h.item_ids), ("category_id", h.category_ids)):
-                assert jagged.rows[name][own].tolist() == mapping.fields[name].rows(ids[start[row]:h.end[row]]).tolist()
+                assert (
+                    jagged.rows[name][own].tolist() == mapping.fields[name].rows(ids[start[row] : h.end[row]]).tolist()
+                )
         expected = np.flatnonzero(index["user"].ids == samples.user_id[row])
         assert batch.user_at_B[b] == (expected[0] + 1 if len(expected) else 0)
     assert batch.item_at_B.sum() == 0
@@ -205,26 +271,38 @@ def test_time_order_shuffles_within_days_only(samples):
 
 
 def test_no_batch_of_one_row(samples):
-    encoded = Encoding(mapping=IdMapping.empty(("user_id", "item_id", "category_id")), transfer={}).encode(samples.select(np.arange(11)))
+    encoded = Encoding(mapping=IdMapping.empty(("user_id", "item_id", "category_id")), transfer={}).encode(
+        samples.select(np.arange(11))
+    )
     assert [len(b) for b in shuffled(encoded, 5, np.random.default_rng(1), in_time_order=False)] == [5, 6]
-    lone = Encoding(mapping=IdMapping.empty(("user_id", "item_id", "category_id")), transfer={}).encode(samples.select(np.arange(1)))
+    lone = Encoding(mapping=IdMapping.empty(("user_id", "item_id", "category_id")), transfer={}).encode(
+        samples.select(np.arange(1))
+    )
     assert shuffled(lone, 5, np.random.default_rng(1), in_time_order=False) == []
 
 
 def test_vectors_survive_their_file(tmp_path):
-    vectors = {"user": EntityVectors(ids=np.array([2, 5]), vectors=np.array([[1, 2], [3, 4]], np.float32)),
-               "item": EntityVectors(ids=np.zeros(0, np.int64), vectors=np.zeros((0, 3), np.float32))}
+    vectors = {
+        "user": EntityVectors(ids=np.array([2, 5]), vectors=np.array([[1, 2], [3, 4]], np.float32)),
+        "item": EntityVectors(ids=np.zeros(0, np.int64), vectors=np.zeros((0, 3), np.float32)),
+    }
     dims = write_vectors(tmp_path / "vectors.parquet", vectors)
     again = read_vectors(tmp_path / "vectors.parquet", dims)
     assert dims == {"user": 2, "item": 3}
-    assert again["user"].ids.tolist() == [2, 5] and again["user"].vectors.tolist() == [[1, 2], [3, 4]] and len(again["item"].ids) == 0
+    assert (
+        again["user"].ids.tolist() == [2, 5]
+        and again["user"].vectors.tolist() == [[1, 2], [3, 4]]
+        and len(again["item"].ids) == 0
+    )
     with pytest.raises(BadInput, match="expected 4 numbers for each user"):
         read_vectors(tmp_path / "vectors.parquet", {"user": 4, "item": 3})
 
 
 def test_snapshots_are_stacked_on_one_index():
-    months = [EntityVectors(ids=np.array([3, 8]), vectors=np.array([[1.0], [2.0]], np.float32)),
-              EntityVectors(ids=np.array([5, 8]), vectors=np.array([[4.0], [5.0]], np.float32))]
+    months = [
+        EntityVectors(ids=np.array([3, 8]), vectors=np.array([[1.0], [2.0]], np.float32)),
+        EntityVectors(ids=np.array([5, 8]), vectors=np.array([[4.0], [5.0]], np.float32)),
+    ]
     stack = Snapshots.stack(months, 1)
     assert stack.index.ids.tolist() == [3, 5, 8]
     assert stack.vectors[:, :, 0].tolist() == [[0, 1, 0, 2], [0, 0, 4, 5]]
@@ -232,7 +310,9 @@ def test_snapshots_are_stacked_on_one_index():
 
 
 def test_slices_are_what_their_names_say(samples):
-    every = lambda entity, days, logs: sum(samples.statistics[f"{entity}_{log}_impressions_{days}d_cnt"] for log in logs)  # noqa: E731
+    def every(entity, days, logs):
+        return sum(samples.statistics[f"{entity}_{log}_impressions_{days}d_cnt"] for log in logs)
+
     found, both = slices(samples), ("natural", "ad")
     items, seen = samples.features["item_id"], every("item", 180, both)
     of_item = {int(i): int(seen[items == i].max()) for i in items}

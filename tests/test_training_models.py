@@ -27,10 +27,17 @@ def _padded_din(attention, query, keys, lengths):
     width = query.shape[1]
     padded = torch.zeros(len(query), max(lengths), width)
     for b, part in enumerate(keys.split(lengths)):
-        padded[b, :lengths[b]] = part
+        padded[b, : lengths[b]] = part
     q = query[:, None, :].expand_as(padded)
-    difference = torch.linspace(-1, 1, attention.key.weight.numel()).view_as(attention.key.weight)  # any Wd: the split absorbs it
-    split = [attention.query.weight - difference, attention.key.weight + difference, difference, attention.product.weight]
+    difference = torch.linspace(-1, 1, attention.key.weight.numel()).view_as(
+        attention.key.weight
+    )  # any Wd: the split absorbs it
+    split = [
+        attention.query.weight - difference,
+        attention.key.weight + difference,
+        difference,
+        attention.product.weight,
+    ]
     weight = torch.cat(split, dim=1)
     hidden = torch.relu(torch.cat([q, padded, q - padded, q * padded], dim=2) @ weight.T + attention.query.bias)
     for layer in attention.deeper:
@@ -46,17 +53,23 @@ def _jagged(lengths, width, parts):
     return query, keys, torch.tensor([0, *np.cumsum(lengths).tolist()])
 
 
-@pytest.mark.parametrize(("width", "hidden", "is_native"),
-                         [(4, (6,), False), (4, (6, 5, 3), False), (32, (16,), True), (48, (64, 32), True)])
+@pytest.mark.parametrize(
+    ("width", "hidden", "is_native"), [(4, (6,), False), (4, (6, 5, 3), False), (32, (16,), True), (48, (64, 32), True)]
+)
 def test_jagged_attention_equals_padded(width, hidden, is_native):
     lengths = [3, 0, 5, 1, *range(20)]
     query, keys, offsets = _jagged(lengths, width, 2)
     attention = TargetAttention(width, hidden)
     jagged, padded = attention(query, keys, offsets), _padded_din(attention, query, torch.cat(keys, dim=1), lengths)
-    assert ("_Native" in type(jagged.grad_fn).__name__) == (is_native and native.library("target_attention") is not None)
+    assert ("_Native" in type(jagged.grad_fn).__name__) == (
+        is_native and native.library("target_attention") is not None
+    )
     assert torch.allclose(jagged, padded, atol=1e-5)
     assert (jagged[1] == 0).all()
-    upstream, gradients = torch.randn(len(lengths), 3 * width)[:, width:2 * width], []  # not contiguous, as that of a part of a row
+    upstream, gradients = (
+        torch.randn(len(lengths), 3 * width)[:, width : 2 * width],
+        [],
+    )  # not contiguous, as that of a part of a row
     for result in (jagged, padded):
         for tensor in (query, *keys, *attention.parameters()):
             tensor.grad = None
@@ -74,8 +87,18 @@ def test_native_attention_is_the_same_to_the_bit_for_any_number_of_threads():
         torch.set_num_threads(threads)
         for tensor in (query, *keys, *attention.parameters()):
             tensor.grad = None
-        result = _Native.apply(offsets, query, from_query, attention.key.weight, attention.product.weight, None, None,
-                               attention.score.weight, attention.score.bias, *keys)
+        result = _Native.apply(
+            offsets,
+            query,
+            from_query,
+            attention.key.weight,
+            attention.product.weight,
+            None,
+            None,
+            attention.score.weight,
+            attention.score.bias,
+            *keys,
+        )
         result.sum().backward()
         results.append([result, query.grad, keys[0].grad, attention.score.weight.grad, attention.key.weight.grad])
     torch.set_num_threads(1)
@@ -117,8 +140,16 @@ def _snapshots(seed):
 
 def _batch(count, user_at, item_at, day):
     nothing = torch.zeros(count, dtype=torch.int64)
-    return Batch(rows_BF=nothing[:, None], dense_BS=torch.zeros(count, 0), long=None, short=None, user_at_B=torch.from_numpy(user_at),
-                 item_at_B=torch.from_numpy(item_at), day_B=nothing + day, label_B=torch.zeros(count))
+    return Batch(
+        rows_BF=nothing[:, None],
+        dense_BS=torch.zeros(count, 0),
+        long=None,
+        short=None,
+        user_at_B=torch.from_numpy(user_at),
+        item_at_B=torch.from_numpy(item_at),
+        day_B=nothing + day,
+        label_B=torch.zeros(count),
+    )
 
 
 @pytest.mark.parametrize("day", [0, 1])
@@ -131,7 +162,9 @@ def test_merged_table_equals_attention_on_the_fly(day):
     users, items = np.arange(45), np.arange(45)[::-1].copy()
 
     def look_up(transfer):
-        return transfer(_batch(45, transfer.index["user"].positions(users), transfer.index["item"].positions(items), day))
+        return transfer(
+            _batch(45, transfer.index["user"].positions(users), transfer.index["item"].positions(items), day)
+        )
 
     with torch.no_grad():
         assert torch.equal(look_up(merged)[:, -2:], look_up(source)[:, -2:])
@@ -150,13 +183,21 @@ def _model(rows, seed, transfer=None):
     torch.manual_seed(seed)
     names = ("user_id", "item_id", "category_id", "campaign_id")
     body = Body(hidden=(8, 4), attention_hidden=(4,))
-    return CtrModel(body, IdEmbeddings(dict(zip(names, rows, strict=True)), dict.fromkeys(names, 4), seed=seed), 2,
-                    transfer or TransferSource(DIMS))
+    return CtrModel(
+        body,
+        IdEmbeddings(dict(zip(names, rows, strict=True)), dict.fromkeys(names, 4), seed=seed),
+        2,
+        transfer or TransferSource(DIMS),
+    )
 
 
 def test_transfer_loads_everything_but_batch_norm_and_ad_only_tables():
     """Every other tensor equals its source; batch-norm is a fresh one's, whatever the source holds."""
-    source = _model((6, 5, 4, 1), seed=1, transfer=AggregatedSnapshots({"user": _snapshots(1), "item": _snapshots(2)}, [(0, 1, 2)], DIMS))
+    source = _model(
+        (6, 5, 4, 1),
+        seed=1,
+        transfer=AggregatedSnapshots({"user": _snapshots(1), "item": _snapshots(2)}, [(0, 1, 2)], DIMS),
+    )
     with torch.no_grad():
         for tensor in source.state_dict().values():
             tensor.add_(3)
@@ -174,7 +215,9 @@ def test_transfer_loads_everything_but_batch_norm_and_ad_only_tables():
         elif name == "embeddings.campaign_id.weight" or name.endswith(".square"):
             assert torch.equal(tensor, untouched.state_dict()[name]), name
         elif name == "embeddings.user_id.weight":
-            assert torch.equal(tensor[:3], weights[name][[0, 2, 5]]) and torch.equal(tensor[3:], untouched.state_dict()[name][3:])
+            assert torch.equal(tensor[:3], weights[name][[0, 2, 5]]) and torch.equal(
+                tensor[3:], untouched.state_dict()[name][3:]
+            )
         else:
             assert torch.equal(tensor, weights[name]), name
 
@@ -211,7 +254,7 @@ def test_tables_learn_by_row_wise_adagrad_in_the_backward_pass(kernel):
         loss.backward()
         for name, gradient in gradients.items():
             touched = (gradient != 0).any(axis=1)
-            squares[name] += (gradient ** 2).mean(axis=1)
+            squares[name] += (gradient**2).mean(axis=1)
             weights[name][touched] -= 0.1 * gradient[touched] / (np.sqrt(squares[name][touched]) + 1e-8)[:, None]
     for name in dims:
         assert np.allclose(embeddings.weight(name).numpy(), weights[name], atol=1e-5)
@@ -223,7 +266,11 @@ def test_tables_are_saved_by_feature_and_are_nobody_elses_parameters(kernel):
     embeddings = IdEmbeddings({"a": 3, "b": 4}, {"a": 4, "b": 4}, seed=1, kernel=kernel)
     assert list(embeddings.parameters()) == []
     assert {name: tuple(value.shape) for name, value in embeddings.state_dict().items()} == {
-        "a.weight": (3, 4), "a.square": (3,), "b.weight": (4, 4), "b.square": (4,)}
+        "a.weight": (3, 4),
+        "a.square": (3,),
+        "b.weight": (4, 4),
+        "b.square": (4,),
+    }
     other = IdEmbeddings({"b": 4, "a": 9}, {"a": 4, "b": 4}, seed=2)
     alone = IdEmbeddings({"a": 3}, {"a": 4}, seed=1)
     assert torch.equal(alone.weight("a"), embeddings.weight("a")), "fresh rows depend on seed and name alone"
@@ -250,14 +297,16 @@ def test_scoring_changes_no_table():
 def test_the_native_mlp_equals_torch(row_cnts, hidden, monkeypatch):
     """Fields of few rows, of many, and both; widths that fill no lane; scores, gradients of the layers, and tables after the step."""
     rng, results = np.random.default_rng(2), []
-    names = "abcd"[:len(row_cnts)]
+    names = "abcd"[: len(row_cnts)]
     rows = torch.from_numpy(np.stack([rng.integers(0, count, 131) for count in row_cnts], axis=1))
     upstream = torch.from_numpy(rng.normal(size=131)).float()
     for is_native in (True, False):
         if not is_native:
             monkeypatch.setattr("training.modules.field_mlp._library", lambda: None)
         torch.manual_seed(0)
-        embeddings = IdEmbeddings(dict(zip(names, row_cnts, strict=True)), dict.fromkeys(names, 16), seed=3, kernel="torch")
+        embeddings = IdEmbeddings(
+            dict(zip(names, row_cnts, strict=True)), dict.fromkeys(names, 16), seed=3, kernel="torch"
+        )
         embeddings.tables["16"].learning_rate = 0.1
         mlp = FieldMlp(embeddings, hidden)
         logits = mlp(embeddings, rows)
@@ -283,10 +332,10 @@ def test_adam_equals_its_formula():
     optimizer = Adam([parameter], 0.1)
     for step in range(1, 5):
         gradient = 2 * weight
-        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient ** 2
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         weight -= 0.1 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
         optimizer.zero_grad()
-        (parameter ** 2).sum().backward()
+        (parameter**2).sum().backward()
         optimizer.step()
     assert np.allclose(parameter.detach().numpy(), weight, atol=1e-5)
 

@@ -44,11 +44,26 @@ from training.tasks.tpm import run_tpm
 
 MONTHS = [date(2026, 1, day) for day in (1, 4, 7)]
 WEEKS = [date(2026, 1, day) for day in (7, 9)]
-DAYS = [date(2026, 1, day) for day in (9, 10, 11)]  # fresh; continues; starts again, from the CPM of the week of the 9th
+DAYS = [
+    date(2026, 1, day) for day in (9, 10, 11)
+]  # fresh; continues; starts again, from the CPM of the week of the 9th
 
 
 def _go(home, kind, period, *more):
-    main([kind, "--ds" if kind == "actr" else "--period", str(period), "--home", str(home), "--recipe", "quick", "--device", "cpu", *more])
+    main(
+        [
+            kind,
+            "--ds" if kind == "actr" else "--period",
+            str(period),
+            "--home",
+            str(home),
+            "--recipe",
+            "quick",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
     return publish_staged(home, kind, period)
 
 
@@ -85,6 +100,7 @@ def _noting(step):
     def noted(model, batch, *more):
         _batches.append((len(batch.label_B), float(batch.label_B.sum())))
         return step(model, batch, *more)
+
     return noted
 
 
@@ -100,7 +116,9 @@ def test_a_run_leaves_its_files_and_is_staged(chain):
         assert len(folders) == (2 if kind == "actr" else 1)
         for folder in folders:
             release = open_run(folder).release
-            assert {"model.safetensors", "mapping.parquet", "vectors.parquet", "metrics.parquet", HELD_OUT_FILE} <= set(release.files)
+            assert {"model.safetensors", "mapping.parquet", "vectors.parquet", "metrics.parquet", HELD_OUT_FILE} <= set(
+                release.files
+            )
             assert (PREDICTIONS_FILE in release.files) == (kind == "actr")
             assert folder == Locations(home).run_of(kind, period, release.variant, release.release_id)
             assert set(f.name for f in features_of(kind)) <= set(release.feature_set)
@@ -134,7 +152,9 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
     def partitions(days):
         return {f"{table}/ds={day}" for table in ("ad_samples", "user_histories") for day in days}
 
-    judged = [date(2026, 1, day) for day in range(7, 12)]  # from the first day that the first A-CTR replayed: there are no 2,000 rows
+    judged = [
+        date(2026, 1, day) for day in range(7, 12)
+    ]  # from the first day that the first A-CTR replayed: there are no 2,000 rows
     assert inputs["none"] == inputs["tpm+cpm"] == partitions(judged)
     session = replace(_session(home), judged_rows=1)
     plans = {variant: plan_variant(session, DAYS[2], variant) for variant in ("none", "tpm+cpm")}
@@ -170,14 +190,29 @@ def test_the_gate_gets_held_out_rows_scored_by_both_models(chain):
         assert pq.read_table(folder / HELD_OUT_FILE)["score_before"].null_count > 0
     for folder in runs["actr", DAYS[2]]:
         release, rows = read_release(folder), pq.read_table(folder / HELD_OUT_FILE)
-        lake = _rows(home, "ad_samples", [date(2026, 1, day) for day in range(7, 12)], "event_id", "user_id", "ds", "click", "held_out")
+        lake = _rows(
+            home,
+            "ad_samples",
+            [date(2026, 1, day) for day in range(7, 12)],
+            "event_id",
+            "user_id",
+            "ds",
+            "click",
+            "held_out",
+        )
         lake = lake.filter(lake["held_out"]).drop(["held_out"])
-        assert rows.select(lake.column_names).sort_by("event_id") == lake.sort_by("event_id").cast(rows.select(lake.column_names).schema)
-        before = {row["event_id"]: row["score_before"] for row in rows.filter(pc.equal(rows["ds"], DAYS[2])).to_pylist()}
+        assert rows.select(lake.column_names).sort_by("event_id") == lake.sort_by("event_id").cast(
+            rows.select(lake.column_names).schema
+        )
+        before = {
+            row["event_id"]: row["score_before"] for row in rows.filter(pc.equal(rows["ds"], DAYS[2])).to_pylist()
+        }
         predicted = {row["event_id"]: row["score"] for row in pq.read_table(folder / PREDICTIONS_FILE).to_pylist()}
         assert before and before == pytest.approx({event: predicted[event] for event in before}, abs=1e-6)
         assert rows["score"] != rows["score_before"]
-        assert release.metrics["held_out_logloss"] == pytest.approx(logloss(rows["score"].to_numpy(), rows["click"].to_numpy()))
+        assert release.metrics["held_out_logloss"] == pytest.approx(
+            logloss(rows["score"].to_numpy(), rows["click"].to_numpy())
+        )
     for folder in (*runs["tpm", MONTHS[0]], *runs["cpm", WEEKS[0]]):
         rows = pq.read_table(folder / HELD_OUT_FILE)
         assert rows.num_rows > 0 and rows["score_before"].null_count == rows.num_rows
@@ -225,8 +260,11 @@ def test_the_day_before_scores_every_row_of_the_day(chain):
         release, rows = read_release(folder), pq.read_table(folder / PREDICTIONS_FILE)
         expected = _rows(home, "ad_samples", [DAYS[1]], "event_id", "user_id", "click")
         assert rows.select(["event_id", "user_id", "click"]).sort_by("event_id") == expected.sort_by("event_id").cast(
-            rows.schema.remove(5).remove(4).remove(2))
-        assert set(rows["scored_by"].to_pylist()) == {before[release.variant]} and set(rows["ds"].to_pylist()) == {DAYS[1]}
+            rows.schema.remove(5).remove(4).remove(2)
+        )
+        assert set(rows["scored_by"].to_pylist()) == {before[release.variant]} and set(rows["ds"].to_pylist()) == {
+            DAYS[1]
+        }
         metrics = {(m["metric"], m["split"]): m for m in pq.read_table(folder / "metrics.parquet").to_pylist()}
         assert metrics["gauc", "next_day"]["row_cnt"] == rows.num_rows
         assert metrics["auc", "next_day"]["value"] == pytest.approx(release.metrics["next_day_auc"])
@@ -260,12 +298,16 @@ def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
         elif name.endswith(".square"):
             assert (tensor == 0).all(), name
         elif name not in {f"embeddings.{ad_only}.weight" for ad_only in AD_ONLY}:
-            assert torch.equal(tensor[:len(source[name])] if name.startswith("embeddings.") else tensor, source[name]), name
+            assert torch.equal(
+                tensor[: len(source[name])] if name.startswith("embeddings.") else tensor, source[name]
+            ), name
             compared += 1
     assert compared > 20
     # The CPM's mapping is a prefix of the A-CTR's.
-    old, new = (pq.read_table(folder / MAPPING_FILE, filters=[("row", ">", 0)]).select(["field", "id", "row"]).to_pylist()
-                for folder in (plan.cpm.folder, runs["actr", DAYS[2]][1]))
+    old, new = (
+        pq.read_table(folder / MAPPING_FILE, filters=[("row", ">", 0)]).select(["field", "id", "row"]).to_pylist()
+        for folder in (plan.cpm.folder, runs["actr", DAYS[2]][1])
+    )
     assert {tuple(row.values()) for row in old} < {tuple(row.values()) for row in new}
 
 
@@ -341,8 +383,12 @@ def test_a_training_that_was_killed_goes_on_in_the_middle_to_the_same_bytes(chai
     folder = open_run(other / json.loads(Locations(other).staged("cpm", WEEKS[0]).read_text())["runs"][0]).folder
     files = _content(folder)
     shutil.rmtree(folder)
-    died = subprocess.run([sys.executable, "-c", KILLED_IN_A_STEP, str(steps), *command], check=False, cwd=Path(__file__).parent,
-                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_STEP, str(steps), *command],
+        check=False,
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     assert died.returncode == -signal.SIGKILL
     assert len(list((other / "runs" / "unfinished").iterdir())) == 1
     middle = len(_batches)
@@ -360,7 +406,9 @@ def test_labels_of_a_day_do_not_change_its_scores(chain, tmp_path):
     other = tmp_path / "home"
     shutil.copytree(home, other)
     rows = _rows(other, "ad_samples", [DAYS[1]])
-    flipped = rows.set_column(rows.schema.get_field_index("click"), "click", pc.cast(pc.subtract(1, rows["click"]), pa.int32()))
+    flipped = rows.set_column(
+        rows.schema.get_field_index("click"), "click", pc.cast(pc.subtract(1, rows["click"]), pa.int32())
+    )
     write_table(Locations(other), "ad_samples", flipped, mode="overwrite", predicate=f"ds = '{DAYS[1]}'")
     for folder in runs["actr", DAYS[1]]:
         shutil.rmtree(other / folder.relative_to(home))
@@ -454,7 +502,9 @@ def test_a_day_without_ad_rows_keeps_the_predecessors_weights(chain, tmp_path):
     for folder, before in zip(runs["actr", DAYS[1]], runs["actr", DAYS[0]], strict=True):
         again = other / folder.relative_to(home)
         assert (again / MODEL_FILE).read_bytes() == (before / MODEL_FILE).read_bytes()
-        assert {name.split("_")[0] for name in read_release(again).metrics} == {"held"}, "no loss, and no figure of the day"
+        assert {name.split("_")[0] for name in read_release(again).metrics} == {"held"}, (
+            "no loss, and no figure of the day"
+        )
 
 
 def _scalars(folder):
@@ -462,7 +512,10 @@ def _scalars(folder):
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {tag: [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_looks_on_and_changes_nothing(chain, tmp_path, monkeypatch):
@@ -483,7 +536,9 @@ def test_tensorboard_looks_on_and_changes_nothing(chain, tmp_path, monkeypatch):
     assert [step for step, *_ in found["train/logloss"]] == [steps * (epoch + 1) for epoch in range(recipe.epochs)]
     assert found["train/logloss"][-1][1] == pytest.approx(release.metrics["train_loss"], rel=1e-5)
     assert found["train/samples_per_second"][-1][1] > 0
-    assert {name: found[f"figures/{name}"][0][1] for name in release.metrics} == pytest.approx(dict(release.metrics), rel=1e-6)
+    assert {name: found[f"figures/{name}"][0][1] for name in release.metrics} == pytest.approx(
+        dict(release.metrics), rel=1e-6
+    )
     assert {found[f"figures/{name}"][0][2] for name in release.metrics} == {1767484800.0}  # midnight of 2026-01-04
     assert not (home / "tensorboard").exists()
 
@@ -503,7 +558,9 @@ def test_a_board_has_the_mean_of_every_fifty_steps_and_of_the_rest(tmp_path):
     with Board(tmp_path) as board:
         for step in range(105):
             board(step + 1, {"logloss": torch.tensor(losses[step])}, int(sizes[step]))
-    expected = [np.average(losses[part], weights=sizes[part]) for part in (slice(0, 50), slice(50, 100), slice(100, 105))]
+    expected = [
+        np.average(losses[part], weights=sizes[part]) for part in (slice(0, 50), slice(50, 100), slice(100, 105))
+    ]
     found = _scalars(tmp_path)["train/logloss"]
     assert [step for step, _, _ in found] == [50, 100, 105]
     assert [value for _, value, _ in found] == pytest.approx(expected, rel=1e-6)

@@ -64,7 +64,9 @@ def test_a_cpm_without_snapshots_reads_none_and_publishes_no_merged_table(chain)
         assert all(check.passed for check in audit(session.locations, session.deployment, run.folder))
         assert run.release.parents == {} and run.release.absent_parents == ()
         assert not [name for name in _trained(run) if name.startswith("transfer.")]
-        assert all(len(vectors.ids) == 0 for vectors in read_vectors(run.folder / VECTORS_FILE, run.release.dims).values())
+        assert all(
+            len(vectors.ids) == 0 for vectors in read_vectors(run.folder / VECTORS_FILE, run.release.dims).values()
+        )
         assert len(read_vectors(runs["default"].folder / VECTORS_FILE, runs["default"].release.dims)["item"].ids) > 0
 
 
@@ -92,15 +94,21 @@ def test_what_each_setting_takes_from_its_cpm(chain):
         plan, model = _start(session, DAYS[2], name)
         source = _trained(plan.cpm)
         norms = batch_norm_names(model)
-        taken = {key for key, tensor in model.state_dict().items() if key in source
-                 and torch.equal(tensor[:len(source[key])] if key.startswith("embeddings.") else tensor, source[key])}
+        taken = {
+            key
+            for key, tensor in model.state_dict().items()
+            if key in source
+            and torch.equal(tensor[: len(source[key])] if key.startswith("embeddings.") else tensor, source[key])
+        }
         tables = {f"embeddings.{feature}.weight" for feature in model.embeddings.names if feature not in AD_ONLY}
         dense = {key for key in source if not key.startswith(("embeddings.", "transfer.")) and key not in norms}
         squares = {f"embeddings.{feature}.square" for feature in model.embeddings.names}
         assert not taken & squares, "Adagrad's sums start fresh"
         expected = {"fresh": set(), "embeddings": tables, "all": tables | dense}[setting.initial]
         assert taken - norms == expected, name
-        changed = {key for key in norms if key in source and not torch.equal(source[key], _initial_norm(key, source[key]))}
+        changed = {
+            key for key in norms if key in source and not torch.equal(source[key], _initial_norm(key, source[key]))
+        }
         assert changed, "the source's batch norm has moved, or this would show nothing"
         assert (changed <= taken) == setting.keeps_batch_norm, name
         assert setting.merged_table == hasattr(model.transfer, "_index"), name
@@ -115,7 +123,9 @@ def test_srp4ctr_is_bound_to_the_encoder_of_the_week_before_and_begins_with_its_
     for day, week in zip(DAYS, (WEEKS[0], WEEKS[0], WEEKS[1]), strict=True):
         for name, run in actrs[day].items():
             encoder = session.reader.active("fg_bert", "default", week)
-            assert run.release.parents.get(f"encoder/fg_bert/{week}") == (encoder["release_id"] if name in ENCODED else None)
+            assert run.release.parents.get(f"encoder/fg_bert/{week}") == (
+                encoder["release_id"] if name in ENCODED else None
+            )
     for name in ENCODED:
         plan, model = _start(session, DAYS[2], name)
         source, state = _trained(plan.encoder), model.state_dict()
@@ -127,7 +137,9 @@ def test_srp4ctr_is_bound_to_the_encoder_of_the_week_before_and_begins_with_its_
         assert all(torch.equal(begun[key], source[key]) for key in source)
         before, after = source, _trained(actrs[DAYS[2]][name])
         if learned:
-            assert not torch.equal(after["bridge.encoder.layers.0.key.weight"], before["layers.0.key.weight"]), "it goes on learning"
+            assert not torch.equal(after["bridge.encoder.layers.0.key.weight"], before["layers.0.key.weight"]), (
+                "it goes on learning"
+            )
         assert not torch.equal(after["bridge.cross.layers.0.query.weight"], state["bridge.cross.layers.0.query.weight"])
 
 
@@ -148,11 +160,16 @@ def test_a_request_is_encoded_once_and_scored_as_each_row_alone(chain):
     histories = rows.histories
     lengths = np.minimum(histories.end - histories.long_start, 50)
     assert torch.equal(sequence.sequences.offsets.diff()[sequence.of_B], torch.from_numpy(lengths))
-    own = IdMapping.load(session.release(run.release.parents["encoder/fg_bert/2026-01-07"]).folder / MAPPING_FILE, ("item_id",))
+    own = IdMapping.load(
+        session.release(run.release.parents["encoder/fg_bert/2026-01-07"]).folder / MAPPING_FILE, ("item_id",)
+    )
     for row in np.flatnonzero(lengths > 0)[:20]:
         at = sequence.sequences.offsets[sequence.of_B[row]]
-        seen = histories.item_ids[histories.end[row] - lengths[row]:histories.end[row]]
-        assert sequence.sequences.rows["item_id"][at:at + int(lengths[row])].tolist() == own.fields["item_id"].rows(seen).tolist()
+        seen = histories.item_ids[histories.end[row] - lengths[row] : histories.end[row]]
+        assert (
+            sequence.sequences.rows["item_id"][at : at + int(lengths[row])].tolist()
+            == own.fields["item_id"].rows(seen).tolist()
+        )
 
 
 def test_frozen_tables_stay_those_of_the_cpm_and_get_no_new_rows(chain):
@@ -166,8 +183,10 @@ def test_frozen_tables_stay_those_of_the_cpm_and_get_no_new_rows(chain):
         for feature in AD_ONLY:
             assert trained[f"embeddings.{feature}.square"][1:].min() > 0, "ad-only tables learn"
         moved = _trained(actrs[day]["cpm"])
-        assert not torch.equal(moved["embeddings.item_id.weight"][:len(source["embeddings.item_id.weight"])],
-                               source["embeddings.item_id.weight"]), "without freezing the same tables move"
+        assert not torch.equal(
+            moved["embeddings.item_id.weight"][: len(source["embeddings.item_id.weight"])],
+            source["embeddings.item_id.weight"],
+        ), "without freezing the same tables move"
 
 
 def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
@@ -176,10 +195,14 @@ def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
     assert not [key for key in _trained(run) if "source" in key], "the source is the CPM's, and stays there"
     scorer, rows = open_released(session, run), Days(session)([DAYS[1]])
     every = torch.arange(len(rows))
-    assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(quick().actr.body.hidden)
+    assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(
+        quick().actr.body.hidden
+    )
 
     own = IdMapping.load(cpm.folder / MAPPING_FILE, scorer.model._source[0].model.embeddings.names)
-    turned = IdMapping({name: replace(field, ids=field.ids[::-1], last_day=field.last_day[::-1]) for name, field in own.fields.items()})
+    turned = IdMapping(
+        {name: replace(field, ids=field.ids[::-1], last_day=field.last_day[::-1]) for name, field in own.fields.items()}
+    )
     source = source_of(session, cpm, turned)
 
     def batch(mapping):
@@ -188,7 +211,9 @@ def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
 
     by_own_rows = source.model.mlp[:3](source.model.interactions(batch(own)))
     assert torch.allclose(source.hidden(batch(turned))[0], by_own_rows, atol=1e-6)
-    assert not torch.allclose(source.model.mlp[:3](source.model.interactions(batch(turned))), by_own_rows, atol=1e-3), "rows differ"
+    assert not torch.allclose(source.model.mlp[:3](source.model.interactions(batch(turned))), by_own_rows, atol=1e-3), (
+        "rows differ"
+    )
 
 
 def test_the_source_of_adapters_does_not_learn(chain):
@@ -200,13 +225,18 @@ def test_the_source_of_adapters_does_not_learn(chain):
     train(scorer.model, scorer.encode(session, rows), quick().actr.restart, seed=1, description="test")
     after = scorer.model._source[0].model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert not torch.equal(model.state_dict()["adapters.0.value.weight"], scorer.model.state_dict()["adapters.0.value.weight"])
+    assert not torch.equal(
+        model.state_dict()["adapters.0.value.weight"], scorer.model.state_dict()["adapters.0.value.weight"]
+    )
 
 
 def test_joint_training_reads_the_natural_log_too(chain):
     session, _, actrs = chain
     lineage = session.deployment.lineage
-    natural = [{key.split("=")[1] for key in actrs[day]["joint"].release.inputs if key.startswith("natural_samples")} for day in DAYS]
+    natural = [
+        {key.split("=")[1] for key in actrs[day]["joint"].release.inputs if key.startswith("natural_samples")}
+        for day in DAYS
+    ]
     assert natural[0] == {str(day) for day in lineage.natural_training_days(date(2026, 1, 10))} and len(natural[0]) == 3
     assert natural[1:] == [{str(DAYS[1])}, {str(DAYS[2])}]
     plan = plan_variant(session, DAYS[1], "joint")
@@ -217,14 +247,17 @@ def test_joint_training_reads_the_natural_log_too(chain):
     metrics = {(m["metric"], m["split"]): m["row_cnt"] for m in figures}
     assert metrics["train_loss", "train"] == (~rows.held_out).sum()
     judged = Days(session, held_out_only=True)(plan.judged_days)
-    assert metrics["auc", "held_out"] == len(judged) > 0 and (judged.features["campaign_id"] >= 0).all(), "it is judged on ads alone"
+    assert metrics["auc", "held_out"] == len(judged) > 0 and (judged.features["campaign_id"] >= 0).all(), (
+        "it is judged on ads alone"
+    )
 
 
 def test_a_day_waits_for_every_cpm_that_its_settings_are_bound_to(chain):
     session, _, _ = chain
     missing = missing_inputs(session.reader, session.deployment, "actr", date(2026, 1, 13))
-    assert [text.split(" of ")[0] for text in map(str, missing) if "cpm" in text.split(":")[0] and "pretrained" in text] == [
-        "the pretrained cpm", "the pretrained cpm (without_snapshots)"]
+    assert [
+        text.split(" of ")[0] for text in map(str, missing) if "cpm" in text.split(":")[0] and "pretrained" in text
+    ] == ["the pretrained cpm", "the pretrained cpm (without_snapshots)"]
 
 
 def test_snapshots_of_all_rows_may_be_those_of_the_merged_table(chain):

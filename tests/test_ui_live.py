@@ -33,12 +33,20 @@ PAGE = "/data-quality"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running stack; half of the second day's natural rows have no event id."""
     if executable() is None:
-        pytest.skip(f"no Chromium here ({', '.join(NAMES)}): the UI was not looked at. Install it: apt-get install chromium")
+        pytest.skip(
+            f"no Chromium here ({', '.join(NAMES)}): the UI was not looked at. Install it: apt-get install chromium"
+        )
     folder = tmp_path_factory.mktemp("ui") / "home"
-    simulate(SimulatorSettings(start=GOOD, days=2, world=WorldSettings(users=80, items=90, seed=11), faults=FaultRates()), folder)
+    simulate(
+        SimulatorSettings(start=GOOD, days=2, world=WorldSettings(users=80, items=90, seed=11), faults=FaultRates()),
+        folder,
+    )
     path = Locations(folder).landing_day("natural", BAD) / "part-00000.csv"
     header, *rows = path.read_text(errors="replace").splitlines()
-    path.write_text("\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))]) + "\n")
+    path.write_text(
+        "\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))])
+        + "\n"
+    )
     stack.up(folder, ui_port=free_port(), spark_port=free_port())
     try:
         yield folder
@@ -68,9 +76,12 @@ def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: Airflow
     assert run.state == "success"
 
     ui.open_data_quality()
-    marks = ui.page.evaluate(f"[...{FRAME}.querySelectorAll('a.mark')].map(one => [one.title, one.getAttribute('href')])")
+    marks = ui.page.evaluate(
+        f"[...{FRAME}.querySelectorAll('a.mark')].map(one => [one.title, one.getAttribute('href')])"
+    )
     assert [(title.split(":")[0], address) for title, address in marks] == [
-        (f"{table}, {GOOD}", f"{table}/{GOOD}.html") for table in ("natural_log", "ad_log")]
+        (f"{table}, {GOOD}", f"{table}/{GOOD}.html") for table in ("natural_log", "ad_log")
+    ]
     ui.page.evaluate(f"{FRAME}.querySelector('a.mark').click()")  # in the frame, as a user would
     ui.page.wait_for(f"{FRAME}?.querySelector('h1')?.innerText?.startsWith('natural_log, {GOOD}')")
 
@@ -92,10 +103,26 @@ def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Pa
     assert "event_id_type" in ui.page.evaluate("document.body.textContent")  # the quarantine may be folded
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", f"/day.html?ds={GOOD}&table=ad_log", f"/gate.html?kind=actr&period={GOOD}",
-                                  f"/ad_log/{GOOD}.html", f"/ad_log/{GOOD}.json", "/judged_days.json", "/models/x.html", "/index.html/",
-                                  f"/runs/logs_daily/{quote('backfill__2026-01-02T00:00:00+00:00')}?table=ad_log", "/docs",
-                                  "/openapi.json", "/..%2fdeployment.toml", "/../../deployment.toml", "//etc/passwd"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/index.html",
+        f"/day.html?ds={GOOD}&table=ad_log",
+        f"/gate.html?kind=actr&period={GOOD}",
+        f"/ad_log/{GOOD}.html",
+        f"/ad_log/{GOOD}.json",
+        "/judged_days.json",
+        "/models/x.html",
+        "/index.html/",
+        f"/runs/logs_daily/{quote('backfill__2026-01-02T00:00:00+00:00')}?table=ad_log",
+        "/docs",
+        "/openapi.json",
+        "/..%2fdeployment.toml",
+        "/../../deployment.toml",
+        "//etc/passwd",
+    ],
+)
 def test_nobody_sees_anything_without_signing_in(home: Path, path: str) -> None:
     address = urlsplit(stack.info(home).ui)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)

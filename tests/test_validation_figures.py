@@ -54,8 +54,18 @@ def drawn(rows: int, seed: int, most: int = BUCKETS) -> Counts:
 
 
 def day(back: int, *, rows: int = 1000, clicks: int = 250, **changes: Any) -> DayFigures:
-    return replace(DayFigures(ds=DAY - timedelta(days=back), rows=rows, rows_off_build=0, clicks=clicks, click_rate=clicks / rows,
-                              users=rows, requests=rows), **changes)
+    return replace(
+        DayFigures(
+            ds=DAY - timedelta(days=back),
+            rows=rows,
+            rows_off_build=0,
+            clicks=clicks,
+            click_rate=clicks / rows,
+            users=rows,
+            requests=rows,
+        ),
+        **changes,
+    )
 
 
 def index_of(now: Counts, then: Counts, units: int = 6400) -> float | None:
@@ -69,17 +79,22 @@ def test_a_stability_index_is_that_of_the_formula() -> None:
 
 def test_chance_alone_is_no_drift_however_many_rows() -> None:
     for rows in (120, 1000, 10_000):
-        indices = [stability_index(drawn(rows, seed), drawn(7 * rows, seed + 1000), units=rows, reference_units=7 * rows)
-                   for seed in range(20)]
+        indices = [
+            stability_index(drawn(rows, seed), drawn(7 * rows, seed + 1000), units=rows, reference_units=7 * rows)
+            for seed in range(20)
+        ]
         assert max(index for index in indices if index is not None) < 0.2
 
 
-@pytest.mark.parametrize(("now", "then"), [
-    (counts(p2=1000), counts(p5=1000)),  # one constant instead of another, in either order of the buckets
-    (counts(p5=1000), counts(p2=1000)),
-    (counts(p5=700, unknown=300), counts(p5=1000)),  # unknown all at once
-    (counts(p0=1000), drawn(1000, 1)),  # everything falls together
-])
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [
+        (counts(p2=1000), counts(p5=1000)),  # one constant instead of another, in either order of the buckets
+        (counts(p5=1000), counts(p2=1000)),
+        (counts(p5=700, unknown=300), counts(p5=1000)),  # unknown all at once
+        (counts(p0=1000), drawn(1000, 1)),  # everything falls together
+    ],
+)
 def test_a_shift_is_seen(now: Counts, then: Counts) -> None:
     found = index_of(now, then)
     assert found is not None and found > 0.25
@@ -101,7 +116,12 @@ def test_bins_hold_every_place_once_and_are_few() -> None:
 
 def test_what_drift_is_watched_in() -> None:
     assert [spread.column for spread in distributions_of(TABLES["natural_log"])] == [
-        "user_id", "item_id", "category_id", "user_segment_id", "position"]
+        "user_id",
+        "item_id",
+        "category_id",
+        "user_segment_id",
+        "position",
+    ]
     assert {"campaign_id", "advertiser_id"} <= {spread.column for spread in distributions_of(TABLES["ad_log"])}
     samples = {spread.column: spread for spread in distributions_of(TABLES["ad_samples"])}
     assert {"hour", "history_end", "user_ad_clicks_7d_cnt"} <= set(samples) and "item_id" not in samples
@@ -110,7 +130,10 @@ def test_what_drift_is_watched_in() -> None:
 
 
 def test_a_day_is_compared_with_the_rows_of_the_days_before_not_with_their_shares() -> None:
-    past = [day(1, rows=100, clicks=10, missing_share={"item_text": 0.5}), day(2, rows=300, clicks=90, missing_share={"item_text": 0.1})]
+    past = [
+        day(1, rows=100, clicks=10, missing_share={"item_text": 0.5}),
+        day(2, rows=300, clicks=90, missing_share={"item_text": 0.1}),
+    ]
     found = compared(LOG, day(0, missing_share={"item_text": 0.6, "arrival_ts": 1.0}), past, history_start=START)
     assert (found.compared_days, found.usual_click_rate, found.click_rate_to_usual) == (2, 0.25, 1.0)
     assert found.missing_rise == {"item_text": pytest.approx(0.4)}  # arrival_ts was not counted then
@@ -118,7 +141,11 @@ def test_a_day_is_compared_with_the_rows_of_the_days_before_not_with_their_share
 
 def test_drift_is_against_the_days_together_and_only_where_they_were_counted() -> None:
     now = day(0, distributions={"item_id": counts(p1=1000), "user_id": counts(p1=1000)})
-    past = [day(1, distributions={"item_id": counts(p1=500)}), day(2, distributions={"item_id": counts(p2=500)}), day(3)]
+    past = [
+        day(1, distributions={"item_id": counts(p1=500)}),
+        day(2, distributions={"item_id": counts(p2=500)}),
+        day(3),
+    ]
     found = compared(LOG, now, past, history_start=START)
     together = total([past[0].distributions["item_id"], past[1].distributions["item_id"]])
     assert found.drift == {"item_id": stability_index(counts(p1=1000), together, units=1000, reference_units=2000)}
@@ -129,14 +156,20 @@ def test_sums_over_the_past_are_not_compared_while_the_lake_is_young() -> None:
     spread = {"history_end": drawn(1000, 1), "hour": drawn(1000, 2, most=24)}
     past = [day(back, distributions=spread) for back in (1, 2)]
     now = day(0, distributions=spread)
-    drift = {start: set(compared(TABLES["ad_samples"], now, past, history_start=start).drift)
-             for start in (DAY - timedelta(days=8), DAY - timedelta(days=7))}
+    drift = {
+        start: set(compared(TABLES["ad_samples"], now, past, history_start=start).drift)
+        for start in (DAY - timedelta(days=8), DAY - timedelta(days=7))
+    }
     assert drift == {DAY - timedelta(days=8): {"hour", "history_end"}, DAY - timedelta(days=7): {"hour"}}
 
 
 def test_without_days_before_there_is_nothing_to_compare_with() -> None:
-    found = compared(LOG, day(0, distributions={"item_id": counts(p1=9)}, missing_share={"item_text": 1.0}), [day(1, rows=1, clicks=0)][:0],
-                     history_start=START)
+    found = compared(
+        LOG,
+        day(0, distributions={"item_id": counts(p1=9)}, missing_share={"item_text": 1.0}),
+        [day(1, rows=1, clicks=0)][:0],
+        history_start=START,
+    )
     assert (found.compared_days, found.click_rate_to_usual, found.missing_rise, found.drift) == (0, None, {}, {})
     for check in derive_suite(LOG):
         if check.name in ("drift", "missing", "click_rate_as_usual"):
@@ -144,26 +177,51 @@ def test_without_days_before_there_is_nothing_to_compare_with() -> None:
 
 
 def test_what_was_found_tells_the_figures_beside() -> None:
-    figures = day(0, click_rate_to_usual=0.5, usual_click_rate=0.5, drift={"item_id": 0.31}, drift_bins={"item_id": 8},
-                  missing_rise={"item_text": 0.2}, missing_share={"item_text": 0.9})
-    found = {check.id: found_of(check, {"success": True}, [figures], total_rows=1, columns=()) for check in derive_suite(LOG)
-             if check.subject == "figures"}
+    figures = day(
+        0,
+        click_rate_to_usual=0.5,
+        usual_click_rate=0.5,
+        drift={"item_id": 0.31},
+        drift_bins={"item_id": 8},
+        missing_rise={"item_text": 0.2},
+        missing_share={"item_text": 0.9},
+    )
+    found = {
+        check.id: found_of(check, {"success": True}, [figures], total_rows=1, columns=())
+        for check in derive_suite(LOG)
+        if check.subject == "figures"
+    }
     assert found["click_rate_as_usual(click)"] == "0.50 (25.00 %, usual 50.00 %)"
     assert found["drift(item_id)"] == "0.310 (up to 8 bins)"
     assert found["missing(item_text)"] == "+20.00 points (share 90.00 %)"
 
 
 def test_figures_of_a_log_count_texts_late_rows_and_undeclared_columns() -> None:
-    build = {"row_cnt": 100, "counts": {"read": 100, "kept": 100, "duplicates": 0, "quarantined": 0, "late": 4, "undeclared_columns": 2}}
+    build = {
+        "row_cnt": 100,
+        "counts": {"read": 100, "kept": 100, "duplicates": 0, "quarantined": 0, "late": 4, "undeclared_columns": 2},
+    }
     measured = Measured(rows=100, nulls={"item_text": 30}, rows_outside_day=1)
     figures = day_figures(LOG, DAY, measured, DayBuilds(own={DAY: build}, log={}), usual_days=7)
-    assert (figures.late_share, figures.text_share, figures.undeclared_columns, figures.rows_outside_day) == (0.04, 0.7, 2, 1)
+    assert (figures.late_share, figures.text_share, figures.undeclared_columns, figures.rows_outside_day) == (
+        0.04,
+        0.7,
+        2,
+        1,
+    )
 
 
 def judged(locations: Locations, *days: DayFigures, digest: str = "1") -> None:
     days = tuple(sorted(days, key=lambda figures: figures.ds))
-    verdict = Verdict(table="natural_log", first_day=days[0].ds, last_day=days[-1].ds, run_ts=datetime(2026, 2, 1, tzinfo=UTC), results=(),
-                      days=days, digests={owner_key(ds=figures.ds): digest for figures in days})
+    verdict = Verdict(
+        table="natural_log",
+        first_day=days[0].ds,
+        last_day=days[-1].ds,
+        run_ts=datetime(2026, 2, 1, tzinfo=UTC),
+        results=(),
+        days=days,
+        digests={owner_key(ds=figures.ds): digest for figures in days},
+    )
     write_atomically(sidecar_path(locations, "natural_log", verdict.last_day), verdict.to_json())
 
 
@@ -173,7 +231,9 @@ def test_days_before_are_read_from_their_files_unless_built_again_or_counted_oth
     judged(locations, day(1, distributions=spread))
     judged(locations, day(2, distributions=spread), digest="0")  # another build
     judged(locations, day(3))  # before the columns were counted
-    judged(locations, day(4, distributions=spread), day(5, distributions=spread), day(6, distributions=spread))  # a range
+    judged(
+        locations, day(4, distributions=spread), day(5, distributions=spread), day(6, distributions=spread)
+    )  # a range
     judged(locations, day(8, distributions=spread))  # too old
     builds = {DAY - timedelta(days=back): {"digest": "1"} for back in (1, 2, 3, 4, 5)}
     found = known_before(locations, LOG, builds, DAY, 7)
@@ -195,8 +255,10 @@ def test_each_day_of_a_range_has_its_own_week_before() -> None:
     assert [(DAY - figures.ds).days for figures in week_before(days, DAY - timedelta(days=2), 3)] == [3, 4, 5]
 
 
-@pytest.mark.parametrize("wrong", [
-    {"drift_warn": 0.0}, {"usual_days": 0}, {"shared_users_warn": 2.0}, {"click_rate_to_usual_warn": (2.0, 1.0)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"drift_warn": 0.0}, {"usual_days": 0}, {"shared_users_warn": 2.0}, {"click_rate_to_usual_warn": (2.0, 1.0)}],
+)
 def test_thresholds_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=next(iter(wrong))):
         Thresholds(**wrong)

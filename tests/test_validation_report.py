@@ -34,15 +34,37 @@ NOW = datetime(2026, 1, 10, 3, tzinfo=UTC)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x1b[31m\"'&"
 
 
-def make_verdict(table: str = "natural_log", *, broken: tuple[str, ...] = (), day: date = DAY, days: int = 1, rows: int = 1000,
-                 **changes: Any) -> Verdict:
-    results = tuple(Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
-                           success=check.id not in broken, found="12 rows" if check.id in broken else "fine", figure=check.figure,
-                           low=check.arguments.get("min_value"), high=check.arguments.get("max_value"))
-                    for check in derive_suite(TABLES[table]))
-    figures = tuple(DayFigures(ds=day - timedelta(days=days - 1 - i), rows=rows + i, rows_off_build=0, click_rate=0.25)
-                    for i in range(days))
-    return replace(Verdict(table=table, first_day=figures[0].ds, last_day=day, run_ts=NOW, results=results, days=figures), **changes)
+def make_verdict(
+    table: str = "natural_log",
+    *,
+    broken: tuple[str, ...] = (),
+    day: date = DAY,
+    days: int = 1,
+    rows: int = 1000,
+    **changes: Any,
+) -> Verdict:
+    results = tuple(
+        Result(
+            name=check.name,
+            field=check.field,
+            severity=check.severity,
+            expected=check.expected,
+            success=check.id not in broken,
+            found="12 rows" if check.id in broken else "fine",
+            figure=check.figure,
+            low=check.arguments.get("min_value"),
+            high=check.arguments.get("max_value"),
+        )
+        for check in derive_suite(TABLES[table])
+    )
+    figures = tuple(
+        DayFigures(ds=day - timedelta(days=days - 1 - i), rows=rows + i, rows_off_build=0, click_rate=0.25)
+        for i in range(days)
+    )
+    return replace(
+        Verdict(table=table, first_day=figures[0].ds, last_day=day, run_ts=NOW, results=results, days=figures),
+        **changes,
+    )
 
 
 def render(verdict: Verdict, quarantined: Any = None) -> str:
@@ -50,13 +72,26 @@ def render(verdict: Verdict, quarantined: Any = None) -> str:
 
 
 def put_quarantine(locations: Locations, rows: list[dict[str, Any]]) -> None:
-    common = {"expected": "a number", "file": "natural/part.csv", "raw": "{}", "run_id": "r", "log": "natural", "ds": DAY}
-    write_deltalake(str(locations.table("quarantine")), pa.Table.from_pylist([common | row for row in rows]), partition_by=["ds", "log"])
+    common = {
+        "expected": "a number",
+        "file": "natural/part.csv",
+        "raw": "{}",
+        "run_id": "r",
+        "log": "natural",
+        "ds": DAY,
+    }
+    write_deltalake(
+        str(locations.table("quarantine")),
+        pa.Table.from_pylist([common | row for row in rows]),
+        partition_by=["ds", "log"],
+    )
 
 
 def test_hostile_content_is_shown_harmless(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    put_quarantine(locations, [{"rule": HOSTILE, "field": name, "found": HOSTILE, "file": HOSTILE} for name in (HOSTILE, "click")])
+    put_quarantine(
+        locations, [{"rule": HOSTILE, "field": name, "found": HOSTILE, "file": HOSTILE} for name in (HOSTILE, "click")]
+    )
     broken = make_verdict(broken=("range(user_id)",), acceptance=Acceptance(reason=HOSTILE, accepted_ts=NOW))
     results = tuple(replace(result, found=HOSTILE) for result in broken.results)
     text = write_report(locations, replace(broken, results=results)).read_text()
@@ -76,16 +111,21 @@ def test_pages_are_self_contained_and_forbid_the_rest(tmp_path: Path) -> None:
             assert outside not in text
     for drawing in re.findall(r"<svg.*?</svg>", pages[0]):
         assert set(re.findall(r"<(\w+)", drawing)) <= {"svg", "line", "rect", "circle", "polyline", "polygon", "text"}
-        assert "style" not in drawing and "#" not in drawing  # colours are the page's, so that they follow light and dark
+        assert (
+            "style" not in drawing and "#" not in drawing
+        )  # colours are the page's, so that they follow light and dark
 
 
 def test_user_ids_are_masked(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    put_quarantine(locations, [
-        {"rule": "user_id_range", "field": "user_id", "found": "-48213"},
-        {"rule": "columns", "field": "*", "found": "7,user48213,1"},
-        {"rule": "click_range", "field": "click", "found": "17"},
-    ])
+    put_quarantine(
+        locations,
+        [
+            {"rule": "user_id_range", "field": "user_id", "found": "-48213"},
+            {"rule": "columns", "field": "*", "found": "7,user48213,1"},
+            {"rule": "click_range", "field": "click", "found": "17"},
+        ],
+    )
     text = write_report(locations, make_verdict()).read_text()
     assert "48213" not in text
     assert "-99999" in text and "9,xxxx99999,9" in text and ">17<" in text
@@ -98,13 +138,20 @@ def test_long_and_missing_values() -> None:
 
 def test_quarantine_counts_all_rows_and_shows_some_of_every_rule(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    put_quarantine(locations, [{"rule": "common", "field": "click", "found": str(i)} for i in range(50)]
-                   + [{"rule": "rare", "field": "item_id", "found": "x"},
-                      {"rule": "other log", "field": "click", "found": "0", "log": "ad"}])
+    put_quarantine(
+        locations,
+        [{"rule": "common", "field": "click", "found": str(i)} for i in range(50)]
+        + [
+            {"rule": "rare", "field": "item_id", "found": "x"},
+            {"rule": "other log", "field": "click", "found": "0", "log": "ad"},
+        ],
+    )
     quarantined = read_quarantined(locations, "natural_log", [DAY])
     assert quarantined is not None
     assert [(rule.rule, rule.field, rule.count, len(rule.rows)) for rule in quarantined.rules] == [
-        ("common", "click", 50, ROWS_SHOWN - 1), ("rare", "item_id", 1, 1)]
+        ("common", "click", 50, ROWS_SHOWN - 1),
+        ("rare", "item_id", 1, 1),
+    ]
     assert quarantined.rules[0].rows[:3] == tuple((str(i), "natural/part.csv", str(DAY)) for i in (0, 1, 10))
     assert "20 of 51 rows are shown" in render(make_verdict(), quarantined)
     assert read_quarantined(locations, "natural_samples", [DAY]) is None
@@ -126,13 +173,17 @@ def test_a_range_is_found_whole_and_a_rule_of_two_fields_by_both(tmp_path: Path)
     quarantined = read_quarantined(locations, "natural_log", [DAY - timedelta(days=1), DAY])
     assert quarantined is not None
     assert quarantined.rules[0].finder.endswith(
-        """.where("ds BETWEEN '2026-01-08' AND '2026-01-09' AND log = 'natural' AND rule = 'range' AND field = 'item_id'")""")
+        """.where("ds BETWEEN '2026-01-08' AND '2026-01-09' AND log = 'natural' AND rule = 'range' AND field = 'item_id'")"""
+    )
 
 
 def test_a_report_shows_broken_checks_first_and_says_their_severity() -> None:
     verdict = make_verdict(broken=("click_rate(click)", "unique(event_id)"))
     text = render(verdict)
-    order = [text.index(part) for part in (">unique <", ">click_rate <", f"{len(verdict.results) - 2} checks held", ">columns<")]
+    order = [
+        text.index(part)
+        for part in (">unique <", ">click_rate <", f"{len(verdict.results) - 2} checks held", ">columns<")
+    ]
     assert order == sorted(order)
     assert '<span class="badge fail">fail</span>' in text and '<span class="badge warn">warn</span>' in text
 
@@ -141,13 +192,17 @@ def test_a_range_says_what_it_covers() -> None:
     verdict = make_verdict(days=3)
     text = render(verdict)
     assert "This report covers 2026-01-07 .. 2026-01-09." in text
-    assert all(f"data-label=\"rows\"><span>{rows:,}</span>" in text for rows in (1000, 1001, 1002))
+    assert all(f'data-label="rows"><span>{rows:,}</span>' in text for rows in (1000, 1001, 1002))
 
 
 def test_a_verdict_survives_its_file_and_damage_is_not_fatal(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    verdict = make_verdict(broken=("rows",), days=2, digests={"ds=2026-01-09": "1"},
-                           acceptance=Acceptance(reason="known outage", accepted_ts=NOW))
+    verdict = make_verdict(
+        broken=("rows",),
+        days=2,
+        digests={"ds=2026-01-09": "1"},
+        acceptance=Acceptance(reason="known outage", accepted_ts=NOW),
+    )
     path = write_report(locations, verdict)
     assert read_verdict(locations, "natural_log", DAY) == verdict
     assert [file.name for file in sorted(path.parent.iterdir())] == ["2026-01-09.html", "2026-01-09.json"]
@@ -166,7 +221,11 @@ def test_status_follows_the_gravest_broken_check() -> None:
 
 def test_the_index_has_a_row_a_day_and_leads_to_each_report(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    for verdict in (make_verdict(days=3), make_verdict("ad_log", broken=("rows",)), make_verdict("ad_log", day=DAY - timedelta(days=40))):
+    for verdict in (
+        make_verdict(days=3),
+        make_verdict("ad_log", broken=("rows",)),
+        make_verdict("ad_log", day=DAY - timedelta(days=40)),
+    ):
         path = write_report(locations, verdict)
         assert path.is_file()
     text = write_index(locations).read_text()
@@ -180,12 +239,23 @@ def test_the_index_has_a_row_a_day_and_leads_to_each_report(tmp_path: Path) -> N
 
 def test_the_index_leaves_each_day_in_short_for_the_ui(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
-    for verdict in (make_verdict(days=2), make_verdict(broken=("click_rate(click)", "rows"), run_ts=NOW + timedelta(hours=1))):
+    for verdict in (
+        make_verdict(days=2),
+        make_verdict(broken=("click_rate(click)", "rows"), run_ts=NOW + timedelta(hours=1)),
+    ):
         write_report(locations, verdict)
     write_index(locations)
     range_left, alone = read_judged(locations.judged_days)
-    assert (range_left.day, range_left.status, range_left.broken, range_left.rows) == (DAY - timedelta(days=1), "pass", (), 1000)
-    assert range_left.report == "natural_log/2026-01-08_2026-01-09.html" and (locations.reports / range_left.report).is_file()
+    assert (range_left.day, range_left.status, range_left.broken, range_left.rows) == (
+        DAY - timedelta(days=1),
+        "pass",
+        (),
+        1000,
+    )
+    assert (
+        range_left.report == "natural_log/2026-01-08_2026-01-09.html"
+        and (locations.reports / range_left.report).is_file()
+    )
     assert (alone.day, alone.status, alone.broken) == (DAY, "fail", ("rows", "click_rate(click)"))
     assert (alone.report, alone.judged_ts) == ("natural_log/2026-01-09.html", NOW + timedelta(hours=1))
 
@@ -193,7 +263,9 @@ def test_the_index_leaves_each_day_in_short_for_the_ui(tmp_path: Path) -> None:
 def test_a_day_of_a_range_has_its_own_colour() -> None:
     verdict = make_verdict(days=3)
     figures = tuple(replace(day, click_rate=rate) for day, rate in zip(verdict.days, (0.25, 0.97, 0.25), strict=True))
-    warned = replace(verdict, days=figures, results=tuple(replace(r, success=r.id != "click_rate(click)") for r in verdict.results))
+    warned = replace(
+        verdict, days=figures, results=tuple(replace(r, success=r.id != "click_rate(click)") for r in verdict.results)
+    )
     duplicated = make_verdict("ad_log", days=3, broken=("unique(event_id)",))  # of which day, nobody asked
     marks = re.findall(r'<a class="mark (\w+)" href="(\w+)/', render_index([warned, duplicated]))
     assert [status for status, table in marks if table == "natural_log"] == ["pass", "warn", "pass"]
@@ -201,7 +273,9 @@ def test_a_day_of_a_range_has_its_own_colour() -> None:
 
 
 def test_the_calendar_has_a_grid_a_month_and_a_square_a_day(tmp_path: Path) -> None:
-    text = render_index([make_verdict(days=3), make_verdict("ad_log", broken=("rows",)), make_verdict("ad_log", day=date(2025, 11, 30))])
+    text = render_index(
+        [make_verdict(days=3), make_verdict("ad_log", broken=("rows",)), make_verdict("ad_log", day=date(2025, 11, 30))]
+    )
     months = re.findall(r'<table class="calendar"><caption>([^<]+)</caption>(.*?)</table>', text, re.DOTALL)
     assert [name for name, _ in months] == ["January 2026", "November 2025"]
     for (_, grid), days, blanks in zip(months, (31, 30), (3, 5), strict=True):
@@ -241,9 +315,17 @@ def test_a_report_plots_the_days_judged_before(tmp_path: Path) -> None:
     write_report(locations, make_verdict(day=DAY - timedelta(days=20), rows=7))
     write_report(locations, make_verdict(day=DAY - timedelta(days=12), days=3, rows=20))
     write_report(locations, make_verdict(day=DAY + timedelta(days=1), rows=8))
-    assert [str(day)[5:] for day in history_of(locations, make_verdict(), 14)] == ["12-27", "12-28", "01-07", "01-08", "01-09"]
+    assert [str(day)[5:] for day in history_of(locations, make_verdict(), 14)] == [
+        "12-27",
+        "12-28",
+        "01-07",
+        "01-08",
+        "01-09",
+    ]
     text = write_report(locations, make_verdict()).read_text()
-    assert 'aria-label="Rows a day: Dec 20 7, Dec 26 20, Dec 27 21, Dec 28 22, Jan 7 500, Jan 8 501, Jan 9 1000"' in text
+    assert (
+        'aria-label="Rows a day: Dec 20 7, Dec 26 20, Dec 27 21, Dec 28 22, Jan 7 500, Jan 8 501, Jan 9 1000"' in text
+    )
 
 
 def test_each_check_has_a_picture_of_its_last_days(tmp_path: Path) -> None:
@@ -264,7 +346,9 @@ def test_a_day_of_a_range_is_pictured_by_its_own_figure() -> None:
     verdict = make_verdict(days=3)
     figures = tuple(replace(day, click_rate=rate) for day, rate in zip(verdict.days, (0.25, 0.97, 0.25), strict=True))
     broken = tuple(replace(r, success=r.id != "click_rate(click)") for r in verdict.results)
-    row = next(line for line in render(replace(verdict, days=figures, results=broken)).splitlines() if ">click_rate <" in line)
+    row = next(
+        line for line in render(replace(verdict, days=figures, results=broken)).splitlines() if ">click_rate <" in line
+    )
     assert "3 of 30 days judged, 1 warned, 0 failed" in row and row.count('class="warned"') == 1
 
 
@@ -272,11 +356,15 @@ def test_pictures_tell_a_failure_by_shape_and_leave_gaps() -> None:
     drawn = sparkline([1, None, 2, 3], ["pass", None, "warn", "fail"], low=0, high=2.5, spoken="<b>")
     assert "<polygon" in drawn and "<rect" in drawn and 'aria-label="&lt;b&gt;"' in drawn
     assert drawn.count("<polyline") == 2 and drawn.count('class="bound"') == 2
-    heights = [float(height) for height in re.findall(r'height="([0-9.]+)"', strip(["pass", "warn", "fail", None], spoken=""))]
+    heights = [
+        float(height) for height in re.findall(r'height="([0-9.]+)"', strip(["pass", "warn", "fail", None], spoken=""))
+    ]
     assert len(heights) == 3 and heights == sorted(set(heights))
 
 
-@pytest.mark.parametrize(("largest", "top"), [(0, 1.0), (0.31, 0.4), (1, 1.0), (1234, 2000.0), (9.9, 10.0), (6.1e6, 8e6)])
+@pytest.mark.parametrize(
+    ("largest", "top"), [(0, 1.0), (0.31, 0.4), (1, 1.0), (1234, 2000.0), (9.9, 10.0), (6.1e6, 8e6)]
+)
 def test_ticks_are_round_and_cover_the_values(largest: float, top: float) -> None:
     ticks = nice_ticks(largest)
     assert ticks[0] == 0 and ticks[-1] == pytest.approx(top)
@@ -341,4 +429,7 @@ def test_the_index_leads_to_the_model_reports(tmp_path: Path) -> None:
     for text in (write_index(locations).read_text(), render_index([make_verdict()], ["2026-01-01_2026-01-03"])):
         assert 'href="models/2026-01-01_2026-01-03.html">2026-01-01 .. 2026-01-03<' in text
     assert re.findall(r'href="models/([^"]+)\.html"', write_index(locations).read_text()) == [
-        "2026-01-04_2026-01-09", "2026-01-02_2026-01-09", "2026-01-01_2026-01-03"]
+        "2026-01-04_2026-01-09",
+        "2026-01-02_2026-01-09",
+        "2026-01-01_2026-01-03",
+    ]

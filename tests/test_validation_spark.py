@@ -26,7 +26,10 @@ from validation.verdict import Verdict
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("default")]  # Great Expectations and py4j warn of themselves
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.filterwarnings("default"),
+]  # Great Expectations and py4j warn of themselves
 
 GOOD, BAD, EMPTY = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
 DAYS = (GOOD, BAD, EMPTY)
@@ -37,15 +40,32 @@ COUNTS = {"read": ROWS + 3, "kept": ROWS, "duplicates": 2, "conflicting_duplicat
 
 def log_row(log: Log, day: date, i: int) -> dict[str, Any]:
     seen = datetime(day.year, day.month, day.day, 10, tzinfo=UTC) + timedelta(seconds=i) - timedelta(days=int(i < LATE))
-    return {"event_id": i, "event_ts": seen, "arrival_ts": None, "request_id": i // 5, **{f.name: i % 7 for f in features_in_log(log)},
-            "user_id": 50_000 + i, "click": int(i % 4 == 0), "action": int(i % 4 == 0), "dwell_seconds": 1.5, "item_text": None,
-            "late": i < LATE, "ds": day}
+    return {
+        "event_id": i,
+        "event_ts": seen,
+        "arrival_ts": None,
+        "request_id": i // 5,
+        **{f.name: i % 7 for f in features_in_log(log)},
+        "user_id": 50_000 + i,
+        "click": int(i % 4 == 0),
+        "action": int(i % 4 == 0),
+        "dwell_seconds": 1.5,
+        "item_text": None,
+        "late": i < LATE,
+        "ds": day,
+    }
 
 
 def sample_row(log: Log, day: date, i: int) -> dict[str, Any]:
     row = log_row(log, day, i)
-    return row | {"sample_ts": row["event_ts"], "hour": 10, "history_end": i % 3, "held_out": False, "item_text_hash": 7 + i,
-                  **{name: 1 for statistic in STATISTICS for name in statistic.columns}}
+    return row | {
+        "sample_ts": row["event_ts"],
+        "hour": 10,
+        "history_end": i % 3,
+        "held_out": False,
+        "item_text_hash": 7 + i,
+        **{name: 1 for statistic in STATISTICS for name in statistic.columns},
+    }
 
 
 def history_row(day: date, i: int, *, size: int, seconds_before: int = 86_400) -> dict[str, Any]:
@@ -55,7 +75,11 @@ def history_row(day: date, i: int, *, size: int, seconds_before: int = 86_400) -
     names = re.findall(r"(\w+):", BEHAVIOUR_TYPE)
     times = [last - timedelta(seconds=size - 1 - place) for place in range(size)]
     behaviours = [values | {"event_ts": time, "event_id": place} for place, time in enumerate(times)]
-    return {"user_id": 50_000 + i, "behaviours": [tuple(behaviour[name] for name in names) for behaviour in behaviours], "ds": day}
+    return {
+        "user_id": 50_000 + i,
+        "behaviours": [tuple(behaviour[name] for name in names) for behaviour in behaviours],
+        "ds": day,
+    }
 
 
 def damaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +107,11 @@ def lake(spark: SparkSession, locations: Locations) -> Locations:
     (locations.home / "deployment.toml").write_text(DEPLOYMENT.to_toml())
     wrong = {(BAD, 90), (BAD, 91), (BAD, 92)}
     histories = [history_row(day, i, size=i % 3) for day in (GOOD, BAD) for i in range(ROWS) if (day, i) not in wrong]
-    histories += [history_row(BAD, 90, size=1), history_row(BAD, 91, size=1, seconds_before=600), history_row(BAD, 92, size=1)]
+    histories += [
+        history_row(BAD, 90, size=1),
+        history_row(BAD, 91, size=1, seconds_before=600),
+        history_row(BAD, 92, size=1),
+    ]
     put(spark, locations, "user_histories", histories)
     samples = [sample_row("ad", GOOD, i) for i in range(LATE, ROWS)]
     samples += [sample_row("ad", BAD, i) for i in range(LATE + 1, ROWS)]
@@ -92,11 +120,15 @@ def lake(spark: SparkSession, locations: Locations) -> Locations:
     return locations
 
 
-def put(spark: SparkSession, locations: Locations, name: str, rows: list[dict[str, Any]], *, counts: Any = None) -> None:
+def put(
+    spark: SparkSession, locations: Locations, name: str, rows: list[dict[str, Any]], *, counts: Any = None
+) -> None:
     from lake.writing import replace_partitions
 
     contract = TABLES[name]
-    df = spark.createDataFrame([tuple(row[column] for column in contract.column_names) for row in rows], schema=contract.ddl)
+    df = spark.createDataFrame(
+        [tuple(row[column] for column in contract.column_names) for row in rows], schema=contract.ddl
+    )
     replace_partitions(spark, locations, name, df, owners=[{"ds": day} for day in DAYS], counts=counts)
 
 
@@ -107,6 +139,7 @@ def failed(verdict: Verdict) -> dict[str, str]:
 @pytest.fixture
 def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command line, on this run's session: one of its own would end it."""
+
     @contextmanager
     def shared(*arguments: Any, **settings: Any) -> Iterator[SparkSession]:
         yield spark
@@ -115,8 +148,13 @@ def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *arguments: run_command(cli.main, list(arguments))
 
 
-def test_a_good_day_passes_and_leaves_report_and_results(lake: Locations, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("run", "--table", "natural_log", "--table", "ad_samples", "--ds", str(GOOD), "--home", str(lake.home)) == EXIT_OK
+def test_a_good_day_passes_and_leaves_report_and_results(
+    lake: Locations, command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        command("run", "--table", "natural_log", "--table", "ad_samples", "--ds", str(GOOD), "--home", str(lake.home))
+        == EXIT_OK
+    )
     addresses = re.findall(r"file://(\S+)", capsys.readouterr().out)
     assert [Path(address).is_file() for address in addresses] == [True] * 3  # the index and two reports
     rows = LakeReader(lake).read("quality_results", where={"ds": GOOD}).to_pylist()
@@ -160,13 +198,23 @@ def test_samples_that_lost_a_row_or_look_ahead_fail(spark: SparkSession, lake: L
     from validation.runner import run
 
     found = failed(run(spark, lake, "ad_samples", BAD))
-    assert set(found) == {"rows_of_log", "point_in_time(sample_ts)", "history_ends_inside(history_end)",
-                          "nothing_later_seen(history_end)", "nothing_earlier_unseen(history_end)"}
-    # Of three users: a behaviour that the sample does not see, one that is exactly as old as the delay, one that is not there.
-    assert [found[f"{name}(history_end)"] for name in ("nothing_earlier_unseen", "nothing_later_seen", "history_ends_inside")] == [
-        "1", "1", "1 (longest 2)"]
+    assert set(found) == {
+        "rows_of_log",
+        "point_in_time(sample_ts)",
+        "history_ends_inside(history_end)",
+        "nothing_later_seen(history_end)",
+        "nothing_earlier_unseen(history_end)",
+    }
+    # Of three users: a behaviour that the sample does not see, one that is exactly as old as the delay, one that is not
+    # there.
+    assert [
+        found[f"{name}(history_end)"]
+        for name in ("nothing_earlier_unseen", "nothing_later_seen", "history_ends_inside")
+    ] == ["1", "1", "1 (longest 2)"]
     assert found["rows_of_log"] == "-1"
-    assert found["point_in_time(sample_ts)"].startswith("1 of 196 rows, such as 2026-01-02 10:03:19 / 2026-01-02 10:03:20")
+    assert found["point_in_time(sample_ts)"].startswith(
+        "1 of 196 rows, such as 2026-01-02 10:03:19 / 2026-01-02 10:03:20"
+    )
 
 
 def test_a_range_is_judged_at_once_and_names_its_bad_days(spark: SparkSession, lake: Locations) -> None:
@@ -176,11 +224,14 @@ def test_a_range_is_judged_at_once_and_names_its_bad_days(spark: SparkSession, l
     assert [day.rows for day in verdict.days] == [ROWS, ROWS, 0]
     found = failed(verdict)
     assert found["rows"] == "1 of 3 days: 2026-01-03 (0)"
-    assert found["unique(event_id)"] == "2 of 400 rows, such as event_id 14"  # equal event_ids of two days are no duplicates
+    assert (
+        found["unique(event_id)"] == "2 of 400 rows, such as event_id 14"
+    )  # equal event_ids of two days are no duplicates
 
 
-def test_a_failed_day_stops_until_it_is_accepted_or_built_again(spark: SparkSession, lake: Locations, command: Any,
-                                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_day_stops_until_it_is_accepted_or_built_again(
+    spark: SparkSession, lake: Locations, command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     day = ("--table", "ad_log", "--ds", str(BAD), "--home", str(lake.home))
     assert command("run", *day) == EXIT_QUALITY_FAILED
     report = lake.report("ad_log", BAD)
@@ -190,7 +241,13 @@ def test_a_failed_day_stops_until_it_is_accepted_or_built_again(spark: SparkSess
     assert command("run", *day) == EXIT_OK
     rows = LakeReader(lake).read("quality_results", where={"table_name": "ad_log", "ds": BAD}).to_pylist()
     assert [row["found"] for row in rows if row["check_name"] == "accepted"] == ["known outage"]
-    put(spark, lake, "ad_log", damaged([log_row("ad", BAD, i) for i in range(ROWS - 1)]), counts={owner_key(ds=BAD): COUNTS})
+    put(
+        spark,
+        lake,
+        "ad_log",
+        damaged([log_row("ad", BAD, i) for i in range(ROWS - 1)]),
+        counts={owner_key(ds=BAD): COUNTS},
+    )
     assert command("run", *day) == EXIT_QUALITY_FAILED
 
 
@@ -204,7 +261,9 @@ def test_a_missing_column_fails_and_what_needs_it_is_not_judged(spark: SparkSess
     record_builds(spark, locations, [Build(table_name=contract.name, owner=owner_key(ds=GOOD), row_cnt=1, digest="1")])
     found = failed(run(spark, locations, contract.name, GOOD, deployment=DEPLOYMENT))
     assert found["columns"] == "missing: user_id"
-    assert {"unique(user_id)", "not_null(user_id)", "range(user_id)"} == {id for id, words in found.items() if "no such column" in words}
+    assert {"unique(user_id)", "not_null(user_id)", "range(user_id)"} == {
+        id for id, words in found.items() if "no such column" in words
+    }
 
 
 def test_a_failing_engine_is_no_verdict(spark: SparkSession, lake: Locations) -> None:
@@ -221,10 +280,18 @@ def test_an_event_belongs_to_the_day_of_the_deployments_time_zone(spark: SparkSe
     from validation.measuring import measure
 
     local = replace(DEPLOYMENT, day_timezone="Asia/Shanghai", allowed_lateness_days=1)
-    events = [("2026-01-01 16:00:00", False), ("2026-01-02 15:59:59", False), ("2026-01-01 15:59:59", True),  # midnight is 16:00 UTC
-              ("2026-01-01 15:59:59", False), ("2026-01-02 16:00:00", False), ("2026-01-01 16:00:00", True), ("2025-12-31 15:59:59", True)]
+    events = [
+        ("2026-01-01 16:00:00", False),
+        ("2026-01-02 15:59:59", False),
+        ("2026-01-01 15:59:59", True),  # midnight is 16:00 UTC
+        ("2026-01-01 15:59:59", False),
+        ("2026-01-02 16:00:00", False),
+        ("2026-01-01 16:00:00", True),
+        ("2025-12-31 15:59:59", True),
+    ]
     rows = spark.createDataFrame(events, "event_ts string, late boolean").selectExpr(
-        "CAST(event_ts AS timestamp) AS event_ts", "late", "DATE '2026-01-02' AS ds")
+        "CAST(event_ts AS timestamp) AS event_ts", "late", "DATE '2026-01-02' AS ds"
+    )
     assert measure(rows, TABLES["natural_log"], local)[BAD].rows_outside_day == 4
 
 
@@ -248,9 +315,17 @@ def test_users_and_items_are_shared_with_the_natural_log_of_the_week(spark: Spar
     last = GOOD + timedelta(days=8)
     shown = [(1, 7, last), (1, 8, last), (2, 8, last), (2, 9, last), (1, 7, GOOD)]
     ads = spark.createDataFrame(shown, "user_id bigint, item_id bigint, ds date")
-    natural = spark.createDataFrame([
-        ("user", 1, GOOD + timedelta(days=1)), ("user", 2, GOOD), ("user", 2, last + timedelta(days=1)),  # 7 days before, 8, after
-        ("item", 7, last), ("item", 1, last), ("item", 2, last)], "entity string, entity_id bigint, ds date")
+    natural = spark.createDataFrame(
+        [
+            ("user", 1, GOOD + timedelta(days=1)),
+            ("user", 2, GOOD),
+            ("user", 2, last + timedelta(days=1)),  # 7 days before, 8, after
+            ("item", 7, last),
+            ("item", 1, last),
+            ("item", 2, last),
+        ],
+        "entity string, entity_id bigint, ds date",
+    )
     found = with_shared({day: Measured() for day in (GOOD, last)}, ads, natural, 7)
     assert (found[last].shared_users_share, found[last].shared_items_share) == (0.5, pytest.approx(1 / 3))
     assert (found[GOOD].shared_users_share, found[GOOD].shared_items_share) == (0.0, 0.0)
@@ -265,11 +340,18 @@ def test_histories_are_sorted_and_end_with_their_day(spark: SparkSession) -> Non
     values = [tuple(row[name] for name in contract.column_names) for row in (good, swapped, ahead)]
     rows = spark.createDataFrame(values, schema=contract.ddl)
     found = measure(rows, contract, DEPLOYMENT)[GOOD]
-    assert (found.rows, found.rows_unsorted, found.rows_after_day, found.history_max, found.history_p50) == (3, 1, 1, 3, 3)
+    assert (found.rows, found.rows_unsorted, found.rows_after_day, found.history_max, found.history_p50) == (
+        3,
+        1,
+        1,
+        3,
+        3,
+    )
 
 
-def test_days_before_are_measured_only_where_they_were_not_judged(spark: SparkSession, lake: Locations,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_before_are_measured_only_where_they_were_not_judged(
+    spark: SparkSession, lake: Locations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from validation import measuring
     from validation.runner import run
 

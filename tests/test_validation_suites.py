@@ -35,7 +35,11 @@ def test_each_rule_of_the_contract_has_its_check(table: Table) -> None:
         if not column.nullable:
             expected[f"not_null({column.name})"] = {"column": column.name}
         if (column.minimum, column.maximum) != (None, None):
-            expected[f"range({column.name})"] = {"column": column.name, "min_value": column.minimum, "max_value": column.maximum}
+            expected[f"range({column.name})"] = {
+                "column": column.name,
+                "min_value": column.minimum,
+                "max_value": column.maximum,
+            }
         if column.allowed is not None:
             expected[f"allowed({column.name})"] = {"column": column.name, "value_set": list(column.allowed)}
         if column.longest is not None:
@@ -53,45 +57,57 @@ def test_no_check_was_lost() -> None:
 
 
 def test_a_nullable_column_may_be_null_and_is_still_bounded() -> None:
-    table = Table(name="made", grain="a row", owner=("ds",), columns=(
-        Column(name="a", type="bigint", meaning="", nullable=True, maximum=9), Column(name="ds", type="date", meaning="")))
+    table = Table(
+        name="made",
+        grain="a row",
+        owner=("ds",),
+        columns=(
+            Column(name="a", type="bigint", meaning="", nullable=True, maximum=9),
+            Column(name="ds", type="date", meaning=""),
+        ),
+    )
     assert {"range(a)", "missing(a)"} == {check.id for check in derive_suite(table) if check.field == "a"}
 
 
-@pytest.mark.parametrize(("table", "check", "severity", "bounds"), [
-    ("ad_log", "rows", "fail", (1, None)),
-    ("ad_log", "rows_as_built", "fail", (0, 0)),
-    ("ad_log", "rows_reconcile", "fail", (0, 0)),
-    ("ad_log", "quarantined", "fail", (None, 0.20)),
-    ("ad_log", "quarantined_some", "warn", (None, 0.01)),
-    ("ad_log", "duplicates", "warn", (None, 0.05)),
-    ("ad_log", "rows_as_usual", "warn", (0.5, 2.0)),
-    ("ad_log", "event_day(event_ts)", "fail", (0, 0)),
-    ("ad_log", "late", "warn", (None, 0.10)),
-    ("ad_log", "undeclared_columns", "warn", (None, 0)),
-    ("ad_log", "shared_users(user_id)", "warn", (0.10, None)),
-    ("ad_log", "shared_items(item_id)", "warn", (0.01, None)),
-    ("ad_log", "click_rate_as_usual(click)", "warn", (0.5, 2.0)),
-    ("ad_log", "missing(item_text)", "warn", (None, 0.10)),
-    ("ad_log", "drift(campaign_id)", "warn", (None, 0.25)),
-    ("ad_samples", "drift(hour)", "warn", (None, 0.25)),
-    ("ad_samples", "drift(history_end)", "warn", (None, 0.25)),
-    ("ad_samples", "history_ends_inside(history_end)", "fail", (0, 0)),
-    ("ad_samples", "nothing_later_seen(history_end)", "fail", (0, 0)),
-    ("ad_samples", "nothing_earlier_unseen(history_end)", "fail", (0, 0)),
-    ("user_histories", "sorted(behaviours)", "fail", (0, 0)),
-    ("user_histories", "nothing_after_the_day(behaviours)", "fail", (0, 0)),
-    ("ad_log", "click_rate(click)", "warn", (0.001, 0.95)),
-    ("ad_samples", "click_rate(click)", "warn", (0.001, 0.95)),
-    ("ad_samples", "rows_of_log", "fail", (0, 0)),
-    ("ad_samples", "history(history_end)", "warn", (0.01, None)),
-])
+@pytest.mark.parametrize(
+    ("table", "check", "severity", "bounds"),
+    [
+        ("ad_log", "rows", "fail", (1, None)),
+        ("ad_log", "rows_as_built", "fail", (0, 0)),
+        ("ad_log", "rows_reconcile", "fail", (0, 0)),
+        ("ad_log", "quarantined", "fail", (None, 0.20)),
+        ("ad_log", "quarantined_some", "warn", (None, 0.01)),
+        ("ad_log", "duplicates", "warn", (None, 0.05)),
+        ("ad_log", "rows_as_usual", "warn", (0.5, 2.0)),
+        ("ad_log", "event_day(event_ts)", "fail", (0, 0)),
+        ("ad_log", "late", "warn", (None, 0.10)),
+        ("ad_log", "undeclared_columns", "warn", (None, 0)),
+        ("ad_log", "shared_users(user_id)", "warn", (0.10, None)),
+        ("ad_log", "shared_items(item_id)", "warn", (0.01, None)),
+        ("ad_log", "click_rate_as_usual(click)", "warn", (0.5, 2.0)),
+        ("ad_log", "missing(item_text)", "warn", (None, 0.10)),
+        ("ad_log", "drift(campaign_id)", "warn", (None, 0.25)),
+        ("ad_samples", "drift(hour)", "warn", (None, 0.25)),
+        ("ad_samples", "drift(history_end)", "warn", (None, 0.25)),
+        ("ad_samples", "history_ends_inside(history_end)", "fail", (0, 0)),
+        ("ad_samples", "nothing_later_seen(history_end)", "fail", (0, 0)),
+        ("ad_samples", "nothing_earlier_unseen(history_end)", "fail", (0, 0)),
+        ("user_histories", "sorted(behaviours)", "fail", (0, 0)),
+        ("user_histories", "nothing_after_the_day(behaviours)", "fail", (0, 0)),
+        ("ad_log", "click_rate(click)", "warn", (0.001, 0.95)),
+        ("ad_samples", "click_rate(click)", "warn", (0.001, 0.95)),
+        ("ad_samples", "rows_of_log", "fail", (0, 0)),
+        ("ad_samples", "history(history_end)", "warn", (0.01, None)),
+    ],
+)
 def test_figures_have_their_bounds(table: str, check: str, severity: str, bounds: tuple[Any, Any]) -> None:
     found = checks_of(table)[check]
     assert (found.subject, found.severity) == ("figures", severity)
     assert (found.arguments["min_value"], found.arguments["max_value"]) == bounds
     figures = DayFigures(ds=DAY, rows=0, rows_off_build=0)
-    assert all(figures.figure(name) is None or name.startswith("rows") for name in (found.arguments["column"], *found.beside))
+    assert all(
+        figures.figure(name) is None or name.startswith("rows") for name in (found.arguments["column"], *found.beside)
+    )
 
 
 def test_the_natural_log_is_not_asked_what_it_shares_with_itself() -> None:
@@ -119,7 +135,9 @@ def build(rows: int, **counts: int) -> dict[str, Any]:
 def test_figures_of_a_log() -> None:
     before = {DAY - timedelta(days=back): build(rows) for back, rows in ((1, 50), (2, 100), (7, 400), (8, 9_999))}
     own = before | {DAY: build(90, read=100, kept=90, duplicates=4, conflicting_duplicates=1, quarantined=5, late=2)}
-    figures = day_figures(TABLES["natural_log"], DAY, Measured(rows=88, clicks=22), DayBuilds(own=own, log={}), usual_days=7)
+    figures = day_figures(
+        TABLES["natural_log"], DAY, Measured(rows=88, clicks=22), DayBuilds(own=own, log={}), usual_days=7
+    )
     assert figures.rows_off_build == -2
     assert figures.rows_unaccounted == 1
     assert (figures.quarantined_share, figures.duplicate_share, figures.click_rate) == (0.05, 0.04, 0.25)
@@ -140,18 +158,27 @@ def test_figures_of_samples_compare_with_the_log_without_its_late_rows() -> None
 
 def test_what_was_found_names_the_days_and_masks_user_ids() -> None:
     checks, columns = checks_of("ad_log"), TABLES["ad_log"].column_names
-    days = [DayFigures(ds=DAY, rows=7, rows_off_build=0, click_rate=0.97), DayFigures(ds=DAY + timedelta(days=1), rows=3, rows_off_build=0)]
+    days = [
+        DayFigures(ds=DAY, rows=7, rows_off_build=0, click_rate=0.97),
+        DayFigures(ds=DAY + timedelta(days=1), rows=3, rows_off_build=0),
+    ]
     outcome = {"success": False, "result": {"unexpected_index_list": [{"ds": str(DAY)}]}}
     rate = found_of(checks["click_rate(click)"], outcome, days, total_rows=10, columns=columns)
     assert rate == "1 of 2 days: 2026-01-09 (97.00 %)"
     bad = {"success": False, "result": {"unexpected_count": 2, "partial_unexpected_list": [-48213, -48213]}}
-    assert found_of(checks["range(user_id)"], bad, days, total_rows=10, columns=columns) == "2 of 10 rows, such as -99999"
-    assert found_of(checks["range(item_id)"], bad, days, total_rows=10, columns=columns) == "2 of 10 rows, such as -48213"
+    assert (
+        found_of(checks["range(user_id)"], bad, days, total_rows=10, columns=columns) == "2 of 10 rows, such as -99999"
+    )
+    assert (
+        found_of(checks["range(item_id)"], bad, days, total_rows=10, columns=columns) == "2 of 10 rows, such as -48213"
+    )
     assert "no such column: item_id" in found_of(checks["range(item_id)"], None, days, total_rows=10, columns=["ds"])
     found = found_of(checks["columns"], {"success": False}, days, total_rows=10, columns=[*columns[1:], "extra"])
     assert found == "missing: event_id; undeclared: extra"
 
 
 def test_figures_read_well() -> None:
-    assert [figure_text(*pair) for pair in (("rows", 1234567.0), ("click_rate", 0.1234), ("rows_to_usual", 1.0), ("late", None))] == [
-        "1,234,567", "12.34 %", "1.00", "none"]
+    assert [
+        figure_text(*pair)
+        for pair in (("rows", 1234567.0), ("click_rate", 0.1234), ("rows_to_usual", 1.0), ("late", None))
+    ] == ["1,234,567", "12.34 %", "1.00", "none"]

@@ -18,8 +18,12 @@ from contracts.steps import CADENCES
 from dags.dagkit.coming import State, Watch, state_of
 
 CALENDAR = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5))
-SHANGHAI = Deployment(history_start=date(2022, 4, 8), actr_start=date(2022, 5, 2), day_timezone="Asia/Shanghai",
-                      periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2))
+SHANGHAI = Deployment(
+    history_start=date(2022, 4, 8),
+    actr_start=date(2022, 5, 2),
+    day_timezone="Asia/Shanghai",
+    periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2),
+)
 DAY = date(2026, 2, 10)
 
 
@@ -34,17 +38,31 @@ class Runs:
         self.states[dag, self.deployment.tick(self.deployment.periods.named(CADENCES[dag], day))] = state
 
     async def count(self, dag: str, ticks: Sequence[datetime] | None, states: Sequence[str]) -> int:
-        return sum(state in states and name == dag and (ticks is None or tick in ticks) for (name, tick), state in self.states.items())
+        return sum(
+            state in states and name == dag and (ticks is None or tick in ticks)
+            for (name, tick), state in self.states.items()
+        )
 
     def of(self, dag: str, *days: date, own: str = "ad_ctr_daily") -> State:
         return asyncio.run(state_of(self.deployment, own, dag, days, self.count))
 
 
 class TestState:
-    @pytest.mark.parametrize(("found", "state"), [
-        ({}, "absent"), ({DAY: "queued"}, "coming"), ({DAY: "running"}, "coming"), ({DAY: "success"}, "made"), ({DAY: "failed"}, "failed"),
-        ({DAY - timedelta(days=1): "running"}, "coming"),  # with as many active runs as it may have, its next is made later
-        ({DAY - timedelta(days=1): "success"}, "absent")])
+    @pytest.mark.parametrize(
+        ("found", "state"),
+        [
+            ({}, "absent"),
+            ({DAY: "queued"}, "coming"),
+            ({DAY: "running"}, "coming"),
+            ({DAY: "success"}, "made"),
+            ({DAY: "failed"}, "failed"),
+            (
+                {DAY - timedelta(days=1): "running"},
+                "coming",
+            ),  # with as many active runs as it may have, its next is made later
+            ({DAY - timedelta(days=1): "success"}, "absent"),
+        ],
+    )
     def test_of_another_dag(self, found: dict[date, str], state: State) -> None:
         runs = Runs()
         for day, value in found.items():
@@ -54,7 +72,9 @@ class TestState:
 
     def test_of_several_periods_is_the_worst(self) -> None:
         runs, days = Runs(), [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
-        for day, state, then in zip(days, ("success", "running", "failed"), ("absent", "coming", "failed"), strict=True):
+        for day, state, then in zip(
+            days, ("success", "running", "failed"), ("absent", "coming", "failed"), strict=True
+        ):
             runs.put("features_daily", day, state)
             assert runs.of("features_daily", *days) == then
 
@@ -124,9 +144,14 @@ class TestWatch:
 
 
 def test_a_line_says_what_is_awaited() -> None:
-    one = Awaited(what="the snapshot tpm of 2026-01-01", dag="tpm_monthly", periods=(date(2026, 1, 1), date(2026, 2, 1)))
+    one = Awaited(
+        what="the snapshot tpm of 2026-01-01", dag="tpm_monthly", periods=(date(2026, 1, 1), date(2026, 2, 1))
+    )
     assert Awaited.read(["some line", one.line(), "error: the rest"]) == [one]
-    assert str(one) == "the snapshot tpm of 2026-01-01: tributary dags backfill tpm_monthly --from 2026-01-01 --to 2026-02-01"
+    assert (
+        str(one)
+        == "the snapshot tpm of 2026-01-01: tributary dags backfill tpm_monthly --from 2026-01-01 --to 2026-02-01"
+    )
 
 
 @dataclass
@@ -176,7 +201,7 @@ class Scheduler:
 
     def _start(self, dag: str) -> None:
         order = sorted(self._in("queued", dag), reverse=dag in self.backwards)
-        for day in order[:max(self.most - len(self._in("running", dag)), 0)]:
+        for day in order[: max(self.most - len(self._in("running", dag)), 0)]:
             self.runs.put(dag, day, "running")
 
     def _step(self, dag: str, day: date, now: int) -> None:
@@ -185,8 +210,12 @@ class Scheduler:
             self.done.add((dag, day))
             self.runs.put(dag, day, "success")
             return
-        watch = self.watches.setdefault((dag, day), Watch(asked_again=False, wait_seconds=10_000, grace_seconds=self.GRACE, now=now))
-        states = {name: asyncio.run(state_of(CALENDAR, dag, name, days, self.runs.count)) for name, days in missing.items()}
+        watch = self.watches.setdefault(
+            (dag, day), Watch(asked_again=False, wait_seconds=10_000, grace_seconds=self.GRACE, now=now)
+        )
+        states = {
+            name: asyncio.run(state_of(CALENDAR, dag, name, days, self.runs.count)) for name, days in missing.items()
+        }
         event = watch.judge(states, now)
         if event is not None and event["state"] == "made":
             del self.watches[dag, day]  # the command is asked again, which finds it or waits anew

@@ -31,7 +31,9 @@ def locations(tmp_path: Path) -> Locations:
 
 def counted(spark: SparkSession, day: date, ids: Sequence[int], *, log: str = "ad") -> DataFrame:
     rows = [("user", number, 3, 1, day, log) for number in ids]
-    return spark.createDataFrame(rows, "entity string, entity_id bigint, impressions bigint, clicks bigint, ds date, log string")
+    return spark.createDataFrame(
+        rows, "entity string, entity_id bigint, impressions bigint, clicks bigint, ds date, log string"
+    )
 
 
 def ids_of(locations: Locations, day: date) -> list[int]:
@@ -56,7 +58,9 @@ def test_a_new_partition_is_added_and_then_replaced(spark: Any, locations: Locat
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_a_row_of_another_partition_is_refused_and_nothing_written(spark: Any, locations: Locations, is_new: bool) -> None:
+def test_a_row_of_another_partition_is_refused_and_nothing_written(
+    spark: Any, locations: Locations, is_new: bool
+) -> None:
     owner = {"ds": FIRST, "log": "ad"}
     if not is_new:
         writing.replace_partitions(spark, locations, TABLE, counted(spark, FIRST, [1]), owners=[owner])
@@ -67,7 +71,9 @@ def test_a_row_of_another_partition_is_refused_and_nothing_written(spark: Any, l
     assert ids_of(locations, FIRST) == ([] if is_new else [1])
 
 
-def test_two_writers_of_one_partition_are_noticed(spark: Any, locations: Locations, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_writers_of_one_partition_are_noticed(
+    spark: Any, locations: Locations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     owner = {"ds": FIRST, "log": "ad"}
     look = writing._rows_there
 
@@ -85,9 +91,9 @@ def test_two_writers_of_one_partition_are_noticed(spark: Any, locations: Locatio
     assert ids_of(locations, FIRST) == [5]
 
 
-
-def test_a_table_that_another_process_makes_at_the_same_moment_is_used(spark: Any, locations: Locations,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_another_process_makes_at_the_same_moment_is_used(
+    spark: Any, locations: Locations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pyspark.errors import PySparkException
 
     make, tries = writing._prepare, []

@@ -27,14 +27,17 @@ from contracts.zones import Rules, broken_days, day_start, offset_changes, requi
 DEPLOYMENT = Deployment(day_timezone="America/Vancouver", history_start=date(2026, 1, 1), actr_start=date(2026, 2, 1))
 
 
-@pytest.mark.parametrize(("name", "day", "start"), [
-    ("Africa/Cairo", date(2026, 4, 24), "2026-04-23T22:00"),  # midnight is missing: the day begins at 01:00
-    ("America/Havana", date(2026, 11, 1), "2026-11-01T04:00"),  # midnight comes twice: at the first
-    ("Asia/Beirut", date(2026, 10, 25), "2026-10-24T22:00"),  # 23:00 comes twice, midnight once
-    ("America/Toronto", date(1919, 3, 31), "1919-03-31T04:30"),  # from 23:30 to 00:30
-    ("Pacific/Apia", date(2011, 12, 31), "2011-12-30T10:00"),  # after a day that was skipped
-    ("Asia/Shanghai", date(2026, 1, 1), "2025-12-31T16:00"),
-])
+@pytest.mark.parametrize(
+    ("name", "day", "start"),
+    [
+        ("Africa/Cairo", date(2026, 4, 24), "2026-04-23T22:00"),  # midnight is missing: the day begins at 01:00
+        ("America/Havana", date(2026, 11, 1), "2026-11-01T04:00"),  # midnight comes twice: at the first
+        ("Asia/Beirut", date(2026, 10, 25), "2026-10-24T22:00"),  # 23:00 comes twice, midnight once
+        ("America/Toronto", date(1919, 3, 31), "1919-03-31T04:30"),  # from 23:30 to 00:30
+        ("Pacific/Apia", date(2011, 12, 31), "2011-12-30T10:00"),  # after a day that was skipped
+        ("Asia/Shanghai", date(2026, 1, 1), "2025-12-31T16:00"),
+    ],
+)
 def test_a_day_begins_at_its_first_instant(name: str, day: date, start: str) -> None:
     found = day_start(ZoneInfo(name), day)
     assert found == datetime.fromisoformat(start).replace(tzinfo=UTC)
@@ -48,15 +51,19 @@ def test_days_that_are_no_stretch_of_time() -> None:
     assert broken_days(apia, date(2011, 12, 31), date(2012, 1, 1)) == {}
     cut = broken_days(ZoneInfo("America/St_Johns"), date(2010, 1, 1), date(2026, 1, 1))
     assert cut == {date(2010, 11, 7): "it comes twice: clocks go from 2010-11-07 00:00:59 back to 2010-11-06 23:01:00"}
-    with pytest.raises(BadInput, match=r"Apia, 2011-12-30: it is skipped: clocks go from 2011-12-29 23:59:59 to 2011-12-31 00:00:00"):
+    with pytest.raises(
+        BadInput, match=r"Apia, 2011-12-30: it is skipped: clocks go from 2011-12-29 23:59:59 to 2011-12-31 00:00:00"
+    ):
         require_days("Pacific/Apia", date(2011, 1, 1), date(2011, 12, 31))
 
 
 def test_changes_of_offset() -> None:
     begin = int(datetime(2025, 12, 31, tzinfo=UTC).timestamp())
     assert offset_changes(ZoneInfo("Europe/Berlin"), date(2026, 1, 1), date(2026, 12, 31)) == [
-        (begin, 3600), (int(datetime(2026, 3, 29, 1, tzinfo=UTC).timestamp()), 7200),
-        (int(datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp()), 3600)]
+        (begin, 3600),
+        (int(datetime(2026, 3, 29, 1, tzinfo=UTC).timestamp()), 7200),
+        (int(datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp()), 3600),
+    ]
 
 
 def test_a_difference_names_both_versions_and_what_to_update() -> None:
@@ -64,18 +71,40 @@ def test_a_difference_names_both_versions_and_what_to_update() -> None:
         return Rules(source=source, changes=[(0, 0), (1793523600, offset)])
 
     require_same("America/Vancouver", [rules("Python (wheel tzdata 2026f)", 3600), rules("Java 17.0.15 (2026f)", 3600)])
-    expected = (r"^deployment: day_timezone: expected the same rules for America/Vancouver in Java and Python, found from 2026-11-01 09:00 "
-                r"UTC on UTC-7:00:00 by Python \(wheel tzdata 2026f\) and UTC-8:00:00 by Java 17.0.15 \(2025a\)\. "
-                r"Bring the older one up to date: .*TZUpdater.*wheel `tzdata`\.$")
+    expected = (
+        r"^deployment: day_timezone: expected the same rules for America/Vancouver in Java and Python, found from 2026-11-01 09:00 "
+        r"UTC on UTC-7:00:00 by Python \(wheel tzdata 2026f\) and UTC-8:00:00 by Java 17.0.15 \(2025a\)\. "
+        r"Bring the older one up to date: .*TZUpdater.*wheel `tzdata`\.$"
+    )
     with pytest.raises(BadInput, match=expected):
-        require_same("America/Vancouver", [rules("Python (wheel tzdata 2026f)", -25200), rules("Java 17.0.15 (2025a)", -28800)])
+        require_same(
+            "America/Vancouver", [rules("Python (wheel tzdata 2026f)", -25200), rules("Java 17.0.15 (2025a)", -28800)]
+        )
     with pytest.raises(BadInput, match=r"found EST, which Java 17 \(2025a\) does not know\. Take a region's name"):
         require_same("EST", [rules("Python (2025b)", 0), Rules(source="Java 17 (2025a)", changes=None)])
 
 
 def init(home: Path, zone: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tributary", "init", "--home", str(home), "--history-start", "2026-01-01", "--actr-start",
-                           "2026-02-01", "--day-timezone", zone], capture_output=True, text=True, check=False, env=os.environ | env)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tributary",
+            "init",
+            "--home",
+            str(home),
+            "--history-start",
+            "2026-01-01",
+            "--actr-start",
+            "2026-02-01",
+            "--day-timezone",
+            zone,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | env,
+    )
 
 
 @pytest.mark.slow
@@ -95,7 +124,9 @@ def other_rules(tmp_path: Path) -> dict[str, str]:
     """Environment in which Python reads, for Vancouver, rules that no Java has: those of Kathmandu."""
     folder = tmp_path / "zoneinfo"
     (folder / "America").mkdir(parents=True)
-    source = next((Path(path) / "Asia/Kathmandu" for path in zoneinfo.TZPATH if (Path(path) / "Asia/Kathmandu").is_file()), None)
+    source = next(
+        (Path(path) / "Asia/Kathmandu" for path in zoneinfo.TZPATH if (Path(path) / "Asia/Kathmandu").is_file()), None
+    )
     if source is None:
         import tzdata
 
@@ -106,22 +137,36 @@ def other_rules(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_init_and_a_server_refuse_a_zone_on_which_java_and_python_differ(tmp_path: Path, other_rules: dict[str, str]) -> None:
+def test_init_and_a_server_refuse_a_zone_on_which_java_and_python_differ(
+    tmp_path: Path, other_rules: dict[str, str]
+) -> None:
     home = tmp_path / "home"
     done = init(home, "America/Vancouver", **other_rules)
-    assert done.returncode == 2 and "2099z) and UTC-8:00:00 by Java" in done.stderr and "UTC+5:45:00 by Python" in done.stderr, done.stderr
+    assert (
+        done.returncode == 2
+        and "2099z) and UTC-8:00:00 by Java" in done.stderr
+        and "UTC+5:45:00 by Python" in done.stderr
+    ), done.stderr
     assert not home.exists()
     home.mkdir()
     (home / SETTINGS_FILE).write_text(DEPLOYMENT.to_toml())
-    server = subprocess.run([sys.executable, "-m", "lake.server", "--home", str(home), "--port", "1"], capture_output=True, text=True,
-                            check=False, env=os.environ | other_rules)
+    server = subprocess.run(
+        [sys.executable, "-m", "lake.server", "--home", str(home), "--port", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | other_rules,
+    )
     assert server.returncode == 2 and "expected the same rules for America/Vancouver" in server.stderr, server.stderr
     assert not Locations(home).lake_lock.exists()
 
 
 def test_init_without_java_leaves_the_comparison_to_spark(tmp_path: Path) -> None:
     done = init(tmp_path / "home", "Europe/Berlin", JAVA_HOME=str(tmp_path))
-    assert done.returncode == 0 and "Java's rules for Europe/Berlin are compared with Python's when Spark starts" in done.stderr
+    assert (
+        done.returncode == 0
+        and "Java's rules for Europe/Berlin are compared with Python's when Spark starts" in done.stderr
+    )
     assert Deployment.load(tmp_path / "home").day_timezone == "Europe/Berlin"
 
 
@@ -157,10 +202,14 @@ def test_spark_and_python_agree_on_every_day_of_every_zone_that_is_not_refused(s
     print(json.dumps({"zones": len(zone_names()), "refused": refused}, indent=1))
     days = list(days_between(FIRST, LAST + ONE_DAY))
     instants = pa.timestamp("us", "UTC")
-    table = pa.table({
-        "zone": pa.array([name for name, _ in rows for _ in days]), "day": pa.array([day for _ in rows for day in days], pa.date32()),
-        "begin": pa.array([start for _, starts in rows for start in starts[:-1]], instants),
-        "end": pa.array([start for _, starts in rows for start in starts[1:]], instants)})
+    table = pa.table(
+        {
+            "zone": pa.array([name for name, _ in rows for _ in days]),
+            "day": pa.array([day for _ in rows for day in days], pa.date32()),
+            "begin": pa.array([start for _, starts in rows for start in starts[:-1]], instants),
+            "end": pa.array([start for _, starts in rows for start in starts[1:]], instants),
+        }
+    )
     pa_parquet.write_table(table, tmp_path / "days.parquet")
     last = F.col("end") - F.make_dt_interval(secs=F.lit(0.000001))
     local = [F.to_date(F.from_utc_timestamp(instant, F.col("zone"))) for instant in (F.col("begin"), last)]

@@ -11,9 +11,24 @@ from contracts.zones import offset_changes
 ALL = os.environ.get("TRIBUTARY_ZONES") == "all"
 FIRST, LAST = (date(2024, 1, 1), date(2028, 12, 31)) if ALL else (date(2026, 1, 1), date(2026, 12, 31))
 
-# Missing midnights, doubled ones, clocks that change at 23:00, by half an hour, by rules of their own, not at all; the date line.
-SAMPLE = ("Africa/Cairo", "Africa/Casablanca", "America/Havana", "America/Nuuk", "America/Santiago", "Asia/Beirut", "Asia/Shanghai",
-          "Atlantic/Azores", "Australia/Lord_Howe", "Europe/Berlin", "Pacific/Apia", "Pacific/Chatham", "Pacific/Kiritimati", "UTC")
+# Missing midnights, doubled ones, clocks that change at 23:00, by half an hour, by rules of their own, not at all; the
+# date line.
+SAMPLE = (
+    "Africa/Cairo",
+    "Africa/Casablanca",
+    "America/Havana",
+    "America/Nuuk",
+    "America/Santiago",
+    "Asia/Beirut",
+    "Asia/Shanghai",
+    "Atlantic/Azores",
+    "Australia/Lord_Howe",
+    "Europe/Berlin",
+    "Pacific/Apia",
+    "Pacific/Chatham",
+    "Pacific/Kiritimati",
+    "UTC",
+)
 
 
 def zone_names() -> list[str]:

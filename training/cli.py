@@ -38,25 +38,50 @@ if TYPE_CHECKING:
 FORGETTING_DAYS = 14
 
 commands = folder_group("training")
-commands.epilog = ("By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
-                   "-m training cpm --period ...")
+commands.epilog = (
+    "By several processes, which share each batch and the embedding tables: torchrun --standalone --nproc-per-node 2 "
+    "-m training cpm --period ..."
+)
 
-_recipe_name = click.option("--recipe", "name", type=click.Choice(tuple(RECIPES)),
-                            help="Settings of the models (default: the deployment's).")
-_device = click.option("--device", default="auto", type=click.Choice(("auto", "cpu", "cuda")),
-                       help="Where it is computed; auto is cuda where there is one.")
-_threads = click.option("--threads", default=1, type=click.IntRange(min=1),
-                        help="CPU threads; results differ in the last digits.")
-_release = click.option("--release", required=True, metavar="ID", help="Id of an A-CTR's release, as the table `releases` has it.")
+_recipe_name = click.option(
+    "--recipe", "name", type=click.Choice(tuple(RECIPES)), help="Settings of the models (default: the deployment's)."
+)
+_device = click.option(
+    "--device",
+    default="auto",
+    type=click.Choice(("auto", "cpu", "cuda")),
+    help="Where it is computed; auto is cuda where there is one.",
+)
+_threads = click.option(
+    "--threads", default=1, type=click.IntRange(min=1), help="CPU threads; results differ in the last digits."
+)
+_release = click.option(
+    "--release", required=True, metavar="ID", help="Id of an A-CTR's release, as the table `releases` has it."
+)
 _with_training = together(
-    _recipe_name, _device, _threads,
-    click.option("--checkpoint-seconds", default=CHECKPOINT_SECONDS, metavar="X",
-                 help="How often the state is kept, from which a killed run goes on."),
-    click.option("--tensorboard", is_flag=True, help="Write losses, speed and figures under tensorboard/ in the deployment's folder; "
-                 "look at them with `tensorboard --logdir` (needs the extra tensorboard)."),
+    _recipe_name,
+    _device,
+    _threads,
+    click.option(
+        "--checkpoint-seconds",
+        default=CHECKPOINT_SECONDS,
+        metavar="X",
+        help="How often the state is kept, from which a killed run goes on.",
+    ),
+    click.option(
+        "--tensorboard",
+        is_flag=True,
+        help="Write losses, speed and figures under tensorboard/ in the deployment's folder; "
+        "look at them with `tensorboard --logdir` (needs the extra tensorboard).",
+    ),
     click.option("--bf16", is_flag=True, help="On a GPU: products in bfloat16; results differ."),
-    click.option("--compile", "compiled", is_flag=True,
-                 help="On a GPU: torch.compile, which takes its seconds; results differ in the last digits."))
+    click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="On a GPU: torch.compile, which takes its seconds; results differ in the last digits.",
+    ),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,13 +102,28 @@ def _add_kind(kind: Kind) -> None:
         _train(locations, recipe(name or deployment.recipe), kind, period, **how)
 
     if kind.transfers:
-        train = click.option("--transfer", type=click.Choice((ALL_SETTINGS, *TRANSFER_SETTINGS)), default=ALL_SETTINGS, metavar="SETTING",
-                             help="Make this one of the deployment's transfer settings only.")(train)
+        train = click.option(
+            "--transfer",
+            type=click.Choice((ALL_SETTINGS, *TRANSFER_SETTINGS)),
+            default=ALL_SETTINGS,
+            metavar="SETTING",
+            help="Make this one of the deployment's transfer settings only.",
+        )(train)
     commands.add(kind.name)(train)
 
 
-def _train(locations: Locations, settings: Recipe, kind: Kind, period: date, *, device: str, bf16: bool, compiled: bool,
-           transfer: str = ALL_SETTINGS, **how: Any) -> None:
+def _train(
+    locations: Locations,
+    settings: Recipe,
+    kind: Kind,
+    period: date,
+    *,
+    device: str,
+    bf16: bool,
+    compiled: bool,
+    transfer: str = ALL_SETTINGS,
+    **how: Any,
+) -> None:
     from training import processes
     from training.engine.devices import held_device
     from training.engine.loop import Compute, choose_device
@@ -91,8 +131,13 @@ def _train(locations: Locations, settings: Recipe, kind: Kind, period: date, *, 
 
     chosen = choose_device(device)
     if chosen.type == "cpu" and (bf16 or compiled):
-        raise BadInput("--bf16" if bf16 else "--compile", "device", expected="cuda", found="cpu",
-                       hint="They are for GPUs: on a CPU the network is native code.")
+        raise BadInput(
+            "--bf16" if bf16 else "--compile",
+            "device",
+            expected="cuda",
+            found="cpu",
+            hint="They are for GPUs: on a CPU the network is native code.",
+        )
     with held_device(chosen, locations.locks) as free, processes.joined(free) as joined:
         session = Session.open(locations.home, settings, joined, compute=Compute(bf16=bf16, compiled=compiled), **how)
         task = getattr(import_module(f"training.tasks.{kind.name}"), f"run_{kind.name}")  # a kind's task, by its name
@@ -115,14 +160,31 @@ def _compare(locations: Locations, deployment: Deployment, days: list[date]) -> 
 @commands.add("report")
 @with_deployment
 @with_days
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
-              help="The HTML file (default: reports/models/FROM_TO.html in the deployment's folder).")
-@click.option("--forgetting-days", type=click.IntRange(min=0), default=FORGETTING_DAYS, metavar="N",
-              help="Let the models of the last N days score older days; 0 leaves it out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The HTML file (default: reports/models/FROM_TO.html in the deployment's folder).",
+)
+@click.option(
+    "--forgetting-days",
+    type=click.IntRange(min=0),
+    default=FORGETTING_DAYS,
+    metavar="N",
+    help="Let the models of the last N days score older days; 0 leaves it out.",
+)
 @_device
 @_threads
-def _report(locations: Locations, _: Deployment, *, days: list[date], out: Path | None, forgetting_days: int, device: str,
-            threads: int) -> None:
+def _report(
+    locations: Locations,
+    _: Deployment,
+    *,
+    days: list[date],
+    out: Path | None,
+    forgetting_days: int,
+    device: str,
+    threads: int,
+) -> None:
     from pages.files import write_atomically
     from training.report.gather import gather
     from training.report.page import render, verdicts
@@ -155,8 +217,12 @@ def _score(locations: Locations, _: Deployment, ds: date, release: str, device: 
 @commands.add("export")
 @with_deployment
 @_release
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="The folder, not there yet (default: exported/RELEASE in the deployment's folder).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The folder, not there yet (default: exported/RELEASE in the deployment's folder).",
+)
 def _export(locations: Locations, _: Deployment, release: str, out: Path | None) -> None:
     import json
 
@@ -185,8 +251,13 @@ def _reading(locations: Locations, device: str, threads: int) -> Session:
 @with_deployment
 @_recipe_name
 @one_day("A day whose texts have to be there; all that have no vector are encoded.")
-@click.option("--source", help="The language model: minilm, smollm2, a folder, a GGUF file or a name on the hub (default: the recipe's).")
-def _encode_texts(locations: Locations, deployment: Deployment, name: str | None, ds: date | None, source: str | None) -> None:
+@click.option(
+    "--source",
+    help="The language model: minilm, smollm2, a folder, a GGUF file or a name on the hub (default: the recipe's).",
+)
+def _encode_texts(
+    locations: Locations, deployment: Deployment, name: str | None, ds: date | None, source: str | None
+) -> None:
     from lake.reader import LakeReader
     from training.models.language import load
     from training.tasks.text_vectors import encode_new_texts
@@ -194,8 +265,11 @@ def _encode_texts(locations: Locations, deployment: Deployment, name: str | None
     texts = recipe(name or deployment.recipe).texts
     reader = LakeReader(locations)
     if ds:
-        reader.require_builds("behaviour_texts", [owner_key(ds=ds)],
-                              hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {ds}")
+        reader.require_builds(
+            "behaviour_texts",
+            [owner_key(ds=ds)],
+            hint=f"Make it: tributary spark_jobs collect_behaviour_texts --ds {ds}",
+        )
     encode_new_texts(locations, reader, load(source or texts.source, low_layers=texts.low_layers), texts)
 
 

@@ -1,7 +1,7 @@
 """Compares the scores of ad models over days: with transfer, without, and the true probabilities where a simulator knows them.
 
-Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken over all scored
-days together; its interval comes from a bootstrap over users (`training.intervals`).
+Each day was scored by the models of the day before, on the same rows. The paired difference of GAUC is taken over all
+scored days together; its interval comes from a bootstrap over users (`training.intervals`).
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ class Scored:
 
     def select(self, mask: NDArray[np.bool_]) -> Scored:
         """The rows of a mask."""
-        return Scored(days=self.days[mask], event_ids=self.event_ids[mask], user_ids=self.user_ids[mask], clicks=self.clicks[mask],
-                      scores={name: scores[mask] for name, scores in self.scores.items()})
+        return Scored(
+            days=self.days[mask],
+            event_ids=self.event_ids[mask],
+            user_ids=self.user_ids[mask],
+            clicks=self.clicks[mask],
+            scores={name: scores[mask] for name, scores in self.scores.items()},
+        )
 
     def auc(self, name: str) -> float | None:
         """AUC of a variant over all rows; None where it scored nothing or a label is absent; NaN where a score is not finite."""
@@ -72,8 +77,11 @@ class Scored:
     @property
     def not_numbers(self) -> dict[str, str]:
         """By variant, a sentence on how many scores are NaN or infinite; variants without such scores are absent."""
-        return {name: f"{bad} of {len(scores)} scores of {name} are not numbers: its figures on these rows are NaN"
-                for name, scores in self.scores.items() if (bad := num_not_finite(scores))}
+        return {
+            name: f"{bad} of {len(scores)} scores of {name} are not numbers: its figures on these rows are NaN"
+            for name, scores in self.scores.items()
+            if (bad := num_not_finite(scores))
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +102,17 @@ def read_scored(locations: Locations, reader: LakeReader, deployment: Deployment
     parts, active = [], reader.active_releases("actr")
     for variant in deployment.variants:
         releases = [active[variant, day]["release_id"] for day in days if (variant, day) in active]
-        rows = reader.read("predictions", columns=["ds", "event_id", "user_id", "click", "score"],
-                           where={"ds": list(days), "release_id": releases})
+        rows = reader.read(
+            "predictions",
+            columns=["ds", "event_id", "user_id", "click", "score"],
+            where={"ds": list(days), "release_id": releases},
+        )
         parts.append(rows.rename_columns(["ds", "event_id", "user_id", "click", variant]))
     joined = parts[0]
     for rows in parts[1:]:
-        joined = joined.join(rows.select(["ds", "event_id", rows.column_names[-1]]), ["ds", "event_id"], join_type="inner")
+        joined = joined.join(
+            rows.select(["ds", "event_id", rows.column_names[-1]]), ["ds", "event_id"], join_type="inner"
+        )
     return joined_scores(locations, joined, deployment.variants, days)
 
 
@@ -115,16 +128,20 @@ def joined_scores(locations: Locations, rows: pa.Table, variants: Sequence[str],
     joined = _with_truth(locations, rows, days) if len(rows) else rows
     joined = joined.sort_by([("ds", "ascending"), ("event_id", "ascending")])
     names = [name for name in (*variants, TRUTH) if name in joined.column_names]
-    return Scored(days=joined["ds"].to_numpy().astype("datetime64[D]"), event_ids=joined["event_id"].to_numpy(),
-                  user_ids=joined["user_id"].to_numpy(), clicks=joined["click"].to_numpy().astype(np.int64),
-                  scores={name: joined[name].to_numpy() for name in names})
+    return Scored(
+        days=joined["ds"].to_numpy().astype("datetime64[D]"),
+        event_ids=joined["event_id"].to_numpy(),
+        user_ids=joined["user_id"].to_numpy(),
+        clicks=joined["click"].to_numpy().astype(np.int64),
+        scores={name: joined[name].to_numpy() for name in names},
+    )
 
 
 def difference(scored: Scored, variant: str) -> Difference | None:
     """Returns the paired difference in GAUC between a variant and no transfer, over all rows; None where no user has both labels.
 
-    Each draw of the bootstrap takes users with replacement, and judges both variants on the same users. The difference is NaN where a
-    score of either variant is not finite.
+    Each draw of the bootstrap takes users with replacement, and judges both variants on the same users. The difference
+    is NaN where a score of either variant is not finite.
     """
     ours, counts = grouped_auc(scored.scores[variant], scored.clicks, scored.user_ids)
     base, _ = grouped_auc(scored.scores[NO_TRANSFER], scored.clicks, scored.user_ids)
@@ -142,24 +159,44 @@ def report(locations: Locations, deployment: Deployment, days: Sequence[date]) -
     scored = read_scored(locations, reader, deployment, days)
     names = [*reversed(deployment.variants), *([TRUTH] if TRUTH in scored.scores else [])]
     rows = [_day_row(reader, deployment, scored, names, day) for day in days]
-    lines = [table_text(("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release", "fallback"), rows)]
+    lines = [
+        table_text(
+            ("day", "rows in", "quarantined", "quality", *(f"GAUC {name}" for name in names), "release", "fallback"),
+            rows,
+        )
+    ]
     lines += ["", *scored.not_numbers.values()] if scored.not_numbers else []
-    lines.append(f"\nall scored days together, {len(scored.clicks)} rows, {scored.num_judged} users with both labels: "
-                 + ", ".join(f"{name} GAUC {figure_text(scored.gauc(name))} AUC {figure_text(scored.auc(name))}" for name in names))
+    lines.append(
+        f"\nall scored days together, {len(scored.clicks)} rows, {scored.num_judged} users with both labels: "
+        + ", ".join(
+            f"{name} GAUC {figure_text(scored.gauc(name))} AUC {figure_text(scored.auc(name))}" for name in names
+        )
+    )
     for variant in deployment.variants:
         if variant != NO_TRANSFER and NO_TRANSFER in deployment.variants and len(scored.clicks):
             lines.append(str(difference(scored, variant) or f"{variant}: no user with both labels"))
     return "\n".join(lines)
 
 
-def _day_row(reader: LakeReader, deployment: Deployment, scored: Scored, names: Sequence[str], day: date) -> tuple[object, ...]:
-    counts = [reader.builds(f"{log}_log", [owner_key(ds=day)]).get(owner_key(ds=day), {"counts": {}})["counts"] for log in LOGS]
+def _day_row(
+    reader: LakeReader, deployment: Deployment, scored: Scored, names: Sequence[str], day: date
+) -> tuple[object, ...]:
+    counts = [
+        reader.builds(f"{log}_log", [owner_key(ds=day)]).get(owner_key(ds=day), {"counts": {}})["counts"]
+        for log in LOGS
+    ]
     releases = {variant: reader.active("actr", variant, day) for variant in deployment.variants}
     release = releases[deployment.variants[-1]]
     fallbacks = [variant for variant, one in releases.items() if one is not None and one["carries"]]
-    return (day, sum(c.get("read", 0) for c in counts), sum(c.get("quarantined", 0) for c in counts), quality_of(reader, day),
-            *(figure_text(scored.on(day).gauc(name)) for name in names), release["release_id"] if release else "-",
-            ", ".join(fallbacks) or "-")
+    return (
+        day,
+        sum(c.get("read", 0) for c in counts),
+        sum(c.get("quarantined", 0) for c in counts),
+        quality_of(reader, day),
+        *(figure_text(scored.on(day).gauc(name)) for name in names),
+        release["release_id"] if release else "-",
+        ", ".join(fallbacks) or "-",
+    )
 
 
 def quality_of(reader: LakeReader, day: date) -> str:
@@ -175,5 +212,7 @@ def _with_truth(locations: Locations, rows: pa.Table, days: Sequence[date]) -> p
     files = [path for day in days if (path := locations.truth / f"{day}.parquet").is_file()]
     if not files:
         return rows
-    truth = pa.concat_tables([pq.read_table(path, columns=["event_id", "probability"], filters=[("log", "==", "ad")]) for path in files])
+    truth = pa.concat_tables(
+        [pq.read_table(path, columns=["event_id", "probability"], filters=[("log", "==", "ad")]) for path in files]
+    )
     return rows.join(truth.rename_columns(["event_id", TRUTH]), "event_id", join_type="inner")

@@ -1,8 +1,9 @@
 """Counts the FLOPs of an ad model for a request, split into those for the user and those for each candidate.
 
-torch counts them (`torch.utils.flop_counter`) while the module runs: products of matrices, two FLOPs for a multiplication and
-its addition. Element-wise operations and look-ups are not counted. SRP4CTR (arXiv 2407.19658) reports two figures per sample: with U for
-the user's part and I for the candidate's, U + I at batch 1 (*efficiency*) and U / 100 + I at 100 candidates (*inference*).
+torch counts them (`torch.utils.flop_counter`) while the module runs: products of matrices, two FLOPs for a
+multiplication and its addition. Element-wise operations and look-ups are not counted. SRP4CTR (arXiv 2407.19658)
+reports two figures per sample: with U for the user's part and I for the candidate's, U + I at batch 1 (*efficiency*)
+and U / 100 + I at 100 candidates (*inference*).
 """
 
 from __future__ import annotations
@@ -83,21 +84,36 @@ def _batch(model: CtrModel, candidates: int, long: int, short: int) -> Batch:
 
     def history(length: int) -> Jagged:
         rows = torch.zeros(candidates * length, dtype=torch.int64, device=device)
-        return Jagged(rows=dict.fromkeys(HISTORY_FEATURES, rows), offsets=torch.arange(candidates + 1, device=device) * length)
+        return Jagged(
+            rows=dict.fromkeys(HISTORY_FEATURES, rows), offsets=torch.arange(candidates + 1, device=device) * length
+        )
 
     nothing = torch.zeros(candidates, dtype=torch.int64, device=device)
     return Batch(
-        rows_BF=nothing[:, None].expand(-1, len(model.embeddings.names)), dense_BS=torch.zeros(candidates, model.num_dense, device=device),
-        long=history(long), short=history(short), user_at_B=nothing, item_at_B=nothing, day_B=nothing, label_B=nothing.float(),
-        sequence=_sequence(model.bridge.network, candidates, min(long, model.bridge.network.recipe.length)) if model.bridge else None,
-        texts=dict.fromkeys(VECTOR_ENTITIES, nothing))
+        rows_BF=nothing[:, None].expand(-1, len(model.embeddings.names)),
+        dense_BS=torch.zeros(candidates, model.num_dense, device=device),
+        long=history(long),
+        short=history(short),
+        user_at_B=nothing,
+        item_at_B=nothing,
+        day_B=nothing,
+        label_B=nothing.float(),
+        sequence=_sequence(model.bridge.network, candidates, min(long, model.bridge.network.recipe.length))
+        if model.bridge
+        else None,
+        texts=dict.fromkeys(VECTOR_ENTITIES, nothing),
+    )
 
 
 def _sequence(encoder: FgBert, candidates: int, length: int) -> SequenceInput:
     nothing = torch.zeros(candidates, dtype=torch.int64, device=encoder.positions.weight.device)
-    return SequenceInput(sequences=_zeros(encoder, length), of_B=nothing, candidate=dict.fromkeys(FIELDS_OF_SIDE["item"], nothing))
+    return SequenceInput(
+        sequences=_zeros(encoder, length), of_B=nothing, candidate=dict.fromkeys(FIELDS_OF_SIDE["item"], nothing)
+    )
 
 
 def _zeros(encoder: FgBert, length: int) -> SequenceBatch:
     at_P = torch.arange(length, device=encoder.positions.weight.device)
-    return sequence_batch(dict.fromkeys(encoder.fields, torch.zeros_like(at_P)), at_P, torch.tensor([0, length], device=at_P.device))
+    return sequence_batch(
+        dict.fromkeys(encoder.fields, torch.zeros_like(at_P)), at_P, torch.tensor([0, length], device=at_P.device)
+    )

@@ -1,8 +1,9 @@
 """Removes a user from the results of trainings: run folders, scores, exports, and states of interrupted trainings.
 
-A model loses the user's row. The rows after it move up, in the tables and in the mapping, so that no other id's vector changes; a user
-who is seen again gets the shared row, as all unknown users do. A run folder is replaced as a whole; `rewritten.json` lists the digests
-of its former manifests, by which `spark_jobs forget_user` identifies it in `releases`.
+A model loses the user's row. The rows after it move up, in the tables and in the mapping, so that no other id's vector
+changes; a user who is seen again gets the shared row, as all unknown users do. A run folder is replaced as a whole;
+`rewritten.json` lists the digests of its former manifests, by which `spark_jobs forget_user` identifies it in
+`releases`.
 """
 
 from __future__ import annotations
@@ -62,11 +63,22 @@ def forget(locations: Locations, user_id: int, *, dry_run: bool) -> int:
     with hold(locks):
         if not dry_run:
             _finish_replacing(locations)
-        folders = [path.parent for path in sorted(locations.runs.glob(f"*/*/*/*/{MANIFEST}")) if not path.parent.name.startswith(".")]
-        of_runs = {folder: _forget_run(locations, folder, user_id, dry_run=dry_run)
-                   for folder in each(folders, description="look through", unit="run")}
-        done = [(str(folder.relative_to(locations.home)), ", ".join(names)) for folder, names in of_runs.items() if names]
-        done += [(str(path.relative_to(locations.home)), "its rows") for path in _scores_of(locations, user_id, dry_run=dry_run)]
+        folders = [
+            path.parent
+            for path in sorted(locations.runs.glob(f"*/*/*/*/{MANIFEST}"))
+            if not path.parent.name.startswith(".")
+        ]
+        of_runs = {
+            folder: _forget_run(locations, folder, user_id, dry_run=dry_run)
+            for folder in each(folders, description="look through", unit="run")
+        }
+        done = [
+            (str(folder.relative_to(locations.home)), ", ".join(names)) for folder, names in of_runs.items() if names
+        ]
+        done += [
+            (str(path.relative_to(locations.home)), "its rows")
+            for path in _scores_of(locations, user_id, dry_run=dry_run)
+        ]
         removed = [*_exports_of(locations, user_id), *([] if not done else _left_behind(locations))]
         for path in removed if not dry_run else []:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -86,7 +98,11 @@ def _say(locations: Locations, done: list[tuple[str, str]], removed: list[Path],
 def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bool) -> list[str]:
     """Rewrites the files of a run folder that hold the user, with all digests of them; returns the names of these files."""
     row = _row_of(folder, user_id)
-    changed = [name for name in (VECTORS_FILE, MAPPING_FILE, *OF_USERS) if (folder / name).is_file() and _holds(folder / name, user_id)]
+    changed = [
+        name
+        for name in (VECTORS_FILE, MAPPING_FILE, *OF_USERS)
+        if (folder / name).is_file() and _holds(folder / name, user_id)
+    ]
     changed += [MODEL_FILE] if row is not None and _tables(folder) else []
     if dry_run or not changed:
         return changed
@@ -143,7 +159,9 @@ def _row_of(folder: Path, user_id: int) -> int | None:
     """Returns the user's own row in a model's tables, or None."""
     if not (folder / MAPPING_FILE).is_file():
         return None
-    mapping = pq.read_table(folder / MAPPING_FILE, filters=[("field", "=", FIELD), ("id", "=", user_id), ("row", ">", SHARED_ROW)])
+    mapping = pq.read_table(
+        folder / MAPPING_FILE, filters=[("field", "=", FIELD), ("id", "=", user_id), ("row", ">", SHARED_ROW)]
+    )
     return int(mapping["row"][0].as_py()) if len(mapping) else None
 
 
@@ -156,7 +174,9 @@ def _tables(folder: Path) -> frozenset[str]:
 
 
 def _without_row(weights: dict[str, Tensor], row: int) -> dict[str, Tensor]:
-    return weights | {name: torch.cat([weights[name][:row], weights[name][row + 1:]]) for name in table_tensors(FIELD) & set(weights)}
+    return weights | {
+        name: torch.cat([weights[name][:row], weights[name][row + 1 :]]) for name in table_tensors(FIELD) & set(weights)
+    }
 
 
 def _of_user(rows: pa.Table, user_id: int) -> pa.ChunkedArray:

@@ -48,8 +48,13 @@ def bootstrap_sums(columns_UK: Floats) -> Floats:
     parts = []
     for done in range(0, DRAWS, at_once):
         draws = min(at_once, DRAWS - done)
-        drawn = generator.integers(0, count, size=(draws, count), dtype=np.int32) + np.arange(draws, dtype=np.int64)[:, None] * count
-        times_DU = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)  # ten times faster than `multinomial`
+        drawn = (
+            generator.integers(0, count, size=(draws, count), dtype=np.int32)
+            + np.arange(draws, dtype=np.int64)[:, None] * count
+        )
+        times_DU = np.bincount(drawn.ravel(), minlength=draws * count).reshape(
+            draws, count
+        )  # ten times faster than `multinomial`
         parts.append(times_DU.astype(np.float64) @ columns_UK)
     return np.concatenate(parts)
 
@@ -67,10 +72,15 @@ def ratios(numerators: Mapping[str, NDArray[Any]], denominator: Floats) -> dict[
         return {}
     columns = np.stack([*(values[taking_part] for values in numerators.values()), weight], axis=1)
     values = columns.sum(axis=0)
-    plain = {name: Estimate(value=float(value / values[-1]), low=None, high=None) for name, value in zip(numerators, values, strict=False)}
+    plain = {
+        name: Estimate(value=float(value / values[-1]), low=None, high=None)
+        for name, value in zip(numerators, values, strict=False)
+    }
     if len(weight) < LEAST_USERS:
         return plain
     drawn = bootstrap_sums(columns)
     bounds = np.quantile(drawn[:, :-1] / drawn[:, -1:], [0.025, 0.975], axis=0).T
-    return {name: one if np.isnan(one.value) else replace(one, low=float(low), high=float(high))
-            for (name, one), (low, high) in zip(plain.items(), bounds, strict=True)}
+    return {
+        name: one if np.isnan(one.value) else replace(one, low=float(low), high=float(high))
+        for (name, one), (low, high) in zip(plain.items(), bounds, strict=True)
+    }

@@ -1,7 +1,7 @@
 """Several processes that train one model, as `torchrun` starts them: what they tell each other, and who does what.
 
-All of them take the same steps: of each batch every process takes its share of the rows, gradients are averaged, and the first
-process alone shows progress, prints and writes. In a single process every function here does nothing.
+All of them take the same steps: of each batch every process takes its share of the rows, gradients are averaged, and
+the first process alone shows progress, prints and writes. In a single process every function here does nothing.
 
 Shapes: N rows of a batch.
 """
@@ -46,8 +46,12 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         return
     if device.type == "cuda":
         if launched.local_rank >= torch.cuda.device_count():
-            raise BadInput("torchrun", "--nproc-per-node", expected=f"at most one process for each GPU, {torch.cuda.device_count()}",
-                           found=f"process {launched.local_rank + 1}")
+            raise BadInput(
+                "torchrun",
+                "--nproc-per-node",
+                expected=f"at most one process for each GPU, {torch.cuda.device_count()}",
+                found=f"process {launched.local_rank + 1}",
+            )
         device = torch.device("cuda", launched.local_rank)
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -135,7 +139,7 @@ def part_of(index_N: Tensor) -> Part:
         return Part(index=index_N, rows=size, weight=1.0)
     if size < processes:
         return Part(index=index_N, rows=size / processes, weight=1.0)
-    own = index_N[rank()::processes]
+    own = index_N[rank() :: processes]
     return Part(index=own, rows=len(own), weight=len(own) * processes / size)
 
 

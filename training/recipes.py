@@ -50,7 +50,6 @@ class Phase:
         _check(self, "learning_rate", self.learning_rate > 0, "a number > 0")
         _check(self, "embedding_learning_rate", self.embedding_learning_rate > 0, "a number > 0")
 
-
     def rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate at a step, counted from 0, of all `steps`."""
         """Adam's rate in step `step` (from 0) of `steps`."""
@@ -108,7 +107,12 @@ class Admission:
 
     def __post_init__(self) -> None:
         _check(self, "sightings", self.sightings >= 1, "a number >= 1")
-        _check(self, "forget_after_days", self.forget_after_days is None or self.forget_after_days >= 1, "days >= 1, or None")
+        _check(
+            self,
+            "forget_after_days",
+            self.forget_after_days is None or self.forget_after_days >= 1,
+            "days >= 1, or None",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,12 @@ class Body:
         _check(self, "cross_layers", self.cross_layers >= 1, "a number >= 1")
         for name in ("hidden", "attention_hidden"):
             _check(self, name, bool(getattr(self, name)) and min(getattr(self, name)) >= 1, "widths >= 1")
-        _check(self, "rate_prior_impressions", self.rate_prior_impressions > self.rate_prior_clicks > 0, "more than the prior clicks > 0")
+        _check(
+            self,
+            "rate_prior_impressions",
+            self.rate_prior_impressions > self.rate_prior_clicks > 0,
+            "more than the prior clicks > 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +173,8 @@ class CpmRecipe:
         body: equal to that of the A-CTR that starts from it.
         train: the last month's rows.
         admission: when an id gets a row of its own.
-        snapshots_by_day: while it trains, a row takes the months closed before its own day; otherwise all rows take those of the
-            merged table, inside whose last snapshot their labels may be (an ablation).
+        snapshots_by_day: while it trains, a row takes the months closed before its own day; otherwise all rows take
+            those of the merged table, inside whose last snapshot their labels may be (an ablation).
         seed: of fresh parameters and of the order of rows.
     """
 
@@ -184,13 +193,16 @@ class ActrRecipe:
         body: equal to that of the CPM that it starts from.
         restart: replay of the last ad days, from a CPM or from fresh parameters.
         daily: only the newest day, from the predecessor.
-        corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to come.
+        corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to
+            come.
         admission: when an id gets a row of its own.
         seed: of fresh parameters and of the order of rows.
     """
 
     body: Body = field(default_factory=Body)
-    restart: Phase = Phase(epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=0.02, in_time_order=True)
+    restart: Phase = Phase(
+        epochs=1, batch_size=256, learning_rate=1e-3, embedding_learning_rate=0.02, in_time_order=True
+    )
     daily: Phase = Phase(epochs=1, batch_size=256, learning_rate=2e-4, embedding_learning_rate=0.01, in_time_order=True)
     corrects_base_rate: bool = True
     admission: Admission = Admission()
@@ -201,11 +213,12 @@ class ActrRecipe:
 class FgBertRecipe:
     """The sequence encoder. Layers and length are the paper's, as far as is known; the rest are BERT4Rec's public values or ours.
 
-    Half of BERT4Rec's width and FFN: with them SRP4CTR's part of a sample would cost more than the paper's (docs/experiments.md).
+    Half of BERT4Rec's width and FFN: with them SRP4CTR's part of a sample would cost more than the paper's
+    (docs/experiments.md).
 
     Attributes:
-        objective: `fg_bert` masks item and behaviour sides apart and predicts all fields; `bert4rec` masks and predicts the item alone;
-            `sasrec` predicts the next item from those before.
+        objective: `fg_bert` masks item and behaviour sides apart and predicts all fields; `bert4rec` masks and predicts
+            the item alone; `sasrec` predicts the next item from those before.
         fields: side information that it reads.
         length: most recent behaviours of a sequence.
         layers, heads, width, inner, dropout: of the transformer.
@@ -236,7 +249,12 @@ class FgBertRecipe:
     def __post_init__(self) -> None:
         _check(self, "objective", self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
         known = {f.name for f in BEHAVIOUR_FIELDS}
-        _check(self, "fields", "item_id" in self.fields and set(self.fields) <= known, f"item_id, and any of {', '.join(sorted(known))}")
+        _check(
+            self,
+            "fields",
+            "item_id" in self.fields and set(self.fields) <= known,
+            f"item_id, and any of {', '.join(sorted(known))}",
+        )
         _check(self, "length", 1 <= self.length <= HISTORY_LENGTH, f"1 .. {HISTORY_LENGTH}")
         _check(self, "width", self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
         for name in ("item_mask", "behaviour_mask"):
@@ -276,8 +294,8 @@ class BaheRecipe:
         natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.
         first_days: days that the first release of all trains on.
         unseen: what a text without a vector reads as: encoded on demand, or unknown. Both are counted.
-        first, daily: of the first release, and of the others; requests, not rows, make a batch. A day moves the vectors little, so that an
-            ad model which reads them can go on.
+        first, daily: of the first release, and of the others; requests, not rows, make a batch. A day moves the vectors
+            little, so that an ad model which reads them can go on.
         seed: of fresh parameters and of the order of requests.
     """
 

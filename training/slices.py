@@ -42,7 +42,9 @@ def slices(samples: Samples) -> Mapping[str, Mask]:
     return found
 
 
-def _impressions(samples: Samples, entity: Entity, days: int, logs: tuple[Log, ...] = ("natural", "ad")) -> NDArray[np.int64] | None:
+def _impressions(
+    samples: Samples, entity: Entity, days: int, logs: tuple[Log, ...] = ("natural", "ad")
+) -> NDArray[np.int64] | None:
     columns = [s.impressions for s in STATISTICS if s.entity == entity and s.window_days == days and s.log in logs]
     if len(columns) < len(logs) or not set(columns) <= set(samples.statistics):
         return None

@@ -18,7 +18,14 @@ from contracts.steps import CADENCES
 
 Reprocess = Literal["none", "failed", "completed"]
 UNFINISHED = ("queued", "running", "restarting", "scheduled")
-FRAME = ("::group::", "::endgroup::", "DAG bundles loaded", "Filling up the DagBag", "Worker startup parse complete", "Task failed with")
+FRAME = (
+    "::group::",
+    "::endgroup::",
+    "DAG bundles loaded",
+    "Filling up the DagBag",
+    "Worker startup parse complete",
+    "Task failed with",
+)
 PAGE = 100  # most rows that the API gives at once
 
 
@@ -71,8 +78,12 @@ class AirflowApi:
             ApiError: refused, or not reached.
         """
         if self._token is None:
-            self._token = self._send("POST", "/auth/token", {"username": self.user, "password": self._password})["access_token"]
-        encoded = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None}, doseq=True)
+            self._token = self._send("POST", "/auth/token", {"username": self.user, "password": self._password})[
+                "access_token"
+            ]
+        encoded = urllib.parse.urlencode(
+            {name: value for name, value in query.items() if value is not None}, doseq=True
+        )
         try:
             return self._send(method, f"/api/v2{path}{'?' + encoded if encoded else ''}", body)
         except ApiError as error:
@@ -105,22 +116,38 @@ class AirflowApi:
     def ensure_pool(self, name: str, *, slots: int, description: str = "") -> None:
         """Makes a pool, and leaves one of that name as it is: its size is the operator's."""
         try:
-            self.call("POST", "/pools", body={"name": name, "slots": slots, "description": description, "include_deferred": False})
+            self.call(
+                "POST",
+                "/pools",
+                body={"name": name, "slots": slots, "description": description, "include_deferred": False},
+            )
         except ApiError as error:
             if error.status != 409:
                 raise
 
     def trigger(self, dag_id: str, conf: Mapping[str, str]) -> str:
         """Starts a manual run with these fields of its form, and returns its run id."""
-        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, "conf": dict(conf)})["dag_run_id"])
+        return str(
+            self.call("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, "conf": dict(conf)})["dag_run_id"]
+        )
 
-    def create_backfill(self, dag_id: str, first: date, last: date, *, max_active_runs: int = 1, reprocess: Reprocess = "failed",
-                        backwards: bool = False, conf: Mapping[str, str] | None = None, timeout_seconds: float = 90) -> int:
+    def create_backfill(
+        self,
+        dag_id: str,
+        first: date,
+        last: date,
+        *,
+        max_active_runs: int = 1,
+        reprocess: Reprocess = "failed",
+        backwards: bool = False,
+        conf: Mapping[str, str] | None = None,
+        timeout_seconds: float = 90,
+    ) -> int:
         """Makes a run for each period from the one that begins on `first` to the one that begins on `last`, inclusive.
 
-        Airflow allows one backfill of a DAG at a time, and notices only every half minute that one has ended: this waits
-        that long for a former one. A paused DAG's runs stay queued: `unpause` it. Where periods go on from each other, it refuses
-        `backwards`, and `reprocess="none"`.
+        Airflow allows one backfill of a DAG at a time, and notices only every half minute that one has ended: this
+        waits that long for a former one. A paused DAG's runs stay queued: `unpause` it. Where periods go on from each
+        other, it refuses `backwards`, and `reprocess="none"`.
 
         Returns:
             The backfill's id.
@@ -130,8 +157,15 @@ class AirflowApi:
             ApiError: refused, e.g. no ended period in the range, or another backfill of this DAG still runs.
         """
         begin, end = self._ticks(dag_id, first, last)
-        body = {"dag_id": dag_id, "from_date": begin, "to_date": end, "max_active_runs": max_active_runs, "reprocess_behavior": reprocess,
-                "run_backwards": backwards, "dag_run_conf": dict(conf or {})}
+        body = {
+            "dag_id": dag_id,
+            "from_date": begin,
+            "to_date": end,
+            "max_active_runs": max_active_runs,
+            "reprocess_behavior": reprocess,
+            "run_backwards": backwards,
+            "dag_run_conf": dict(conf or {}),
+        }
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
@@ -151,8 +185,15 @@ class AirflowApi:
         end = last and self._ticks(dag_id, last, last)[1]
         found: list[Run] = []
         while True:
-            page = self.call("GET", f"/dags/{dag_id}/dagRuns", limit=PAGE, offset=len(found), order_by=["logical_date", "id"],
-                             logical_date_gte=begin, logical_date_lte=end)
+            page = self.call(
+                "GET",
+                f"/dags/{dag_id}/dagRuns",
+                limit=PAGE,
+                offset=len(found),
+                order_by=["logical_date", "id"],
+                logical_date_gte=begin,
+                logical_date_lte=end,
+            )
             found += [self._run(row) for row in page["dag_runs"]]
             if len(found) >= page["total_entries"] or not page["dag_runs"]:
                 return found
@@ -171,9 +212,14 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}/taskInstances/{task_id}/logs/{try_number}"
         content = self.call("GET", path, full_content="true")["content"]
         lines: list[dict[str, Any]] = [{"event": line} if isinstance(line, str) else line for line in content]
-        raised = {place: f"{detail['exc_type']}: {detail['exc_value']}" for place, line in enumerate(lines)
-                  for detail in line.get("error_detail") or ()}
-        found = [text for place, line in enumerate(lines) for text in (str(line.get("event", "")), raised.get(place, ""))]
+        raised = {
+            place: f"{detail['exc_type']}: {detail['exc_value']}"
+            for place, line in enumerate(lines)
+            for detail in line.get("error_detail") or ()
+        }
+        found = [
+            text for place, line in enumerate(lines) for text in (str(line.get("event", "")), raised.get(place, ""))
+        ]
         return [line for line in found if line.strip() and not line.startswith(FRAME)]
 
     def failures(self, dag_id: str, run_id: str, lines: int = 15) -> str:
@@ -182,11 +228,25 @@ class AirflowApi:
         for task in self.tasks(dag_id, run_id):
             if task["state"] == "failed":
                 tail = self.log(dag_id, run_id, task["task_id"], task["try_number"])[-lines:]
-                parts.append("\n".join([f"{dag_id}.{task['task_id']} (try {task['try_number']}):", *(f"    {line}" for line in tail)]))
-        return "\n".join(parts) or f"{dag_id}: no failed task; see {self.address}/dags/{dag_id}/runs/{urllib.parse.quote(run_id)}"
+                parts.append(
+                    "\n".join(
+                        [f"{dag_id}.{task['task_id']} (try {task['try_number']}):", *(f"    {line}" for line in tail)]
+                    )
+                )
+        return (
+            "\n".join(parts)
+            or f"{dag_id}: no failed task; see {self.address}/dags/{dag_id}/runs/{urllib.parse.quote(run_id)}"
+        )
 
-    def wait_for_periods(self, dag_id: str, first: date, last: date, *, timeout_seconds: float = 3600,
-                      say: Callable[[str], None] | None = None) -> list[Run]:
+    def wait_for_periods(
+        self,
+        dag_id: str,
+        first: date,
+        last: date,
+        *,
+        timeout_seconds: float = 3600,
+        say: Callable[[str], None] | None = None,
+    ) -> list[Run]:
         """Waits until every run of these periods has ended; returns them.
 
         Raises:
@@ -194,12 +254,15 @@ class AirflowApi:
         """
         return self._wait(lambda: self.runs(dag_id, first, last), f"{dag_id} {first} .. {last}", timeout_seconds, say)
 
-    def wait_for_run(self, dag_id: str, run_id: str, *, timeout_seconds: float = 3600,
-                     say: Callable[[str], None] | None = None) -> Run:
+    def wait_for_run(
+        self, dag_id: str, run_id: str, *, timeout_seconds: float = 3600, say: Callable[[str], None] | None = None
+    ) -> Run:
         """Waits until one run has ended, as `wait_for_periods` does."""
         return self._wait(lambda: [self.run(dag_id, run_id)], f"{dag_id} {run_id}", timeout_seconds, say)[0]
 
-    def _wait(self, look: Callable[[], list[Run]], what: str, timeout_seconds: float, say: Callable[[str], None] | None) -> list[Run]:
+    def _wait(
+        self, look: Callable[[], list[Run]], what: str, timeout_seconds: float, say: Callable[[str], None] | None
+    ) -> list[Run]:
         began, said = time.monotonic(), ""
         while True:
             runs = look()
@@ -209,8 +272,10 @@ class AirflowApi:
                 said = line
             failed = [run for run in runs if run.state == "failed"]
             if failed:
-                raise RunFailed(f"{what}: expected success, found failed runs.\n"
-                                + "\n".join(self.failures(run.dag_id, run.run_id) for run in failed))
+                raise RunFailed(
+                    f"{what}: expected success, found failed runs.\n"
+                    + "\n".join(self.failures(run.dag_id, run.run_id) for run in failed)
+                )
             if not any(run.state in UNFINISHED for run in runs):
                 return runs
             if time.monotonic() - began > timeout_seconds:
@@ -238,12 +303,20 @@ class AirflowApi:
         return ending.start if ending is not None else None
 
     def _run(self, row: dict[str, Any]) -> Run:
-        return Run(dag_id=row["dag_id"], run_id=row["dag_run_id"], state=row["state"], run_type=row["run_type"],
-                   period=self._period(row), seconds=row.get("duration"))
+        return Run(
+            dag_id=row["dag_id"],
+            run_id=row["dag_run_id"],
+            state=row["state"],
+            run_type=row["run_type"],
+            period=self._period(row),
+            seconds=row.get("duration"),
+        )
 
     def _send(self, method: str, path: str, body: object) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data=data, method=method, headers={"Accept": "application/json"})
+        request = urllib.request.Request(
+            self.address + path, data=data, method=method, headers={"Accept": "application/json"}
+        )
         if data is not None:
             request.add_header("Content-Type", "application/json")
         if self._token is not None:
@@ -253,7 +326,9 @@ class AirflowApi:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             with error:
-                raise ApiError(f"{method} {self.address}{path}: {error.code} {_detail(error.read())}", error.code) from None
+                raise ApiError(
+                    f"{method} {self.address}{path}: {error.code} {_detail(error.read())}", error.code
+                ) from None
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise ApiError(f"{method} {self.address}{path}: not reached: {error}") from None
         return json.loads(text) if text else None

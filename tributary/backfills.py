@@ -33,12 +33,17 @@ class BackfillsLate(TributaryError):
 def spans_of_days(deployment: Deployment, first: date, last: date) -> dict[str, tuple[date, date]]:
     """What the schedule would have made on the days from `first` to `last`: of each DAG the periods that end within them.
 
-    Kinds of model that no transfer setting of the deployment reads have none, nor have those whose first period comes later.
+    Kinds of model that no transfer setting of the deployment reads have none, nor have those whose first period comes
+    later.
     """
     found = {}
     kinds = {kind.dag: kind.name for kind in KINDS.values()}
     for dag in ORDER:
-        periods = [start for start in _ending(deployment, dag, first, last) if dag in DAY_DAGS or _is_made(deployment, kinds[dag], start)]
+        periods = [
+            start
+            for start in _ending(deployment, dag, first, last)
+            if dag in DAY_DAGS or _is_made(deployment, kinds[dag], start)
+        ]
         if periods:
             found[dag] = (periods[0], periods[-1])
     return found
@@ -47,7 +52,9 @@ def spans_of_days(deployment: Deployment, first: date, last: date) -> dict[str, 
 def _ending(deployment: Deployment, dag: str, first: date, last: date) -> list[date]:
     settings, cadence = deployment.periods, CADENCES[dag]
     periods = [settings.containing(cadence, day) for day in days_between(first, last + ONE_DAY)]
-    return sorted({period.start for period in periods if period.end <= last + ONE_DAY and deployment.lineage.exists(period)})
+    return sorted(
+        {period.start for period in periods if period.end <= last + ONE_DAY and deployment.lineage.exists(period)}
+    )
 
 
 def _is_made(deployment: Deployment, kind: str, start: date) -> bool:
@@ -55,8 +62,17 @@ def _is_made(deployment: Deployment, kind: str, start: date) -> bool:
     return is_read(kind, deployment.variants) and start >= deployment.lineage.first_periods.get(kind, start)
 
 
-def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, int] | int = 1, reprocess: Reprocess = "failed",
-              backwards: bool = False, recipe: str | None = None, transfer: str | None = None, say: Say = print) -> None:
+def start_all(
+    api: AirflowApi,
+    spans: Spans,
+    *,
+    max_active_runs: Mapping[str, int] | int = 1,
+    reprocess: Reprocess = "failed",
+    backwards: bool = False,
+    recipe: str | None = None,
+    transfer: str | None = None,
+    say: Say = print,
+) -> None:
     """Starts a backfill of each DAG, those that others wait for first.
 
     Args:
@@ -64,7 +80,8 @@ def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, in
         spans: which periods.
         max_active_runs: periods at a time, of all DAGs or by DAG.
         reprocess: what to do beside the missing runs.
-        backwards: newest first; of several DAGs, those whose periods are chained go forwards all the same, since Airflow refuses it.
+        backwards: newest first; of several DAGs, those whose periods are chained go forwards all the same, since
+            Airflow refuses it.
         recipe: of those that make models.
         transfer: the one setting of the ad model to make, instead of all.
         say: takes the lines.
@@ -74,8 +91,14 @@ def start_all(api: AirflowApi, spans: Spans, *, max_active_runs: Mapping[str, in
         runs = max_active_runs if isinstance(max_active_runs, int) else max_active_runs.get(dag, 1)
         conf = {} if recipe is None or dag in DAY_DAGS else {"recipe": recipe}
         conf |= {"transfer": transfer} if transfer and dag == AD_MODEL else {}
-        number = api.create_backfill(dag, *spans[dag], max_active_runs=runs, reprocess=reprocess, conf=conf,
-                                     backwards=backwards and (len(spans) == 1 or dag not in CHAINED))
+        number = api.create_backfill(
+            dag,
+            *spans[dag],
+            max_active_runs=runs,
+            reprocess=reprocess,
+            conf=conf,
+            backwards=backwards and (len(spans) == 1 or dag not in CHAINED),
+        )
         say(f"backfill {number} of {dag}: {spans[dag][0]} .. {spans[dag][1]}, {api.address}/dags/{dag}")
 
 
@@ -92,20 +115,24 @@ class Ended:
 
     @property
     def failed(self) -> list[Run]:
+        """The runs that have failed."""
         return [run for run in self.runs if run.state == "failed"]
 
     @property
     def is_over(self) -> bool:
+        """Whether no run goes on or waits."""
         return not any(run.state in UNFINISHED for run in self.runs)
 
     @property
     def progress(self) -> str:
+        """How many runs have succeeded and failed, in one line."""
         text = f"{self.dag} {sum(run.state == 'success' for run in self.runs)}/{len(self.runs)}"
         return f"{text} ({len(self.failed)} failed)" if self.failed else text
 
 
-def wait_for_all(api: AirflowApi, spans: Spans, *, at_first_failure: bool = True, timeout_seconds: float = 86_400,
-                 say: Say = print) -> list[Ended]:
+def wait_for_all(
+    api: AirflowApi, spans: Spans, *, at_first_failure: bool = True, timeout_seconds: float = 86_400, say: Say = print
+) -> list[Ended]:
     """Waits until every run of these DAGs and periods has ended, with a line whenever one changes.
 
     Args:
@@ -128,16 +155,28 @@ def wait_for_all(api: AirflowApi, spans: Spans, *, at_first_failure: bool = True
             said = line
         failed = [run for one in ended for run in one.failed]
         if failed and at_first_failure:
-            raise RunFailed(f"{failed[0].dag_id} {failed[0].period}: failed.\n{api.failures(failed[0].dag_id, failed[0].run_id)}")
+            raise RunFailed(
+                f"{failed[0].dag_id} {failed[0].period}: failed.\n{api.failures(failed[0].dag_id, failed[0].run_id)}"
+            )
         if all(one.runs and one.is_over for one in ended):
             return ended
         if time.monotonic() - began >= timeout_seconds:
-            raise BackfillsLate(f"{said}: expected all runs to end within {timeout_seconds:.0f} s. They go on: see {api.address}")
+            raise BackfillsLate(
+                f"{said}: expected all runs to end within {timeout_seconds:.0f} s. They go on: see {api.address}"
+            )
         time.sleep(3)
 
 
 def table_of(ended: list[Ended]) -> str:
     """A row for each DAG: its periods, how many runs succeeded and failed, and how long they took together."""
-    rows = [(one.dag, f"{one.runs[0].period} .. {one.runs[-1].period}", sum(run.state == "success" for run in one.runs),
-             ", ".join(str(run.period) for run in one.failed) or "-", f"{sum(run.seconds or 0 for run in one.runs):.0f}") for one in ended]
+    rows = [
+        (
+            one.dag,
+            f"{one.runs[0].period} .. {one.runs[-1].period}",
+            sum(run.state == "success" for run in one.runs),
+            ", ".join(str(run.period) for run in one.failed) or "-",
+            f"{sum(run.seconds or 0 for run in one.runs):.0f}",
+        )
+        for one in ended
+    ]
     return table_text(("dag", "periods", "succeeded", "failed", "seconds of all runs"), rows)

@@ -35,7 +35,9 @@ class Tributary(CommandGroup):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands of the folders too."""
         super().format_commands(ctx, formatter)
-        with formatter.section("Folders (`tributary <folder> <command> --help` explains each; `python -m <folder> ...` is the same)"):
+        with formatter.section(
+            "Folders (`tributary <folder> <command> --help` explains each; `python -m <folder> ...` is the same)"
+        ):
             formatter.write_dl(list(FOLDERS.items()))
         for folder in FOLDERS:
             with formatter.section(folder):
@@ -60,8 +62,9 @@ class Folder(click.Command):
         hand_on(str(self.name), ctx.args)
 
 
-tributary = Tributary("tributary", "carries knowledge from rich natural traffic to sparse ad traffic, every day", OWN,
-                      params=[HOME])
+tributary = Tributary(
+    "tributary", "carries knowledge from rich natural traffic to sparse ad traffic, every day", OWN, params=[HOME]
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +82,8 @@ def hand_on(folder: str, arguments: Sequence[str]) -> None:
 
     python = folder_python(folder) or sys.executable
     if not os.access(python, os.X_OK):
-        raise BadInput("environment", f"TRIBUTARY_PYTHON_{folder.upper()}", expected="a Python interpreter", found=python)
+        raise BadInput(
+            "environment", f"TRIBUTARY_PYTHON_{folder.upper()}", expected="a Python interpreter", found=python
+        )
     sys.stdout.flush()
     os.execv(python, [python, "-m", folder, *arguments])

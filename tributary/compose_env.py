@@ -38,15 +38,22 @@ SECRETS: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 @own_command("compose-env")
-@click.option("--out", type=click.Path(path_type=Path), default=Path(ENV_FILE), metavar="FILE",
-              help="Where to write: in the working folder by default, which is to be that of docker-compose.yml.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(ENV_FILE),
+    metavar="FILE",
+    help="Where to write: in the working folder by default, which is to be that of docker-compose.yml.",
+)
 @click.option("--force", is_flag=True, help="Make new secrets where there are some.")
 def compose_env(out: Path, force: bool) -> None:
     """Writes the secrets, and says what is next."""
     path = out.absolute()
     write(path, force=force)
     print(f"wrote {path}: {len(SECRETS)} secrets, readable by you alone; keep a copy with your backups")
-    print("next: docker compose run --rm cli init --history-start DAY --actr-start DAY, then docker compose up --detach")
+    print(
+        "next: docker compose run --rm cli init --history-start DAY --actr-start DAY, then docker compose up --detach"
+    )
     print(f"then: http://localhost:8080, user admin, password AIRFLOW_ADMIN_PASSWORD in {path}")
 
 
@@ -59,6 +66,11 @@ def write(path: Path, *, force: bool = False) -> None:
     if not path.parent.is_dir():
         raise BadInput("tributary compose-env", "--out", expected="a file in a folder that exists", found=path)
     if path.exists() and not force:
-        raise BadInput(path, "file", expected="no such file", found="one",
-                       hint="The volumes were made with its secrets. `--force` writes new ones: docs/compose.md says what they open.")
+        raise BadInput(
+            path,
+            "file",
+            expected="no such file",
+            found="one",
+            hint="The volumes were made with its secrets. `--force` writes new ones: docs/compose.md says what they open.",
+        )
     write_private(path, "".join(f"# {purpose}\n{name}={make()}\n" for name, (purpose, make) in SECRETS.items()))

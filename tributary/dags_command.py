@@ -36,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(name: str, more: str = "") -> Callable[[Function], click.Command]:
     """Makes a function of a client of the running stack's Airflow the command of this name."""
+
     def add(function: Function) -> click.Command:
         @wraps(function)
         def call(**options: Any) -> Any:
             if options.get("transfer") and options["dag_id"] not in (None, AD_MODEL):
-                raise BadInput(f"tributary dags {name} {options['dag_id']}", "--transfer", expected=f"none, or {AD_MODEL}",
-                               found=options["transfer"])
+                raise BadInput(
+                    f"tributary dags {name} {options['dag_id']}",
+                    "--transfer",
+                    expected=f"none, or {AD_MODEL}",
+                    found=options["transfer"],
+                )
             return function(stack.api(home_folder()), **options)
 
         return dags.add(name, more, params=[HOME])(call)
@@ -56,9 +61,14 @@ def _dag(names: Sequence[str] = DAG_IDS, *, metavar: str = "DAG_ID", **attribute
 
 _with_form = together(  # of what starts runs: what their form has
     click.option("--recipe", type=click.Choice(RECIPES), help="Settings of the models (default: the deployment's)."),
-    click.option("--transfer", type=click.Choice(tuple(TRANSFER_SETTINGS)), metavar="SETTING",
-                 help=f"Of {AD_MODEL}: this one of the deployment's transfer settings only (default: all)."),
-    click.option("--no-wait", is_flag=True, help="Return as soon as Airflow knows."))
+    click.option(
+        "--transfer",
+        type=click.Choice(tuple(TRANSFER_SETTINGS)),
+        metavar="SETTING",
+        help=f"Of {AD_MODEL}: this one of the deployment's transfer settings only (default: all).",
+    ),
+    click.option("--no-wait", is_flag=True, help="Return as soon as Airflow knows."),
+)
 
 
 def _say(line: str) -> None:
@@ -88,20 +98,33 @@ _add_hold("unpause", paused=False)
 _add_hold("pause", paused=True)
 
 
-@_command("backfill", "With a DAG: its periods from the one that begins on --from to the one that begins on --to. Without one: whatever "
-          "the schedule would have made on these days, of every DAG.")
+@_command(
+    "backfill",
+    "With a DAG: its periods from the one that begins on --from to the one that begins on --to. Without one: whatever "
+    "the schedule would have made on these days, of every DAG.",
+)
 @_dag(BY_PERIOD, metavar="[DAG_ID]", required=False)
-@span("First period (its first day), or first day.", "Last period (its first day), or last day, included.", required=True)
+@span(
+    "First period (its first day), or first day.", "Last period (its first day), or last day, included.", required=True
+)
 @click.option("--max-active-runs", type=int, default=1, help="Periods of a DAG at a time.")
 @click.option("--backwards", is_flag=True, help="Newest first; refused by DAGs whose days are chained.")
-@click.option("--reprocess", type=click.Choice(("none", "failed", "completed")), default="failed",
-              help="What to do besides the missing runs: nothing, failed runs, or all runs.")
+@click.option(
+    "--reprocess",
+    type=click.Choice(("none", "failed", "completed")),
+    default="failed",
+    help="What to do besides the missing runs: nothing, failed runs, or all runs.",
+)
 @_with_form
 def _backfill(api: AirflowApi, *, dag_id: str | None, first: date, last: date, no_wait: bool, **how: Any) -> int:
     spans = {dag_id: (first, last)} if dag_id else spans_of_days(api.deployment, first, last)
     if not spans:
-        raise BadInput("tributary dags backfill", "--to", expected=f"days with logs, from {api.deployment.history_start} on",
-                       found=f"{first} .. {last}")
+        raise BadInput(
+            "tributary dags backfill",
+            "--to",
+            expected=f"days with logs, from {api.deployment.history_start} on",
+            found=f"{first} .. {last}",
+        )
     start_all(api, spans, say=_say, **how)
     return 0 if no_wait else _wait_and_tell(api, spans)
 
@@ -114,7 +137,12 @@ def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
     for run in failed:
         print(f"\n{run.dag_id} {run.period}: failed.\n{api.failures(run.dag_id, run.run_id)}", file=sys.stderr)
     if failed:
-        again = sorted({f"tributary dags backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed" for run in failed})
+        again = sorted(
+            {
+                f"tributary dags backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed"
+                for run in failed
+            }
+        )
         print("\nwhen their causes are mended:", *again, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
 
@@ -139,8 +167,16 @@ def _mend(api: AirflowApi) -> int:
 @click.option("--period", type=DAY, help="First day of the period.")
 @span(f"First day of a range, of {BOOTSTRAP}.", "Last day of the range, included.")
 @_with_form
-def _trigger(api: AirflowApi, *, dag_id: str, period: date | None, first: date | None, last: date | None, no_wait: bool,
-             **form: str | None) -> None:
+def _trigger(
+    api: AirflowApi,
+    *,
+    dag_id: str,
+    period: date | None,
+    first: date | None,
+    last: date | None,
+    no_wait: bool,
+    **form: str | None,
+) -> None:
     days = {"period": period, "from": first, "to": last}
     wanted = {"period"} if dag_id in BY_PERIOD else {"from", "to"} if dag_id == BOOTSTRAP else set()
     given = {name for name, value in days.items() if value is not None}

@@ -69,8 +69,12 @@ class Plan:
 
 @own_command("demo")
 @click.option("--source", type=click.Choice(SOURCES), default="simulator", help="Where the logs come from.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="FOLDER",
-              help=f"The original files of kuairand or movielens (default: {DATA_VARIABLE}).")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help=f"The original files of kuairand or movielens (default: {DATA_VARIABLE}).",
+)
 @click.option("--days", type=int, default=100, help="Days to simulate.")
 @click.option("--users", type=int, default=1500, help="Users to simulate.")
 @click.option("--unrelated-domains", is_flag=True, help="Simulate domains that share neither taste nor item quality.")
@@ -120,19 +124,30 @@ def plan_of(deployment: Deployment, days: Sequence[date]) -> Plan:
     Raises:
         BadInput: too few days.
     """
-    backfilled = tuple(day for day in days if day >= deployment.actr_start)  # the first has no predecessor, the others are scored
+    backfilled = tuple(
+        day for day in days if day >= deployment.actr_start
+    )  # the first has no predecessor, the others are scored
     if len(backfilled) < 2 or backfilled[0] == days[0]:
-        raise BadInput("demo", "--days", expected=f"days before {deployment.actr_start}, and two or more from it on", found=len(days))
+        raise BadInput(
+            "demo",
+            "--days",
+            expected=f"days before {deployment.actr_start}, and two or more from it on",
+            found=len(days),
+        )
     needed = _ancestors(deployment, [Parent(role="predecessor", kind="actr", period=day) for day in backfilled])
     ended = [parent for parent in needed if deployment.lineage.period(parent.kind, parent.period).end <= backfilled[0]]
     later = [parent for parent in needed if parent not in ended and parent.kind != "actr"]
-    return Plan(history=(days[0], backfilled[0] - ONE_DAY), backfilled=backfilled, trained=tuple(ended), scheduled=tuple(later))
+    return Plan(
+        history=(days[0], backfilled[0] - ONE_DAY), backfilled=backfilled, trained=tuple(ended), scheduled=tuple(later)
+    )
 
 
 def landing_days(locations: Locations) -> list[date]:
     """Days with landing files, in order; what a killed source left behind is hidden by a leading dot."""
     folders = (locations.landing / "natural").iterdir()
-    return sorted(date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith("."))
+    return sorted(
+        date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith(".")
+    )
 
 
 def train(deployment: Deployment, releases: Sequence[Parent]) -> None:
@@ -145,9 +160,13 @@ def train(deployment: Deployment, releases: Sequence[Parent]) -> None:
     with ThreadPoolExecutor(TRAINED_AT_ONCE) as pool:
         while waiting or running:
             unmade = {(one.kind, one.period) for one in (*waiting, *running.values())}
-            ready = [one for one in waiting
-                     if not unmade & {(parent.kind, parent.period) for parent in deployment.lineage.parents(one.kind, one.period)}]
-            for release in ready[:TRAINED_AT_ONCE - len(running)]:
+            ready = [
+                one
+                for one in waiting
+                if not unmade
+                & {(parent.kind, parent.period) for parent in deployment.lineage.parents(one.kind, one.period)}
+            ]
+            for release in ready[: TRAINED_AT_ONCE - len(running)]:
                 waiting.remove(release)
                 running[pool.submit(_train, release)] = release
             for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -189,8 +208,10 @@ def command(*arguments: str, prefix: str = "") -> None:
     print(f"{prefix}$ {line}", flush=True)
     code = _run(arguments) if not prefix else _run_prefixed(arguments, prefix)
     if code != 0:
-        raise StageFailed(f"`{line}` ended with exit code {code}; the stack is left up. "
-                          "Mend what it names and run the demo again, or end the stack with `tributary down`.")
+        raise StageFailed(
+            f"`{line}` ended with exit code {code}; the stack is left up. "
+            "Mend what it names and run the demo again, or end the stack with `tributary down`."
+        )
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -198,7 +219,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _run_prefixed(arguments: Sequence[str], prefix: str) -> int:
-    with subprocess.Popen([sys.executable, "-m", *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:  # a progress bar's returns end lines too
             if line.strip():
@@ -215,6 +238,7 @@ class Stages:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
+        """Prints a stage of the demo, and records its seconds and its peak of memory."""
         print(f"\n== {title}", flush=True)
         began = time.monotonic()
         self._memory.start_interval()
@@ -223,6 +247,7 @@ class Stages:
         print(f"== {title}: {self._rows[-1][1]:.0f} s", flush=True)
 
     def print_table(self) -> None:
+        """Prints the stages with their seconds and peaks."""
         width = max(len(title) for title, _, _ in self._rows)
         print(f"\n{'stage'.ljust(width)}  seconds  peak GiB")
         for title, seconds, gib in self._rows:
@@ -248,18 +273,25 @@ class PeakMemory:
 
     @property
     def peak_gib(self) -> float:
+        """The highest memory use so far, in GiB."""
         return self._peak / 2**30
 
     @property
     def interval_gib(self) -> float:
+        """The highest memory use since `start_interval`, in GiB."""
         return self._interval / 2**30
 
     def start_interval(self) -> None:
+        """Begins another interval."""
         self._interval = 0
 
     def _sample(self) -> None:
         while not self._stop.wait(5.0):
-            pids = {*processes.marked(self._home, HOME_VARIABLE), *processes.working_in(postgres.folder_of(self._home)), os.getpid()}
+            pids = {
+                *processes.marked(self._home, HOME_VARIABLE),
+                *processes.working_in(postgres.folder_of(self._home)),
+                os.getpid(),
+            }
             used = processes.memory_bytes(sorted(pids))
             self._peak, self._interval = max(self._peak, used), max(self._interval, used)
 
@@ -281,14 +313,21 @@ def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Paren
     return [release for release in found.values() if release.kind != "actr"]
 
 
-def _source_command(home: Path, source: Source, data: Path | None, *, days: int, users: int, unrelated_domains: bool) -> list[str]:
+def _source_command(
+    home: Path, source: Source, data: Path | None, *, days: int, users: int, unrelated_domains: bool
+) -> list[str]:
     if source == "simulator":
         unrelated = ["--unrelated-domains"] if unrelated_domains else []
         return ["sources", "simulate", "--home", str(home), "--days", str(days), "--users", str(users), *unrelated]
     folder = data or data_folder()
     if folder is None:
-        raise BadInput("tributary demo", "--data", expected=f"the folder of the original files of {source}", found="none",
-                       hint=f"With make: make demo SOURCE={source} DATA=<folder>, or set {DATA_VARIABLE}.")
+        raise BadInput(
+            "tributary demo",
+            "--data",
+            expected=f"the folder of the original files of {source}",
+            found="none",
+            hint=f"With make: make demo SOURCE={source} DATA=<folder>, or set {DATA_VARIABLE}.",
+        )
     return ["sources", source, "--home", str(home), "--data", str(folder.resolve())]
 
 
@@ -300,4 +339,6 @@ def _say_addresses(home: Path) -> None:
     print(f"  quality reports  {(locations.reports / 'index.html').as_uri()}")
     for report in sorted(locations.model_reports.glob("*.html")):
         print(f"  model report     {report.as_uri()}")
-    print(f"next: tributary --home {home} publishing neighbours --table actr_embeddings --id 1, or end it: tributary down --home {home}")
+    print(
+        f"next: tributary --home {home} publishing neighbours --table actr_embeddings --id 1, or end it: tributary down --home {home}"
+    )

@@ -25,7 +25,9 @@ def forget(user: str, dry_run: bool, yes: bool) -> int:
     """Runs the command; 1 if the person said no."""
     given = given_user(user)
     if not yes and not dry_run and (user == "-" or not sys.stdin.isatty()):
-        raise BadInput("tributary forget", "--yes", expected="--yes or --dry-run where nobody can be asked", found="neither")
+        raise BadInput(
+            "tributary forget", "--yes", expected="--yes or --dry-run where nobody can be asked", found="neither"
+        )
     code = 0 if yes and not dry_run else _run(given, "--dry-run")
     if code or dry_run:
         return code

@@ -33,26 +33,47 @@ class Own:
         return f"tributary {self.name} {self.options}".rstrip()
 
 
-OWN: dict[str, Own] = {one.name: one for one in (
-    Own("init", "write a deployment's settings", "--history-start 2026-01-01 --actr-start 2026-03-02", "init"),
-    Own("up", "start PostgreSQL, Spark Connect and Airflow on this machine", "--home tributary-home", "commands"),
-    Own("down", "end them", "--home tributary-home", "commands"),
-    Own("status", "say what runs, and where", "--home tributary-home", "commands"),
-    Own("dags", "backfill, trigger and watch the DAGs of the running stack", "list", "dags_command"),
-    Own("demo", "the whole platform on made or real logs, from nothing", "--days 100 --users 1500", "demo"),
-    Own("drill", "kill parts of a stack of its own at random, and see that nothing is lost", "--kills 3", "drill.command"),
-    Own("forget", "delete every trace of a user: landing files, tables and their old versions, models", "--user 17 --dry-run", "forget"),
-    Own("compose-env", "write the secrets of the stack in containers (docker-compose.yml) into .env", "--out .env", "compose_env"),
-)}
-DAGS: dict[str, Own] = {name: Own(f"dags {name}", meaning, options, "dags_command") for name, meaning, options in (
-    ("list", "DAGs, whether they are paused, and files that could not be imported", ""),
-    ("unpause", "let DAGs run", "logs_daily features_daily"),
-    ("pause", "hold DAGs", "ad_ctr_daily"),
-    ("backfill", "run all periods of a range, of one DAG or of all", "--from 2026-03-02 --to 2026-03-09"),
-    ("mend", "build stale days again, and then the models that rest on what changed", ""),
-    ("trigger", "run one period by hand, or a DAG that has none", "logs_daily --period 2026-03-02"),
-    ("runs", "runs of a DAG", "ad_ctr_daily --from 2026-03-02 --to 2026-03-09"),
-)}
+OWN: dict[str, Own] = {
+    one.name: one
+    for one in (
+        Own("init", "write a deployment's settings", "--history-start 2026-01-01 --actr-start 2026-03-02", "init"),
+        Own("up", "start PostgreSQL, Spark Connect and Airflow on this machine", "--home tributary-home", "commands"),
+        Own("down", "end them", "--home tributary-home", "commands"),
+        Own("status", "say what runs, and where", "--home tributary-home", "commands"),
+        Own("dags", "backfill, trigger and watch the DAGs of the running stack", "list", "dags_command"),
+        Own("demo", "the whole platform on made or real logs, from nothing", "--days 100 --users 1500", "demo"),
+        Own(
+            "drill",
+            "kill parts of a stack of its own at random, and see that nothing is lost",
+            "--kills 3",
+            "drill.command",
+        ),
+        Own(
+            "forget",
+            "delete every trace of a user: landing files, tables and their old versions, models",
+            "--user 17 --dry-run",
+            "forget",
+        ),
+        Own(
+            "compose-env",
+            "write the secrets of the stack in containers (docker-compose.yml) into .env",
+            "--out .env",
+            "compose_env",
+        ),
+    )
+}
+DAGS: dict[str, Own] = {
+    name: Own(f"dags {name}", meaning, options, "dags_command")
+    for name, meaning, options in (
+        ("list", "DAGs, whether they are paused, and files that could not be imported", ""),
+        ("unpause", "let DAGs run", "logs_daily features_daily"),
+        ("pause", "hold DAGs", "ad_ctr_daily"),
+        ("backfill", "run all periods of a range, of one DAG or of all", "--from 2026-03-02 --to 2026-03-09"),
+        ("mend", "build stale days again, and then the models that rest on what changed", ""),
+        ("trigger", "run one period by hand, or a DAG that has none", "logs_daily --period 2026-03-02"),
+        ("runs", "runs of a DAG", "ad_ctr_daily --from 2026-03-02 --to 2026-03-09"),
+    )
+}
 
 
 def own_command(name: str, more: str = "") -> Callable[[Function], click.Command]:

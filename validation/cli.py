@@ -55,8 +55,11 @@ def _run(home: Path, days: list[date], tables: Sequence[str]) -> None:
             verdict = run_range(spark, locations, table, first, last)
             write_report(locations, verdict)
             verdicts.append(verdict)
-            print(f"{table}: {MARKS[verdict.status]}, {len(verdict.results)} checks on {verdict.rows:,} rows"
-                  f" in {time.monotonic() - started:.1f} s", flush=True)
+            print(
+                f"{table}: {MARKS[verdict.status]}, {len(verdict.results)} checks on {verdict.rows:,} rows"
+                f" in {time.monotonic() - started:.1f} s",
+                flush=True,
+            )
         record(spark, locations, verdicts)
     print(f"\nindex of all reports: {address_of(write_index(locations))}\n")
     _print_verdicts(locations, verdicts)
@@ -65,11 +68,15 @@ def _run(home: Path, days: list[date], tables: Sequence[str]) -> None:
 
 def _print_verdicts(locations: Locations, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
-        print(f"{verdict.table:<18} {verdict.period:<24} {verdict.status:<9} {verdict.rows:>12,} rows  "
-              f"{address_of(report_path(locations, verdict))}")
+        print(
+            f"{verdict.table:<18} {verdict.period:<24} {verdict.status:<9} {verdict.rows:>12,} rows  "
+            f"{address_of(report_path(locations, verdict))}"
+        )
     for verdict in verdicts:
         for result in (*verdict.failed("fail"), *verdict.failed("warn")):
-            print(f"  {result.severity}: {verdict.table}: {result.id}: expected {result.expected}, found {result.found}")
+            print(
+                f"  {result.severity}: {verdict.table}: {result.id}: expected {result.expected}, found {result.found}"
+            )
     if any(verdict.status == "warn" for verdict in verdicts):
         print("Warnings do not stop the day; look at the reports.")
 
@@ -88,7 +95,9 @@ def _show(home: Path, table: str, ds: date) -> None:
     locations = Locations(home)
     judged_table(table)
     verdict = require_verdict(locations, table, ds)
-    print(f"{verdict.table}, {verdict.period}: {verdict.status}, {verdict.rows:,} rows, judged {verdict.run_ts:%Y-%m-%d %H:%M:%S} UTC")
+    print(
+        f"{verdict.table}, {verdict.period}: {verdict.status}, {verdict.rows:,} rows, judged {verdict.run_ts:%Y-%m-%d %H:%M:%S} UTC"
+    )
     if verdict.acceptance is not None:
         print(f"accepted {verdict.acceptance.accepted_ts:%Y-%m-%d %H:%M:%S} UTC: {verdict.acceptance.reason}")
     for result in verdict.results:
@@ -97,8 +106,11 @@ def _show(home: Path, table: str, ds: date) -> None:
     print(f"report: {address_of(report_path(locations, verdict))}")
 
 
-@commands.add("gate", "A refused A-CTR does not stop the chain: its fallback, the model of the day before under an id of its own, is "
-              "released instead.")
+@commands.add(
+    "gate",
+    "A refused A-CTR does not stop the chain: its fallback, the model of the day before under an id of its own, is "
+    "released instead.",
+)
 @with_home
 @with_period
 def _gate(home: Path, kind: str, period: date) -> None:
@@ -122,8 +134,13 @@ def _accept(home: Path, table: str, ds: date, reason: str) -> None:
         raise BadInput("validation accept", "--reason", expected="a reason", found="nothing")
     verdict = require_verdict(locations, table, ds)
     if not verdict.failed("fail"):
-        raise BadInput("validation accept", "--ds", expected="a day with a failed check",
-                       found=f"{verdict.table}, {verdict.period}: {verdict.status}", hint="There is nothing to accept.")
+        raise BadInput(
+            "validation accept",
+            "--ds",
+            expected="a day with a failed check",
+            found=f"{verdict.table}, {verdict.period}: {verdict.status}",
+            hint="There is nothing to accept.",
+        )
     accepted = replace(verdict, acceptance=Acceptance(reason=reason.strip(), accepted_ts=datetime.now(UTC)))
     partitions = {"quality_results": [owner_key(**owner_of(accepted))]}
     with writing_session(locations, app="validation", partitions=partitions) as spark:
@@ -131,5 +148,9 @@ def _accept(home: Path, table: str, ds: date, reason: str) -> None:
     path = write_report(locations, accepted)
     write_index(locations)
     print(f"{accepted.table}, {accepted.period}: accepted, until it is built again. Report: {address_of(path)}")
-    days = f"--ds {accepted.last_day}" if len(accepted.days) == 1 else f"--from {accepted.first_day} --to {accepted.last_day}"
+    days = (
+        f"--ds {accepted.last_day}"
+        if len(accepted.days) == 1
+        else f"--from {accepted.first_day} --to {accepted.last_day}"
+    )
     print(f"Go on with: tributary validation run --table {accepted.table} {days} (exits 0 now)")

@@ -24,7 +24,10 @@ DRIFT_WINDOW = WARM_UP_DAYS if WARM_UP_DAYS in STATISTIC_WINDOWS else min(STATIS
 Counts = tuple[int, ...]  # PLACES counts
 Kind = Literal["hashed", "value", "magnitude"]
 Unit = Literal["users", "items", "requests"]
-UNITS: dict[Entity, Unit] = {"user": "users", "item": "items"}  # categories are too few to tell a shift of their counts from chance
+UNITS: dict[Entity, Unit] = {
+    "user": "users",
+    "item": "items",
+}  # categories are too few to tell a shift of their counts from chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,8 @@ class Distribution:
 
     Attributes:
         column: the column's name.
-        kind: how a value gets its bucket. `hashed`: by a hash, for ids; `value`: by itself, all larger ones in the last; `magnitude`: by
-            the power of two that value + 1 reaches.
+        kind: how a value gets its bucket. `hashed`: by a hash, for ids; `value`: by itself, all larger ones in the
+            last; `magnitude`: by the power of two that value + 1 reaches.
         unit: what counts as one independent draw, since rows of the same user, item or request resemble each other.
         warm_up_days: days after history_start that are not used for comparisons.
     """
@@ -51,16 +54,24 @@ def distributions_of(table: Table) -> tuple[Distribution, ...]:
     names = set(table.column_names)
     is_samples = "history_end" in names
     distributions = [
-        Distribution(column=feature.name, kind="hashed" if feature.maximum is None else "value",
-                     unit="users" if feature.side == "user" else "requests")
-        for feature in FEATURES if feature.name in names and "click" in names and (feature.source == "derived") == is_samples
+        Distribution(
+            column=feature.name,
+            kind="hashed" if feature.maximum is None else "value",
+            unit="users" if feature.side == "user" else "requests",
+        )
+        for feature in FEATURES
+        if feature.name in names and "click" in names and (feature.source == "derived") == is_samples
     ]
     if is_samples:
-        distributions.append(Distribution(column="history_end", kind="magnitude", unit="users", warm_up_days=WARM_UP_DAYS))
+        distributions.append(
+            Distribution(column="history_end", kind="magnitude", unit="users", warm_up_days=WARM_UP_DAYS)
+        )
         for entity, unit in UNITS.items():
             for source in LOGS:
-                distributions += [Distribution(column=column, kind="magnitude", unit=unit, warm_up_days=DRIFT_WINDOW)
-                          for column in Statistic(entity=entity, log=source, window_days=DRIFT_WINDOW).columns]
+                distributions += [
+                    Distribution(column=column, kind="magnitude", unit=unit, warm_up_days=DRIFT_WINDOW)
+                    for column in Statistic(entity=entity, log=source, window_days=DRIFT_WINDOW).columns
+                ]
     return tuple(distributions)
 
 
@@ -72,9 +83,9 @@ def total(counts: Sequence[Counts]) -> Counts:
 def bins_of(reference: Counts, most: int) -> list[list[int]]:
     """Groups places into bins of about equal weight in the reference, and one bin of all places that it never held.
 
-    A place of enough weight is a bin by itself, at most `most` of them; the others are grouped in their order, which for
-    magnitudes joins neighbours and for hashes is as good as any. Grouping by weight would fit the bins to the noise of the
-    reference, and any other day would seem to differ.
+    A place of enough weight is a bin by itself, at most `most` of them; the others are grouped in their order, which
+    for magnitudes joins neighbours and for hashes is as good as any. Grouping by weight would fit the bins to the noise
+    of the reference, and any other day would seem to differ.
     """
     enough = sum(reference) / most
     bins = [[place] for place, weight in enumerate(reference) if weight >= enough]
@@ -85,7 +96,9 @@ def bins_of(reference: Counts, most: int) -> list[list[int]]:
             if sum(reference[p] for p in light) >= enough:
                 bins.append(light)
                 light = []
-    return [places for places in (*bins, light, [place for place, weight in enumerate(reference) if not weight]) if places]
+    return [
+        places for places in (*bins, light, [place for place, weight in enumerate(reference) if not weight]) if places
+    ]
 
 
 def number_of_bins(units: int, reference_units: int) -> int:

@@ -26,13 +26,21 @@ NEXT_DAY = "next_day"
 def fallback_of(refused: Release, before: Release) -> Release:
     """The draft of the fallback for a refused release.
 
-    Its recipe, feature set and all parents but the predecessor are those of the model that it carries, because they must describe
-    that model (which CPM it is bound to, which body it has). A fallback of a fallback carries the first model, under its id.
+    Its recipe, feature set and all parents but the predecessor are those of the model that it carries, because they
+    must describe that model (which CPM it is bound to, which body it has). A fallback of a fallback carries the first
+    model, under its id.
     """
     carried = {key: value for key, value in before.parents.items() if key not in of_role(before.parents, "predecessor")}
     parents = carried | of_role(refused.parents, "predecessor")
-    return replace(before, period=refused.period, parents=parents, inputs=refused.inputs, metrics={}, files={},
-                   carries=before.carries or before.release_id)
+    return replace(
+        before,
+        period=refused.period,
+        parents=parents,
+        inputs=refused.inputs,
+        metrics={},
+        files={},
+        carries=before.carries or before.release_id,
+    )
 
 
 def make_fallback(locations: Locations, folder: Path) -> Path | None:
@@ -53,7 +61,9 @@ def make_fallback(locations: Locations, folder: Path) -> Path | None:
             link(source.folder / name, new / name)
         link(folder / PREDICTIONS_FILE, new / PREDICTIONS_FILE)
         pq.write_table(_metrics(folder, refused), new / METRICS_FILE)
-        return replace(draft, metrics={name: value for name, value in refused.metrics.items() if name.startswith(f"{NEXT_DAY}_")})
+        return replace(
+            draft, metrics={name: value for name, value in refused.metrics.items() if name.startswith(f"{NEXT_DAY}_")}
+        )
 
     return (finished(locations, draft) or make_run(locations, draft, fill)).folder
 
@@ -70,6 +80,7 @@ def _metrics(folder: Path, refused: Release) -> pa.Table:
     """The metrics of the scored day, and a training loss over no rows, as on a day with too few rows to train on."""
     rows = pq.read_table(folder / METRICS_FILE)
     scored = rows.filter(pc.starts_with(rows["split"], pattern=NEXT_DAY))
-    untrained = pa.Table.from_pylist([{"metric": "train_loss", "split": "train", "value": None, "row_cnt": 0, "ds": refused.period}],
-                                     rows.schema)
+    untrained = pa.Table.from_pylist(
+        [{"metric": "train_loss", "split": "train", "value": None, "row_cnt": 0, "ds": refused.period}], rows.schema
+    )
     return pa.concat_tables([scored, untrained])

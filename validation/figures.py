@@ -1,6 +1,7 @@
 """Figures of a table and day beyond single columns: volumes, shares, and how they compare with earlier days.
 
-They are computed from what was measured on the rows and from `builds`; Great Expectations judges them, one row for each day.
+They are computed from what was measured on the rows and from `builds`; Great Expectations judges them, one row for each
+day.
 """
 
 from __future__ import annotations
@@ -63,19 +64,23 @@ class DayFigures(RowFigures):
         ads_from: the declared first day with advertisements, where the day lies before it and has no row.
         clicks, click_rate: rows with a click; clicks / rows.
         users, items, requests: approximate numbers of distinct ones.
-        read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of `ingest_logs`;
-            conflicting duplicates are among the duplicates, late rows among the kept; columns that no contract knows.
+        read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of
+            `ingest_logs`; conflicting duplicates are among the duplicates, late rows among the kept; columns that no
+            contract knows.
         unknown: logs: by rule, rows kept in which the value of an optional feature broke it and reads as unknown.
         rows_unaccounted: logs: rows read less those kept, duplicate or quarantined.
         quarantined_share, duplicate_share: logs: of the rows read.
         late_share, text_share: logs: of the rows; those with an item text.
-        rows_outside_day: logs: rows whose event_ts lies on another day than ds, or for late ones beyond the allowed lateness.
-        shared_users_share, shared_items_share: ad log: of its distinct ones, those also in the natural log of the day or the week before.
+        rows_outside_day: logs: rows whose event_ts lies on another day than ds, or for late ones beyond the allowed
+            lateness.
+        shared_users_share, shared_items_share: ad log: of its distinct ones, those also in the natural log of the day
+            or the week before.
         rows_off_log: samples: rows less the rows of the log that are not late.
         history_share: samples: share of rows whose user has a history.
         history_mean, history_p50, history_p95, history_max: behaviours that a sample sees, or that a history holds.
         rows_beyond_history: samples: rows whose history_end is larger than their user's history.
-        rows_seeing_ahead, rows_seeing_less: samples: rows whose last visible behaviour is too young, whose first invisible one is not.
+        rows_seeing_ahead, rows_seeing_less: samples: rows whose last visible behaviour is too young, whose first
+            invisible one is not.
         rows_unsorted, rows_after_day: histories: rows out of order; rows with a behaviour that is younger than the day.
         compared_days: number of earlier days that the day was compared with.
         usual_rows: logs: median rows of the days before; rows_to_usual: rows / usual_rows.
@@ -135,9 +140,14 @@ class DayFigures(RowFigures):
         known = {f.name for f in fields(cls)}
         counts = {name: tuple(places) for name, places in values.get("distributions", {}).items()}
         ads_from = values.get("ads_from")
-        return cls(**{name: value for name, value in values.items() if name in known}
-                   | {"ds": date.fromisoformat(values["ds"]), "distributions": counts,
-                      "ads_from": None if ads_from is None else date.fromisoformat(ads_from)})
+        return cls(
+            **{name: value for name, value in values.items() if name in known}
+            | {
+                "ds": date.fromisoformat(values["ds"]),
+                "distributions": counts,
+                "ads_from": None if ads_from is None else date.fromisoformat(ads_from),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +170,21 @@ def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, 
     """
     build = builds.own[day]
     figures: dict[str, Any] = {f.name: getattr(measured, f.name) for f in fields(RowFigures)}
-    figures |= {"click_rate": _ratio(measured.clicks, measured.rows), "history_share": _ratio(measured.with_history, measured.rows),
-                "missing_share": {column: nulls / measured.rows for column, nulls in measured.nulls.items() if measured.rows}}
+    figures |= {
+        "click_rate": _ratio(measured.clicks, measured.rows),
+        "history_share": _ratio(measured.with_history, measured.rows),
+        "missing_share": {column: nulls / measured.rows for column, nulls in measured.nulls.items() if measured.rows},
+    }
     if log_of(table) is not None:
         figures |= _log_figures(build["counts"])
         usual = usual_rows(builds, day, usual_days)
         missing_text = figures["missing_share"].get("item_text")
-        figures |= {"usual_rows": usual, "rows_to_usual": _ratio(measured.rows, usual),
-                    "late_share": _ratio(build["counts"].get("late"), measured.rows),
-                    "text_share": None if missing_text is None else 1 - missing_text}
+        figures |= {
+            "usual_rows": usual,
+            "rows_to_usual": _ratio(measured.rows, usual),
+            "late_share": _ratio(build["counts"].get("late"), measured.rows),
+            "text_share": None if missing_text is None else 1 - missing_text,
+        }
     if log_behind(table) is not None and day in builds.log:
         log = builds.log[day]
         figures["rows_off_log"] = measured.rows - (log["row_cnt"] - log["counts"].get("late", 0))
@@ -193,11 +209,20 @@ def compared(table: Table, figures: DayFigures, before: Iterable[DayFigures], *,
         rows = sum(day.rows for day in known)
         if rows:
             rise[column] = share - sum(day.missing_share[column] * day.rows for day in known) / rows
-    return replace(figures, compared_days=len(past), usual_click_rate=usual_rate,
-                   click_rate_to_usual=_ratio(figures.click_rate, usual_rate), missing_rise=rise, drift=drift, drift_bins=bins)
+    return replace(
+        figures,
+        compared_days=len(past),
+        usual_click_rate=usual_rate,
+        click_rate_to_usual=_ratio(figures.click_rate, usual_rate),
+        missing_rise=rise,
+        drift=drift,
+        drift_bins=bins,
+    )
 
 
-def _drift(table: Table, figures: DayFigures, past: Sequence[DayFigures], history_start: date) -> tuple[dict[str, float], dict[str, int]]:
+def _drift(
+    table: Table, figures: DayFigures, past: Sequence[DayFigures], history_start: date
+) -> tuple[dict[str, float], dict[str, int]]:
     drift, bins = {}, {}
     for spread in distributions_of(table):
         start = history_start + ONE_DAY * spread.warm_up_days
@@ -206,7 +231,9 @@ def _drift(table: Table, figures: DayFigures, past: Sequence[DayFigures], histor
             continue
         units = [getattr(day, spread.unit) or 0 for day in (figures, *known)]
         reference = total([day.distributions[spread.column] for day in known])
-        index = stability_index(figures.distributions[spread.column], reference, units=units[0], reference_units=sum(units[1:]))
+        index = stability_index(
+            figures.distributions[spread.column], reference, units=units[0], reference_units=sum(units[1:])
+        )
         if index is not None:
             drift[spread.column], bins[spread.column] = index, number_of_bins(units[0], sum(units[1:]))
     return drift, bins
@@ -226,8 +253,12 @@ def _log_figures(counts: Mapping[str, int]) -> dict[str, Any]:
     return {
         **{name: counts.get(name) for name in ("read", *ADDENDS, "conflicting_duplicates", "late")},
         "undeclared_columns": counts.get("undeclared_columns", 0),
-        "unknown": {name.removeprefix(UNKNOWN): count for name, count in counts.items() if name.startswith(UNKNOWN) and count},
-        "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) - forgotten if recorded and read is not None else None,
+        "unknown": {
+            name.removeprefix(UNKNOWN): count for name, count in counts.items() if name.startswith(UNKNOWN) and count
+        },
+        "rows_unaccounted": read - sum(counts[name] for name in ADDENDS) - forgotten
+        if recorded and read is not None
+        else None,
         "quarantined_share": _ratio(counts.get("quarantined"), read),
         "duplicate_share": _ratio(counts.get("duplicates"), read),
     }

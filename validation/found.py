@@ -10,17 +10,37 @@ from validation.figures import DayFigures
 from validation.suites import Check
 
 EXAMPLES = 5
-PASSED = {"not_null": "no null", "range": "all in range", "allowed": "all allowed", "unique": "no duplicate",
-          "point_in_time": "none later", "longest": "none longer"}
+PASSED = {
+    "not_null": "no null",
+    "range": "all in range",
+    "allowed": "all allowed",
+    "unique": "no duplicate",
+    "point_in_time": "none later",
+    "longest": "none longer",
+}
 SHARES = ("_share", "_rate")
 RATIOS = ("rows_to_usual", "click_rate_to_usual", "history_mean")
-WORDS = {"usual_rows": "usual {} rows", "click_rate": "{}", "usual_click_rate": "usual {}", "missing_share": "share {}",
-         "drift_bins": "up to {} bins", "history_mean": "mean {}", "history_p50": "median {}", "history_p95": "95th percentile {}",
-         "history_max": "longest {}"}
+WORDS = {
+    "usual_rows": "usual {} rows",
+    "click_rate": "{}",
+    "usual_click_rate": "usual {}",
+    "missing_share": "share {}",
+    "drift_bins": "up to {} bins",
+    "history_mean": "mean {}",
+    "history_p50": "median {}",
+    "history_p95": "95th percentile {}",
+    "history_max": "longest {}",
+}
 
 
-def found_of(check: Check, outcome: Mapping[str, Any] | None, days: Sequence[DayFigures], *,
-             total_rows: int, columns: Sequence[str]) -> str:
+def found_of(
+    check: Check,
+    outcome: Mapping[str, Any] | None,
+    days: Sequence[DayFigures],
+    *,
+    total_rows: int,
+    columns: Sequence[str],
+) -> str:
     """The result of a check, in words.
 
     Args:
@@ -76,8 +96,11 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
 
 def _beside(check: Check, day: DayFigures) -> str:
     """Further figures that explain the judged one, in brackets."""
-    parts = [WORDS[name.partition("(")[0]].format(figure_text(name, value))
-             for name in check.beside if (value := day.figure(name)) is not None]
+    parts = [
+        WORDS[name.partition("(")[0]].format(figure_text(name, value))
+        for name in check.beside
+        if (value := day.figure(name)) is not None
+    ]
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -94,7 +117,11 @@ def _found_columns(check: Check, columns: Sequence[str]) -> str:
     declared = check.arguments["column_set"]
     missing = [name for name in declared if name not in columns]
     undeclared = [name for name in columns if name not in declared]
-    parts = [f"{what}: {', '.join(map(printable, names))}" for what, names in (("missing", missing), ("undeclared", undeclared)) if names]
+    parts = [
+        f"{what}: {', '.join(map(printable, names))}"
+        for what, names in (("missing", missing), ("undeclared", undeclared))
+        if names
+    ]
     return "; ".join(parts) or f"{len(columns)} columns, all declared"
 
 
@@ -103,14 +130,20 @@ def _found_bad_rows(check: Check, result: Mapping[str, Any], total_rows: int, co
     counted = f"{bad:,} of {total_rows:,} rows"
     if check.name == "not_null":
         return counted
-    examples = list(dict.fromkeys(_example(check, value, columns) for value in result.get("partial_unexpected_list") or ()))
+    examples = list(
+        dict.fromkeys(_example(check, value, columns) for value in result.get("partial_unexpected_list") or ())
+    )
     return f"{counted}, such as {', '.join(examples[:EXAMPLES])}" if examples else counted
 
 
 def _example(check: Check, value: Any, columns: Sequence[str]) -> str:
     if isinstance(value, Mapping):  # of several columns; the day is left out, since the report names it
-        return ", ".join(f"{name} {shown(part, fields=[name], columns=columns)}" for name, part in value.items() if name != "ds")
+        return ", ".join(
+            f"{name} {shown(part, fields=[name], columns=columns)}" for name, part in value.items() if name != "ds"
+        )
     if isinstance(value, (tuple, list)):
         names = [check.arguments.get("column_A", check.field), check.arguments.get("column_B", check.field)]
-        return " / ".join(shown(part, fields=[str(name)], columns=columns) for name, part in zip(names, value, strict=True))
+        return " / ".join(
+            shown(part, fields=[str(name)], columns=columns) for name, part in zip(names, value, strict=True)
+        )
     return shown(value, fields=sorted(check.needs), columns=columns)

@@ -27,11 +27,18 @@ def gate(locations: Locations, kind: str, period: date) -> None:
     stuck = []
     for folder in staged_runs(locations, kind, period):
         release = read_release(folder)
-        checks = [*judge(read_held_out(folder, release), refuse_figures=kind == "actr"),
-                  *check_figures(release.metrics, of_the_model_before=f"{NEXT_DAY}_")]
+        checks = [
+            *judge(read_held_out(folder, release), refuse_figures=kind == "actr"),
+            *check_figures(release.metrics, of_the_model_before=f"{NEXT_DAY}_"),
+        ]
         refused = list(filter(refuses, checks))
         fallback = make_fallback(locations, folder) if refused else None
-        write_verdict(folder / GATE, release, checks, fallback=None if fallback is None else str(fallback.relative_to(locations.home)))
+        write_verdict(
+            folder / GATE,
+            release,
+            checks,
+            fallback=None if fallback is None else str(fallback.relative_to(locations.home)),
+        )
         print(f"{release.release_id}: {'REFUSED' if refused else 'passed'}")
         print(table_text(("check", "", "expected", "found"), [(c.name, _mark(c), c.expected, c.found) for c in checks]))
         if fallback is not None:
@@ -39,8 +46,10 @@ def gate(locations: Locations, kind: str, period: date) -> None:
             print(f"fallback: {carried.release_id} is released instead; it carries {carried.carries}\n")
         elif refused:
             first = refused[0]
-            stuck.append(f"{release.release_id}: {first.name}: expected {first.expected}, found {first.found}. Nothing can stand in "
-                         f"for it: no {kind} ({release.variant}) of the period before is its parent. Verdict: {folder / GATE}")
+            stuck.append(
+                f"{release.release_id}: {first.name}: expected {first.expected}, found {first.found}. Nothing can stand in "
+                f"for it: no {kind} ({release.variant}) of the period before is its parent. Verdict: {folder / GATE}"
+            )
     if stuck:
         raise QualityFailed("\n".join(stuck))
     print(f"next: tributary publishing audit --kind {kind} --period {period}")
@@ -55,12 +64,21 @@ def read_held_out(folder: Path, release: Release) -> HeldOutRows:
     path = folder / HELD_OUT_FILE
     digest = sha256_of(path) if path.is_file() else "no such file"
     if HELD_OUT_FILE not in release.files or digest != release.files[HELD_OUT_FILE]:
-        raise BadInput(path, "sha256", expected=release.files.get(HELD_OUT_FILE, "a file of the manifest"), found=digest,
-                       hint="The run folder was damaged: train this release again.")
+        raise BadInput(
+            path,
+            "sha256",
+            expected=release.files.get(HELD_OUT_FILE, "a file of the manifest"),
+            found=digest,
+            hint="The run folder was damaged: train this release again.",
+        )
     rows = pq.read_table(path)
     before = rows["score_before"]
-    return HeldOutRows(user_ids=rows["user_id"].to_numpy(), clicks=rows["click"].to_numpy().astype(np.int64),
-                       scores=rows["score"].to_numpy(), before=before.to_numpy() if before.null_count == 0 else None)
+    return HeldOutRows(
+        user_ids=rows["user_id"].to_numpy(),
+        clicks=rows["click"].to_numpy().astype(np.int64),
+        scores=rows["score"].to_numpy(),
+        before=before.to_numpy() if before.null_count == 0 else None,
+    )
 
 
 def _mark(check: GateCheck) -> str:

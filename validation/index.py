@@ -24,7 +24,11 @@ Cells = dict[tuple[date, str], Verdict]
 
 GRAVITY: tuple[Status, ...] = ("fail", "warn", "accepted", "pass")
 MEANINGS: dict[Status, str] = {
-    "pass": "every check held", "warn": "a warning", "fail": "a check that stops the day failed", "accepted": "failed, and accepted"}
+    "pass": "every check held",
+    "warn": "a warning",
+    "fail": "a check that stops the day failed",
+    "accepted": "failed, and accepted",
+}
 
 
 def index_path(locations: Locations) -> Path:
@@ -46,10 +50,19 @@ def write_index(locations: Locations) -> Path:
 def judged_days(verdicts: Sequence[Verdict]) -> list[JudgedDay]:
     """What speaks for each table and day, by day and table."""
     newest = _newest(verdicts)
-    return [JudgedDay(table=table, day=day, status=status_on(verdict, day), rows=figures_on(verdict, day).rows,
-                      broken=tuple(broken_on(verdict, day)), judged_ts=verdict.run_ts, report=_address(verdict, newest),
-                      ads_from=figures_on(verdict, day).ads_from)
-            for (day, table), verdict in sorted(speaking(verdicts).items())]
+    return [
+        JudgedDay(
+            table=table,
+            day=day,
+            status=status_on(verdict, day),
+            rows=figures_on(verdict, day).rows,
+            broken=tuple(broken_on(verdict, day)),
+            judged_ts=verdict.run_ts,
+            report=_address(verdict, newest),
+            ads_from=figures_on(verdict, day).ads_from,
+        )
+        for (day, table), verdict in sorted(speaking(verdicts).items())
+    ]
 
 
 def render_index(verdicts: Iterable[Verdict], model_reports: Sequence[str] = ()) -> str:
@@ -61,11 +74,21 @@ def render_index(verdicts: Iterable[Verdict], model_reports: Sequence[str] = ())
     statuses = [status_on(verdict, day) for (day, _), verdict in cells.items()]
     months = sorted({(day.year, day.month) for day, _ in cells}, reverse=True)
     return markup.render(
-        "validation/templates/index.html.jinja", days=sorted({day for day, _ in cells}), tables=tables, model_reports=model_reports,
-        counts=[f"{statuses.count(status)} {status}" for status in MEANINGS if status in statuses], meanings=MEANINGS,
+        "validation/templates/index.html.jinja",
+        days=sorted({day for day, _ in cells}),
+        tables=tables,
+        model_reports=model_reports,
+        counts=[f"{statuses.count(status)} {status}" for status in MEANINGS if status in statuses],
+        meanings=MEANINGS,
         newest_days=[_newest_day(table, cells, newest) for table in tables],
-        months=[[[_square(day, tables, cells, newest) if day.month == month else None for day in week]
-                 for week in Calendar().monthdatescalendar(year, month)] for year, month in months])
+        months=[
+            [
+                [_square(day, tables, cells, newest) if day.month == month else None for day in week]
+                for week in Calendar().monthdatescalendar(year, month)
+            ]
+            for year, month in months
+        ],
+    )
 
 
 def _newest_day(table: str, cells: Cells, newest: Cells) -> tuple[str, date, Verdict, int, str]:
@@ -93,13 +116,19 @@ def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> Mark
         return Mark(kind="absent", sign=NO_SIGN, meaning=f"{table}, {day}: not judged")
     together = f", judged together with {verdict.period}" if len(verdict.days) > 1 else ""
     status, figures = status_on(verdict, day), figures_on(verdict, day)
-    return Mark(kind=status, sign=SIGNS[status], address=_address(verdict, newest),
-                meaning=f"{table}, {day}: {status}, {rows_in_words(figures.rows, figures.ads_from)}{together}")
+    return Mark(
+        kind=status,
+        sign=SIGNS[status],
+        address=_address(verdict, newest),
+        meaning=f"{table}, {day}: {status}, {rows_in_words(figures.rows, figures.ads_from)}{together}",
+    )
 
 
 def _newest(verdicts: Iterable[Verdict]) -> Cells:
     """By last day and table, the verdict whose files are named by that day."""
-    return {(verdict.last_day, verdict.table): verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.run_ts)}
+    return {
+        (verdict.last_day, verdict.table): verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.run_ts)
+    }
 
 
 def _address(verdict: Verdict, newest: Cells) -> str:

@@ -43,21 +43,29 @@ def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows:
         deployment: the deployment's settings, for its time zone and allowed lateness.
         most_rows: number of rows of the largest day, as its build records it.
     """
-    figures_by_day = {row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()}
+    figures_by_day = {
+        row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()
+    }
     spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
     measured = {}
     for day, figures in figures_by_day.items():
         p50, p95 = figures.pop("percentiles", None) or (None, None)
         nulls = {name.removeprefix(NULLS): figures.pop(name) for name in list(figures) if name.startswith(NULLS)}
         figures.pop("ds")
-        measured[day] = Measured(**figures, history_p50=p50, history_p95=p95, nulls=nulls, distributions=spreads.get(day, {}))
+        measured[day] = Measured(
+            **figures, history_p50=p50, history_p95=p95, nulls=nulls, distributions=spreads.get(day, {})
+        )
     return measured
 
 
 def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Column]:
     present = set(rows.columns)
     figures = [F.count(F.lit(1)).alias("rows")]
-    figures += [F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name) for c in table.columns if c.nullable and c.name in present]
+    figures += [
+        F.count_if(F.col(c.name).isNull()).alias(NULLS + c.name)
+        for c in table.columns
+        if c.nullable and c.name in present
+    ]
     if "click" in present:
         figures.append(F.sum("click").alias("clicks"))
     distinct = {"user_id": "users", "item_id": "items", "request_id": "requests"}
@@ -70,15 +78,20 @@ def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Colu
         last = F.element_at("behaviours", -1)["event_ts"]
         local_day = F.to_date(F.from_utc_timestamp(last, deployment.day_timezone))
         times = F.col("behaviours.event_ts")
-        figures += [F.count_if(F.sort_array(times) != times).alias("rows_unsorted"),
-                    F.count_if((F.size("behaviours") > 0) & (local_day > F.col("ds"))).alias("rows_after_day"),
-                    *_lengths(F.size("behaviours"))]
+        figures += [
+            F.count_if(F.sort_array(times) != times).alias("rows_unsorted"),
+            F.count_if((F.size("behaviours") > 0) & (local_day > F.col("ds"))).alias("rows_after_day"),
+            *_lengths(F.size("behaviours")),
+        ]
     return figures
 
 
 def _lengths(length: Column) -> list[Column]:
-    return [F.avg(length).alias("history_mean"), F.max(length).alias("history_max"),
-            F.percentile(length, F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles")]
+    return [
+        F.avg(length).alias("history_mean"),
+        F.max(length).alias("history_max"),
+        F.percentile(length, F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles"),
+    ]
 
 
 def _outside_day(deployment: Deployment) -> Column:
@@ -90,7 +103,11 @@ def _outside_day(deployment: Deployment) -> Column:
 
 def _has_times(rows: DataFrame) -> bool:
     kind = rows.schema["behaviours"].dataType if "behaviours" in rows.columns else None
-    return isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.StructType) and "event_ts" in kind.elementType.names
+    return (
+        isinstance(kind, T.ArrayType)
+        and isinstance(kind.elementType, T.StructType)
+        and "event_ts" in kind.elementType.names
+    )
 
 
 def _spreads(rows: DataFrame, table: Table, *, one_in: int) -> dict[date, dict[str, Counts]]:
@@ -118,7 +135,9 @@ def _bucket(spread: Distribution) -> Column:
     return F.when(value.isNull(), F.lit(UNKNOWN)).otherwise(bucket).cast("int")
 
 
-def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histories: DataFrame, delay_seconds: int) -> dict[date, Measured]:
+def with_histories(
+    measured: Mapping[date, Measured], samples: DataFrame, histories: DataFrame, delay_seconds: int
+) -> dict[date, Measured]:
     """Adds how the samples' `history_end` compares with their users' histories.
 
     Args:
@@ -130,7 +149,9 @@ def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histor
     needed = {"ds", "user_id", "sample_ts", "history_end"}
     if not needed <= set(samples.columns) or not _has_times(histories):
         return dict(measured)
-    requests = samples.groupBy(*sorted(needed)).agg(F.count(F.lit(1)).alias("rows"))  # candidates of a request stand or fall together
+    requests = samples.groupBy(*sorted(needed)).agg(
+        F.count(F.lit(1)).alias("rows")
+    )  # candidates of a request stand or fall together
     times = histories.select("ds", "user_id", F.col("behaviours.event_ts").alias("times"))
     old_enough = F.col("sample_ts") - F.make_dt_interval(secs=F.lit(delay_seconds))
     end = F.col("history_end")
@@ -140,13 +161,22 @@ def with_histories(measured: Mapping[date, Measured], samples: DataFrame, histor
     def rows_where(condition: Column, name: str) -> Column:
         return F.coalesce(F.sum(F.when(condition, F.col("rows"))), F.lit(0)).alias(name)
 
-    rows = requests.join(times, ["ds", "user_id"], "left").groupBy("ds").agg(
-        rows_where(end > size, "rows_beyond_history"), rows_where(last_seen >= old_enough, "rows_seeing_ahead"),
-        rows_where(first_unseen < old_enough, "rows_seeing_less")).collect()
+    rows = (
+        requests.join(times, ["ds", "user_id"], "left")
+        .groupBy("ds")
+        .agg(
+            rows_where(end > size, "rows_beyond_history"),
+            rows_where(last_seen >= old_enough, "rows_seeing_ahead"),
+            rows_where(first_unseen < old_enough, "rows_seeing_less"),
+        )
+        .collect()
+    )
     return _extended(measured, rows)
 
 
-def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: DataFrame, usual_days: int) -> dict[date, Measured]:
+def with_shared(
+    measured: Mapping[date, Measured], ads: DataFrame, natural: DataFrame, usual_days: int
+) -> dict[date, Measured]:
     """Adds the shares of the ad log's users and items that the natural log knows.
 
     Args:
@@ -169,7 +199,12 @@ def with_shared(measured: Mapping[date, Measured], ads: DataFrame, natural: Data
 
 def entities_of(rows: DataFrame) -> DataFrame:
     """Rows of a log -> ds, entity, entity_id: its distinct users and items."""
-    pairs = F.array(*(F.struct(F.lit(entity).alias("entity"), F.col(f"{entity}_id").alias("entity_id")) for entity in ("user", "item")))
+    pairs = F.array(
+        *(
+            F.struct(F.lit(entity).alias("entity"), F.col(f"{entity}_id").alias("entity_id"))
+            for entity in ("user", "item")
+        )
+    )
     return rows.select("ds", F.explode(pairs).alias("pair")).select("ds", "pair.*").distinct()
 
 
@@ -186,14 +221,27 @@ def natural_entities(spark: SparkSession, locations: Locations, days: Sequence[d
     parts = []
     if counted:
         rows = load_days(spark, locations, "statistic_partials", counted)
-        parts.append(rows.where((F.col("log") == "natural") & F.col("entity").isin("user", "item")).select("ds", "entity", "entity_id"))
+        parts.append(
+            rows.where((F.col("log") == "natural") & F.col("entity").isin("user", "item")).select(
+                "ds", "entity", "entity_id"
+            )
+        )
     if others:
         parts.append(entities_of(load_days(spark, locations, "natural_log", others)))
     return None if not parts else parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
 
 
-def measure_all(spark: SparkSession, locations: Locations, rows: DataFrame, table: Table, days: Sequence[date], deployment: Deployment, *,
-                most_rows: int, usual_days: int) -> dict[date, Measured]:
+def measure_all(
+    spark: SparkSession,
+    locations: Locations,
+    rows: DataFrame,
+    table: Table,
+    days: Sequence[date],
+    deployment: Deployment,
+    *,
+    most_rows: int,
+    usual_days: int,
+) -> dict[date, Measured]:
     """Everything that `measure` gives, and what only some tables need."""
     measured = measure(rows, table, deployment, most_rows=most_rows)
     if log_behind(table) is not None:
@@ -201,9 +249,15 @@ def measure_all(spark: SparkSession, locations: Locations, rows: DataFrame, tabl
         measured = with_histories(measured, rows, histories, deployment.feedback_delay_seconds)
     if log_of(table) == "ad":
         built = LakeReader(locations).builds("natural_log", [owner_key(ds=day) for day in days])
-        natural = natural_entities(spark, locations, list(days_between(min(days) - ONE_DAY * usual_days, max(days) + ONE_DAY)))
+        natural = natural_entities(
+            spark, locations, list(days_between(min(days) - ONE_DAY * usual_days, max(days) + ONE_DAY))
+        )
         if natural is not None:
-            both = {day: found for day, found in with_shared(measured, rows, natural, usual_days).items() if owner_key(ds=day) in built}
+            both = {
+                day: found
+                for day, found in with_shared(measured, rows, natural, usual_days).items()
+                if owner_key(ds=day) in built
+            }
             measured |= both
     return measured
 

@@ -63,23 +63,36 @@ def read_quarantined(locations: Locations, table: str, days: Sequence[date]) -> 
     log = log_of(TABLES[table])
     if log is None:
         return None
-    bad = LakeReader(locations).read("quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)})
+    bad = LakeReader(locations).read(
+        "quarantine", columns=("rule", "field", "expected", *COLUMNS), where={"log": log, "ds": list(days)}
+    )
     if not bad.num_rows:
         return Quarantined()
     groups = bad.group_by(["rule", "field"]).aggregate([([], "count_all")]).to_pylist()
     groups.sort(key=lambda group: (-group["count_all"], group["rule"], group["field"]))
     several = len(groups) > len({group["rule"] for group in groups})
     shares = _turns([group["count_all"] for group in groups])
-    return Quarantined(rules=tuple(
-        _broken_rule(group, _some_rows(bad, group, shown_rows), table,
-                     finder(locations, log, days, group["rule"], group["field"] if several else None))
-        for group, shown_rows in zip(groups, shares, strict=True)))
+    return Quarantined(
+        rules=tuple(
+            _broken_rule(
+                group,
+                _some_rows(bad, group, shown_rows),
+                table,
+                finder(locations, log, days, group["rule"], group["field"] if several else None),
+            )
+            for group, shown_rows in zip(groups, shares, strict=True)
+        )
+    )
 
 
 def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, field: str | None = None) -> str:
     """A line of PySpark that reads the rows; values are quoted for SQL, and the SQL for Python."""
-    conditions = [f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'", f"log = {_sql(log)}",
-                  f"rule = {_sql(rule)}", *([f"field = {_sql(field)}"] if field is not None else [])]
+    conditions = [
+        f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'",
+        f"log = {_sql(log)}",
+        f"rule = {_sql(rule)}",
+        *([f"field = {_sql(field)}"] if field is not None else []),
+    ]
     path = _python(table_address(Locations(locations.home.absolute()), "quarantine"))
     return f'spark.read.format("delta").load({path}).where({_python(" AND ".join(conditions))})'
 
@@ -108,13 +121,23 @@ def _some_rows(found: pa.Table, group: dict[str, Any], count: int) -> list[dict[
     if not count:
         return []
     own = found.filter(pc.and_(pc.equal(found["rule"], group["rule"]), pc.equal(found["field"], group["field"])))
-    order = pc.select_k_unstable(own, k=count, sort_keys=[("ds", "ascending"), ("file", "ascending"), ("found", "ascending")])
+    order = pc.select_k_unstable(
+        own, k=count, sort_keys=[("ds", "ascending"), ("file", "ascending"), ("found", "ascending")]
+    )
     return own.take(order).to_pylist()
 
 
 def _broken_rule(group: dict[str, Any], rows: Sequence[dict[str, Any]], table: str, line: str) -> BrokenRule:
     columns = TABLES[table].column_names
-    cells = tuple((shown(row["found"], fields=[row["field"]], columns=columns), printable(str(row["file"])), str(row["ds"]))
-                  for row in rows)
-    return BrokenRule(rule=printable(group["rule"]), field=printable(group["field"]), count=group["count_all"], rows=cells, finder=line,
-                      expected=printable(str(rows[0]["expected"])) if rows else "")
+    cells = tuple(
+        (shown(row["found"], fields=[row["field"]], columns=columns), printable(str(row["file"])), str(row["ds"]))
+        for row in rows
+    )
+    return BrokenRule(
+        rule=printable(group["rule"]),
+        field=printable(group["field"]),
+        count=group["count_all"],
+        rows=cells,
+        finder=line,
+        expected=printable(str(rows[0]["expected"])) if rows else "",
+    )

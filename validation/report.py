@@ -57,12 +57,24 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
     known = [figures_on(own, day) for day, own in history.items()]
     used = [(name, label) for name, label in DAY_COLUMNS if any(day.figure(name) is not None for day in verdict.days)]
     return markup.render(
-        "validation/templates/report.html.jinja", verdict=verdict, summary=SUMMARIES[verdict.status], grain=TABLES[verdict.table].grain,
-        no_ads=_no_ads(verdict), severities=SEVERITIES, days_pictured=DAYS_PICTURED, counts=_counts(verdict), unknown=_unknown(verdict),
-        plots=_plots(verdict, known), alone=len(known) < 2, quarantined=quarantined,
+        "validation/templates/report.html.jinja",
+        verdict=verdict,
+        summary=SUMMARIES[verdict.status],
+        grain=TABLES[verdict.table].grain,
+        no_ads=_no_ads(verdict),
+        severities=SEVERITIES,
+        days_pictured=DAYS_PICTURED,
+        counts=_counts(verdict),
+        unknown=_unknown(verdict),
+        plots=_plots(verdict, known),
+        alone=len(known) < 2,
+        quarantined=quarantined,
         picture=partial(_picture, verdict=verdict, history=history),
         day_columns=[label for _, label in used],
-        day_rows=[[day.ds, *(figure_text(name, day.figure(name)) for name, _ in used)] for day in reversed(verdict.days)])
+        day_rows=[
+            [day.ds, *(figure_text(name, day.figure(name)) for name, _ in used)] for day in reversed(verdict.days)
+        ],
+    )
 
 
 def _no_ads(verdict: Verdict) -> str:
@@ -74,16 +86,27 @@ def _no_ads(verdict: Verdict) -> str:
     return days + rows_in_words(0, early[0].ads_from)
 
 
-CARDS = (("click_rate", "click rate"), ("history_share", "with a history"), ("text_share", "with an item text"),
-         ("shared_users_share", "users shared"), ("shared_items_share", "items shared"))
+CARDS = (
+    ("click_rate", "click rate"),
+    ("history_share", "with a history"),
+    ("text_share", "with an item text"),
+    ("shared_users_share", "users shared"),
+    ("shared_items_share", "items shared"),
+)
 
 
 def _counts(verdict: Verdict) -> list[tuple[str, str]]:
     days = verdict.days
     shown = [("in the table", f"{verdict.rows:,}")]
     if log_of(TABLES[verdict.table]) is not None:
-        for name, label in (("read", "read"), ("kept", "kept"), ("duplicates", "duplicates"),
-                            ("conflicting_duplicates", "of them conflicting"), ("quarantined", "quarantined"), ("late", "late")):
+        for name, label in (
+            ("read", "read"),
+            ("kept", "kept"),
+            ("duplicates", "duplicates"),
+            ("conflicting_duplicates", "of them conflicting"),
+            ("quarantined", "quarantined"),
+            ("late", "late"),
+        ):
             shown.append((label, figure_text(name, _total(days, name))))
     for name, label in CARDS:
         share = _mean(days, name)
@@ -94,7 +117,12 @@ def _counts(verdict: Verdict) -> list[tuple[str, str]]:
     return shown
 
 
-LENGTHS = (("history_mean", "behaviours, mean"), ("history_p50", "median"), ("history_p95", "95th percentile"), ("history_max", "longest"))
+LENGTHS = (
+    ("history_mean", "behaviours, mean"),
+    ("history_p50", "median"),
+    ("history_p95", "95th percentile"),
+    ("history_max", "longest"),
+)
 
 
 def _total(days: Sequence[DayFigures], name: str) -> float | None:
@@ -113,8 +141,10 @@ def _mean(days: Sequence[DayFigures], name: str) -> float | None:
 def _picture(result: Result, *, verdict: Verdict, history: History) -> Markup:
     """The check over the last days: its figure where it has one, else what it came to."""
     days = list(days_between(verdict.last_day - ONE_DAY * (DAYS_PICTURED - 1), verdict.last_day + ONE_DAY))
-    values = [figures_on(history[day], day).figure(result.figure) if result.figure and day in history else None
-              for day in days]
+    values = [
+        figures_on(history[day], day).figure(result.figure) if result.figure and day in history else None
+        for day in days
+    ]
     states = [state_on(history[day], result.id, day) if day in history else None for day in days]
     judged = [state for state in states if state is not None]
     spoken = f"{len(judged)} of {len(days)} days judged, {judged.count('warn')} warned, {judged.count('fail')} failed"
@@ -129,19 +159,31 @@ def _plots(verdict: Verdict, known: Sequence[DayFigures]) -> list[Markup]:
     return [*plots, _plot("line", "Click rate", rates, verdict, "click_rate")] if rates else plots
 
 
-def _plot(kind: Literal["bars", "line"], caption: str, points: list[tuple[date, float]], verdict: Verdict, name: str) -> Markup:
+def _plot(
+    kind: Literal["bars", "line"], caption: str, points: list[tuple[date, float]], verdict: Verdict, name: str
+) -> Markup:
     values = [value for _, value in points]
     ticks = [(tick, _tick_label(name, tick)) for tick in nice_ticks(max(values))]
     own = [verdict.first_day <= day <= verdict.last_day for day, _ in points]
-    return pictures.plot(kind, [f"{day:%b} {day.day}" for day, _ in points], values, caption=caption, ticks=ticks, strong=own)
+    return pictures.plot(
+        kind, [f"{day:%b} {day.day}" for day, _ in points], values, caption=caption, ticks=ticks, strong=own
+    )
 
 
 def _tick_label(name: str, value: float) -> str:
     return f"{value * 100:g} %" if name.endswith("rate") else f"{value:,.10g}"
 
 
-DAY_COLUMNS = (("rows", "rows"), ("read", "read"), ("duplicates", "duplicates"), ("quarantined", "quarantined"), ("late", "late"),
-               ("click_rate", "click rate"), ("history_share", "with a history"), ("history_mean", "behaviours, mean"))
+DAY_COLUMNS = (
+    ("rows", "rows"),
+    ("read", "read"),
+    ("duplicates", "duplicates"),
+    ("quarantined", "quarantined"),
+    ("late", "late"),
+    ("click_rate", "click rate"),
+    ("history_share", "with a history"),
+    ("history_mean", "behaviours, mean"),
+)
 
 
 def _unknown(verdict: Verdict) -> list[tuple[str, str, str]]:

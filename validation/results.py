@@ -26,11 +26,30 @@ def result_rows(verdict: Verdict) -> list[dict[str, Any]]:
     """One row for each check, and one for the acceptance if there is one."""
     together = "" if verdict.first_day == verdict.last_day else f" ({verdict.period})"
     common = {"table_name": verdict.table, "run_ts": verdict.run_ts, "ds": verdict.last_day}
-    rows = [common | {"check_name": result.name, "field": result.field, "severity": result.severity, "success": result.success,
-                      "expected": result.expected + together, "found": result.found} for result in verdict.results]
+    rows = [
+        common
+        | {
+            "check_name": result.name,
+            "field": result.field,
+            "severity": result.severity,
+            "success": result.success,
+            "expected": result.expected + together,
+            "found": result.found,
+        }
+        for result in verdict.results
+    ]
     if verdict.acceptance is not None:
-        rows.append(common | {"check_name": ACCEPTED, "field": None, "severity": "warn", "success": True,
-                              "expected": "a person accepts the failed day", "found": verdict.acceptance.reason})
+        rows.append(
+            common
+            | {
+                "check_name": ACCEPTED,
+                "field": None,
+                "severity": "warn",
+                "success": True,
+                "expected": "a person accepts the failed day",
+                "found": verdict.acceptance.reason,
+            }
+        )
     return rows
 
 
@@ -43,10 +62,19 @@ def record(spark: SparkSession, locations: Locations, verdicts: Sequence[Verdict
     owners = [owner_of(verdict) for verdict in verdicts]
     keys = [owner_key(**owner) for owner in owners]
     replace_partitions(
-        spark, locations, "quality_results", spark.createDataFrame(rows, schema=TABLES["quality_results"].ddl), owners=owners,
-        inputs={key: {f"{v.table}/{owner}": digest for owner, digest in v.digests.items()} for key, v in zip(keys, verdicts, strict=True)},
-        counts={key: {"checks": len(v.results), "failed": len(v.failed("fail")), "warned": len(v.failed("warn"))}
-                for key, v in zip(keys, verdicts, strict=True)},
+        spark,
+        locations,
+        "quality_results",
+        spark.createDataFrame(rows, schema=TABLES["quality_results"].ddl),
+        owners=owners,
+        inputs={
+            key: {f"{v.table}/{owner}": digest for owner, digest in v.digests.items()}
+            for key, v in zip(keys, verdicts, strict=True)
+        },
+        counts={
+            key: {"checks": len(v.results), "failed": len(v.failed("fail")), "warned": len(v.failed("warn"))}
+            for key, v in zip(keys, verdicts, strict=True)
+        },
     )
 
 
@@ -62,7 +90,9 @@ def refuse_failed(locations: Locations, verdicts: Sequence[Verdict]) -> None:
         if verdict.status == "fail":
             first, *more = verdict.failed("fail")
             others = f" (and {len(more)} more checks)" if more else ""
-            messages.append(f"{verdict.table}, {verdict.period}: {first.id}: expected {first.expected}, found {first.found}{others}. "
-                            f"Report: {address_of(report_path(locations, verdict))}")
+            messages.append(
+                f"{verdict.table}, {verdict.period}: {first.id}: expected {first.expected}, found {first.found}{others}. "
+                f"Report: {address_of(report_path(locations, verdict))}"
+            )
     if messages:
         raise QualityFailed("\n".join(messages))

@@ -1,8 +1,8 @@
 """Judges a table and day: Spark reads and measures the rows, Great Expectations judges them.
 
-Two runs of Great Expectations over the rows, because it asks Spark two or three times for each failed or passed check when
-it is to give details: first all checks with a bare yes or no, which share their jobs (7 jobs and 1 s for 25 checks where
-details of all take 53 jobs and 5 s), then only the failed ones, with counts and examples.
+Two runs of Great Expectations over the rows, because it asks Spark two or three times for each failed or passed check
+when it is to give details: first all checks with a bare yes or no, which share their jobs (7 jobs and 1 s for 25 checks
+where details of all take 53 jobs and 5 s), then only the failed ones, with counts and examples.
 """
 
 from __future__ import annotations
@@ -37,14 +37,29 @@ WITH_EXAMPLES = {"result_format": "BASIC", "partial_unexpected_count": 20}
 BY_DAY = {"result_format": "COMPLETE", "unexpected_index_column_names": ["ds"]}  # one row a day: harmless here
 
 
-def run(spark: SparkSession, locations: Locations, table: str, day: date, *, deployment: Deployment | None = None,
-        thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Verdict:
+def run(
+    spark: SparkSession,
+    locations: Locations,
+    table: str,
+    day: date,
+    *,
+    deployment: Deployment | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> Verdict:
     """Judges one day of a table; see `run_range`."""
     return run_range(spark, locations, table, day, day, deployment=deployment, thresholds=thresholds)
 
 
-def run_range(spark: SparkSession, locations: Locations, table: str, first: date, last: date, *, deployment: Deployment | None = None,
-              thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Verdict:
+def run_range(
+    spark: SparkSession,
+    locations: Locations,
+    table: str,
+    first: date,
+    last: date,
+    *,
+    deployment: Deployment | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> Verdict:
     """Judges days `first` .. `last` of a table at once: the rows of all days together, the figures day by day.
 
     Each day is compared with the days before it, as they were judged; those that were not are measured here, and where
@@ -69,7 +84,9 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     contract = judged_table(table)
     settings = deployment or Deployment.load(locations.home)
     builds = require_builds(locations, table, first, last, usual_days=thresholds.usual_days)
-    judged = _Judged(spark=spark, locations=locations, table=contract, builds=builds, deployment=settings, thresholds=thresholds)
+    judged = _Judged(
+        spark=spark, locations=locations, table=contract, builds=builds, deployment=settings, thresholds=thresholds
+    )
     checks = derive_suite(contract, thresholds)
     wanted = list(days_between(first, last + ONE_DAY))
     before = _days_before(judged, first)
@@ -79,8 +96,16 @@ def run_range(spark: SparkSession, locations: Locations, table: str, first: date
     digests = {owner_key(ds=day): builds.own[day]["digest"] for day in wanted}
     earlier = read_verdict(locations, table, last)
     kept = earlier.acceptance if earlier is not None and earlier.digests == digests else None
-    return Verdict(table=table, first_day=first, last_day=last, run_ts=datetime.now(UTC), results=results, days=days,
-                   digests=digests, acceptance=kept)
+    return Verdict(
+        table=table,
+        first_day=first,
+        last_day=last,
+        run_ts=datetime.now(UTC),
+        results=results,
+        days=days,
+        digests=digests,
+        acceptance=kept,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +147,37 @@ def _days_before(judged: _Judged, first: date) -> list[DayFigures]:
     return list(known.values())
 
 
-def _figures(judged: _Judged, rows: DataFrame, days: Sequence[date], before: Sequence[DayFigures]) -> tuple[DayFigures, ...]:
+def _figures(
+    judged: _Judged, rows: DataFrame, days: Sequence[date], before: Sequence[DayFigures]
+) -> tuple[DayFigures, ...]:
     """Figures of the days, each compared with its own week before."""
     from validation.measuring import measure_all
 
     table, builds, deployment, usual_days = judged.table, judged.builds, judged.deployment, judged.thresholds.usual_days
-    measured = measure_all(judged.spark, judged.locations, rows, table, days, deployment, most_rows=_most_rows(builds, days),
-                           usual_days=usual_days)
+    measured = measure_all(
+        judged.spark,
+        judged.locations,
+        rows,
+        table,
+        days,
+        deployment,
+        most_rows=_most_rows(builds, days),
+        usual_days=usual_days,
+    )
     single = [day_figures(table, day, measured.get(day, Measured()), builds, usual_days=usual_days) for day in days]
     may_be_empty = _may_be_empty(table, days, deployment)
-    single = [replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in single]
-    return tuple(compared(table, figures, week_before([*before, *single], figures.ds, usual_days), history_start=deployment.history_start)
-                 for figures in single)
+    single = [
+        replace(day, ads_from=deployment.ad_start) if day.ds in may_be_empty and not day.rows else day for day in single
+    ]
+    return tuple(
+        compared(
+            table,
+            figures,
+            week_before([*before, *single], figures.ds, usual_days),
+            history_start=deployment.history_start,
+        )
+        for figures in single
+    )
 
 
 def _most_rows(builds: DayBuilds, days: Sequence[date]) -> int:
@@ -161,13 +205,17 @@ def require_builds(locations: Locations, table: str, first: date, last: date, *,
     return DayBuilds(own=own, log=_builds(reader, behind, wanted, before))
 
 
-def _builds(reader: LakeReader, table: str, wanted: Sequence[date], optional: Sequence[date]) -> dict[date, dict[str, Any]]:
+def _builds(
+    reader: LakeReader, table: str, wanted: Sequence[date], optional: Sequence[date]
+) -> dict[date, dict[str, Any]]:
     records = reader.builds(table, [owner_key(ds=day) for day in (*optional, *wanted)])
     missing = [day for day in wanted if owner_key(ds=day) not in records]
     if missing:
         more = f" and of {len(missing) - 1} more days" if len(missing) > 1 else ""
-        raise ParentMissing(f"{table}: expected a build of {missing[0]}{more}, found none. "
-                            f"Make it with: tributary {maker(table)} --ds {missing[0]}")
+        raise ParentMissing(
+            f"{table}: expected a build of {missing[0]}{more}, found none. "
+            f"Make it with: tributary {maker(table)} --ds {missing[0]}"
+        )
     return {day: records[owner_key(ds=day)] for day in (*optional, *wanted) if owner_key(ds=day) in records}
 
 
@@ -182,11 +230,17 @@ def _judge(checks: Sequence[Check], rows: DataFrame, days: Sequence[DayFigures])
         outcomes |= _expect(failed, rows, WITH_EXAMPLES)
     outcomes |= _expect(on_figures, _figures_frame(on_figures, days), BY_DAY)
     return tuple(
-        Result(name=check.name, field=check.field, severity=check.severity, expected=check.expected,
-               success=check.id in outcomes and outcomes[check.id]["success"],
-               found=found_of(check, outcomes.get(check.id), days, total_rows=total, columns=rows.columns),
-               figure=check.figure, low=check.arguments.get("min_value") if check.figure else None,
-               high=check.arguments.get("max_value") if check.figure else None)
+        Result(
+            name=check.name,
+            field=check.field,
+            severity=check.severity,
+            expected=check.expected,
+            success=check.id in outcomes and outcomes[check.id]["success"],
+            found=found_of(check, outcomes.get(check.id), days, total_rows=total, columns=rows.columns),
+            figure=check.figure,
+            low=check.arguments.get("min_value") if check.figure else None,
+            high=check.arguments.get("max_value") if check.figure else None,
+        )
         for check in checks
     )
 
@@ -204,26 +258,34 @@ def _expect(checks: Sequence[Check], frame: Any, result_format: Mapping[str, Any
     """Runs one checkpoint; by check id `{"success": bool, "result": dict}`.
 
     Raises:
-        RuntimeError: an expectation could not be judged. Its columns exist, so it is the engine's failure, not the data's.
+        RuntimeError: an expectation could not be judged. Its columns exist, so it is the engine's failure, not the
+            data's.
     """
     gx, expectations = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = {"globally": False}
     is_pandas = type(frame).__module__.startswith("pandas")
-    source = context.data_sources.add_pandas("source") if is_pandas else context.data_sources.add_spark("source", persist=False)
+    source = (
+        context.data_sources.add_pandas("source")
+        if is_pandas
+        else context.data_sources.add_spark("source", persist=False)
+    )
     batch = source.add_dataframe_asset("asset").add_batch_definition_whole_dataframe("batch")
     made = [getattr(expectations, check.expectation)(**check.arguments, meta={"check": check.id}) for check in checks]
     suite = context.suites.add(gx.ExpectationSuite(name="suite", expectations=made))
     validation = context.validation_definitions.add(gx.ValidationDefinition(name="validation", data=batch, suite=suite))
     checkpoint = context.checkpoints.add(
-        gx.Checkpoint(name="checkpoint", validation_definitions=[validation], result_format=dict(result_format)))
+        gx.Checkpoint(name="checkpoint", validation_definitions=[validation], result_format=dict(result_format))
+    )
     (validated,) = checkpoint.run(batch_parameters={"dataframe": frame}).run_results.values()
     outcomes = {}
     for result in validated.results:
         # One exception stands there flat, several by metric: then there is no such key.
         if result.exception_info.get("raised_exception", bool(result.exception_info)):
-            raise RuntimeError(f"{result.expectation_config.meta['check']}: could not be judged: {result.exception_info}")
+            raise RuntimeError(
+                f"{result.expectation_config.meta['check']}: could not be judged: {result.exception_info}"
+            )
         outcomes[result.expectation_config.meta["check"]] = {"success": bool(result.success), "result": result.result}
     assert outcomes.keys() == {check.id for check in checks}
     return outcomes

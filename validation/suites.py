@@ -20,7 +20,11 @@ Severity = Literal["fail", "warn"]
 Subject = Literal["rows", "figures"]
 
 HISTORIES = "user_histories"
-NESTED_TYPES = ("array<", "struct<", "map<")  # no expectation on single values applies; the tests of their producers check them
+NESTED_TYPES = (
+    "array<",
+    "struct<",
+    "map<",
+)  # no expectation on single values applies; the tests of their producers check them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +111,19 @@ def derive_suite(table: Table, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> t
 
 def _table_checks(table: Table) -> list[Check]:
     checks = [
-        Check(name="columns", expected=f"exactly the {len(table.columns)} columns of the contract",
-              expectation="ExpectTableColumnsToMatchSet",
-              arguments={"column_set": list(table.column_names), "exact_match": True}),
+        Check(
+            name="columns",
+            expected=f"exactly the {len(table.columns)} columns of the contract",
+            expectation="ExpectTableColumnsToMatchSet",
+            arguments={"column_set": list(table.column_names), "exact_match": True},
+        ),
         _between("rows", "rows", (1, None), expected="at least one row, every day"),
-        _between("rows_as_built", "rows_off_build", (0, 0), expected="0 rows more or fewer than the build of the partition records"),
+        _between(
+            "rows_as_built",
+            "rows_off_build",
+            (0, 0),
+            expected="0 rows more or fewer than the build of the partition records",
+        ),
     ]
     if table.unique:
         checks.append(_unique(table))
@@ -120,9 +132,13 @@ def _table_checks(table: Table) -> list[Check]:
 
 def _unique(table: Table) -> Check:
     """The key with the day: rows are unique within a partition, and a range judges many at once."""
-    return Check(name="unique", field=table.unique[0] if len(table.unique) == 1 else None,
-                 expected=f"no two rows of a day with the same {', '.join(table.unique)}",
-                 expectation="ExpectCompoundColumnsToBeUnique", arguments={"column_list": [*table.owner, *table.unique]})
+    return Check(
+        name="unique",
+        field=table.unique[0] if len(table.unique) == 1 else None,
+        expected=f"no two rows of a day with the same {', '.join(table.unique)}",
+        expectation="ExpectCompoundColumnsToBeUnique",
+        arguments={"column_list": [*table.owner, *table.unique]},
+    )
 
 
 def _column_checks(table: Table, column: Column) -> list[Check]:
@@ -130,111 +146,276 @@ def _column_checks(table: Table, column: Column) -> list[Check]:
         return []
     checks = []
     if not column.nullable:
-        checks.append(Check(name="not_null", field=column.name, expected="no null",
-                            expectation="ExpectColumnValuesToNotBeNull", arguments={"column": column.name}))
+        checks.append(
+            Check(
+                name="not_null",
+                field=column.name,
+                expected="no null",
+                expectation="ExpectColumnValuesToNotBeNull",
+                arguments={"column": column.name},
+            )
+        )
     if column.minimum is not None or column.maximum is not None:
-        checks.append(Check(name="range", field=column.name, expected=_bounds(column.minimum, column.maximum),
-                            expectation="ExpectColumnValuesToBeBetween",
-                            arguments={"column": column.name, "min_value": column.minimum, "max_value": column.maximum}))
+        checks.append(
+            Check(
+                name="range",
+                field=column.name,
+                expected=_bounds(column.minimum, column.maximum),
+                expectation="ExpectColumnValuesToBeBetween",
+                arguments={"column": column.name, "min_value": column.minimum, "max_value": column.maximum},
+            )
+        )
     if column.allowed is not None:
-        checks.append(Check(name="allowed", field=column.name, expected=f"one of {', '.join(map(str, column.allowed))}",
-                            expectation="ExpectColumnValuesToBeInSet",
-                            arguments={"column": column.name, "value_set": list(column.allowed)}))
+        checks.append(
+            Check(
+                name="allowed",
+                field=column.name,
+                expected=f"one of {', '.join(map(str, column.allowed))}",
+                expectation="ExpectColumnValuesToBeInSet",
+                arguments={"column": column.name, "value_set": list(column.allowed)},
+            )
+        )
     if column.longest is not None:
-        checks.append(Check(name="longest", field=column.name, expected=f"at most {column.longest:,} characters",
-                            expectation="ExpectColumnValueLengthsToBeBetween",
-                            arguments={"column": column.name, "max_value": column.longest}))
+        checks.append(
+            Check(
+                name="longest",
+                field=column.name,
+                expected=f"at most {column.longest:,} characters",
+                expectation="ExpectColumnValueLengthsToBeBetween",
+                arguments={"column": column.name, "max_value": column.longest},
+            )
+        )
     return checks
 
 
 def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
     low, high = limits.rows_to_usual_warn
     checks = [
-        Check(name="counts_recorded", subject="figures", expected="the build records rows read, kept, duplicate and quarantined",
-              expectation="ExpectColumnValuesToNotBeNull", arguments={"column": "rows_unaccounted"}),
-        _between("rows_reconcile", "rows_unaccounted", (0, 0), expected="rows read = kept + duplicates + quarantined: 0 rows lost"),
-        _between("event_day", "rows_outside_day", (0, 0), field="event_ts",
-                 expected="0 rows of another day than ds, or, where late, beyond the allowed lateness"),
-        _between("quarantined", "quarantined_share", (None, limits.quarantined_share_fail),
-                 expected=f"at most {_percent(limits.quarantined_share_fail)} of the rows read in quarantine"),
-        _between("quarantined_some", "quarantined_share", (None, limits.quarantined_share_warn), severity="warn",
-                 expected=f"at most {_percent(limits.quarantined_share_warn)} of the rows read in quarantine"),
-        _between("duplicates", "duplicate_share", (None, limits.duplicate_share_warn), severity="warn",
-                 expected=f"at most {_percent(limits.duplicate_share_warn)} of the rows read are duplicates"),
-        _between("late", "late_share", (None, limits.late_share_warn), severity="warn",
-                 expected=f"at most {_percent(limits.late_share_warn)} of the rows of an earlier day"),
-        _between("undeclared_columns", "undeclared_columns", (None, 0), severity="warn",
-                 expected="0 columns in the landing files that the contract does not know"),
-        _between("rows_as_usual", "rows_to_usual", (low, high), severity="warn", beside=("usual_rows",),
-                 expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before"),
+        Check(
+            name="counts_recorded",
+            subject="figures",
+            expected="the build records rows read, kept, duplicate and quarantined",
+            expectation="ExpectColumnValuesToNotBeNull",
+            arguments={"column": "rows_unaccounted"},
+        ),
+        _between(
+            "rows_reconcile",
+            "rows_unaccounted",
+            (0, 0),
+            expected="rows read = kept + duplicates + quarantined: 0 rows lost",
+        ),
+        _between(
+            "event_day",
+            "rows_outside_day",
+            (0, 0),
+            field="event_ts",
+            expected="0 rows of another day than ds, or, where late, beyond the allowed lateness",
+        ),
+        _between(
+            "quarantined",
+            "quarantined_share",
+            (None, limits.quarantined_share_fail),
+            expected=f"at most {_percent(limits.quarantined_share_fail)} of the rows read in quarantine",
+        ),
+        _between(
+            "quarantined_some",
+            "quarantined_share",
+            (None, limits.quarantined_share_warn),
+            severity="warn",
+            expected=f"at most {_percent(limits.quarantined_share_warn)} of the rows read in quarantine",
+        ),
+        _between(
+            "duplicates",
+            "duplicate_share",
+            (None, limits.duplicate_share_warn),
+            severity="warn",
+            expected=f"at most {_percent(limits.duplicate_share_warn)} of the rows read are duplicates",
+        ),
+        _between(
+            "late",
+            "late_share",
+            (None, limits.late_share_warn),
+            severity="warn",
+            expected=f"at most {_percent(limits.late_share_warn)} of the rows of an earlier day",
+        ),
+        _between(
+            "undeclared_columns",
+            "undeclared_columns",
+            (None, 0),
+            severity="warn",
+            expected="0 columns in the landing files that the contract does not know",
+        ),
+        _between(
+            "rows_as_usual",
+            "rows_to_usual",
+            (low, high),
+            severity="warn",
+            beside=("usual_rows",),
+            expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before",
+        ),
     ]
     if log_of(table) == "ad":
         checks += [
-            _between(f"shared_{entity}s", f"shared_{entity}s_share", (share, None), severity="warn", field=f"{entity}_id",
-                     expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
-                              f"{limits.usual_days} days before")
-            for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))]
+            _between(
+                f"shared_{entity}s",
+                f"shared_{entity}s_share",
+                (share, None),
+                severity="warn",
+                field=f"{entity}_id",
+                expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
+                f"{limits.usual_days} days before",
+            )
+            for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))
+        ]
     return checks
 
 
 def _sample_checks(limits: Thresholds) -> list[Check]:
     return [
-        Check(name="point_in_time", field="sample_ts", expected="sample_ts not after event_ts",
-              expectation="ExpectColumnPairValuesAToBeGreaterThanB",
-              arguments={"column_A": "event_ts", "column_B": "sample_ts", "or_equal": True}),
-        _between("rows_of_log", "rows_off_log", (0, 0), expected="one row for each row of the log that is not late: 0 rows off"),
-        _between("history_ends_inside", "rows_beyond_history", (0, 0), field="history_end", beside=("history_max",),
-                 expected="0 rows that see more behaviours than their user's history of the day holds"),
-        _between("nothing_later_seen", "rows_seeing_ahead", (0, 0), field="history_end",
-                 expected="0 rows that see a behaviour younger than sample_ts less the feedback delay"),
-        _between("nothing_earlier_unseen", "rows_seeing_less", (0, 0), field="history_end",
-                 expected="0 rows that do not see a behaviour old enough to be seen"),
-        _between("history", "history_share", (limits.history_share_warn, None), severity="warn", field="history_end",
-                 beside=("history_mean", "history_p50", "history_p95", "history_max"),
-                 expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history"),
+        Check(
+            name="point_in_time",
+            field="sample_ts",
+            expected="sample_ts not after event_ts",
+            expectation="ExpectColumnPairValuesAToBeGreaterThanB",
+            arguments={"column_A": "event_ts", "column_B": "sample_ts", "or_equal": True},
+        ),
+        _between(
+            "rows_of_log",
+            "rows_off_log",
+            (0, 0),
+            expected="one row for each row of the log that is not late: 0 rows off",
+        ),
+        _between(
+            "history_ends_inside",
+            "rows_beyond_history",
+            (0, 0),
+            field="history_end",
+            beside=("history_max",),
+            expected="0 rows that see more behaviours than their user's history of the day holds",
+        ),
+        _between(
+            "nothing_later_seen",
+            "rows_seeing_ahead",
+            (0, 0),
+            field="history_end",
+            expected="0 rows that see a behaviour younger than sample_ts less the feedback delay",
+        ),
+        _between(
+            "nothing_earlier_unseen",
+            "rows_seeing_less",
+            (0, 0),
+            field="history_end",
+            expected="0 rows that do not see a behaviour old enough to be seen",
+        ),
+        _between(
+            "history",
+            "history_share",
+            (limits.history_share_warn, None),
+            severity="warn",
+            field="history_end",
+            beside=("history_mean", "history_p50", "history_p95", "history_max"),
+            expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history",
+        ),
     ]
 
 
 def _history_checks() -> list[Check]:
     return [
-        _between("sorted", "rows_unsorted", (0, 0), field="behaviours", expected="0 histories out of order, oldest first"),
-        _between("nothing_after_the_day", "rows_after_day", (0, 0), field="behaviours",
-                 expected="0 histories with a behaviour after the day"),
-        _between("length", "history_max", (1, None), severity="warn", field="behaviours",
-                 beside=("history_mean", "history_p50", "history_p95"), expected="at least one behaviour in the longest history"),
+        _between(
+            "sorted", "rows_unsorted", (0, 0), field="behaviours", expected="0 histories out of order, oldest first"
+        ),
+        _between(
+            "nothing_after_the_day",
+            "rows_after_day",
+            (0, 0),
+            field="behaviours",
+            expected="0 histories with a behaviour after the day",
+        ),
+        _between(
+            "length",
+            "history_max",
+            (1, None),
+            severity="warn",
+            field="behaviours",
+            beside=("history_mean", "history_p50", "history_p95"),
+            expected="at least one behaviour in the longest history",
+        ),
     ]
 
 
 def _click_checks(limits: Thresholds) -> list[Check]:
     low, high = limits.click_rate_to_usual_warn
     return [
-        _between("click_rate", "click_rate", limits.click_rate_warn, severity="warn", field="click",
-                 expected=f"a click rate of {_span(*limits.click_rate_warn)}"),
-        _between("click_rate_as_usual", "click_rate_to_usual", (low, high), severity="warn", field="click",
-                 beside=("click_rate", "usual_click_rate"),
-                 expected=f"{low:g} .. {high:g} times the click rate of up to {limits.usual_days} days before"),
+        _between(
+            "click_rate",
+            "click_rate",
+            limits.click_rate_warn,
+            severity="warn",
+            field="click",
+            expected=f"a click rate of {_span(*limits.click_rate_warn)}",
+        ),
+        _between(
+            "click_rate_as_usual",
+            "click_rate_to_usual",
+            (low, high),
+            severity="warn",
+            field="click",
+            beside=("click_rate", "usual_click_rate"),
+            expected=f"{low:g} .. {high:g} times the click rate of up to {limits.usual_days} days before",
+        ),
     ]
 
 
 def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
     """Missing rates of what may be null, and drift; nested columns have neither."""
     missing = [
-        _between("missing", f"missing_rise({column.name})", (None, limits.missing_rise_warn), severity="warn", field=column.name,
-                 beside=(f"missing_share({column.name})",),
-                 expected=f"at most {limits.missing_rise_warn * 100:g} points more nulls than in up to {limits.usual_days} days before")
-        for column in table.columns if column.nullable and not column.type.startswith(NESTED_TYPES)]
+        _between(
+            "missing",
+            f"missing_rise({column.name})",
+            (None, limits.missing_rise_warn),
+            severity="warn",
+            field=column.name,
+            beside=(f"missing_share({column.name})",),
+            expected=f"at most {limits.missing_rise_warn * 100:g} points more nulls than in up to {limits.usual_days} days before",
+        )
+        for column in table.columns
+        if column.nullable and not column.type.startswith(NESTED_TYPES)
+    ]
     return missing + [
-        _between("drift", f"drift({spread.column})", (None, limits.drift_warn), severity="warn", field=spread.column,
-                 beside=(f"drift_bins({spread.column})",),
-                 expected=f"a stability index of at most {limits.drift_warn:g} against up to {limits.usual_days} days before")
-        for spread in distributions_of(table)]
+        _between(
+            "drift",
+            f"drift({spread.column})",
+            (None, limits.drift_warn),
+            severity="warn",
+            field=spread.column,
+            beside=(f"drift_bins({spread.column})",),
+            expected=f"a stability index of at most {limits.drift_warn:g} against up to {limits.usual_days} days before",
+        )
+        for spread in distributions_of(table)
+    ]
 
 
-def _between(name: str, figure: str, bounds: tuple[float | None, float | None], *, expected: str,
-             severity: Severity = "fail", field: str | None = None, beside: tuple[str, ...] = ()) -> Check:
+def _between(
+    name: str,
+    figure: str,
+    bounds: tuple[float | None, float | None],
+    *,
+    expected: str,
+    severity: Severity = "fail",
+    field: str | None = None,
+    beside: tuple[str, ...] = (),
+) -> Check:
     low, high = bounds
-    return Check(name=name, field=field, severity=severity, expected=expected, subject="figures", beside=beside,
-                 expectation="ExpectColumnValuesToBeBetween", arguments={"column": figure, "min_value": low, "max_value": high})
+    return Check(
+        name=name,
+        field=field,
+        severity=severity,
+        expected=expected,
+        subject="figures",
+        beside=beside,
+        expectation="ExpectColumnValuesToBeBetween",
+        arguments={"column": figure, "min_value": low, "max_value": high},
+    )
 
 
 def _bounds(low: int | None, high: int | None) -> str:

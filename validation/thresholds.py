@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from contracts.errors import BadInput
 
-SHARES = ("quarantined_share_warn", "quarantined_share_fail", "duplicate_share_warn", "late_share_warn", "history_share_warn",
-          "shared_users_warn", "shared_items_warn", "missing_rise_warn")
+SHARES = (
+    "quarantined_share_warn",
+    "quarantined_share_fail",
+    "duplicate_share_warn",
+    "late_share_warn",
+    "history_share_warn",
+    "shared_users_warn",
+    "shared_items_warn",
+    "missing_rise_warn",
+)
 SPANS = ("rows_to_usual_warn", "click_rate_warn", "click_rate_to_usual_warn")
 
 
@@ -24,7 +32,8 @@ class Thresholds:
         click_rate_warn: lowest and highest click rate.
         click_rate_to_usual_warn: lowest and highest ratio of the click rate to that of those days.
         missing_rise_warn: how far the share of nulls of a column may rise above that of those days.
-        drift_warn: largest population stability index of a column against those days; 0.25 is the customary "has shifted".
+        drift_warn: largest population stability index of a column against those days; 0.25 is the customary "has
+            shifted".
         history_share_warn: smallest share of samples whose user has a history.
         shared_users_warn, shared_items_warn: smallest share of the ad log's users and items that the natural log knows:
             only through them can anything be transferred.

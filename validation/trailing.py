@@ -14,12 +14,18 @@ from validation.figures import DayFigures
 from validation.verdict import Verdict, figures_on, verdicts_by_day
 
 
-def known_before(locations: Locations, table: Table, builds: Mapping[date, Mapping[str, Any]], first: date,
-                 usual_days: int) -> dict[date, DayFigures]:
+def known_before(
+    locations: Locations, table: Table, builds: Mapping[date, Mapping[str, Any]], first: date, usual_days: int
+) -> dict[date, DayFigures]:
     """Figures of the days before `first` as they were judged, of those that have not been built again since."""
     verdicts = verdicts_by_day(locations, table.name, first - ONE_DAY * usual_days, first - ONE_DAY)
-    return {day: figures for day, verdict in verdicts.items()
-            if day in builds and _speaks_for(verdict, day, builds[day]) and _is_complete(table, figures := figures_on(verdict, day))}
+    return {
+        day: figures
+        for day, verdict in verdicts.items()
+        if day in builds
+        and _speaks_for(verdict, day, builds[day])
+        and _is_complete(table, figures := figures_on(verdict, day))
+    }
 
 
 def week_before(figures: Iterable[DayFigures], day: date, usual_days: int) -> list[DayFigures]:

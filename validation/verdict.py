@@ -117,14 +117,17 @@ class Verdict:
         if values.pop("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
         accepted = values["acceptance"]
-        return cls(**values | {
-            **{name: date.fromisoformat(values[name]) for name in ("first_day", "last_day")},
-            "run_ts": datetime.fromisoformat(values["run_ts"]),
-            "results": tuple(Result(**result) for result in values["results"]),
-            "days": tuple(DayFigures.from_json(day) for day in values["days"]),
-            "acceptance": accepted and Acceptance(reason=accepted["reason"],
-                                                  accepted_ts=datetime.fromisoformat(accepted["accepted_ts"])),
-        })
+        return cls(
+            **values
+            | {
+                **{name: date.fromisoformat(values[name]) for name in ("first_day", "last_day")},
+                "run_ts": datetime.fromisoformat(values["run_ts"]),
+                "results": tuple(Result(**result) for result in values["results"]),
+                "days": tuple(DayFigures.from_json(day) for day in values["days"]),
+                "acceptance": accepted
+                and Acceptance(reason=accepted["reason"], accepted_ts=datetime.fromisoformat(accepted["accepted_ts"])),
+            }
+        )
 
 
 def report_path(locations: Locations, verdict: Verdict) -> Path:
@@ -171,8 +174,13 @@ def require_verdict(locations: Locations, table: str, day: date) -> Verdict:
     """
     verdict = read_verdict(locations, table, day)
     if verdict is None:
-        raise BadInput(sidecar_path(locations, table, day), "file", expected="the results of a validation", found="none that can be read",
-                       hint=f"Make them with: tributary validation run --table {table} --ds {day}")
+        raise BadInput(
+            sidecar_path(locations, table, day),
+            "file",
+            expected="the results of a validation",
+            found="none that can be read",
+            hint=f"Make them with: tributary validation run --table {table} --ds {day}",
+        )
     return verdict
 
 
@@ -191,7 +199,10 @@ def speaking(verdicts: Iterable[Verdict]) -> dict[tuple[date, str], Verdict]:
     for verdict in verdicts:
         for day in verdict.days:
             known = chosen.get((day.ds, verdict.table))
-            if known is None or (len(verdict.days), -verdict.run_ts.timestamp()) < (len(known.days), -known.run_ts.timestamp()):
+            if known is None or (len(verdict.days), -verdict.run_ts.timestamp()) < (
+                len(known.days),
+                -known.run_ts.timestamp(),
+            ):
                 chosen[day.ds, verdict.table] = verdict
     return chosen
 
@@ -202,7 +213,9 @@ def verdicts_by_day(locations: Locations, table: str, first: date, last: date) -
     A file is named by its last day: those of later ones are opened, a month on at most, while a day is missing, since
     a range may reach back.
     """
-    named = sorted((_last_day(path), path) for path in (locations.reports / table).glob("*.json") if _last_day(path) >= first)
+    named = sorted(
+        (_last_day(path), path) for path in (locations.reports / table).glob("*.json") if _last_day(path) >= first
+    )
     verdicts = [_read(path) for day, path in named if day <= last]
     days: dict[date, Verdict] = {}
     later = iter([path for day, path in named if last < day <= last + ONE_DAY * LATER_FILES])
@@ -255,7 +268,11 @@ def status_on(verdict: Verdict, day: date) -> Status:
 def broken_on(verdict: Verdict, day: date) -> list[str]:
     """Checks that one of a verdict's days broke, those that stop the day first."""
     is_single = len(verdict.days) == 1
-    broken = [result for result in verdict.results if not (result.success if is_single else _state(verdict, result, day) == "pass")]
+    broken = [
+        result
+        for result in verdict.results
+        if not (result.success if is_single else _state(verdict, result, day) == "pass")
+    ]
     return [result.id for result in sorted(broken, key=lambda result: result.severity)]
 
 

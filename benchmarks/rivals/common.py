@@ -80,7 +80,13 @@ class Recorder:
     """Seconds and AUC of each epoch; `done` prints them as the arm's result."""
 
     def __init__(self, rows: int, **more: Any) -> None:
-        self.result: dict[str, Any] = {"rows": rows, "seconds": [], "auc": [], "setup_seconds": time.perf_counter() - _BEGAN, **more}
+        self.result: dict[str, Any] = {
+            "rows": rows,
+            "seconds": [],
+            "auc": [],
+            "setup_seconds": time.perf_counter() - _BEGAN,
+            **more,
+        }
 
     def epoch(self, seconds: float, clicks: Any = None, scores: Any = None) -> None:
         self.result["seconds"].append(seconds)
@@ -96,8 +102,10 @@ class Recorder:
 def random_ids(seed: int, rows: int) -> tuple[Mapping[str, Any], Any]:
     """Eight features of a million ids each, and labels."""
     rng = np.random.default_rng(seed)
-    return ({f"id{number}": rng.integers(1, IDS_PER_FEATURE, rows).astype(np.int64) for number in range(NUM_IDS)},
-            rng.integers(0, 2, rows).astype(np.float32))
+    return (
+        {f"id{number}": rng.integers(1, IDS_PER_FEATURE, rows).astype(np.int64) for number in range(NUM_IDS)},
+        rng.integers(0, 2, rows).astype(np.float32),
+    )
 
 
 ID_ROWS = {"full": 400_000, "quick": 40_000}

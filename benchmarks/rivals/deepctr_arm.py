@@ -41,8 +41,14 @@ else:
     if din:
         for rows in (train, test):
             rows["hist_item_id"], rows["seq_length"] = rows.pop("hist_item"), rows.pop("hist_len")
-        columns += [VarLenSparseFeat(SparseFeat(f"hist_{name}", sizes[name], embedding_dim=DIM, embedding_name=name), HISTORY,
-                                     length_name="seq_length") for name in ("item_id", "genre")]
+        columns += [
+            VarLenSparseFeat(
+                SparseFeat(f"hist_{name}", sizes[name], embedding_dim=DIM, embedding_name=name),
+                HISTORY,
+                length_name="seq_length",
+            )
+            for name in ("item_id", "genre")
+        ]
         model = DIN(columns, ["item_id", "genre"], att_hidden_size=ATTENTION, **plain)
     else:
         model = WDL([], columns, l2_reg_linear=0, **plain)
@@ -72,5 +78,7 @@ class Timer(Callback):
         model.train()
 
 
-model.fit({name: train[name] for name in names}, labels, batch_size=BATCH, epochs=asked.epochs, verbose=2, callbacks=[Timer()])
+model.fit(
+    {name: train[name] for name in names}, labels, batch_size=BATCH, epochs=asked.epochs, verbose=2, callbacks=[Timer()]
+)
 recorder.done()

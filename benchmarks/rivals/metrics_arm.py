@@ -71,7 +71,11 @@ def tzrec(rows: Rows, name: str, *, folder: Path) -> float:
     import torch
     import torchmetrics
 
-    scores, clicks, users = torch.tensor(rows.scores, dtype=torch.float32), torch.tensor(rows.clicks), torch.tensor(rows.users)
+    scores, clicks, users = (
+        torch.tensor(rows.scores, dtype=torch.float32),
+        torch.tensor(rows.clicks),
+        torch.tensor(rows.users),
+    )
     if name == "auc":
         metric = torchmetrics.AUROC(task="binary", thresholds=THRESHOLDS)
         metric.update(scores, clicks)
@@ -98,27 +102,48 @@ def torchrec(rows: Rows, name: str) -> float:
     if kind is GAUCMetric:
         rows = rows.at(np.argsort(rows.users, kind="stable"))
     more = {"include_logloss": True} if kind is NEMetric else {}
-    metric = kind(world_size=1, my_rank=0, batch_size=len(rows.scores), tasks=[DefaultTaskInfo], window_size=10 * len(rows.scores),
-                  compute_mode=RecComputeMode.UNFUSED_TASKS_COMPUTATION, **more)
+    metric = kind(
+        world_size=1,
+        my_rank=0,
+        batch_size=len(rows.scores),
+        tasks=[DefaultTaskInfo],
+        window_size=10 * len(rows.scores),
+        compute_mode=RecComputeMode.UNFUSED_TASKS_COMPUTATION,
+        **more,
+    )
     weights = rows.weights if name.endswith("weights") else np.ones(len(rows.scores))
     inputs = {"predictions": rows.scores, "labels": rows.clicks.astype(np.float64), "weights": weights}
     by_task = {key: {DefaultTaskInfo.name: torch.tensor(value, dtype=torch.float32)} for key, value in inputs.items()}
-    others = {"num_candidates": torch.tensor(np.unique(rows.users, return_counts=True)[1])} if kind is GAUCMetric else {}
+    others = (
+        {"num_candidates": torch.tensor(np.unique(rows.users, return_counts=True)[1])} if kind is GAUCMetric else {}
+    )
     metric.update(**by_task, **others)
     wanted = {AUCMetric: "window_auc", GAUCMetric: "lifetime_gauc", NEMetric: "lifetime_logloss"}[kind]
     found = {key.split("|")[-1]: value for key, value in metric.compute().items()}
     return float(found[wanted])
 
 
-NAMES = {"tributary": ("auc", "gauc", "gauc_plain", "logloss"), "fuxictr": ("AUC", "gAUC", "avgAUC", "logloss"),
-         "recbole": ("AUC", "GAUC", "LogLoss"), "tzrec": ("auc", "grouped_auc"), "rechub": ("auc_score", "gauc_score", "log_loss"),
-         "torchrec": ("auc", "auc, weights", "gauc", "logloss, weights")}
-PACKAGES = {"tributary": ("numpy",), "fuxictr": ("fuxictr", "scikit-learn"), "recbole": ("recbole", "numpy"),
-            "tzrec": ("torchmetrics",), "rechub": ("torch-rechub", "scikit-learn"), "torchrec": ("torchrec", "torch")}
+NAMES = {
+    "tributary": ("auc", "gauc", "gauc_plain", "logloss"),
+    "fuxictr": ("AUC", "gAUC", "avgAUC", "logloss"),
+    "recbole": ("AUC", "GAUC", "LogLoss"),
+    "tzrec": ("auc", "grouped_auc"),
+    "rechub": ("auc_score", "gauc_score", "log_loss"),
+    "torchrec": ("auc", "auc, weights", "gauc", "logloss, weights"),
+}
+PACKAGES = {
+    "tributary": ("numpy",),
+    "fuxictr": ("fuxictr", "scikit-learn"),
+    "recbole": ("recbole", "numpy"),
+    "tzrec": ("torchmetrics",),
+    "rechub": ("torch-rechub", "scikit-learn"),
+    "torchrec": ("torchrec", "torch"),
+}
 
 
 def figures_of(library: str, folder: Path | None = None) -> dict[str, dict[str, list[float | str]]]:
     """Each figure of a library in each case; of one that it does not give, why."""
+
     def figure(rows: Rows, name: str) -> float | str:
         try:
             if library == "tributary":
@@ -132,8 +157,10 @@ def figures_of(library: str, folder: Path | None = None) -> dict[str, dict[str, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {name: {case: [figure(rows, name) for rows in of_case] for case, of_case in cases(fixed_rows()).items()}
-                for name in NAMES[library]}
+        return {
+            name: {case: [figure(rows, name) for rows in of_case] for case, of_case in cases(fixed_rows()).items()}
+            for name in NAMES[library]
+        }
 
 
 def main() -> None:
@@ -146,7 +173,9 @@ def main() -> None:
         notes.append(f"its GAUC reads np.bool, which NumPy {np.__version__} lacks: it was put there")
         np.bool = np.bool_  # type: ignore[misc]
     versions = {name: version(name) for name in PACKAGES[options.library]}
-    print(MARK + json.dumps({"versions": versions, "notes": notes, "figures": figures_of(options.library, options.tzrec)}))
+    print(
+        MARK + json.dumps({"versions": versions, "notes": notes, "figures": figures_of(options.library, options.tzrec)})
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One fixed set of scored rows, and each library's AUC, GAUC and LogLoss on it as a plain formula. Needs numpy alone.
 
-A formula stands for a library where that is not installed; `benchmarks.metrics` shows that it gives what the library gives.
+A formula stands for a library where that is not installed; `benchmarks.metrics` shows that it gives what the library
+gives.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ class Rows:
 
     def at(self, places: Any) -> Rows:
         """The rows at some places, in that order."""
-        return Rows(scores=self.scores[places], clicks=self.clicks[places], users=self.users[places], weights=self.weights[places])
+        return Rows(
+            scores=self.scores[places],
+            clicks=self.clicks[places],
+            users=self.users[places],
+            weights=self.weights[places],
+        )
 
     def with_score(self, place: int, score: float) -> Rows:
         """With another score at one place."""
@@ -64,10 +70,15 @@ def cases(rows: Rows) -> Mapping[str, list[Rows]]:
     of_both = np.concatenate([np.flatnonzero(rows.users == own.users[0]) for own in rows.judged()])
     clicked = int(np.flatnonzero((rows.clicks == 1) & (rows.users == rows.judged()[0].users[0]))[0])
     apart = replace(rows, scores=rows.scores + rng.permutation(ROWS) / 2**18)
-    return {"all": [rows], "no ties": [apart], "orders": [rows.at(rng.permutation(ROWS)) for _ in range(ORDERS)],
-            "both labels": [rows.at(np.sort(of_both))],
-            "NaN": [rows.with_score(clicked, np.nan)], "infinite": [rows.with_score(clicked, np.inf)],
-            "certain and wrong": [rows.with_score(clicked, 0.0)]}
+    return {
+        "all": [rows],
+        "no ties": [apart],
+        "orders": [rows.at(rng.permutation(ROWS)) for _ in range(ORDERS)],
+        "both labels": [rows.at(np.sort(of_both))],
+        "NaN": [rows.with_score(clicked, np.nan)],
+        "infinite": [rows.with_score(clicked, np.inf)],
+        "certain and wrong": [rows.with_score(clicked, 0.0)],
+    }
 
 
 def area(rows: Rows, equal: float = 0.5, *, weighted: bool = False) -> float:
@@ -98,12 +109,16 @@ def area_at_thresholds(rows: Rows, equal: float = 0.5) -> float:
 
 def by_impressions(rows: Rows, equal: float = 0.5) -> float:
     """Mean AUC of the users with both labels, each weighing as its rows."""
-    return float(np.average([area(own, equal) for own in rows.judged()], weights=[len(own.clicks) for own in rows.judged()]))
+    return float(
+        np.average([area(own, equal) for own in rows.judged()], weights=[len(own.clicks) for own in rows.judged()])
+    )
 
 
 def by_positives(rows: Rows, equal: float = 0.5) -> float:
     """Mean AUC of the users with both labels, each weighing as its clicks."""
-    return float(np.average([area(own, equal) for own in rows.judged()], weights=[own.clicks.sum() for own in rows.judged()]))
+    return float(
+        np.average([area(own, equal) for own in rows.judged()], weights=[own.clicks.sum() for own in rows.judged()])
+    )
 
 
 def plain(rows: Rows, equal: float = 0.5) -> float:
@@ -123,6 +138,7 @@ def by_impressions_of_all(rows: Rows, equal: float = 0.5) -> float:
 
 def loss(nearest: float, *, weighted: bool = False, base: float = np.e) -> Callable[[Rows], float]:
     """LogLoss to a base, scores nearer than `nearest` to 0 or 1 moved to there."""
+
     def formula(rows: Rows) -> float:
         scores = np.clip(rows.scores, nearest, 1 - nearest)
         with np.errstate(divide="ignore"):
@@ -135,13 +151,25 @@ def loss(nearest: float, *, weighted: bool = False, base: float = np.e) -> Calla
 SMALLEST = float(np.finfo(np.float64).eps)
 # The definition of each library's figure, by library and the figure's name in it.
 FORMULAS: Mapping[tuple[str, str], Callable[..., float]] = {
-    ("tributary", "auc"): area, ("tributary", "gauc"): by_impressions, ("tributary", "gauc_plain"): plain,
+    ("tributary", "auc"): area,
+    ("tributary", "gauc"): by_impressions,
+    ("tributary", "gauc_plain"): plain,
     ("tributary", "logloss"): loss(1e-7),
-    ("fuxictr", "AUC"): area, ("fuxictr", "gAUC"): by_impressions, ("fuxictr", "avgAUC"): plain, ("fuxictr", "logloss"): loss(SMALLEST),
-    ("recbole", "AUC"): area, ("recbole", "GAUC"): by_positives, ("recbole", "LogLoss"): loss(1e-15),
-    ("tzrec", "auc"): area_at_thresholds, ("tzrec", "grouped_auc"): plain,
-    ("rechub", "auc_score"): area, ("rechub", "gauc_score"): by_impressions_of_all, ("rechub", "log_loss"): loss(0.0),
-    ("torchrec", "auc"): area, ("torchrec", "auc, weights"): weighted_area, ("torchrec", "gauc"): plain_of_several_scores,
+    ("fuxictr", "AUC"): area,
+    ("fuxictr", "gAUC"): by_impressions,
+    ("fuxictr", "avgAUC"): plain,
+    ("fuxictr", "logloss"): loss(SMALLEST),
+    ("recbole", "AUC"): area,
+    ("recbole", "GAUC"): by_positives,
+    ("recbole", "LogLoss"): loss(1e-15),
+    ("tzrec", "auc"): area_at_thresholds,
+    ("tzrec", "grouped_auc"): plain,
+    ("rechub", "auc_score"): area,
+    ("rechub", "gauc_score"): by_impressions_of_all,
+    ("rechub", "log_loss"): loss(0.0),
+    ("torchrec", "auc"): area,
+    ("torchrec", "auc, weights"): weighted_area,
+    ("torchrec", "gauc"): plain_of_several_scores,
     ("torchrec", "logloss, weights"): loss(1e-12, weighted=True, base=2.0),
 }
 # Figures in which the place of the rows decides over equal scores: anything between all pairs lost and all won.

@@ -1,10 +1,11 @@
 """MovieLens-1M -> one set of rows that every arm reads: a file for each split, meta.json.
 
-A rating >= 4 is a click. Each user's ratings are ordered by time; the last floor(10 %) are test. A history is the user's last
-50 clicked movies strictly before the rating's time. Ids are fitted on the training rows: 0 is padding, 1 unknown. `valid` is
-the last tenth of each user's training rows and `fit` the others, for choosing settings without looking at the test; `quick` are
-20 batches, and `quick-test` one. `behaviours.parquet` holds the clicked rows once, by user and time, as our lake does, with all that is
-known of them: a row's history is their range [start, end). `items.parquet` holds the known movies' titles.
+A rating >= 4 is a click. Each user's ratings are ordered by time; the last floor(10 %) are test. A history is the
+user's last 50 clicked movies strictly before the rating's time. Ids are fitted on the training rows: 0 is padding, 1
+unknown. `valid` is the last tenth of each user's training rows and `fit` the others, for choosing settings without
+looking at the test; `quick` are 20 batches, and `quick-test` one. `behaviours.parquet` holds the clicked rows once, by
+user and time, as our lake does, with all that is known of them: a row's history is their range [start, end).
+`items.parquet` holds the known movies' titles.
 """
 
 from __future__ import annotations
@@ -36,9 +37,15 @@ def prepare(data: Path, out: Path) -> None:
     of_user = np.lexsort((place, stamp, user))
     is_test = _last_share(user, of_user, np.ones(len(user), bool))
     is_valid = _last_share(user, of_user, ~is_test)
-    raw = {"user_id": user, "item_id": item, "gender": np.array([users[u][0] for u in user]),
-           "age": np.array([int(users[u][1]) for u in user]), "occupation": np.array([int(users[u][2]) for u in user]),
-           "zip": np.array([users[u][3][0] for u in user]), "genre": np.array([genres[i] for i in item])}
+    raw = {
+        "user_id": user,
+        "item_id": item,
+        "gender": np.array([users[u][0] for u in user]),
+        "age": np.array([int(users[u][1]) for u in user]),
+        "occupation": np.array([int(users[u][2]) for u in user]),
+        "zip": np.array([users[u][3][0] for u in user]),
+        "genre": np.array([genres[i] for i in item]),
+    }
     encoded, vocabulary = {}, {}
     for name in FLAT:
         known = np.unique(raw[name][~is_test])
@@ -50,8 +57,14 @@ def prepare(data: Path, out: Path) -> None:
     in_time = np.lexsort((place, stamp))
     train, test = in_time[~is_test[in_time]], in_time[is_test[in_time]]
     few = np.random.default_rng(0).choice(train, 20 * BATCH, replace=False)
-    splits = {"full": train, "test": test, "quick": few, "quick-test": test[-BATCH:],
-              "fit": train[~is_valid[train]], "valid": train[is_valid[train]]}
+    splits = {
+        "full": train,
+        "test": test,
+        "quick": few,
+        "quick-test": test[-BATCH:],
+        "fit": train[~is_valid[train]],
+        "valid": train[is_valid[train]],
+    }
     for name, rows in splits.items():
         lengths = end[rows] - start[rows]
         at = np.repeat(start[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
@@ -59,14 +72,29 @@ def prepare(data: Path, out: Path) -> None:
         columns: dict[str, Any] = {"label": pa.array(click[rows])} | {c: pa.array(encoded[c][rows]) for c in FLAT}
         for column, feature in (("hist_item", "item_id"), ("hist_genre", "genre")):
             columns[column] = pa.ListArray.from_arrays(offsets, pa.array(encoded[feature][clicked[at]]))
-        columns |= {"hist_len": pa.array(lengths.astype(np.int32)), "start": pa.array(start[rows]), "end": pa.array(end[rows])}
+        columns |= {
+            "hist_len": pa.array(lengths.astype(np.int32)),
+            "start": pa.array(start[rows]),
+            "end": pa.array(end[rows]),
+        }
         pq.write_table(pa.table(columns), out / f"{name}.parquet")
-    pq.write_table(pa.table({**{name: encoded[name][clicked] for name in ("user_id", "item_id", "genre")}, "time": stamp[clicked],
-                             "rating": ratings[clicked, 2], "is_test": is_test[clicked]}), out / "behaviours.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                **{name: encoded[name][clicked] for name in ("user_id", "item_id", "genre")},
+                "time": stamp[clicked],
+                "rating": ratings[clicked, 2],
+                "is_test": is_test[clicked],
+            }
+        ),
+        out / "behaviours.parquet",
+    )
     titles, known = {int(row[0]): row[1] for row in movies}, np.unique(item[~is_test])
     of_items = {"item_id": np.arange(len(known)) + 2, "title": [titles[one] for one in known.tolist()]}
     pq.write_table(pa.table(of_items), out / "items.parquet")
-    (out / "meta.json").write_text(json.dumps({"vocabulary": vocabulary, "rows": {name: len(rows) for name, rows in splits.items()}}))
+    (out / "meta.json").write_text(
+        json.dumps({"vocabulary": vocabulary, "rows": {name: len(rows) for name, rows in splits.items()}})
+    )
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -38,29 +38,71 @@ def atomic_files() -> Path:
     for split, targets in ((asked.split, ["train"]), (TEST_OF[asked.split], ["test", "valid"])):
         table = pq.read_table(data / f"{split}.parquet")
         columns = {c: table[c].to_pylist() for c in (*FLAT, "label")}
-        users.update(zip(columns["user_id"], zip(*(columns[c] for c in ("gender", "age", "occupation", "zip")), strict=True), strict=True))
+        users.update(
+            zip(
+                columns["user_id"],
+                zip(*(columns[c] for c in ("gender", "age", "occupation", "zip")), strict=True),
+                strict=True,
+            )
+        )
         for item, genre in zip(columns["item_id"], columns["genre"], strict=True):
             items.setdefault(item, genre)
-        lines = [f"{u}\t{i}\t{y}" for u, i, y in zip(columns["user_id"], columns["item_id"], columns["label"], strict=True)]
+        lines = [
+            f"{u}\t{i}\t{y}" for u, i, y in zip(columns["user_id"], columns["item_id"], columns["label"], strict=True)
+        ]
         if din:
-            lines = [f"{line}\t{' '.join(map(str, history))}" for line, history in zip(lines, table["hist_item"].to_pylist(), strict=True)]
+            lines = [
+                f"{line}\t{' '.join(map(str, history))}"
+                for line, history in zip(lines, table["hist_item"].to_pylist(), strict=True)
+            ]
         head = "user_id:token\titem_id:token\tlabel:float" + ("\titem_id_list:token_seq" if din else "")
         for target in targets:
-            (folder / f"{name}.{target}.inter").write_text("\n".join([head, *(lines if target != "valid" else lines[:1000])]) + "\n")
+            (folder / f"{name}.{target}.inter").write_text(
+                "\n".join([head, *(lines if target != "valid" else lines[:1000])]) + "\n"
+            )
     rows = ["\t".join(map(str, [user, *values])) for user, values in sorted(users.items())]
-    (folder / f"{name}.user").write_text("\n".join(["user_id:token\tgender:token\tage:token\toccupation:token\tzip:token", *rows]) + "\n")
-    (folder / f"{name}.item").write_text("\n".join(["item_id:token\tgenre:token", *(f"{i}\t{g}" for i, g in sorted(items.items()))]) + "\n")
+    (folder / f"{name}.user").write_text(
+        "\n".join(["user_id:token\tgender:token\tage:token\toccupation:token\tzip:token", *rows]) + "\n"
+    )
+    (folder / f"{name}.item").write_text(
+        "\n".join(["item_id:token\tgenre:token", *(f"{i}\t{g}" for i, g in sorted(items.items()))]) + "\n"
+    )
     (folder / "done").touch()
     return root
 
 
-settings = {"data_path": str(atomic_files()), "benchmark_filename": ["train", "valid", "test"], "seed": asked.seed, "use_gpu": False,
-            "state": "ERROR", "show_progress": False, "LABEL_FIELD": "label", "train_neg_sample_args": None, "epochs": asked.epochs,
-            "train_batch_size": BATCH, "eval_batch_size": BATCH, "learning_rate": LEARNING_RATE, "learner": "adam", "weight_decay": 0.0,
-            "embedding_size": DIM, "mlp_hidden_size": list(MLP), "dropout_prob": 0.0, "metrics": ["AUC", "LogLoss"], "valid_metric": "AUC",
-            "load_col": {"inter": ["user_id", "item_id", "label", *(["item_id_list"] if din else [])],
-                         "user": ["user_id", "gender", "age", "occupation", "zip"], "item": ["item_id", "genre"]},
-            "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO" if din else "RO", "group_by": None, "mode": "labeled"}}
+settings = {
+    "data_path": str(atomic_files()),
+    "benchmark_filename": ["train", "valid", "test"],
+    "seed": asked.seed,
+    "use_gpu": False,
+    "state": "ERROR",
+    "show_progress": False,
+    "LABEL_FIELD": "label",
+    "train_neg_sample_args": None,
+    "epochs": asked.epochs,
+    "train_batch_size": BATCH,
+    "eval_batch_size": BATCH,
+    "learning_rate": LEARNING_RATE,
+    "learner": "adam",
+    "weight_decay": 0.0,
+    "embedding_size": DIM,
+    "mlp_hidden_size": list(MLP),
+    "dropout_prob": 0.0,
+    "metrics": ["AUC", "LogLoss"],
+    "valid_metric": "AUC",
+    "load_col": {
+        "inter": ["user_id", "item_id", "label", *(["item_id_list"] if din else [])],
+        "user": ["user_id", "gender", "age", "occupation", "zip"],
+        "item": ["item_id", "genre"],
+    },
+    "eval_args": {
+        "split": {"RS": [0.8, 0.1, 0.1]},
+        "order": "TO" if din else "RO",
+        "group_by": None,
+        "mode": "labeled",
+    },
+}
 if din:
     settings |= {"alias_of_item_id": ["item_id_list"], "MAX_ITEM_LIST_LENGTH": 50, "pooling_mode": "mean"}
 config = Config(model="DIN" if din else "WideDeep", dataset=name, config_dict=settings)

@@ -1,6 +1,7 @@
 """RecBole 1.2.1's BERT4Rec on the given sequences: its data set, its masking transform, its loss, the steps of its trainer.
 
-Its own pipeline makes a sequence of every prefix of a user's clicks, cut to the last 50; the rows come in its shuffled order.
+Its own pipeline makes a sequence of every prefix of a user's clicks, cut to the last 50; the rows come in its shuffled
+order.
 """
 
 import argparse
@@ -45,13 +46,31 @@ folder.mkdir(parents=True)
 lines = [f"{u}\t{i}\t{t}" for t, (u, i) in enumerate(zip(*columns, strict=True))]
 (folder / "clicks.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n")
 size = asked.size
-config = Config(model="BERT4Rec", dataset="clicks", config_dict={
-    "data_path": "data", "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "MAX_ITEM_LIST_LENGTH": size["length"],
-    "n_layers": size["layers"], "n_heads": size["heads"], "hidden_size": size["width"], "inner_size": size["inner"],
-    "hidden_dropout_prob": size["dropout"], "attn_dropout_prob": 0.0, "mask_ratio": size["mask"], "loss_type": "CE",
-    "train_neg_sample_args": None, "train_batch_size": size["batch"], "use_gpu": False, "state": "ERROR", "show_progress": False,
-    "learning_rate": 1e-3, "epochs": 1,
-    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"}})
+config = Config(
+    model="BERT4Rec",
+    dataset="clicks",
+    config_dict={
+        "data_path": "data",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "MAX_ITEM_LIST_LENGTH": size["length"],
+        "n_layers": size["layers"],
+        "n_heads": size["heads"],
+        "hidden_size": size["width"],
+        "inner_size": size["inner"],
+        "hidden_dropout_prob": size["dropout"],
+        "attn_dropout_prob": 0.0,
+        "mask_ratio": size["mask"],
+        "loss_type": "CE",
+        "train_neg_sample_args": None,
+        "train_batch_size": size["batch"],
+        "use_gpu": False,
+        "state": "ERROR",
+        "show_progress": False,
+        "learning_rate": 1e-3,
+        "epochs": 1,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"},
+    },
+)
 init_seed(1, True)
 dataset = create_dataset(config)
 batches, _, _ = data_preparation(config, dataset)
@@ -71,5 +90,14 @@ for step in range(asked.steps + 3):
     behaviours += int(batch["item_length"].sum())
     losses.append(float(loss.detach()))
 seconds = time.perf_counter() - began
-print(MARK + json.dumps({"behaviours_per_s": behaviours / seconds, "mean_length": behaviours / asked.steps / size["batch"],
-                         "items": int(model.n_items), "loss": float(np.mean(losses[-10:]))}))
+print(
+    MARK
+    + json.dumps(
+        {
+            "behaviours_per_s": behaviours / seconds,
+            "mean_length": behaviours / asked.steps / size["batch"],
+            "items": int(model.n_items),
+            "loss": float(np.mean(losses[-10:])),
+        }
+    )
+)

@@ -3,7 +3,20 @@
 import tempfile
 import time
 
-from benchmarks.rivals.common import ATTENTION, BATCH, DIM, FLAT, LEARNING_RATE, MLP, TEST_OF, Recorder, load, options, seed_all, vocabulary
+from benchmarks.rivals.common import (
+    ATTENTION,
+    BATCH,
+    DIM,
+    FLAT,
+    LEARNING_RATE,
+    MLP,
+    TEST_OF,
+    Recorder,
+    load,
+    options,
+    seed_all,
+    vocabulary,
+)
 
 asked = options()
 seed_all(asked.seed)
@@ -20,20 +33,37 @@ features = {name: SparseFeature(name, sizes[name], embed_dim=DIM) for name in FL
 if din:
     model = DIN(
         features=[features[name] for name in FLAT if name not in ("item_id", "genre")],
-        history_features=[SequenceFeature(f"hist_{short}", sizes[name], embed_dim=DIM, pooling="concat", shared_with=name, padding_idx=0)
-                          for short, name in (("item", "item_id"), ("genre", "genre"))],
-        target_features=[SparseFeature(name, sizes[name], embed_dim=DIM, padding_idx=0) for name in ("item_id", "genre")],
-        mlp_params={"dims": list(MLP)}, attention_mlp_params={"dims": list(ATTENTION)})
+        history_features=[
+            SequenceFeature(
+                f"hist_{short}", sizes[name], embed_dim=DIM, pooling="concat", shared_with=name, padding_idx=0
+            )
+            for short, name in (("item", "item_id"), ("genre", "genre"))
+        ],
+        target_features=[
+            SparseFeature(name, sizes[name], embed_dim=DIM, padding_idx=0) for name in ("item_id", "genre")
+        ],
+        mlp_params={"dims": list(MLP)},
+        attention_mlp_params={"dims": list(ATTENTION)},
+    )
 else:
-    model = WideDeep(wide_features=list(features.values()), deep_features=list(features.values()),
-                     mlp_params={"dims": list(MLP), "dropout": 0.0, "activation": "relu"})
+    model = WideDeep(
+        wide_features=list(features.values()),
+        deep_features=list(features.values()),
+        mlp_params={"dims": list(MLP), "dropout": 0.0, "activation": "relu"},
+    )
 clicks = test["label"].astype("float32")
 inputs = {name: test[name] for name in used}
 generator = DataGenerator({name: train[name] for name in used}, train["label"].astype("float32"))
-train_rows, _, test_rows = generator.generate_dataloader(x_val=inputs, y_val=clicks, x_test=inputs, y_test=clicks, batch_size=BATCH,
-                                                         num_workers=0)
-trainer = CTRTrainer(model, optimizer_params={"lr": LEARNING_RATE, "weight_decay": 0.0}, n_epoch=asked.epochs, device="cpu",
-                     model_path=tempfile.mkdtemp())
+train_rows, _, test_rows = generator.generate_dataloader(
+    x_val=inputs, y_val=clicks, x_test=inputs, y_test=clicks, batch_size=BATCH, num_workers=0
+)
+trainer = CTRTrainer(
+    model,
+    optimizer_params={"lr": LEARNING_RATE, "weight_decay": 0.0},
+    n_epoch=asked.epochs,
+    device="cpu",
+    model_path=tempfile.mkdtemp(),
+)
 recorder = Recorder(len(train["label"]))
 for _ in range(asked.epochs):
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """Assets: what tasks read and publish, so that Airflow's asset graph shows the lineage.
 
-Assets start no run: the event of an asset carries no day, and several events of a backfill may start only one run. DAGs run by their
-timetables, and wait for what other DAGs make (`dagkit.waiting`).
+Assets start no run: the event of an asset carries no day, and several events of a backfill may start only one run. DAGs
+run by their timetables, and wait for what other DAGs make (`dagkit.waiting`).
 """
 
 from __future__ import annotations

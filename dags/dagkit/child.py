@@ -31,8 +31,8 @@ class Child:
     def run(self, on_line: Callable[[str], None]) -> int:
         """Runs the command to its end.
 
-        The kernel kills the child when this thread dies: Airflow starts a task again after its worker was killed, and the
-        first try must not keep writing while the second runs. The signal survives the command's own exec.
+        The kernel kills the child when this thread dies: Airflow starts a task again after its worker was killed, and
+        the first try must not keep writing while the second runs. The signal survives the command's own exec.
 
         Args:
             on_line: is called with each line that the command writes, without its line break.
@@ -47,9 +47,17 @@ class Child:
             if os.getppid() != parent:  # The parent died before the call above.
                 os._exit(1)
 
-        with subprocess.Popen([sys.executable, "-m", "tributary", *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1, preexec_fn=die_with_parent,
-                              env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
+        with subprocess.Popen(
+            [sys.executable, "-m", "tributary", *self.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            preexec_fn=die_with_parent,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        ) as process:
             self._process = process
             assert process.stdout is not None
             try:

@@ -99,14 +99,17 @@ class Command:
 class CommandOperator(Command, BaseOperator):
     """Runs `tributary <command> <period_option> <first day of the run's period>`.
 
-    Exit code 0 is success. Bad input, failed quality checks and missing parents fail the task at once; anything else is tried again. A
-    retry policy of Airflow's would need an exception class for each of those codes, and would do no more.
+    Exit code 0 is success. Bad input, failed quality checks and missing parents fail the task at once; anything else is
+    tried again. A retry policy of Airflow's would need an exception class for each of those codes, and would do no
+    more.
     """
 
     template_fields: Sequence[str] = ("command",)
     ui_color = "#d5e8d4"
 
-    def __init__(self, *, command: Sequence[str], cadence: Cadence | None, period_option: str | None = "--ds", **kwargs: Any) -> None:
+    def __init__(
+        self, *, command: Sequence[str], cadence: Cadence | None, period_option: str | None = "--ds", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.command, self.cadence, self.period_option = list(command), cadence, period_option
 

@@ -11,7 +11,9 @@ from contracts.runs import period_of_run
 from contracts.settings import Deployment
 
 
-def period_of_context(context: Mapping[str, Any], deployment: Deployment, cadence: Cadence, now: datetime) -> Period | None:
+def period_of_context(
+    context: Mapping[str, Any], deployment: Deployment, cadence: Cadence, now: datetime
+) -> Period | None:
     """Returns the period that a run stands for, as `contracts.runs.period_of_run` finds it.
 
     Args:
@@ -24,5 +26,11 @@ def period_of_context(context: Mapping[str, Any], deployment: Deployment, cadenc
         The period, or None where no period of this cadence ends with the run's day.
     """
     run = context["dag_run"]
-    return period_of_run(deployment=deployment, cadence=cadence, run_type=str(getattr(run.run_type, "value", run.run_type)),
-                         data_interval_start=run.data_interval_start, ds=context["params"].get("ds"), now=now)
+    return period_of_run(
+        deployment=deployment,
+        cadence=cadence,
+        run_type=str(getattr(run.run_type, "value", run.run_type)),
+        data_interval_start=run.data_interval_start,
+        ds=context["params"].get("ds"),
+        now=now,
+    )

@@ -17,14 +17,18 @@ from dags.dagkit.timetable import PeriodTimetable
 OWNER = "tributary"
 GPU_POOL = "gpu"  # `tributary up` creates it: Airflow never runs a task whose pool does not exist.
 RECIPE, TRANSFER = "recipe", "transfer"
-LATE_AFTER: dict[Cadence, timedelta] = {"day": timedelta(hours=8), "week": timedelta(hours=24), "month": timedelta(hours=48)}
+LATE_AFTER: dict[Cadence, timedelta] = {
+    "day": timedelta(hours=8),
+    "week": timedelta(hours=24),
+    "month": timedelta(hours=48),
+}
 
 
 def timetable(cadence: Cadence) -> PeriodTimetable:
     """Returns a timetable whose data intervals begin at midnight of the deployment's days.
 
-    A plain cron string would mean empty intervals in Airflow 3. Weeks and months that are blocks of days run daily, since no timetable
-    counts from an anchor; the days that end no block are skipped.
+    A plain cron string would mean empty intervals in Airflow 3. Weeks and months that are blocks of days run daily,
+    since no timetable counts from an anchor; the days that end no block are skipped.
     """
     settings = deployment().periods
     return PeriodTimetable(cadence if settings.is_calendar else "day", deployment().day_timezone)
@@ -44,8 +48,9 @@ def task_defaults() -> dict[str, Any]:
     }
 
 
-def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = False,
-             transfers: bool = False) -> dict[str, Any]:
+def defaults(
+    cadence: Cadence, *, first_day: date | None = None, trains: bool = False, transfers: bool = False
+) -> dict[str, Any]:
     """Returns the arguments that all DAGs of a cadence share.
 
     Args:
@@ -55,7 +60,9 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
         transfers: whether a person may choose a transfer setting for a run.
     """
     settings = deployment()
-    first = settings.periods.containing(cadence, first_day or settings.history_start).start  # The history may begin inside a month.
+    first = settings.periods.containing(
+        cadence, first_day or settings.history_start
+    ).start  # The history may begin inside a month.
     end = settings.history_end
     return {
         "schedule": timetable(cadence),
@@ -64,19 +71,36 @@ def defaults(cadence: Cadence, *, first_day: date | None = None, trains: bool = 
         "catchup": False,  # Past days are made by backfills, which limit how many days run at a time.
         "default_args": task_defaults(),
         "deadline": late_after(LATE_AFTER[cadence]),
-        "params": {"ds": Param(None, type=["null", "string"], format="date",
-                               title=f"ds: first day of the {cadence}",
-                               description="For a manual run only. Leave it empty in a backfill: each run takes its own period."),
-                   **({RECIPE: _recipe()} if trains else {}), **({TRANSFER: _transfer()} if transfers else {})},
+        "params": {
+            "ds": Param(
+                None,
+                type=["null", "string"],
+                format="date",
+                title=f"ds: first day of the {cadence}",
+                description="For a manual run only. Leave it empty in a backfill: each run takes its own period.",
+            ),
+            **({RECIPE: _recipe()} if trains else {}),
+            **({TRANSFER: _transfer()} if transfers else {}),
+        },
         "tags": ["tributary", cadence, *(["model"] if trains else [])],
     }
 
 
 def _recipe() -> Param:
-    return Param(deployment().recipe, type="string", enum=list(RECIPES), title="recipe: settings of the models",
-                 description="Use one recipe for a whole chain: a model cannot continue from a model whose shapes differ.")
+    return Param(
+        deployment().recipe,
+        type="string",
+        enum=list(RECIPES),
+        title="recipe: settings of the models",
+        description="Use one recipe for a whole chain: a model cannot continue from a model whose shapes differ.",
+    )
 
 
 def _transfer() -> Param:
-    return Param(ALL_SETTINGS, type="string", enum=[ALL_SETTINGS, *deployment().variants], title="transfer: setting of the ad model",
-                 description="A setting continues from its own model of the day before; the day after needs every setting that it makes.")
+    return Param(
+        ALL_SETTINGS,
+        type="string",
+        enum=[ALL_SETTINGS, *deployment().variants],
+        title="transfer: setting of the ad model",
+        description="A setting continues from its own model of the day before; the day after needs every setting that it makes.",
+    )

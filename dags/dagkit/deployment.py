@@ -12,7 +12,7 @@ def deployment() -> Deployment:
     """Returns the settings of the deployment that this Airflow works for.
 
     Raises:
-        BadInput: there is no deployment.toml. Airflow shows this as the import error of the DAG file, and the message names the variable
-            to set; a DAG with default settings would run the wrong days instead.
+        BadInput: there is no deployment.toml. Airflow shows this as the import error of the DAG file, and the message
+            names the variable to set; a DAG with default settings would run the wrong days instead.
     """
     return Deployment.load(home_folder())

@@ -23,16 +23,25 @@ TRANSFER_OPTION = ["--transfer", f"{{{{ params.{TRANSFER} }}}}"]
 def model_tasks(kind: Kind) -> None:
     """Makes the tasks of one kind of model, in a row: wait for the parents, prepare the training, train, gate, audit, publish.
 
-    Airflow refuses a backfill of a chain that runs backwards when it is made, since the task `oldest_first` depends on the previous run.
-    That task does nothing, and ends as soon as the wait has ended in whatever way. So a failed run never blocks a later one without a
-    message, as it would if training itself depended on the previous run. Manual runs and first runs depend on no other.
+    Airflow refuses a backfill of a chain that runs backwards when it is made, since the task `oldest_first` depends on
+    the previous run. That task does nothing, and ends as soon as the wait has ended in whatever way. So a failed run
+    never blocks a later one without a message, as it would if training itself depended on the previous run. Manual runs
+    and first runs depend on no other.
     """
-    wait = WaitOperator(task_id="wait_for_parents", command=["publishing", "parents", "--kind", kind.name], cadence=kind.cadence,
-                        period_option="--period")
+    wait = WaitOperator(
+        task_id="wait_for_parents",
+        command=["publishing", "parents", "--kind", kind.name],
+        cadence=kind.cadence,
+        period_option="--period",
+    )
     tasks = [_task(kind, part) for part in release_parts(kind)]
     chain(wait, *tasks)
     if kind.goes_on:
-        wait >> EmptyOperator(task_id="oldest_first", depends_on_past=True, trigger_rule=TriggerRule.ALL_DONE) >> tasks[0]
+        (
+            wait
+            >> EmptyOperator(task_id="oldest_first", depends_on_past=True, trigger_rule=TriggerRule.ALL_DONE)
+            >> tasks[0]
+        )
 
 
 def _task(kind: Kind, part: Part) -> CommandOperator:

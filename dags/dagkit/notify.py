@@ -29,8 +29,16 @@ def task_failed(context: Mapping[str, Any]) -> None:
         context: the context that Airflow gives to a failure callback.
     """
     task, run = context["ti"], context["dag_run"]
-    send("task_failed", dag=task.dag_id, run=task.run_id, run_type=_text(run.run_type), task=task.task_id, try_number=task.try_number,
-         error=str(context.get("exception") or ""), log=getattr(task, "log_url", ""))
+    send(
+        "task_failed",
+        dag=task.dag_id,
+        run=task.run_id,
+        run_type=_text(run.run_type),
+        task=task.task_id,
+        try_number=task.try_number,
+        error=str(context.get("exception") or ""),
+        log=getattr(task, "log_url", ""),
+    )
 
 
 async def deadline_missed(context: Mapping[str, Any]) -> None:
@@ -43,8 +51,14 @@ async def deadline_missed(context: Mapping[str, Any]) -> None:
     if run["run_type"] == BACKFILL:
         log.info("%s %s is late: not notified, since a backfill made it", run["dag_id"], run["dag_run_id"])
         return
-    await asyncio.to_thread(send, "deadline_missed", dag=run["dag_id"], run=run["dag_run_id"], run_type=run["run_type"],
-                            deadline=str(context["deadline"]["deadline_time"]))
+    await asyncio.to_thread(
+        send,
+        "deadline_missed",
+        dag=run["dag_id"],
+        run=run["dag_run_id"],
+        run_type=run["run_type"],
+        deadline=str(context["deadline"]["deadline_time"]),
+    )
 
 
 def late_after(interval: timedelta) -> DeadlineAlert:
@@ -52,8 +66,12 @@ def late_after(interval: timedelta) -> DeadlineAlert:
 
     The interval does not begin at the logical date, since a past day would be late before its run began.
     """
-    return DeadlineAlert(reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=interval, callback=AsyncCallback(deadline_missed),
-                         name="late")
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=interval,
+        callback=AsyncCallback(deadline_missed),
+        name="late",
+    )
 
 
 def send(event: Literal["task_failed", "deadline_missed"], **values: object) -> None:
@@ -66,16 +84,27 @@ def send(event: Literal["task_failed", "deadline_missed"], **values: object) -> 
     home = home_folder()
     command = Deployment.load(home).notify
     if command is None:
-        log.debug("%s: deployment.toml has no `notify`", event)  # Only at debug level: a failed task's log should end with its error.
+        log.debug(
+            "%s: deployment.toml has no `notify`", event
+        )  # Only at debug level: a failed task's log should end with its error.
         return
     message = json.dumps({"event": event, "deployment": str(home), **values})
     try:
-        done = subprocess.run(shlex.split(command), input=message, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            shlex.split(command),
+            input=message,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         log.error("notify: %s: %s", command, error)
         return
-    (log.error if done.returncode else log.info)("notify: %s: exit code %d %s", command, done.returncode, done.stdout.strip())
+    (log.error if done.returncode else log.info)(
+        "notify: %s: exit code %d %s", command, done.returncode, done.stdout.strip()
+    )
 
 
 def _text(run_type: Any) -> str:

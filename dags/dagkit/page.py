@@ -10,8 +10,11 @@ from contracts.steps import Step, awaited_table, maker, release_parts
 
 _WAITS = "*While it waits* (deferred), the runs that its log names are running or queued."
 _NOBODY = "no run is making what is missing. Its log ends with the command that does: run that, then clear this task."
-_BLOCKS = {"day": "", "week": "Where weeks are blocks of days, this DAG runs daily, and skips the days that end no week.",
-           "month": "Where months are blocks of days, this DAG runs daily, and skips the days that end no month."}
+_BLOCKS = {
+    "day": "",
+    "week": "Where weeks are blocks of days, this DAG runs daily, and skips the days that end no week.",
+    "month": "Where months are blocks of days, this DAG runs daily, and skips the days that end no month.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,9 @@ class Task:
 
     def __str__(self) -> str:
         lines = [f"- **`{self.task}`**: {self.does}{'' if self.does.endswith('.') else '.'}"]
-        return "\n  ".join([*lines, *([self.waits] if self.waits else []), *([f"*When it stops:* {self.stops}"] if self.stops else [])])
+        return "\n  ".join(
+            [*lines, *([self.waits] if self.waits else []), *([f"*When it stops:* {self.stops}"] if self.stops else [])]
+        )
 
 
 def page(makes: str, *paragraphs: str, tasks: Sequence[Task], ends: Sequence[str]) -> str:
@@ -54,40 +59,70 @@ def step_task(step: Step) -> Task:
 
 def check_task(step: Step) -> Task:
     """Describes the task that checks the tables of a step."""
-    return Task(task=step.check_task, does=f"checks {', '.join(f'`{name}`' for name in step.judged)}, writes a report of each",
-                stops=step.checks_stop)
+    return Task(
+        task=step.check_task,
+        does=f"checks {', '.join(f'`{name}`' for name in step.judged)}, writes a report of each",
+        stops=step.checks_stop,
+    )
 
 
 def wait_task(step: Step) -> Task:
     """Describes the task that waits until a check step passes."""
-    return Task(task=f"wait_for_{step.name.removeprefix('check_')}", does=f"waits until this holds: {step.meaning}", waits=_WAITS,
-                stops=_NOBODY)
+    return Task(
+        task=f"wait_for_{step.name.removeprefix('check_')}",
+        does=f"waits until this holds: {step.meaning}",
+        waits=_WAITS,
+        stops=_NOBODY,
+    )
 
 
 def model_page(kind: Kind) -> str:
     """Returns the Markdown of the page of the DAG that makes a kind of model."""
     tasks = [Task(task="wait_for_parents", does=f"waits for {', '.join(_awaited(kind))}", waits=_WAITS, stops=_NOBODY)]
     if kind.goes_on:
-        tasks.append(Task(task="oldest_first", does="does nothing; because of it Airflow refuses a backfill that runs backwards"))
+        tasks.append(
+            Task(task="oldest_first", does="does nothing; because of it Airflow refuses a backfill that runs backwards")
+        )
     does = {f"train_{kind.name}": kind.training, f"gate_{kind.name}": kind.gate}
     stops = {f"train_{kind.name}": "it is tried again by itself, twice.", f"gate_{kind.name}": kind.gate_stops}
-    tasks += [Task(task=part.task, does=does.get(part.task, part.step.meaning), stops=stops.get(part.task, part.step.when_it_stops))
-              for part in release_parts(kind)]
-    transfer = ("`transfer` in the form: `all`, or one of the settings that `variants` in `deployment.toml` names, to make only that one, "
-                "of a run or of a backfill: for example one that was added there and still needs a backfill. Each setting continues from "
-                "its own model of the day before. So a day that lacks one of them stops the day after, unless that day makes only the "
-                "settings that are there.")
+    tasks += [
+        Task(
+            task=part.task,
+            does=does.get(part.task, part.step.meaning),
+            stops=stops.get(part.task, part.step.when_it_stops),
+        )
+        for part in release_parts(kind)
+    ]
+    transfer = (
+        "`transfer` in the form: `all`, or one of the settings that `variants` in `deployment.toml` names, to make only that one, "
+        "of a run or of a backfill: for example one that was added there and still needs a backfill. Each setting continues from "
+        "its own model of the day before. So a day that lacks one of them stops the day after, unless that day makes only the "
+        "settings that are there."
+    )
     order = "oldest first" if kind.goes_on else f"in any order: a {kind.cadence} depends on no other"
-    backwards = ('In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running '
-                 "backwards." if kind.goes_on else "")
-    return page(f"{kind.makes}.", _BLOCKS[kind.cadence], tasks=tasks, ends=[
-        transfer if kind.transfers else "",
-        f"A range: `tributary dags backfill {kind.dag} --from ... --to ...` (first days of the periods), {order}.\n{backwards}".strip()])
+    backwards = (
+        'In the form of Airflow choose "Missing and Errored Runs" or "All Runs": "Missing Runs" is refused, as is running '
+        "backwards."
+        if kind.goes_on
+        else ""
+    )
+    return page(
+        f"{kind.makes}.",
+        _BLOCKS[kind.cadence],
+        tasks=tasks,
+        ends=[
+            transfer if kind.transfers else "",
+            f"A range: `tributary dags backfill {kind.dag} --from ... --to ...` (first days of the periods), {order}.\n{backwards}".strip(),
+        ],
+    )
 
 
 def _awaited(kind: Kind) -> list[str]:
-    where = {"previous": f"of the {kind.cadence} before", "snapshots": "of the months closed before its days",
-             "last_closed": "of the last {} that closed before it"}
+    where = {
+        "previous": f"of the {kind.cadence} before",
+        "snapshots": "of the months closed before its days",
+        "last_closed": "of the last {} that closed before it",
+    }
 
     def named(parent: ParentRule, cadence: Cadence) -> str:
         return f"the {parent.kind} {where[parent.which].format(cadence)}"

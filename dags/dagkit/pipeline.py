@@ -21,7 +21,9 @@ def step_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
         kwargs: arguments of the operator, such as `cadence`.
     """
     inlets = [asset for name in step.reads for asset in (landing(name) if name in LANDING else tables(name))]
-    return CommandOperator(task_id=step.task_id, command=[*step.command, *options], inlets=inlets, outlets=tables(*step.writes), **kwargs)
+    return CommandOperator(
+        task_id=step.task_id, command=[*step.command, *options], inlets=inlets, outlets=tables(*step.writes), **kwargs
+    )
 
 
 def check_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
@@ -32,14 +34,23 @@ def check_operator(step: Step, *options: str, **kwargs: Any) -> CommandOperator:
         options: further options of the check's command.
         kwargs: arguments of the operator, such as `cadence`.
     """
-    return CommandOperator(task_id=step.check_task, command=[*step.check_command, *options], inlets=tables(*step.judged),
-                           outlets=tables("quality_results"), **kwargs)
+    return CommandOperator(
+        task_id=step.check_task,
+        command=[*step.check_command, *options],
+        inlets=tables(*step.judged),
+        outlets=tables("quality_results"),
+        **kwargs,
+    )
 
 
 def day_tasks(dag: str) -> None:
     """Makes the tasks of a daily DAG: each step runs after the checks of the tables that it reads, or else after their producers."""
     made: dict[str, CommandOperator] = {}
-    begins = [WaitOperator(task_id=wait_task(one).task, command=list(one.command), cadence="day") for one in STEPS if one.begins == dag]
+    begins = [
+        WaitOperator(task_id=wait_task(one).task, command=list(one.command), cadence="day")
+        for one in STEPS
+        if one.begins == dag
+    ]
     for one in day_steps(dag):
         task = step_operator(one, cadence="day")
         before = {id(made[name]): made[name] for name in one.reads if name in made}

@@ -18,7 +18,8 @@ class ScheduledFirst(PriorityWeightStrategy):
 
     def get_weight(self, ti: Any) -> int:
         """Returns the weight of a task instance: the highest starts first."""
-        # A scheduled run that a backfill reprocesses keeps its id, so the run's type is more reliable where Airflow has loaded it.
+        # A scheduled run that a backfill reprocesses keeps its id, so the run's type is more reliable where Airflow has
+        # loaded it.
         run = ti.__dict__.get("dag_run")
         run_type = ti.run_id.split("__")[0] if run is None else run.run_type
         return PAST if run_type == BACKFILL else NEWEST

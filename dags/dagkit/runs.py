@@ -32,8 +32,16 @@ class RunsTrigger(BaseTrigger):
         poll_seconds: seconds between the first looks.
     """
 
-    def __init__(self, *, own_dag: str, awaited: dict[str, list[str]], asked_again: bool, wait_seconds: float,
-                 grace_seconds: float = GRACE_SECONDS, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        own_dag: str,
+        awaited: dict[str, list[str]],
+        asked_again: bool,
+        wait_seconds: float,
+        grace_seconds: float = GRACE_SECONDS,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
         super().__init__()
         self.own_dag, self.awaited, self.asked_again, self.wait_seconds = own_dag, awaited, asked_again, wait_seconds
         self.grace_seconds, self.poll_seconds = grace_seconds, poll_seconds
@@ -41,17 +49,26 @@ class RunsTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Returns the class path and the arguments from which the triggerer makes this trigger."""
         return f"{__name__}.{type(self).__qualname__}", {
-            "own_dag": self.own_dag, "awaited": self.awaited, "asked_again": self.asked_again, "wait_seconds": self.wait_seconds,
-            "grace_seconds": self.grace_seconds, "poll_seconds": self.poll_seconds}
+            "own_dag": self.own_dag,
+            "awaited": self.awaited,
+            "asked_again": self.asked_again,
+            "wait_seconds": self.wait_seconds,
+            "grace_seconds": self.grace_seconds,
+            "poll_seconds": self.poll_seconds,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Looks until the wait is over, and yields what `Watch.judge` decided."""
         began = time.monotonic()
-        watch = Watch(asked_again=self.asked_again, wait_seconds=self.wait_seconds, grace_seconds=self.grace_seconds, now=began)
+        watch = Watch(
+            asked_again=self.asked_again, wait_seconds=self.wait_seconds, grace_seconds=self.grace_seconds, now=began
+        )
         logged: dict[str, str] = {}
         while True:
-            states = {dag: await state_of(deployment(), self.own_dag, dag, [date.fromisoformat(day) for day in days], runs_in)
-                      for dag, days in self.awaited.items()}
+            states = {
+                dag: await state_of(deployment(), self.own_dag, dag, [date.fromisoformat(day) for day in days], runs_in)
+                for dag, days in self.awaited.items()
+            }
             if states != logged:
                 self.log.info("waits for %s", ", ".join(f"{dag}: {state}" for dag, state in states.items()))
                 logged = dict(states)
@@ -74,5 +91,5 @@ async def runs_in(dag: str, ticks: Sequence[datetime] | None, states: Sequence[s
     ask = sync_to_async(RuntimeTaskInstance.get_dr_count)
     if ticks is None:
         return int(await ask(dag_id=dag, states=list(states)))
-    parts = [list(ticks[place:place + AT_ONCE]) for place in range(0, len(ticks), AT_ONCE)]
+    parts = [list(ticks[place : place + AT_ONCE]) for place in range(0, len(ticks), AT_ONCE)]
     return sum([int(await ask(dag_id=dag, logical_dates=part, states=list(states))) for part in parts])

@@ -20,9 +20,9 @@ _CALENDAR = PeriodSettings()
 class PeriodTimetable(CronDataIntervalTimetable):
     """Runs whose data intervals are calendar days, ISO weeks or months of a time zone.
 
-    Airflow's own class takes the cron expression's next wall-clock time and then looks for an instant of that time. Where midnight is
-    missing it leaves out the day before if a range begins with it, and where midnight comes twice it takes the second
-    (`tests/test_timetable.py` shows both). `plugins/scheduling.py` registers this class with Airflow.
+    Airflow's own class takes the cron expression's next wall-clock time and then looks for an instant of that time.
+    Where midnight is missing it leaves out the day before if a range begins with it, and where midnight comes twice it
+    takes the second (`tests/test_timetable.py` shows both). `plugins/scheduling.py` registers this class with Airflow.
 
     Args:
         cadence: day, week or month.

@@ -21,8 +21,8 @@ WAIT = timedelta(hours=12)  # The longest wait for other runs; after it a person
 class WaitOperator(Command, BaseOperator):
     """Runs `tributary <command> --json` until it exits with 0; exit code 75 means that something is missing.
 
-    The operator then waits for the runs that make it, and runs the command again when they have ended. It holds no worker meanwhile
-    (`dagkit.coming` explains why no runs can block each other).
+    The operator then waits for the runs that make it, and runs the command again when they have ended. It holds no
+    worker meanwhile (`dagkit.coming` explains why no runs can block each other).
     """
 
     template_fields: Sequence[str] = ("command",)
@@ -61,8 +61,15 @@ class WaitOperator(Command, BaseOperator):
         awaited: dict[str, list[str]] = {}
         for one in missing:
             awaited[one.dag] = sorted({*awaited.get(one.dag, []), *map(str, one.periods)})
-        self.defer(method_name="execute_complete", trigger=RunsTrigger(
-            own_dag=context["dag_run"].dag_id, awaited=awaited, asked_again=asked_again, wait_seconds=WAIT.total_seconds()))
+        self.defer(
+            method_name="execute_complete",
+            trigger=RunsTrigger(
+                own_dag=context["dag_run"].dag_id,
+                awaited=awaited,
+                asked_again=asked_again,
+                wait_seconds=WAIT.total_seconds(),
+            ),
+        )
 
     def on_kill(self) -> None:
         """Ends the command when Airflow ends the task."""
@@ -74,11 +81,11 @@ def why(one: Awaited, state: str) -> str:
     return {
         "absent": f"{one.what}: no run of {one.dag} is making it. Run: {one.command}",
         "failed": f"{one.what}: the run of {one.dag} that makes it has failed. Correct what its log names, then run: "
-                  f"{one.command} --reprocess failed",
+        f"{one.command} --reprocess failed",
         "made": f"{one.what}: the run of {one.dag} that makes it has succeeded, but it is missing. "
-                f"Run: {one.command} --reprocess completed",
+        f"Run: {one.command} --reprocess completed",
         "behind": f"{one.what}: the run of {one.dag} that makes it is queued, and no older run is running: this one may have blocked it. "
-                  f"Clear this task when that run has ended; if it does not begin, run: {one.command}",
+        f"Clear this task when that run has ended; if it does not begin, run: {one.command}",
         "late": f"{one.what}: expected within {WAIT.total_seconds() / 3600:.0f} h, but the runs of {one.dag} that make it have not "
-                f"ended. Look at them, and clear this task when they have ended; if there are none, run: {one.command}",
+        f"ended. Look at them, and clear this task when they have ended; if there are none, run: {one.command}",
     }[state]

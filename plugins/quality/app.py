@@ -1,7 +1,8 @@
 """Serves the pages under `/data-quality`: pages made from the results of validation, and the reports themselves. It writes nothing.
 
-Airflow does not authenticate the requests to a plugin's app, so every route here requires a user who may see plugins, which viewers
-may. The reports are served by a route too, since a mounted folder (`StaticFiles`) would be open to everybody.
+Airflow does not authenticate the requests to a plugin's app, so every route here requires a user who may see plugins,
+which viewers may. The reports are served by a route too, since a mounted folder (`StaticFiles`) would be open to
+everybody.
 """
 
 from __future__ import annotations
@@ -65,9 +66,14 @@ def root() -> RedirectResponse:
 def calendar(month: str | None = None) -> HTMLResponse:
     """Serves the calendar of a month such as `2026-01`; of the newest by default."""
     locations = _locations()
-    known = Known(judged=read_judged(locations.judged_days), stale=read_stale(locations.stale_found),
-                  model_reports=model_reports(locations))
-    return HTMLResponse(render_calendar(known, month=None if month is None else _day("month", f"{month}-01"), now=datetime.now(UTC)))
+    known = Known(
+        judged=read_judged(locations.judged_days),
+        stale=read_stale(locations.stale_found),
+        model_reports=model_reports(locations),
+    )
+    return HTMLResponse(
+        render_calendar(known, month=None if month is None else _day("month", f"{month}-01"), now=datetime.now(UTC))
+    )
 
 
 @app.get("/day.html")
@@ -76,20 +82,34 @@ def tables_of_a_day(ds: str, table: Annotated[list[str], Query()]) -> HTMLRespon
     locations, day = _locations(), _day("ds", ds)
     tables = [known_table(name) for name in table]
     reports = [f"{name}/{day}.html" for name in tables if locations.report(name, day).is_file()]
-    return HTMLResponse(render_day(tables, day, judged=read_judged(locations.judged_days), reports=reports,
-                                   stale=read_stale(locations.stale_found)))
+    return HTMLResponse(
+        render_day(
+            tables,
+            day,
+            judged=read_judged(locations.judged_days),
+            reports=reports,
+            stale=read_stale(locations.stale_found),
+        )
+    )
 
 
 @app.get("/gate.html")
 def gate(kind: str, period: str) -> HTMLResponse:
     """Serves the gate's verdicts on the models of a period."""
     locations, start = _locations(), _day("period", period)
-    return HTMLResponse(render_gate(kind, start, read_gate(locations, kind, start), model_reports=model_reports(locations)))
+    return HTMLResponse(
+        render_gate(kind, start, read_gate(locations, kind, start), model_reports=model_reports(locations))
+    )
 
 
 @app.get("/runs/{dag_id}/{run_id}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))])
-def page_of_a_run(dag_id: str, run_id: str, session: SessionDep, table: Annotated[list[str] | None, Query()] = None,
-                  kind: str | None = None) -> Response:
+def page_of_a_run(
+    dag_id: str,
+    run_id: str,
+    session: SessionDep,
+    table: Annotated[list[str] | None, Query()] = None,
+    kind: str | None = None,
+) -> Response:
     """Redirects from a run, whatever its state, to the page of its day or period.
 
     Args:
@@ -109,9 +129,15 @@ def page_of_a_run(dag_id: str, run_id: str, session: SessionDep, table: Annotate
         raise BadInput("address", "kind", expected=f"one of {', '.join(KINDS)}", found=repr(kind))
     period = _period(run, "day" if kind is None else KINDS[kind].cadence)
     if period is None:
-        return HTMLResponse(render_message("Nothing to show", "No period ends with this run's day: it had nothing to make."))
+        return HTMLResponse(
+            render_message("Nothing to show", "No period ends with this run's day: it had nothing to make.")
+        )
     query: list[tuple[str, object]] = [("ds", period.start), *(("table", name) for name in table or ())]
-    page = f"day.html?{urlencode(query)}" if kind is None else f"gate.html?{urlencode({'kind': kind, 'period': period.start})}"
+    page = (
+        f"day.html?{urlencode(query)}"
+        if kind is None
+        else f"gate.html?{urlencode({'kind': kind, 'period': period.start})}"
+    )
     return RedirectResponse(f"../../{page}", status_code=303)
 
 
@@ -120,7 +146,9 @@ def report(path: str) -> Response:
     """Serves a report, by its path below the folder of reports."""
     file = report_file(_locations().reports, path)
     if file is None:
-        return HTMLResponse(render_message("No such report", "There is no report of this name (any more)."), status_code=404)
+        return HTMLResponse(
+            render_message("No such report", "There is no report of this name (any more)."), status_code=404
+        )
     return FileResponse(file, media_type="text/html")
 
 
@@ -133,10 +161,18 @@ def _day(field: str, text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         expected = "a month such as 2026-01" if field == "month" else "a day such as 2026-01-31"
-        raise BadInput("address", field, expected=expected, found=repr(text.removesuffix("-01") if field == "month" else text)) from None
+        raise BadInput(
+            "address", field, expected=expected, found=repr(text.removesuffix("-01") if field == "month" else text)
+        ) from None
 
 
 def _period(run: DagRun, cadence: Cadence) -> Period | None:
     run_type = str(getattr(run.run_type, "value", run.run_type))
-    return period_of_run(deployment=Deployment.load(home_folder()), cadence=cadence, run_type=run_type, ds=(run.conf or {}).get("ds"),
-                         data_interval_start=run.data_interval_start, now=datetime.now(UTC))
+    return period_of_run(
+        deployment=Deployment.load(home_folder()),
+        cadence=cadence,
+        run_type=run_type,
+        ds=(run.conf or {}).get("ds"),
+        data_interval_start=run.data_interval_start,
+        now=datetime.now(UTC),
+    )

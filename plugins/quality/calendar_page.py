@@ -12,8 +12,12 @@ from contracts.steps import VALIDATED_TABLES
 from pages import markup
 from pages.markup import NO_SIGN, SIGNS, Mark
 
-MEANINGS: dict[Status, str] = {"pass": "passed", "warn": "warned", "fail": "failed: it stops what follows",
-                               "accepted": "failed, and was accepted"}
+MEANINGS: dict[Status, str] = {
+    "pass": "passed",
+    "warn": "warned",
+    "fail": "failed: it stops what follows",
+    "accepted": "failed, and was accepted",
+}
 STALE_SIGN = "↻"
 MONTHS_SHOWN = 2
 BROKEN_SHOWN = 10
@@ -52,11 +56,20 @@ def render_calendar(known: Known, *, month: date | None, now: datetime) -> str:
     shown = month or next(iter(known.months), None)
     days = [day.day for day in known.judged]
     return markup.render(
-        "plugins/quality/templates/calendar.html.jinja", span=(min(days), max(days)) if days else None, stale=_stale(known.stale, now),
-        newest=[day for day in _in_order(known.judged) if day.day == max(days)], shown=shown, meanings=MEANINGS, stale_sign=STALE_SIGN,
-        links=_other_months(known, shown) if shown else [], model_reports=known.model_reports, broken_shown=BROKEN_SHOWN, checks=checks,
+        "plugins/quality/templates/calendar.html.jinja",
+        span=(min(days), max(days)) if days else None,
+        stale=_stale(known.stale, now),
+        newest=[day for day in _in_order(known.judged) if day.day == max(days)],
+        shown=shown,
+        meanings=MEANINGS,
+        stale_sign=STALE_SIGN,
+        links=_other_months(known, shown) if shown else [],
+        model_reports=known.model_reports,
+        broken_shown=BROKEN_SHOWN,
+        checks=checks,
         months=[(first, *_month(first, known)) for first in _months_shown(known, shown)] if shown else [],
-        broken=_to_look_at(known, shown) if shown else [])
+        broken=_to_look_at(known, shown) if shown else [],
+    )
 
 
 def render_stale(found: StaleFound | None, now: datetime) -> str:
@@ -68,9 +81,13 @@ def _stale(found: StaleFound | None, now: datetime) -> dict[str, object] | None:
     if found is None:
         return None
     tables = dict.fromkeys(day.table for day in found.days)
-    return {"looked": f"{found.looked_ts:%Y-%m-%d %H:%M} UTC, {_age(now, found.looked_ts)} ago", "releases": found.releases,
-            "tables": [_stale_row(table, [day for day in found.days if day.table == table]) for table in tables],
-            "commands": found.commands, "backfills": found.backfills}
+    return {
+        "looked": f"{found.looked_ts:%Y-%m-%d %H:%M} UTC, {_age(now, found.looked_ts)} ago",
+        "releases": found.releases,
+        "tables": [_stale_row(table, [day for day in found.days if day.table == table]) for table in tables],
+        "commands": found.commands,
+        "backfills": found.backfills,
+    }
 
 
 def _months_shown(known: Known, month: date) -> list[date]:
@@ -81,8 +98,11 @@ def _other_months(known: Known, month: date) -> list[tuple[date, str]]:
     """The months beside the one that is shown, each with what stands before its name."""
     later = [first for first in known.months if first > month]
     earlier = [first for first in known.months if first < month]
-    return [*((first, "←") for first in earlier[:1]), *((first, "→") for first in later[-1:]),
-            *((first, "newest:") for first in later[:-1][:1])]
+    return [
+        *((first, "←") for first in earlier[:1]),
+        *((first, "→") for first in later[-1:]),
+        *((first, "newest:") for first in later[:-1][:1]),
+    ]
 
 
 def _month(first: date, known: Known) -> tuple[list[date], list[tuple[str, list[Mark | None]]]]:
@@ -91,8 +111,10 @@ def _month(first: date, known: Known) -> tuple[list[date], list[tuple[str, list[
     judged = {(day.table, day.day): day for day in known.judged}
     stale = {(day.table, day.day): day for day in (known.stale.days if known.stale else ())}
     spoken = [day.day for day in known.judged]
-    return days, [(table, [_mark(table, day, judged.get((table, day)), stale.get((table, day)), spoken) for day in days])
-                  for table in _tables(known)]
+    return days, [
+        (table, [_mark(table, day, judged.get((table, day)), stale.get((table, day)), spoken) for day in days])
+        for table in _tables(known)
+    ]
 
 
 def _after(month: date) -> date:
@@ -100,16 +122,24 @@ def _after(month: date) -> date:
     return (month.replace(day=28) + ONE_DAY * 4).replace(day=1)
 
 
-def _mark(table: str, day: date, judged: JudgedDay | None, stale: StaleDay | None, spoken: Sequence[date]) -> Mark | None:
+def _mark(
+    table: str, day: date, judged: JudgedDay | None, stale: StaleDay | None, spoken: Sequence[date]
+) -> Mark | None:
     """One day of a table; a link to what was judged where there is a report."""
     if judged is None and stale is None:
         inside = bool(spoken) and min(spoken) <= day <= max(spoken)
         return Mark(kind="absent", sign=NO_SIGN, meaning=f"{table}, {day}: not judged") if inside else None
     broken = f": {checks(judged)}" if judged is not None and judged.broken else ""
     found = "not judged" if judged is None else f"{judged.status}, {judged.rows_in_words}{broken}"
-    kind, sign = ("stale", STALE_SIGN) if stale else (judged.status, SIGNS[judged.status]) if judged else ("absent", NO_SIGN)
-    return Mark(kind=kind, sign=sign, meaning=f"{table}, {day}: {found}" + (f"; stale since then: {stale.why}" if stale else ""),
-                address=judged.report if judged else "")
+    kind, sign = (
+        ("stale", STALE_SIGN) if stale else (judged.status, SIGNS[judged.status]) if judged else ("absent", NO_SIGN)
+    )
+    return Mark(
+        kind=kind,
+        sign=sign,
+        meaning=f"{table}, {day}: {found}" + (f"; stale since then: {stale.why}" if stale else ""),
+        address=judged.report if judged else "",
+    )
 
 
 def _to_look_at(known: Known, month: date) -> list[JudgedDay]:

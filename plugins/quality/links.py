@@ -1,8 +1,9 @@
 """Links from a task's details in Airflow's UI to the verdicts that the task has written.
 
-The links belong to the plugin (`global_operator_extra_links`), not to the operator. Airflow evaluates an operator's own link in the
-worker when the task ends, so it is absent while the task runs and after it was killed, which is when people look. The plugin's links
-are evaluated in the API server from the task's command, and lead to an address that finds the run's day when it is opened.
+The links belong to the plugin (`global_operator_extra_links`), not to the operator. Airflow evaluates an operator's own
+link in the worker when the task ends, so it is absent while the task runs and after it was killed, which is when people
+look. The plugin's links are evaluated in the API server from the task's command, and lead to an address that finds the
+run's day when it is opened.
 """
 
 from __future__ import annotations

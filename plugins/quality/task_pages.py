@@ -1,6 +1,7 @@
 """What a task has found: the tables that it judged on a day, or the models that its gate judged. Made from files, at any time.
 
-Also while the task runs, and after it was killed: the page then says that there is nothing yet, and the command that makes it.
+Also while the task runs, and after it was killed: the page then says that there is nothing yet, and the command that
+makes it.
 """
 
 from __future__ import annotations
@@ -30,22 +31,27 @@ class GateFound:
     verdict: dict[str, Any] | None
 
 
-def render_day(tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str],
-               stale: StaleFound | None) -> str:
+def render_day(
+    tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str], stale: StaleFound | None
+) -> str:
     """The verdicts on some tables of a day.
 
     Args:
         tables: which.
         day: of which day.
         judged: every judged day that is known.
-        reports: those of these tables' reports that lie there by the day's name; one without a verdict was written by a validation
-            that was cut short.
+        reports: those of these tables' reports that lie there by the day's name; one without a verdict was written by a
+            validation that was cut short.
         stale: what was found stale.
     """
     return markup.render(
-        "plugins/quality/templates/day.html.jinja", day=day, tables=tables, reports=reports,
+        "plugins/quality/templates/day.html.jinja",
+        day=day,
+        tables=tables,
+        reports=reports,
         judged={one.table: one for one in judged if one.day == day},
-        stale=[one for one in (stale.days if stale else ()) if one.day == day and one.table in tables])
+        stale=[one for one in (stale.days if stale else ()) if one.day == day and one.table in tables],
+    )
 
 
 def known_table(name: str) -> str:
@@ -74,8 +80,13 @@ def read_gate(locations: Locations, kind: str, period: date) -> list[GateFound]:
 def render_gate(kind: str, period: date, found: Sequence[GateFound], *, model_reports: Sequence[str]) -> str:
     """What the gate said of a period's models; of ad models, the reports that cover the day too."""
     return markup.render(
-        "plugins/quality/templates/gate.html.jinja", kind=kind, period=period, found=found, meaning=KINDS[kind].meaning,
-        covering=[name for name in model_reports if kind == "actr" and _covers(name, period)])
+        "plugins/quality/templates/gate.html.jinja",
+        kind=kind,
+        period=period,
+        found=found,
+        meaning=KINDS[kind].meaning,
+        covering=[name for name in model_reports if kind == "actr" and _covers(name, period)],
+    )
 
 
 def render_message(title: str, message: str) -> str:

@@ -1,7 +1,7 @@
 """Samples as tensors of embedding-table rows, and batches of them.
 
-All samples stay in memory, and a batch is selected by an index. Histories are jagged: the behaviours of all rows of a batch are
-concatenated, and nothing is padded.
+All samples stay in memory, and a batch is selected by an index. Histories are jagged: the behaviours of all rows of a
+batch are concatenated, and nothing is padded.
 
 Shapes: B rows of a batch, N samples, F features, S dense inputs, P behaviours of a batch.
 """
@@ -36,7 +36,8 @@ class Jagged:
 
     Attributes:
         rows: table rows of the behaviours (P) by feature.
-        offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`. None: all rows share one history, that of a request's user.
+        offsets: B + 1; row b's behaviours are `[offsets[b], offsets[b + 1])`. None: all rows share one history, that of
+            a request's user.
     """
 
     rows: Mapping[str, Tensor]
@@ -99,15 +100,26 @@ class Encoding:
     def encode(self, samples: Samples, device: torch.device | str = "cpu") -> EncodedSamples:
         """Encodes samples as tensors; ids without a row of their own get the shared row, as do columns that the log lacks."""
         nothing = np.zeros(len(samples), np.int64)
-        rows = [mapping.rows_of(samples.coded[name]) if name in samples.features else nothing + SHARED_ROW
-                for name, mapping in self.mapping.fields.items()]
-        at = {entity: self.transfer[entity].positions(samples.features[ID_COLUMN[entity]]) if entity in self.transfer else nothing
-              for entity in VECTOR_ENTITIES}
-        histories = samples.histories
-        packed = {} if histories is None else {
-            **{name: self.mapping.fields[name].rows_of(histories.coded[name]) for name in HISTORY_FEATURES},
-            **{name: getattr(histories, f"{name}_start") for name in self.histories}, "end": histories.end,
+        rows = [
+            mapping.rows_of(samples.coded[name]) if name in samples.features else nothing + SHARED_ROW
+            for name, mapping in self.mapping.fields.items()
+        ]
+        at = {
+            entity: self.transfer[entity].positions(samples.features[ID_COLUMN[entity]])
+            if entity in self.transfer
+            else nothing
+            for entity in VECTOR_ENTITIES
         }
+        histories = samples.histories
+        packed = (
+            {}
+            if histories is None
+            else {
+                **{name: self.mapping.fields[name].rows_of(histories.coded[name]) for name in HISTORY_FEATURES},
+                **{name: getattr(histories, f"{name}_start") for name in self.histories},
+                "end": histories.end,
+            }
+        )
         return EncodedSamples(
             rows_NF=torch.from_numpy(np.stack(rows, axis=1)).to(device),
             dense_NS=torch.from_numpy(self._dense(samples)).to(device),
@@ -117,8 +129,12 @@ class Encoding:
             label_N=torch.from_numpy(samples.click.astype(np.float32)).to(device),
             packed={name: torch.from_numpy(values).to(device) for name, values in packed.items()},
             sequence=self.sequence.encode(samples, device) if self.sequence else None,
-            texts={entity: torch.from_numpy(vectors.positions(samples.features[ID_COLUMN[entity]], samples.day, oldest=TEXT_VECTOR_DAYS))
-                   .to(device) for entity, vectors in self.texts.items()},
+            texts={
+                entity: torch.from_numpy(
+                    vectors.positions(samples.features[ID_COLUMN[entity]], samples.day, oldest=TEXT_VECTOR_DAYS)
+                ).to(device)
+                for entity, vectors in self.texts.items()
+            },
         )
 
     def _dense(self, samples: Samples) -> NDArray[np.float32]:
@@ -130,7 +146,10 @@ class Encoding:
             if statistic.impressions in self.statistics:
                 impressions = samples.statistics.get(statistic.impressions, nothing)
                 clicks = samples.statistics.get(statistic.clicks, nothing)
-                columns += [np.log1p(impressions) / LOG_COUNT_SCALE, (clicks + clicks_prior) / (impressions + impressions_prior)]
+                columns += [
+                    np.log1p(impressions) / LOG_COUNT_SCALE,
+                    (clicks + clicks_prior) / (impressions + impressions_prior),
+                ]
         return np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((len(samples), 0), np.float32)
 
 
@@ -213,7 +232,8 @@ class Ordered(Protocol):
 def shuffled(samples: Ordered, batch_size: int, generator: np.random.Generator, *, in_time_order: bool) -> list[Tensor]:
     """Returns the indices of all samples in a seeded order, in batches.
 
-    A last batch of one row is joined to the batch before it, since batch norm needs two rows; a single sample makes no batch.
+    A last batch of one row is joined to the batch before it, since batch norm needs two rows; a single sample makes no
+    batch.
 
     Args:
         samples: the rows to shuffle.
@@ -228,5 +248,3 @@ def shuffled(samples: Ordered, batch_size: int, generator: np.random.Generator, 
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-

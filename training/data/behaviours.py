@@ -41,9 +41,16 @@ class Behaviours:
     def from_arrow(cls, table: pa.Table, zone: str) -> Behaviours:
         """Takes rows (user_id, behaviours) of `user_histories`, one for each user; hours are those of the time zone."""
         user_ids, offsets, event_us, flat = unpacked(table)
-        columns = {name: whole(pc.struct_field(flat, name)) for name in ID_FIELDS} | behaviour_codes(flat, event_us, offsets, zone)
-        return cls(user_ids=user_ids, offsets=offsets, event_us=event_us, event_ids=whole(pc.struct_field(flat, "event_id")),
-                   columns=columns)
+        columns = {name: whole(pc.struct_field(flat, name)) for name in ID_FIELDS} | behaviour_codes(
+            flat, event_us, offsets, zone
+        )
+        return cls(
+            user_ids=user_ids,
+            offsets=offsets,
+            event_us=event_us,
+            event_ids=whole(pc.struct_field(flat, "event_id")),
+            columns=columns,
+        )
 
 
 def read_newest(reader: LakeReader, days: Sequence[date], zone: str) -> Behaviours:

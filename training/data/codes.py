@@ -46,7 +46,9 @@ def whole(column: pa.Array | pa.ChunkedArray) -> Ints:
 
 
 def _plain(column: pa.Array | pa.ChunkedArray) -> NDArray[np.generic]:
-    values: NDArray[np.generic] = (column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False))
+    values: NDArray[np.generic] = (
+        column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    )
     return values
 
 

@@ -1,8 +1,8 @@
 """The behaviours that each sample may see, as slices of packed arrays: without padding, and without a loop over rows.
 
-A user's behaviours are stored once per day, oldest first. A sample's `history_end` is the number of them that it may see, so
-its histories are ranges that end there. The long one begins `long_length` behaviours before, the short one `short_length`, and
-neither begins before its time window.
+A user's behaviours are stored once per day, oldest first. A sample's `history_end` is the number of them that it may
+see, so its histories are ranges that end there. The long one begins `long_length` behaviours before, the short one
+`short_length`, and neither begins before its time window.
 """
 
 from __future__ import annotations
@@ -58,11 +58,19 @@ class PackedHistories:
         """
         if table.num_rows == 0:
             nothing = np.zeros(0, np.int64)
-            return cls(user_ids=nothing, offsets=np.zeros(1, np.int64), event_us=nothing, item_ids=nothing, category_ids=nothing,
-                       codes={} if zone is None else dict.fromkeys(CODES, nothing))
+            return cls(
+                user_ids=nothing,
+                offsets=np.zeros(1, np.int64),
+                event_us=nothing,
+                item_ids=nothing,
+                category_ids=nothing,
+                codes={} if zone is None else dict.fromkeys(CODES, nothing),
+            )
         user_ids, offsets, event_us, flat = unpacked(table)
         return cls(
-            user_ids=user_ids, offsets=offsets, event_us=event_us,
+            user_ids=user_ids,
+            offsets=offsets,
+            event_us=event_us,
             item_ids=whole(pc.struct_field(flat, "item_id")),
             category_ids=whole(pc.struct_field(flat, "category_id")),
             codes={} if zone is None else behaviour_codes(flat, event_us, offsets, zone),
@@ -105,12 +113,20 @@ class HistorySlices:
     @cached_property
     def coded(self) -> Mapping[str, Coded]:
         """The packed behaviours' features, where each id is encoded as its position among the distinct ids."""
-        return {name: Coded.of(ids) for name, ids in zip(HISTORY_FEATURES, (self.item_ids, self.category_ids), strict=True)}
+        return {
+            name: Coded.of(ids) for name, ids in zip(HISTORY_FEATURES, (self.item_ids, self.category_ids), strict=True)
+        }
 
     def select(self, index: NDArray[np.generic]) -> HistorySlices:
         """Selects the slices of some samples; the packed behaviours stay shared."""
-        return HistorySlices(item_ids=self.item_ids, category_ids=self.category_ids, long_start=self.long_start[index],
-                             short_start=self.short_start[index], end=self.end[index], codes=self.codes)
+        return HistorySlices(
+            item_ids=self.item_ids,
+            category_ids=self.category_ids,
+            long_start=self.long_start[index],
+            short_start=self.short_start[index],
+            end=self.end[index],
+            codes=self.codes,
+        )
 
     def seen_cnt(self) -> Ints:
         """Counts the samples that see each packed behaviour in the longer of their histories."""
@@ -123,7 +139,8 @@ class HistorySlices:
         """Returns the last day on which a sample sees each packed behaviour; undefined for behaviours that no sample sees.
 
         Args:
-            day: the samples' days, N. The behaviours of a later day's samples must be packed after those of an earlier day's.
+            day: the samples' days, N. The behaviours of a later day's samples must be packed after those of an earlier
+                day's.
         """
         begun = np.zeros(len(self.item_ids) + 1, np.int64)
         np.maximum.at(begun, np.minimum(self.long_start, self.short_start), day)
@@ -133,9 +150,14 @@ class HistorySlices:
         """Removes the behaviours that no sample sees."""
         seen = self.seen_cnt() > 0
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(seen)])
-        return HistorySlices(item_ids=self.item_ids[seen], category_ids=self.category_ids[seen], long_start=before[self.long_start],
-                             short_start=before[self.short_start], end=before[self.end],
-                             codes={name: values[seen] for name, values in self.codes.items()})
+        return HistorySlices(
+            item_ids=self.item_ids[seen],
+            category_ids=self.category_ids[seen],
+            long_start=before[self.long_start],
+            short_start=before[self.short_start],
+            end=before[self.end],
+            codes={name: values[seen] for name, values in self.codes.items()},
+        )
 
     @classmethod
     def concat(cls, parts: list[HistorySlices]) -> HistorySlices:
@@ -152,8 +174,9 @@ class HistorySlices:
         )
 
 
-def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Ints, sample_us: Ints, long_length: int,
-                    short_length: int) -> HistorySlices:
+def slice_histories(
+    packed: PackedHistories, *, user_ids: Ints, history_end: Ints, sample_us: Ints, long_length: int, short_length: int
+) -> HistorySlices:
     """Finds the histories of N samples of one day; a user without a row has none.
 
     Args:
@@ -169,8 +192,14 @@ def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Int
     """
     if len(packed.user_ids) == 0:
         nothing = np.zeros(len(user_ids), np.int64)
-        return HistorySlices(item_ids=nothing[:0], category_ids=nothing[:0], long_start=nothing, short_start=nothing, end=nothing,
-                             codes=packed.codes)
+        return HistorySlices(
+            item_ids=nothing[:0],
+            category_ids=nothing[:0],
+            long_start=nothing,
+            short_start=nothing,
+            end=nothing,
+            codes=packed.codes,
+        )
     at = np.minimum(np.searchsorted(packed.user_ids, user_ids), len(packed.user_ids) - 1)
     known = packed.user_ids[at] == user_ids
     begin = np.where(known, packed.offsets[at], 0)
@@ -179,13 +208,23 @@ def slice_histories(packed: PackedHistories, *, user_ids: Ints, history_end: Int
     if beyond.any():
         first = int(np.flatnonzero(beyond)[0])
         has = packed.offsets[at + 1][first] - begin[first]
-        raise BadInput("samples", "history_end", expected=f"at most the {has} behaviours of the user", found=int(history_end[first]),
-                       hint="The day's samples and user_histories are of different builds: build both again.")
+        raise BadInput(
+            "samples",
+            "history_end",
+            expected=f"at most the {has} behaviours of the user",
+            found=int(history_end[first]),
+            hint="The day's samples and user_histories are of different builds: build both again.",
+        )
     starts = {
         name: np.maximum(_first_since(packed.event_us, begin, end, sample_us - window), end - length)
-        for name, window, length in (("long_start", LONG_WINDOW, long_length), ("short_start", SHORT_WINDOW, short_length))
+        for name, window, length in (
+            ("long_start", LONG_WINDOW, long_length),
+            ("short_start", SHORT_WINDOW, short_length),
+        )
     }
-    return HistorySlices(item_ids=packed.item_ids, category_ids=packed.category_ids, end=end, codes=packed.codes, **starts)
+    return HistorySlices(
+        item_ids=packed.item_ids, category_ids=packed.category_ids, end=end, codes=packed.codes, **starts
+    )
 
 
 def _first_since(times: Ints, begin: Ints, end: Ints, since: Ints) -> Ints:

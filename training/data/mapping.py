@@ -1,8 +1,9 @@
 """Maps raw ids to rows of the embedding tables. The mapping is state of the model, not of the lake.
 
-The mapping grows before a run by the run's data, and is frozen during the run. An id gets a row of its own once it was seen often
-enough; until then it shares row 0 with all others that have none. Ids that were not seen for long lose their rows. New rows are
-ordered by count (most frequent first), then by id, so that the mapping is the same for any number of processes.
+The mapping grows before a run by the run's data, and is frozen during the run. An id gets a row of its own once it was
+seen often enough; until then it shares row 0 with all others that have none. Ids that were not seen for long lose their
+rows. New rows are ordered by count (most frequent first), then by id, so that the mapping is the same for any number of
+processes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Coded:
     def of(cls, ids: Ids) -> Coded:
         """Encodes a column by a hash table, which is several times faster than the sort of `np.unique`."""
         encoded = pa.array(ids, mask=ids < 0 if len(ids) and ids.min() < 0 else None).dictionary_encode()
-        codes, distinct = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), encoded.dictionary.to_numpy(zero_copy_only=False)
+        codes, distinct = (
+            encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False),
+            encoded.dictionary.to_numpy(zero_copy_only=False),
+        )
         order = np.argsort(distinct)
         rank = np.full(len(distinct) + 1, -1, np.int64)
         rank[order] = np.arange(len(distinct))
@@ -148,8 +152,11 @@ class FieldMapping:
         admitted = candidates.cnt >= admission.sightings
         new = _chosen(candidates, admitted)
         order = np.lexsort((new.ids, -new.cnt))
-        mapping = FieldMapping(ids=np.concatenate([self.ids[kept], new.ids[order]]), waiting=_chosen(candidates, ~admitted),
-                               last_day=np.concatenate([last_day[kept], new.last_day[order]]))
+        mapping = FieldMapping(
+            ids=np.concatenate([self.ids[kept], new.ids[order]]),
+            waiting=_chosen(candidates, ~admitted),
+            last_day=np.concatenate([last_day[kept], new.last_day[order]]),
+        )
         return Growth(mapping=mapping, carried=np.concatenate([[SHARED_ROW], kept + 1]))
 
 
@@ -184,15 +191,19 @@ class IdMapping:
     @classmethod
     def of_ids(cls, ids: Mapping[str, Ids]) -> IdMapping:
         """Gives each of some distinct ids a row of its own, by feature; for models without embedding tables."""
-        seen = {name: Seen(ids=of_name, cnt=np.ones(len(of_name), np.int64), last_day=np.zeros(len(of_name), np.int64))
-                for name, of_name in ids.items()}
+        seen = {
+            name: Seen(ids=of_name, cnt=np.ones(len(of_name), np.int64), last_day=np.zeros(len(of_name), np.int64))
+            for name, of_name in ids.items()
+        }
         return cls.empty(tuple(ids)).grown(seen, tuple(ids), Admission(sightings=1))[0]
 
     def row_cnts(self) -> dict[str, int]:
         """Returns the number of rows of each feature's table, the shared row included."""
         return {name: mapping.row_cnt for name, mapping in self.fields.items()}
 
-    def grown(self, seen: Mapping[str, Seen], names: tuple[str, ...], admission: Admission) -> tuple[IdMapping, dict[str, Ids]]:
+    def grown(
+        self, seen: Mapping[str, Seen], names: tuple[str, ...], admission: Admission
+    ) -> tuple[IdMapping, dict[str, Ids]]:
         """Returns the mapping after a run's data; features that it does not have yet begin empty.
 
         Args:
@@ -204,22 +215,33 @@ class IdMapping:
             The mapping, and the rows that each feature's table carries over (see `Growth`).
         """
         nothing = FieldMapping.empty().waiting
-        growths = {name: self.fields.get(name, FieldMapping.empty()).grown(seen.get(name, nothing), admission) for name in names}
-        return (IdMapping({name: growth.mapping for name, growth in growths.items()}),
-                {name: growth.carried for name, growth in growths.items()})
+        growths = {
+            name: self.fields.get(name, FieldMapping.empty()).grown(seen.get(name, nothing), admission)
+            for name in names
+        }
+        return (
+            IdMapping({name: growth.mapping for name, growth in growths.items()}),
+            {name: growth.carried for name, growth in growths.items()},
+        )
 
     def save(self, path: Path) -> None:
         """Writes rows (field, id, row, cnt, last_day): a waiting id has row 0 and its count, any other id its row and count 0."""
         parts = []
         for name, mapping in self.fields.items():
             waiting = mapping.waiting
-            parts.append(pa.table({
-                "field": pa.array([name] * (len(mapping.ids) + len(waiting.ids)), pa.string()),
-                "id": np.concatenate([mapping.ids, waiting.ids]),
-                "row": np.concatenate([np.arange(1, mapping.row_cnt), np.full(len(waiting.ids), SHARED_ROW)]),
-                "cnt": np.concatenate([np.zeros(len(mapping.ids), np.int64), waiting.cnt]),
-                "last_day": pa.array(np.concatenate([mapping.last_day, waiting.last_day]) - _EPOCH, pa.int32()).cast(pa.date32()),
-            }))
+            parts.append(
+                pa.table(
+                    {
+                        "field": pa.array([name] * (len(mapping.ids) + len(waiting.ids)), pa.string()),
+                        "id": np.concatenate([mapping.ids, waiting.ids]),
+                        "row": np.concatenate([np.arange(1, mapping.row_cnt), np.full(len(waiting.ids), SHARED_ROW)]),
+                        "cnt": np.concatenate([np.zeros(len(mapping.ids), np.int64), waiting.cnt]),
+                        "last_day": pa.array(
+                            np.concatenate([mapping.last_day, waiting.last_day]) - _EPOCH, pa.int32()
+                        ).cast(pa.date32()),
+                    }
+                )
+            )
         pq.write_table(pa.concat_tables(parts), path)
 
     @classmethod
@@ -234,8 +256,11 @@ class IdMapping:
             own = np.flatnonzero(field == name)
             admitted, waiting = own[rows[own] != SHARED_ROW], own[rows[own] == SHARED_ROW]
             admitted = admitted[np.argsort(rows[admitted], kind="stable")]
-            mappings[name] = FieldMapping(ids=ids[admitted], last_day=last_day[admitted],
-                                          waiting=Seen(ids=ids[waiting], cnt=cnt[waiting], last_day=last_day[waiting]))
+            mappings[name] = FieldMapping(
+                ids=ids[admitted],
+                last_day=last_day[admitted],
+                waiting=Seen(ids=ids[waiting], cnt=cnt[waiting], last_day=last_day[waiting]),
+            )
         return cls(mappings)
 
 

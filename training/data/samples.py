@@ -74,7 +74,9 @@ class Samples:
                 continue
             seen[name] = Seen.of(self.coded[name], self.day)
             if self.histories is not None and name in HISTORY_FEATURES:
-                seen[name] += Seen.of(self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt())
+                seen[name] += Seen.of(
+                    self.histories.coded[name], self.histories.last_day(self.day), self.histories.seen_cnt()
+                )
         return seen
 
     def with_features(self, names: Sequence[str]) -> Samples:
@@ -130,7 +132,9 @@ class Columns:
 
 def read_days(reader: LakeReader, days: Sequence[date], columns: Columns) -> dict[date, Samples]:
     """Reads each day's samples, in order of (sample_ts, event_id)."""
-    return {day: read_day(reader, day, columns) for day in each(days, description=f"read {columns.log} samples", unit="day")}
+    return {
+        day: read_day(reader, day, columns) for day in each(days, description=f"read {columns.log} samples", unit="day")
+    }
 
 
 def held_out_cnt(reader: LakeReader, log: Log, day: date) -> int:
@@ -148,7 +152,9 @@ def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: 
         columns: the columns to read.
         held_out_only: whether to read only the held-out rows.
     """
-    wanted = dict.fromkeys(["event_id", "sample_ts", "user_id", "click", "held_out", "history_end", *columns.features, *columns.statistics])
+    wanted = dict.fromkeys(
+        ["event_id", "sample_ts", "user_id", "click", "held_out", "history_end", *columns.features, *columns.statistics]
+    )
     rows = reader.read(f"{columns.log}_samples", columns=list(wanted), where={"ds": day})
     if held_out_only:
         rows = rows.filter(pc.cast(rows["held_out"], pa.bool_()))
@@ -158,10 +164,17 @@ def read_day(reader: LakeReader, day: date, columns: Columns, *, held_out_only: 
     user_id = _numbers(rows["user_id"])[order]
     histories = None
     if columns.histories is not None:
-        packed = PackedHistories.from_arrow(reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day}),
-                                            columns.zone)
-        histories = slice_histories(packed, user_ids=user_id, history_end=_numbers(rows["history_end"])[order], sample_us=sample_us[order],
-                                    long_length=columns.histories[0], short_length=columns.histories[1]).compacted()
+        packed = PackedHistories.from_arrow(
+            reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day}), columns.zone
+        )
+        histories = slice_histories(
+            packed,
+            user_ids=user_id,
+            history_end=_numbers(rows["history_end"])[order],
+            sample_us=sample_us[order],
+            long_length=columns.histories[0],
+            short_length=columns.histories[1],
+        ).compacted()
     return Samples(
         day=np.full(len(order), day.toordinal(), np.int64),
         event_id=event_id[order],

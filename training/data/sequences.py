@@ -100,8 +100,16 @@ class EncodedSequences:
     epoch: int = 0
 
     @classmethod
-    def of(cls, columns: Mapping[str, Ints], start: Ints, end: Ints, *, mapping: IdMapping, masks: Masks | None = None,
-           device: torch.device | str = "cpu") -> EncodedSequences:
+    def of(
+        cls,
+        columns: Mapping[str, Ints],
+        start: Ints,
+        end: Ints,
+        *,
+        mapping: IdMapping,
+        masks: Masks | None = None,
+        device: torch.device | str = "cpu",
+    ) -> EncodedSequences:
         """Encodes raw ids and codes of P behaviours.
 
         Args:
@@ -112,9 +120,16 @@ class EncodedSequences:
             masks: how positions are hidden; None hides none.
             device: the device of the tensors.
         """
-        rows = {name: mapping.fields[name].rows_of(Coded.of(values)) if name in ID_FIELDS else values for name, values in columns.items()}
-        return cls(rows={name: torch.tensor(values, device=device) for name, values in rows.items()},
-                   start_S=torch.from_numpy(start).to(device), end_S=torch.from_numpy(end).to(device), masks=masks)
+        rows = {
+            name: mapping.fields[name].rows_of(Coded.of(values)) if name in ID_FIELDS else values
+            for name, values in columns.items()
+        }
+        return cls(
+            rows={name: torch.tensor(values, device=device) for name, values in rows.items()},
+            start_S=torch.from_numpy(start).to(device),
+            end_S=torch.from_numpy(end).to(device),
+            masks=masks,
+        )
 
     def __len__(self) -> int:
         return len(self.start_S)
@@ -140,12 +155,18 @@ class EncodedSequences:
         return sequence_batch(self.rows, at_P, offsets, masks)
 
 
-def sequence_batch(rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, masks: Mapping[str, Tensor] | None = None) -> SequenceBatch:
+def sequence_batch(
+    rows: Mapping[str, Tensor], at_P: Tensor, offsets: Tensor, masks: Mapping[str, Tensor] | None = None
+) -> SequenceBatch:
     """Selects behaviours by their places (P), as sequences with these offsets (S + 1)."""
     ends_P = torch.repeat_interleave(offsets[1:], offsets.diff(), output_size=len(at_P))
     position_P = ends_P - 1 - torch.arange(len(at_P), device=at_P.device)
-    return SequenceBatch(rows={name: values[at_P] for name, values in rows.items()}, offsets=offsets, position_P=position_P,
-                         masks=masks or {})
+    return SequenceBatch(
+        rows={name: values[at_P] for name, values in rows.items()},
+        offsets=offsets,
+        position_P=position_P,
+        masks=masks or {},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +206,22 @@ class SequenceEncoding:
         """Encodes samples as candidates and ranges of behaviours; the samples must have been read with codes."""
         histories = samples.histories
         assert histories is not None and set(CODES) <= set(histories.codes), "the columns to read name a time zone"
-        packed = {name: histories.codes[name] if name in CODES else self.mapping.fields[name].rows_of(histories.coded[name])
-                  for name in self.fields}
-        candidate = {name: self.mapping.fields[name].rows_of(samples.coded[name]) for name in FIELDS_OF_SIDE["item"] if name in self.fields}
+        packed = {
+            name: histories.codes[name] if name in CODES else self.mapping.fields[name].rows_of(histories.coded[name])
+            for name in self.fields
+        }
+        candidate = {
+            name: self.mapping.fields[name].rows_of(samples.coded[name])
+            for name in FIELDS_OF_SIDE["item"]
+            if name in self.fields
+        }
         start = np.maximum(histories.long_start, histories.end - self.length)
-        return EncodedCandidates(rows={name: torch.tensor(values, device=device) for name, values in packed.items()},
-                                 candidate={name: torch.tensor(values, device=device) for name, values in candidate.items()},
-                                 start_N=torch.tensor(start, device=device), end_N=torch.tensor(histories.end, device=device))
+        return EncodedCandidates(
+            rows={name: torch.tensor(values, device=device) for name, values in packed.items()},
+            candidate={name: torch.tensor(values, device=device) for name, values in candidate.items()},
+            start_N=torch.tensor(start, device=device),
+            end_N=torch.tensor(histories.end, device=device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +248,12 @@ class EncodedCandidates:
         key_B = torch.where(empty_B, -1, end_B * (row_cnt + 1) + start_B)
         keys_S, of_B = torch.unique(key_B, return_inverse=True)
         first_S = torch.full((len(keys_S),), len(index), device=index.device).scatter_reduce(
-            0, of_B, torch.arange(len(index), device=index.device), "amin")
+            0, of_B, torch.arange(len(index), device=index.device), "amin"
+        )
         start_S = torch.where(empty_B[first_S], end_B[first_S], start_B[first_S])
         at_P, offsets = ranges(start_S, end_B[first_S])
-        return SequenceInput(sequences=sequence_batch(self.rows, at_P, offsets), of_B=of_B,
-                             candidate={name: values[index] for name, values in self.candidate.items()})
+        return SequenceInput(
+            sequences=sequence_batch(self.rows, at_P, offsets),
+            of_B=of_B,
+            candidate={name: values[index] for name, values in self.candidate.items()},
+        )

@@ -1,11 +1,12 @@
 """Vectors of behaviour texts on disk: a copy of an encoder's part of `behaviour_text_vectors` in a form that a batch can index.
 
-A file within the memory limit is mapped, so that a look-up runs at the speed of memory. A larger one is read row by row: the memory of a
-mapped file cannot be limited, since kernels map large pieces of their cache around each page that is read.
+A file within the memory limit is mapped, so that a look-up runs at the speed of memory. A larger one is read row by
+row: the memory of a mapped file cannot be limited, since kernels map large pieces of their cache around each page that
+is read.
 
-One file holds the vectors, in the order in which they came, and another their hashes. A stored vector never changes (the table is keyed
-by text and encoder), so opening a newer version of the table reads only the files that were added, and appends their vectors. What a
-killed process has written after the last row that counts is overwritten.
+One file holds the vectors, in the order in which they came, and another their hashes. A stored vector never changes
+(the table is keyed by text and encoder), so opening a newer version of the table reads only the files that were added,
+and appends their vectors. What a killed process has written after the last row that counts is overwritten.
 
 Shapes: V vectors of the store, N look-ups, E width.
 """
@@ -66,14 +67,17 @@ class TextStore:
         self._rows = np.append(UNKNOWN, order)  # The row of each position of the index.
 
     @classmethod
-    def open(cls, locations: Locations, reader: LakeReader, encoder_id: str, *, resident_bytes: int = RESIDENT_BYTES) -> TextStore:
+    def open(
+        cls, locations: Locations, reader: LakeReader, encoder_id: str, *, resident_bytes: int = RESIDENT_BYTES
+    ) -> TextStore:
         """Opens the store of an encoder, and brings it up to the reader's version of the table.
 
         Args:
             locations: the deployment's folders.
             reader: reads the tables of the deployment.
             encoder_id: the encoder.
-            resident_bytes: how many bytes of vectors may stay in this process's memory, not counting the system's cache.
+            resident_bytes: how many bytes of vectors may stay in this process's memory, not counting the system's
+                cache.
 
         Raises:
             BadInput: the table holds vectors of different widths under this encoder.
@@ -116,7 +120,9 @@ class _Mapped:
         self._vectors = torch.zeros(0, width)
         if count:
             with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), count * width * 4, access=mmap.ACCESS_COPY)  # torch requires writable pages.
+                mapped = mmap.mmap(
+                    file.fileno(), count * width * 4, access=mmap.ACCESS_COPY
+                )  # torch requires writable pages.
             self._vectors = torch.frombuffer(mapped, dtype=torch.float32).view(count, width)
 
     def vectors(self, rows_N: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ class _Read:
         into = found.data.cast("B") if found.size else memoryview(b"")
         with self._path.open("rb", buffering=0) as file:
             for at, row in enumerate(distinct.tolist()):
-                if os.preadv(file.fileno(), [into[at * size:(at + 1) * size]], row * size) != size:
+                if os.preadv(file.fileno(), [into[at * size : (at + 1) * size]], row * size) != size:
                     raise OSError(f"{self._path}: expected {size} bytes of vector {row}, found the end of the file")
         return torch.from_numpy(found).index_select(0, place_N)
 
@@ -152,13 +158,20 @@ def _appended(folder: Path, reader: LakeReader, encoder_id: str) -> tuple[int, i
         return count, width
     # A version of the table has each text once, but a file that was rewritten may repeat texts that are stored already.
     known = EntityIndex(np.sort(np.fromfile(folder / _HASHES, np.int64, count)) if count else np.zeros(0, np.int64))
-    with _opened(folder / _HASHES, count * 8) as hash_file, _opened(folder / _VECTORS, count * width * 4) as vector_file:
+    with (
+        _opened(folder / _HASHES, count * 8) as hash_file,
+        _opened(folder / _VECTORS, count * width * 4) as vector_file,
+    ):
         for name in new:
             for hashes, values, dims in _batches(there[name], encoder_id):
                 width = width or int(dims[0])
                 if (dims != width).any() or len(values) != len(hashes) * width:
-                    raise BadInput(TABLE, "dim", expected=f"{width} numbers for each text of {encoder_id}",
-                                   found=", ".join(map(str, sorted(set(dims.tolist())))))
+                    raise BadInput(
+                        TABLE,
+                        "dim",
+                        expected=f"{width} numbers for each text of {encoder_id}",
+                        found=", ".join(map(str, sorted(set(dims.tolist())))),
+                    )
                 fresh = np.flatnonzero(known.positions(hashes) == 0)
                 hash_file.write(hashes[fresh].tobytes())
                 vector_file.write(values.reshape(len(hashes), width)[fresh].tobytes())
@@ -183,9 +196,23 @@ def _opened(path: Path, at: int) -> Iterator[BinaryIO]:
 
 def _batches(fragment: ds.Fragment, encoder_id: str) -> Iterator[tuple[Ints, NDArray[np.float32], Ints]]:
     """Yields the hashes (N), the concatenated vectors (N x E) and the widths (N) of an encoder's rows of one file."""
-    schema = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())])
-    for batch in fragment.to_batches(schema=schema, columns=["text_hash", "vector", "dim"], filter=ds.field("encoder_id") == encoder_id,
-                                     batch_size=_BATCH_ROWS):
+    schema = pa.schema(
+        [
+            ("encoder_id", pa.string()),
+            ("text_hash", pa.int64()),
+            ("vector", pa.list_(pa.float32())),
+            ("dim", pa.int32()),
+        ]
+    )
+    for batch in fragment.to_batches(
+        schema=schema,
+        columns=["text_hash", "vector", "dim"],
+        filter=ds.field("encoder_id") == encoder_id,
+        batch_size=_BATCH_ROWS,
+    ):
         if len(batch):
-            yield (batch["text_hash"].to_numpy(), batch["vector"].flatten().to_numpy(zero_copy_only=False),
-                   batch["dim"].to_numpy().astype(np.int64))
+            yield (
+                batch["text_hash"].to_numpy(),
+                batch["vector"].flatten().to_numpy(zero_copy_only=False),
+                batch["dim"].to_numpy().astype(np.int64),
+            )

@@ -1,7 +1,7 @@
 """Requests as sequences of behaviour texts, which BAHE reads.
 
-A user has one sequence for each log: the newest behaviours that have a text. Histories are jagged: the behaviours of all users are
-concatenated, and a request sees a range of them.
+A user has one sequence for each log: the newest behaviours that have a text. Histories are jagged: the behaviours of
+all users are concatenated, and a request sees a range of them.
 
 Shapes: N impressions, G requests (or users), L sequences of each, P behaviours.
 """
@@ -37,7 +37,8 @@ class TextHistories:
     Attributes:
         user_ids: U, ascending.
         hashes: by log, the hashes of the behaviours' texts, P each, oldest first within a user.
-        before: by log, how many of `hashes` come before each place of the packed behaviours, and before the place after the last.
+        before: by log, how many of `hashes` come before each place of the packed behaviours, and before the place after
+            the last.
         offsets: U + 1; user u's packed behaviours are `[offsets[u], offsets[u + 1])`.
     """
 
@@ -52,14 +53,22 @@ class TextHistories:
         table = reader.read("user_histories", columns=["user_id", "behaviours"], where={"ds": day})
         nothing = np.zeros(0, np.int64)
         if not table.num_rows:
-            return cls(user_ids=nothing, hashes=dict.fromkeys(LOGS, nothing), before=dict.fromkeys(LOGS, np.zeros(1, np.int64)),
-                       offsets=np.zeros(1, np.int64))
+            return cls(
+                user_ids=nothing,
+                hashes=dict.fromkeys(LOGS, nothing),
+                before=dict.fromkeys(LOGS, np.zeros(1, np.int64)),
+                offsets=np.zeros(1, np.int64),
+            )
         user_ids, offsets, _, flat = unpacked(table)
         hashes = pc.fill_null(pc.struct_field(flat, "text_hash"), NO_TEXT).to_numpy()
         logs = pc.struct_field(flat, "log")
         used = {log: (hashes != NO_TEXT) & pc.equal(logs, log).to_numpy() for log in LOGS}
-        return cls(user_ids=user_ids, offsets=offsets, hashes={log: hashes[of_log] for log, of_log in used.items()},
-                   before={log: np.concatenate([np.zeros(1, np.int64), np.cumsum(of_log)]) for log, of_log in used.items()})
+        return cls(
+            user_ids=user_ids,
+            offsets=offsets,
+            hashes={log: hashes[of_log] for log, of_log in used.items()},
+            before={log: np.concatenate([np.zeros(1, np.int64), np.cumsum(of_log)]) for log, of_log in used.items()},
+        )
 
     def slices(self, user_ids: Ints, history_end: Ints | None, length: int) -> TextSlices:
         """Finds the behaviours that G requests see, by log.
@@ -95,8 +104,11 @@ class TextSlices:
 
     def select(self, index: NDArray[np.generic]) -> TextSlices:
         """Selects the ranges of some requests; the texts stay shared."""
-        return replace(self, start={log: of_log[index] for log, of_log in self.start.items()},
-                       end={log: of_log[index] for log, of_log in self.end.items()})
+        return replace(
+            self,
+            start={log: of_log[index] for log, of_log in self.start.items()},
+            end={log: of_log[index] for log, of_log in self.end.items()},
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[TextSlices]) -> TextSlices:
@@ -104,8 +116,15 @@ class TextSlices:
         shifts = {log: np.cumsum([0, *(len(part.hashes[log]) for part in parts)])[:-1] for log in LOGS}
 
         def of_all(name: str) -> dict[Log, Ints]:
-            return {log: np.concatenate([getattr(part, name)[log] + (0 if name == "hashes" else shift)
-                                         for part, shift in zip(parts, shifts[log], strict=True)]) for log in LOGS}
+            return {
+                log: np.concatenate(
+                    [
+                        getattr(part, name)[log] + (0 if name == "hashes" else shift)
+                        for part, shift in zip(parts, shifts[log], strict=True)
+                    ]
+                )
+                for log in LOGS
+            }
 
         return cls(hashes=of_all("hashes"), start=of_all("start"), end=of_all("end"))
 
@@ -170,15 +189,19 @@ class TextSamples:
     def concat(cls, parts: Sequence[TextSamples]) -> TextSamples:
         """Concatenates samples, in order."""
         shifts = np.cumsum([0, *(part.num_requests for part in parts)])[:-1]
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS},
-                   of_request=np.concatenate([part.of_request + shift for part, shift in zip(parts, shifts, strict=True)]),
-                   histories=TextSlices.concat([part.histories for part in parts]))
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS},
+            of_request=np.concatenate([part.of_request + shift for part, shift in zip(parts, shifts, strict=True)]),
+            histories=TextSlices.concat([part.histories for part in parts]),
+        )
 
 
 _ROWS = ("day", "event_id", "user_id", "item_id", "click", "held_out", "is_ad", "hashes")
 
 
-def read_text_samples(reader: LakeReader, log: Log, day: date, *, length: int, at_most: int | None = None) -> TextSamples:
+def read_text_samples(
+    reader: LakeReader, log: Log, day: date, *, length: int, at_most: int | None = None
+) -> TextSamples:
     """Reads a day's samples as requests, in order of (time, request).
 
     Args:
@@ -186,9 +209,20 @@ def read_text_samples(reader: LakeReader, log: Log, day: date, *, length: int, a
         log: the log whose samples are read.
         day: the day.
         length: the most behaviours of a sequence.
-        at_most: the most requests to read. Where there are more, a hash of their ids chooses, so the choice is always the same.
+        at_most: the most requests to read. Where there are more, a hash of their ids chooses, so the choice is always
+            the same.
     """
-    columns = ["event_id", "request_id", "sample_ts", "user_id", "item_id", "click", "held_out", "history_end", "item_text_hash"]
+    columns = [
+        "event_id",
+        "request_id",
+        "sample_ts",
+        "user_id",
+        "item_id",
+        "click",
+        "held_out",
+        "history_end",
+        "item_text_hash",
+    ]
     rows = reader.read(f"{log}_samples", columns=columns, where={"ds": day})
     if at_most is not None:
         ids = np.unique(whole(rows["request_id"]))
@@ -204,12 +238,17 @@ def read_text_samples(reader: LakeReader, log: Log, day: date, *, length: int, a
     ends = whole(rows["history_end"])[order]
     histories = TextHistories.read(reader, day).slices(user[first], ends[first], length)
     return TextSamples(
-        day=np.full(len(order), day.toordinal(), np.int64), event_id=event[order], user_id=user,
-        item_id=whole(rows["item_id"])[order], click=whole(rows["click"])[order],
+        day=np.full(len(order), day.toordinal(), np.int64),
+        event_id=event[order],
+        user_id=user,
+        item_id=whole(rows["item_id"])[order],
+        click=whole(rows["click"])[order],
         held_out=pc.fill_null(pc.cast(rows["held_out"], pa.bool_()), False).to_numpy()[order].astype(bool),
         is_ad=np.full(len(order), log == "ad"),
         hashes=pc.fill_null(pc.cast(rows["item_text_hash"], pa.int64()), NO_TEXT).to_numpy()[order],
-        of_request=np.cumsum(begins) - 1, histories=histories)
+        of_request=np.cumsum(begins) - 1,
+        histories=histories,
+    )
 
 
 def _scattered(ids: Ints) -> NDArray[np.uint64]:
@@ -235,9 +274,11 @@ class SequenceRows:
     @classmethod
     def of(cls, slices: TextSlices, store: TextStore) -> SequenceRows:
         """Looks up the texts that requests see in a store."""
-        return cls(behaviours={log: torch.from_numpy(store.rows_of(of_log)) for log, of_log in slices.hashes.items()},
-                   start={log: torch.from_numpy(of_log) for log, of_log in slices.start.items()},
-                   end={log: torch.from_numpy(of_log) for log, of_log in slices.end.items()})
+        return cls(
+            behaviours={log: torch.from_numpy(store.rows_of(of_log)) for log, of_log in slices.hashes.items()},
+            start={log: torch.from_numpy(of_log) for log, of_log in slices.start.items()},
+            end={log: torch.from_numpy(of_log) for log, of_log in slices.end.items()},
+        )
 
     def __len__(self) -> int:
         return len(self.start[LOGS[0]])

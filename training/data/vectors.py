@@ -141,12 +141,16 @@ def write_vectors(path: Path, vectors: Mapping[Entity, EntityVectors]) -> dict[s
         dims[entity] = dim
         flat = pa.array(np.ascontiguousarray(of_entity.vectors, np.float32).reshape(-1), pa.float32())
         offsets = pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32), pa.int32())
-        parts.append(pa.table({
-            "entity": pa.array([entity] * count, pa.string()),
-            "id": pa.array(of_entity.ids, pa.int64()),
-            "vector": pa.ListArray.from_arrays(offsets, flat),
-            "dim": pa.array(np.full(count, dim, np.int32), pa.int32()),
-        }))
+        parts.append(
+            pa.table(
+                {
+                    "entity": pa.array([entity] * count, pa.string()),
+                    "id": pa.array(of_entity.ids, pa.int64()),
+                    "vector": pa.ListArray.from_arrays(offsets, flat),
+                    "dim": pa.array(np.full(count, dim, np.int32), pa.int32()),
+                }
+            )
+        )
     pq.write_table(pa.concat_tables(parts), path)
     return dims
 
@@ -167,7 +171,9 @@ def read_vectors(path: Path, dims: Mapping[str, int]) -> dict[Entity, EntityVect
     for name in VECTOR_ENTITIES:
         rows, dim = np.flatnonzero(entity == name), dims[name]
         if (lengths[rows] != dim).any():
-            raise BadInput(path, "vector", expected=f"{dim} numbers for each {name}", found=f"{set(lengths[rows].tolist())}")
+            raise BadInput(
+                path, "vector", expected=f"{dim} numbers for each {name}", found=f"{set(lengths[rows].tolist())}"
+            )
         vectors = flat[(ends[rows] - dim)[:, None] + np.arange(dim)].reshape(len(rows), dim)
         order = np.argsort(ids[rows], kind="stable")
         result[name] = EntityVectors(ids=ids[rows][order], vectors=vectors[order])

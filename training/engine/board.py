@@ -1,7 +1,7 @@
 """Writes what TensorBoard shows: a training's loss and speed every few steps, and a release's metrics.
 
-The board only observes: it draws no random numbers and changes no tensor, so a training with it ends with the same weights.
-`tensorboard` is an extra, imported where it is used.
+The board only observes: it draws no random numbers and changes no tensor, so a training with it ends with the same
+weights. `tensorboard` is an extra, imported where it is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Board:
     def __enter__(self) -> Board:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._rows:
             self._write()
         self._writer.close()
@@ -72,8 +74,13 @@ def require_tensorboard() -> None:
     try:
         import tensorboard  # noqa: F401
     except ImportError as error:
-        raise BadInput("--tensorboard", "package", expected="tensorboard", found=str(error),
-                       hint="Install the extra `tensorboard` of this project.") from None
+        raise BadInput(
+            "--tensorboard",
+            "package",
+            expected="tensorboard",
+            found=str(error),
+            hint="Install the extra `tensorboard` of this project.",
+        ) from None
 
 
 def _writer(folder: Path) -> Any:

@@ -70,7 +70,11 @@ class Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}")
         tensors = {name: _apart(tensor) for name, tensor in state.items()}
-        where = {"epoch": position.epoch, "step": position.step, "losses": {n: v.hex() for n, v in position.losses.items()}}
+        where = {
+            "epoch": position.epoch,
+            "step": position.step,
+            "losses": {n: v.hex() for n, v in position.losses.items()},
+        }
         save_file(tensors, temporary, metadata={"position": json.dumps(where)})
         temporary.replace(self._path)
 
@@ -84,8 +88,12 @@ class Checkpoint:
             where = json.loads(file.metadata()["position"])
             for name, tensor in state.items():
                 tensor.copy_(file.get_tensor(name))
-        write_back(model, {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")})
-        return Position(epoch=where["epoch"], step=where["step"], losses={n: float.fromhex(v) for n, v in where["losses"].items()})
+        write_back(
+            model, {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+        )
+        return Position(
+            epoch=where["epoch"], step=where["step"], losses={n: float.fromhex(v) for n, v in where["losses"].items()}
+        )
 
     def clear(self) -> None:
         """Deletes the file: the training is finished."""
@@ -95,7 +103,8 @@ class Checkpoint:
 
 def _state(model: nn.Module, optimizer: Adam) -> Mapping[str, Tensor]:
     return {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
-        f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
+        f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()
+    }
 
 
 def _apart(tensor: Tensor) -> Tensor:

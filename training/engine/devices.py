@@ -1,7 +1,7 @@
 """Reserves one GPU for one training by lock files, one for each device, under the deployment's folder.
 
-A pool of Airflow limits how many trainings run at a time, but does not choose their devices. The kernel releases a lock when its holder
-dies, however it dies.
+A pool of Airflow limits how many trainings run at a time, but does not choose their devices. The kernel releases a lock
+when its holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ POLL_SECONDS = 1.0
 
 
 @contextmanager
-def held_device(kind: torch.device, locks: Path, *, names: Sequence[str] | None = None, wait_seconds: float = WAIT_SECONDS,
-                sleep: Callable[[float], None] = time.sleep) -> Iterator[torch.device]:
+def held_device(
+    kind: torch.device,
+    locks: Path,
+    *,
+    names: Sequence[str] | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[torch.device]:
     """Holds the first GPU on which no other training of this deployment runs.
 
     Nothing is locked on a CPU, nor for processes that `torchrun` started, each of which has its own device.
@@ -31,7 +37,8 @@ def held_device(kind: torch.device, locks: Path, *, names: Sequence[str] | None 
     Args:
         kind: the kind of device to train on.
         locks: the deployment's folder of locks.
-        names: names of the GPUs in torch's order; by default their unique ids, which do not depend on CUDA_VISIBLE_DEVICES.
+        names: names of the GPUs in torch's order; by default their unique ids, which do not depend on
+            CUDA_VISIBLE_DEVICES.
         wait_seconds: how long to wait for a free GPU.
         sleep: waits between two looks.
 
@@ -60,5 +67,7 @@ def held_device(kind: torch.device, locks: Path, *, names: Sequence[str] | None 
                 return
         if time.monotonic() >= deadline:
             holders = "; ".join(f"{path.stem} by {read_holder(path).get('command', 'somebody')}" for path in paths)
-            raise Locked(f"{locks / 'cuda'}: expected a free GPU within {wait_seconds:.0f} s, found all {len(paths)} taken: {holders}")
+            raise Locked(
+                f"{locks / 'cuda'}: expected a free GPU within {wait_seconds:.0f} s, found all {len(paths)} taken: {holders}"
+            )
         sleep(POLL_SECONDS)

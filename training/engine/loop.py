@@ -49,7 +49,8 @@ class Fitted:
 
     Attributes:
         row_cnt: the number of distinct rows that were trained on.
-        losses: by name, the mean over the rows of the last epoch, each taken just before its step; empty where there was no row.
+        losses: by name, the mean over the rows of the last epoch, each taken just before its step; empty where there
+            was no row.
     """
 
     row_cnt: int
@@ -77,8 +78,10 @@ class Supervision:
     """What accompanies a training. It does not change the result, except for the rounding that `compute` changes.
 
     Attributes:
-        checkpoint: keeps the state of an unfinished training; the training resumes from it, with the same result to the bit.
-        observe: called after each step, with its number over all epochs, its losses and its rows; it must change nothing.
+        checkpoint: keeps the state of an unfinished training; the training resumes from it, with the same result to the
+            bit.
+        observe: called after each step, with its number over all epochs, its losses and its rows; it must change
+            nothing.
         after_epoch: called after each epoch; it may score, but must not change the model.
         compute: precision and compilation.
     """
@@ -109,11 +112,13 @@ def prepare_process(threads: int = 1) -> None:
     """Makes torch deterministic, and keeps freed memory in the process: batches reuse it instead of faulting it in again.
 
     Args:
-        threads: threads of torch on a CPU. With one, the default, sums do not depend on the machine's cores. Several threads wait for
-            each other where Spark and Airflow share two cores with them (12 thousand samples a second were measured instead of 130).
+        threads: threads of torch on a CPU. With one, the default, sums do not depend on the machine's cores. Several
+            threads wait for each other where Spark and Airflow share two cores with them (12 thousand samples a second
+            were measured instead of 130).
     """
     torch.set_num_threads(threads)
-    # Some CUDA sums have no deterministic algorithm. (`use_deterministic_algorithms` would import torch's compiler: seconds.)
+    # Some CUDA sums have no deterministic algorithm. (`use_deterministic_algorithms` would import torch's compiler:
+    # seconds.)
     torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     # A debugging aid that costs a twentieth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -128,8 +133,15 @@ def generator_of(*parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big"))
 
 
-def train(model: Trainable, samples: Rows, phase: Phase, *, seed: object, description: str,
-          supervision: Supervision = _UNATTENDED) -> Fitted:
+def train(
+    model: Trainable,
+    samples: Rows,
+    phase: Phase,
+    *,
+    seed: object,
+    description: str,
+    supervision: Supervision = _UNATTENDED,
+) -> Fitted:
     """Trains a model in place; several processes share each batch and take the same steps as one process.
 
     Args:
@@ -159,7 +171,9 @@ def train(model: Trainable, samples: Rows, phase: Phase, *, seed: object, descri
             epochs.train(samples.at_epoch(epoch), order, position)
             supervision.after_epoch()
     if not processes.agreed(_is_finite(model)):
-        raise TributaryError(f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates.")
+        raise TributaryError(
+            f"{description}: expected finite weights, found NaN or infinity. Lower the recipe's learning rates."
+        )
     if checkpoint:
         checkpoint.clear()
     rows = sum(map(len, order))
@@ -179,17 +193,26 @@ class _Epochs:
 
     def train(self, samples: Rows, order: list[Tensor], position: Position) -> None:
         """Takes the remaining steps of an epoch, and moves the position to its end."""
-        sums = {name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
-                for name, value in position.losses.items()}
-        parts = [processes.part_of(index) for index in order[position.step:]]
+        sums = {
+            name: torch.tensor(value if processes.is_first() else 0.0, dtype=torch.float64, device=samples.device)
+            for name, value in position.losses.items()
+        }
+        parts = [processes.part_of(index) for index in order[position.step :]]
         checkpoint, observe = self.supervision.checkpoint, self.supervision.observe
         for part, batch in zip(parts, prefetched(samples.batch, [part.index for part in parts]), strict=True):
-            self.optimizer.learning_rate = self.phase.rate_at(position.epoch * len(order) + position.step, self.phase.epochs * len(order))
+            self.optimizer.learning_rate = self.phase.rate_at(
+                position.epoch * len(order) + position.step, self.phase.epochs * len(order)
+            )
             # Each step has its own seed, so that dropout is the same in a training that resumes.
-            torch.manual_seed(int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62)))
+            torch.manual_seed(
+                int(generator_of(self.seed, position.epoch, position.step, processes.rank()).integers(1 << 62))
+            )
             losses = _train_step(self.model, batch, self.optimizer, part.weight, self.supervision.compute.bf16)
             for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device)) + value.double() * part.rows
+                sums[name] = (
+                    sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device))
+                    + value.double() * part.rows
+                )
             rows = len(order[position.step])
             self.bar.update(rows)
             position.step += 1
@@ -232,7 +255,9 @@ def _of_all(sums: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _is_finite(model: nn.Module) -> bool:
     """Returns whether all weights are finite; among several processes only the first sees the tables' values."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values() if tensor.device.type != "meta")
+    return all(
+        bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values() if tensor.device.type != "meta"
+    )
 
 
 def _optimizer(model: nn.Module, phase: Phase) -> Adam:

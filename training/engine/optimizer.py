@@ -33,8 +33,11 @@ class Adam:
 
     def state(self) -> dict[str, Tensor]:
         """Returns the optimizer's tensors by name; changing them changes its state."""
-        moments = {f"{name}.{number}": value for name, values in (("mean", self._means), ("square", self._squares))
-                   for number, value in enumerate(values)}
+        moments = {
+            f"{name}.{number}": value
+            for name, values in (("mean", self._means), ("square", self._squares))
+            for number, value in enumerate(values)
+        }
         return moments | {"steps": self._steps}
 
     def zero_grad(self) -> None:

@@ -16,12 +16,35 @@ from contracts.releases import METRICS_FILE, Release
 from lake.run_folders import Run, folder_of, make_run, open_run
 from training import processes
 
-PREDICTIONS_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("score", pa.float64()), ("click", pa.int32()),
-                                ("scored_by", pa.string()), ("ds", pa.date32())])
-METRICS_SCHEMA = pa.schema([("metric", pa.string()), ("split", pa.string()), ("value", pa.float64()), ("row_cnt", pa.int64()),
-                            ("ds", pa.date32())])
-HELD_OUT_SCHEMA = pa.schema([("event_id", pa.int64()), ("user_id", pa.int64()), ("ds", pa.date32()), ("click", pa.int32()),
-                             ("score", pa.float64()), ("score_before", pa.float64())])
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        ("event_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("score", pa.float64()),
+        ("click", pa.int32()),
+        ("scored_by", pa.string()),
+        ("ds", pa.date32()),
+    ]
+)
+METRICS_SCHEMA = pa.schema(
+    [
+        ("metric", pa.string()),
+        ("split", pa.string()),
+        ("value", pa.float64()),
+        ("row_cnt", pa.int64()),
+        ("ds", pa.date32()),
+    ]
+)
+HELD_OUT_SCHEMA = pa.schema(
+    [
+        ("event_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("ds", pa.date32()),
+        ("click", pa.int32()),
+        ("score", pa.float64()),
+        ("score_before", pa.float64()),
+    ]
+)
 
 SLICE = "/"  # In a split's name, it separates the rows from a slice of them.
 
@@ -43,8 +66,11 @@ def metrics_of(split: str, values: Mapping[str, float | None], row_cnt: int) -> 
 
 def headline(metrics: Sequence[Metric]) -> dict[str, float]:
     """Returns what manifest and `releases` show: the defined metrics without slices, by `<split>_<metric>`; `train_loss` by its name."""
-    return {m.metric if m.metric == "train_loss" else f"{m.split}_{m.metric}": m.value for m in metrics
-            if m.value is not None and SLICE not in m.split}
+    return {
+        m.metric if m.metric == "train_loss" else f"{m.split}_{m.metric}": m.value
+        for m in metrics
+        if m.value is not None and SLICE not in m.split
+    }
 
 
 def write_metrics(path: Path, metrics: Sequence[Metric], day: date) -> None:
@@ -68,7 +94,9 @@ def _write_columns(path: Path, columns: Mapping[str, Any], schema: pa.Schema) ->
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
-def write_run(locations: Locations, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]) -> Run:
+def write_run(
+    locations: Locations, release: Release, metrics: Sequence[Metric], fill: Callable[[Path], dict[str, int]]
+) -> Run:
     """Writes a run folder; among several processes the first writes it, and the others wait.
 
     Args:
@@ -77,6 +105,7 @@ def write_run(locations: Locations, release: Release, metrics: Sequence[Metric],
         metrics: the metrics of the training.
         fill: writes the model's files into a folder, and returns the widths of the vectors by entity.
     """
+
     def complete(folder: Path) -> Release:
         dims = fill(folder)
         write_metrics(folder / METRICS_FILE, metrics, release.period)

@@ -1,7 +1,7 @@
 """The ad model with a frozen source model next to it, whose hidden layers join its own through adapters.
 
-After CTNet (arXiv 2208.05728), which keeps the source tower and adds light gated adapters between the layers of both; that
-the target's other weights start fresh with a new source is our choice.
+After CTNet (arXiv 2208.05728), which keeps the source tower and adds light gated adapters between the layers of both;
+that the target's other weights start fresh with a new source is our choice.
 
 Shapes: B rows, H width of a hidden layer.
 """
@@ -39,8 +39,12 @@ class Source:
     @torch.no_grad()
     def hidden(self, batch: Batch) -> list[Tensor]:
         """Returns the CPM's hidden layers, B x H each, for a batch of the target model."""
-        own = replace(batch, rows_BF=torch.stack([rows[batch.rows_BF[:, self.at[name]]] for name, rows in self.rows.items()], dim=1),
-                      long=self._translated(batch.long), short=self._translated(batch.short))
+        own = replace(
+            batch,
+            rows_BF=torch.stack([rows[batch.rows_BF[:, self.at[name]]] for name, rows in self.rows.items()], dim=1),
+            long=self._translated(batch.long),
+            short=self._translated(batch.short),
+        )
         x_BH, layers = self.model.interactions(own), []
         for block in blocks(self.model.mlp):
             x_BH = block(x_BH)
@@ -49,7 +53,9 @@ class Source:
 
     def _translated(self, history: Jagged | None) -> Jagged:
         assert history is not None
-        return Jagged(rows={name: self.rows[name][rows] for name, rows in history.rows.items()}, offsets=history.offsets)
+        return Jagged(
+            rows={name: self.rows[name][rows] for name, rows in history.rows.items()}, offsets=history.offsets
+        )
 
 
 class Adapter(nn.Module):
@@ -80,7 +86,9 @@ class AdaptedCtrModel(CtrModel):
         source: the CPM that the release is bound to; it is not part of the model's own weights.
     """
 
-    def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource, source: Source) -> None:
+    def __init__(
+        self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource, source: Source
+    ) -> None:
         super().__init__(body, embeddings, num_dense, transfer)
         self._source = (source,)  # In a tuple, so that torch does not register it as a submodule.
         self.adapters = nn.ModuleList(Adapter(size) for size in body.hidden)
@@ -102,4 +110,4 @@ class AdaptedCtrModel(CtrModel):
 
 def blocks(mlp: nn.Sequential) -> list[nn.Sequential]:
     """Returns the hidden layers of `batch_norm_mlp`, each with its batch norm and activation."""
-    return [mlp[start:start + LAYERS_OF_A_BLOCK] for start in range(0, len(mlp) - 1, LAYERS_OF_A_BLOCK)]
+    return [mlp[start : start + LAYERS_OF_A_BLOCK] for start in range(0, len(mlp) - 1, LAYERS_OF_A_BLOCK)]

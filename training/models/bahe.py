@@ -1,12 +1,13 @@
 """BAHE (arXiv 2403.19347): a language model's high layers read sequences of behaviour vectors, and the candidate joins only at the head.
 
-*Behaviour aggregation*: a user's M behaviours are M vectors of the offline table, not M texts. *Feature parallel*: N sequences of a user
-go through the same high layers separately, and their results are concatenated. The candidate's vector goes through these layers too and
-meets the user at the head, `y = F([Q_u, Q_i])`: a linear map of each to D numbers, which are published, and an MLP on both and on
-their product (our choice). The alternative, LLM-CTR, reads the whole text of all behaviours through all layers.
+*Behaviour aggregation*: a user's M behaviours are M vectors of the offline table, not M texts. *Feature parallel*: N
+sequences of a user go through the same high layers separately, and their results are concatenated. The candidate's
+vector goes through these layers too and meets the user at the head, `y = F([Q_u, Q_i])`: a linear map of each to D
+numbers, which are published, and an MLP on both and on their product (our choice). The alternative, LLM-CTR, reads the
+whole text of all behaviours through all layers.
 
-Shapes: B rows of G requests, N sequences of a user, M behaviours of the longest, T tokens of the longest text, E width of the
-language model, D width of the published vectors.
+Shapes: B rows of G requests, N sequences of a user, M behaviours of the longest, T tokens of the longest text, E width
+of the language model, D width of the published vectors.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class VectorBatch:
     """The inputs of BAHE.
 
     Attributes:
-        behaviours: vectors of the table, oldest first, G x M x E for each of the N sequences, where M is the sequence's own longest.
+        behaviours: vectors of the table, oldest first, G x M x E for each of the N sequences, where M is the sequence's
+            own longest.
         masks: which places are behaviours, G x M each.
         candidate_BE: the vectors of the candidates' texts; zeros where there is no text.
         of_B: the request of each row.
@@ -86,7 +88,9 @@ class Head(nn.Module):
     def __init__(self, user: int, item: int, dims: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.dims = dims
-        self.of_user, self.of_item = (nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dims)) for width in (user, item))
+        self.of_user, self.of_item = (
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dims)) for width in (user, item)
+        )
         self.mlp = relu_mlp(3 * dims, hidden)
         self.of_log = nn.Parameter(torch.zeros(len(LOGS)))  # the logs are clicked at different rates
 
@@ -119,8 +123,16 @@ class Bahe(_WithoutDropout):
         hidden: widths of the head.
     """
 
-    def __init__(self, high: HighLayers | nn.Module, width: int, *, sequences: int = 1, pooling: Pooling = "mean", dims: int = DIMS,
-                 hidden: Sequence[int] = HIDDEN) -> None:
+    def __init__(
+        self,
+        high: HighLayers | nn.Module,
+        width: int,
+        *,
+        sequences: int = 1,
+        pooling: Pooling = "mean",
+        dims: int = DIMS,
+        hidden: Sequence[int] = HIDDEN,
+    ) -> None:
         super().__init__()
         self.high, self.pooling = high, pooling
         self.head = Head(sequences * width, width, dims, hidden)
@@ -136,11 +148,15 @@ class Bahe(_WithoutDropout):
             return
         deviation_E = texts_NE.std(dim=0, correction=0)
         self.get_buffer("mean_E").copy_(texts_NE.mean(dim=0))
-        self.get_buffer("deviation_E").copy_(torch.where(deviation_E > _LEAST_DEVIATION * deviation_E.mean(), deviation_E, 1.0))
+        self.get_buffer("deviation_E").copy_(
+            torch.where(deviation_E > _LEAST_DEVIATION * deviation_E.mean(), deviation_E, 1.0)
+        )
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Returns all weights that are not the language model's own: adapters, head, and the scale of the vectors."""
-        parameters = {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
+        parameters = {
+            name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad
+        }
         return parameters | {name: self.get_buffer(name) for name in ("mean_E", "deviation_E")}
 
     def _scores(self, vectors_xE: Tensor) -> Tensor:
@@ -148,8 +164,13 @@ class Bahe(_WithoutDropout):
 
     def aggregate(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """Returns the concatenated outputs of the high layers for each sequence: G x (N x E); zeros where a user has no behaviour."""
-        return torch.cat([pool(self.high(self._scores(of_sequence), mask), mask, self.pooling)
-                          for of_sequence, mask in zip(behaviours, masks, strict=True)], dim=1)
+        return torch.cat(
+            [
+                pool(self.high(self._scores(of_sequence), mask), mask, self.pooling)
+                for of_sequence, mask in zip(behaviours, masks, strict=True)
+            ],
+            dim=1,
+        )
 
     def user(self, behaviours: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """Returns Q_u, G x D."""
@@ -177,13 +198,17 @@ class Bahe(_WithoutDropout):
 def build_bahe(language: LanguageModel, recipe: BaheRecipe, pooling: Pooling) -> Bahe:
     """Builds BAHE over the high half of a language model; the recipe's seed draws the weights of the head."""
     torch.manual_seed(recipe.seed)
-    return Bahe(language.high, language.width, sequences=len(LOGS), pooling=pooling, dims=recipe.dims, hidden=recipe.hidden)
+    return Bahe(
+        language.high, language.width, sequences=len(LOGS), pooling=pooling, dims=recipe.dims, hidden=recipe.hidden
+    )
 
 
 class FullTextCtr(_WithoutDropout):
     """LLM-CTR: the same layers, adapters and head, on the tokens of all behaviours. The low half is frozen, as BAHE's is."""
 
-    def __init__(self, model: LanguageModel, *, pooling: Pooling = "mean", dims: int = DIMS, hidden: Sequence[int] = HIDDEN) -> None:
+    def __init__(
+        self, model: LanguageModel, *, pooling: Pooling = "mean", dims: int = DIMS, hidden: Sequence[int] = HIDDEN
+    ) -> None:
         super().__init__()
         self.high, self.pooling = model.high, pooling
         self._apart = (model.low.eval().requires_grad_(False), model.family)

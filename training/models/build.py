@@ -55,7 +55,9 @@ def build_ctr(parts: CtrParts, *, seed: int, device: torch.device) -> CtrModel:
     embeddings = IdEmbeddings(parts.mapping.row_cnts(), EMBEDDING_DIMS, seed=seed, device=device)
     if parts.source is not None:
         return AdaptedCtrModel(parts.body, embeddings, parts.num_dense, parts.transfer, parts.source).to(device)
-    return CtrModel(parts.body, embeddings, parts.num_dense, parts.transfer, parts.frozen, parts.bridge, parts.texts).to(device)
+    return CtrModel(
+        parts.body, embeddings, parts.num_dense, parts.transfer, parts.frozen, parts.bridge, parts.texts
+    ).to(device)
 
 
 def build_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, frequency: Mapping[str, Tensor]) -> FgBert:
@@ -73,4 +75,6 @@ def build_fg_bert(recipe: FgBertRecipe, mapping: IdMapping, frequency: Mapping[s
 def build_tpm(recipe: TpmRecipe, mapping: IdMapping, device: torch.device) -> TpmModel:
     """Builds a TPM on a device, with fresh weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return TpmModel(IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=recipe.seed, device=device), recipe.hidden).to(device)
+    return TpmModel(
+        IdEmbeddings(mapping.row_cnts(), EMBEDDING_DIMS, seed=recipe.seed, device=device), recipe.hidden
+    ).to(device)

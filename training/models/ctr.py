@@ -1,7 +1,7 @@
 """The body that CPM and A-CTR share: embedding -> feature interaction -> MLP.
 
-E-CDCTR (arXiv 2408.16238) states the scheme and that both networks are identical; the inside (DIN attention over the long
-and the short history, a DCN-V2 cross layer, an MLP with batch-norm and PReLU) is our choice.
+E-CDCTR (arXiv 2408.16238) states the scheme and that both networks are identical; the inside (DIN attention over the
+long and the short history, a DCN-V2 cross layer, an MLP with batch-norm and PReLU) is our choice.
 
 Shapes: B rows, E width of an item's token (item and category), P behaviours, D width of the interaction layer.
 """
@@ -40,9 +40,16 @@ class CtrModel(Trainable):
         texts: the vectors of behaviour texts, which are inputs of the MLP too.
     """
 
-    def __init__(self, body: Body, embeddings: IdEmbeddings, num_dense: int, transfer: TransferSource,
-                 frozen: frozenset[str] = frozenset(), bridge: Bridge | None = None,
-                 texts: TextVectors | None = None) -> None:
+    def __init__(
+        self,
+        body: Body,
+        embeddings: IdEmbeddings,
+        num_dense: int,
+        transfer: TransferSource,
+        frozen: frozenset[str] = frozenset(),
+        bridge: Bridge | None = None,
+        texts: TextVectors | None = None,
+    ) -> None:
         super().__init__()
         self.embeddings = embeddings
         self.num_dense = num_dense
@@ -60,10 +67,14 @@ class CtrModel(Trainable):
         self.cross = Cross(width, body.cross_layers)
         self.mlp = batch_norm_mlp(width, body.hidden)
         self.bridge = bridge
-        # Further inputs of the MLP's first layer: those that depend on the candidate, and those that only depend on the user and are
-        # computed once per user. The weights begin at zero: a normalised output would outweigh fresh embeddings (docs/experiments.md).
-        self.bridge_in = nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user)
-                                       ) if bridge else None
+        # Further inputs of the MLP's first layer: those that depend on the candidate, and those that only depend on the
+        # user and are computed once per user. The weights begin at zero: a normalised output would outweigh fresh
+        # embeddings (docs/experiments.md).
+        self.bridge_in = (
+            nn.ModuleList(nn.Linear(size, body.hidden[0], bias=False) for size in (bridge.of_candidate, bridge.of_user))
+            if bridge
+            else None
+        )
         self.texts = texts
         self.texts_in = nn.Linear(texts.width, body.hidden[0], bias=False) if texts else None
         for layer in (*(self.bridge_in or ()), *([self.texts_in] if self.texts_in else ())):
@@ -89,11 +100,16 @@ class CtrModel(Trainable):
         own_BD, parts = self.embeddings(batch.rows_BF, histories)
         if self._frozen:  # Without a gradient, Adagrad changes neither such rows nor their sums.
             own_BD = torch.where(self.get_buffer("_learns"), own_BD, own_BD.detach())
-            parts = [part.detach() if name in self._frozen else part for (name, _), part in zip(histories, parts, strict=True)]
+            parts = [
+                part.detach() if name in self._frozen else part
+                for (name, _), part in zip(histories, parts, strict=True)
+            ]
         query_BE = torch.cat([own_BD[:, columns] for columns in self._token], dim=1)
         size = len(HISTORY_FEATURES)
-        interests = [self.long_attention(query_BE, parts[:size], batch.long.offsets),
-                     self.short_attention(query_BE, parts[size:], batch.short.offsets)]
+        interests = [
+            self.long_attention(query_BE, parts[:size], batch.long.offsets),
+            self.short_attention(query_BE, parts[size:], batch.short.offsets),
+        ]
         crossed_BD: Tensor = self.cross(torch.cat([own_BD, batch.dense_BS, *interests, self.transfer(batch)], dim=1))
         return crossed_BD
 
@@ -121,16 +137,26 @@ def reset_batch_norm(model: nn.Module) -> None:
 
 def batch_norm_names(model: nn.Module) -> frozenset[str]:
     """Returns the names of all batch-norm tensors of the model's state."""
-    return frozenset(f"{path}.{name}" for path, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)
-                     for name in module.state_dict())
+    return frozenset(
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm1d)
+        for name in module.state_dict()
+    )
 
 
-def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
-                     carried: Mapping[str, NDArray[np.int64]], keep_batch_norm: bool = False) -> None:
+def load_transferred(
+    model: CtrModel,
+    source: Mapping[str, Tensor],
+    *,
+    fresh_tables: frozenset[str],
+    carried: Mapping[str, NDArray[np.int64]],
+    keep_batch_norm: bool = False,
+) -> None:
     """Loads a CPM's weights into an A-CTR: all but batch norm (re-initialised) and the tables of ad-only features.
 
-    Adagrad's sums start at zero, since the source's belong to its training on the natural log. The source's aggregator is not loaded,
-    since the A-CTR reads its result.
+    Adagrad's sums start at zero, since the source's belong to its training on the natural log. The source's aggregator
+    is not loaded, since the A-CTR reads its result.
 
     Args:
         model: the A-CTR, which is changed in place.
@@ -143,13 +169,24 @@ def load_transferred(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tab
     skipped = frozenset() if keep_batch_norm else batch_norm_names(model)
     skipped |= {name for feature in fresh_tables for name in table_tensors(feature)}
     skipped |= {f"embeddings.{name}.square" for name in model.embeddings.names}
-    skipped |= {name for name in model.state_dict() if name.startswith(("bridge", "texts_in"))}  # These belong to other sources.
-    load_weights(model, {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")}, skipped=skipped,
-                 carried=carried)
+    skipped |= {
+        name for name in model.state_dict() if name.startswith(("bridge", "texts_in"))
+    }  # These belong to other sources.
+    load_weights(
+        model,
+        {name: tensor for name, tensor in source.items() if not name.startswith("transfer.")},
+        skipped=skipped,
+        carried=carried,
+    )
 
 
-def load_embeddings(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tables: frozenset[str],
-                    carried: Mapping[str, NDArray[np.int64]]) -> None:
+def load_embeddings(
+    model: CtrModel,
+    source: Mapping[str, Tensor],
+    *,
+    fresh_tables: frozenset[str],
+    carried: Mapping[str, NDArray[np.int64]],
+) -> None:
     """Loads only a CPM's embedding tables; all other weights stay fresh.
 
     Args:
@@ -163,16 +200,21 @@ def load_embeddings(model: CtrModel, source: Mapping[str, Tensor], *, fresh_tabl
     load_weights(model, source, skipped=skipped, carried=carried)
 
 
-def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: frozenset[str] | set[str] = frozenset(),
-                 carried: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+def load_weights(
+    model: nn.Module,
+    source: Mapping[str, Tensor],
+    *,
+    skipped: frozenset[str] | set[str] = frozenset(),
+    carried: Mapping[str, NDArray[np.int64]] | None = None,
+) -> None:
     """Loads weights by name.
 
     Args:
         model: the model, which is changed in place.
         source: weights by name.
         skipped: names that keep the model's own values.
-        carried: by feature, the rows of the source's embedding tables that are the first rows of the model's; the model's other rows
-            keep their fresh values. None means that the tables have the same rows.
+        carried: by feature, the rows of the source's embedding tables that are the first rows of the model's; the
+            model's other rows keep their fresh values. None means that the tables have the same rows.
 
     Raises:
         ValueError: a name or a shape differs, so the weights come from a model with another body.
@@ -185,7 +227,7 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor], *, skipped: fro
             target, values = own[name], source[name]
             if carried is not None and name.startswith(CARRIED) and name.split(".")[1] in carried:
                 rows = carried[name.split(".")[1]]
-                target, values = target[:len(rows)], values[torch.from_numpy(rows)]
+                target, values = target[: len(rows)], values[torch.from_numpy(rows)]
             if target.shape != values.shape:
                 raise ValueError(f"{name}: expected shape {tuple(target.shape)}, found {tuple(values.shape)}")
             target.copy_(values)

@@ -1,11 +1,11 @@
 """FG-BERT: a bidirectional transformer that reads all side information of behaviours and reconstructs what is masked.
 
-SRP4CTR (arXiv 2407.19658) states the Cloze objective with item-related and behaviour-related masks, and two layers over 200
-behaviours; fields, rates, sizes and heads are our choice (`training/recipes.py`). BERT4Rec (arXiv 1904.06690) and a next-item
-model in the manner of SASRec (arXiv 1808.09781) are the same network with another objective.
+SRP4CTR (arXiv 2407.19658) states the Cloze objective with item-related and behaviour-related masks, and two layers over
+200 behaviours; fields, rates, sizes and heads are our choice (`training/recipes.py`). BERT4Rec (arXiv 1904.06690) and a
+next-item model in the manner of SASRec (arXiv 1808.09781) are the same network with another objective.
 
-Shapes: P behaviours, Q those that the loss asks for, S sequences, E width, B candidates, D width of a field, V rows of a field,
-N negatives.
+Shapes: P behaviours, Q those that the loss asks for, S sequences, E width, B candidates, D width of a field, V rows of
+a field, N negatives.
 """
 
 from __future__ import annotations
@@ -58,10 +58,13 @@ class FgBert(Trainable):
     Args:
         recipe: objective, fields and sizes.
         row_cnts: V of each id field, the shared row included.
-        frequency: V of each id field: how often each row occurs, for the draw of negatives; needed where a softmax is sampled.
+        frequency: V of each id field: how often each row occurs, for the draw of negatives; needed where a softmax is
+            sampled.
     """
 
-    def __init__(self, recipe: FgBertRecipe, row_cnts: Mapping[str, int], frequency: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, recipe: FgBertRecipe, row_cnts: Mapping[str, int], frequency: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         fields = [field for field in BEHAVIOUR_FIELDS if field.name in recipe.fields]
@@ -71,8 +74,13 @@ class FgBert(Trainable):
         self.embeddings = nn.ModuleDict({name: nn.Embedding(sizes[name], dim) for name, dim in self._dims.items()})
         self.masked = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name, dim in self._dims.items()})
         self.positions = nn.Embedding(recipe.length, recipe.width)
-        self.project = nn.ModuleDict({side: nn.Linear(sum(self._dims[name] for name in names), recipe.width, bias=side == "item")
-                                      for side, names in self._sides.items() if names})
+        self.project = nn.ModuleDict(
+            {
+                side: nn.Linear(sum(self._dims[name] for name in names), recipe.width, bias=side == "item")
+                for side, names in self._sides.items()
+                if names
+            }
+        )
         self.norm, self.dropout = nn.LayerNorm(recipe.width), Dropout(recipe.dropout)
         size = Width(width=recipe.width, heads=recipe.heads, inner=recipe.inner, dropout=recipe.dropout)
         self.layers = nn.ModuleList(EncoderLayer(size) for _ in range(recipe.layers))
@@ -125,8 +133,10 @@ class FgBert(Trainable):
     def _side(self, names: Sequence[str], rows: Mapping[str, Tensor], mask_P: Tensor | None) -> Tensor:
         vectors = [self.embeddings[name](rows[name]) for name in names]
         if mask_P is not None:
-            vectors = [torch.where(mask_P[:, None], self.masked[name].to(found.dtype), found)
-                       for name, found in zip(names, vectors, strict=True)]
+            vectors = [
+                torch.where(mask_P[:, None], self.masked[name].to(found.dtype), found)
+                for name, found in zip(names, vectors, strict=True)
+            ]
         return torch.cat(vectors, dim=1)
 
     def encode(self, batch: SequenceBatch, asked_Q: Tensor | None = None) -> Encoded:
@@ -134,7 +144,8 @@ class FgBert(Trainable):
 
         Args:
             batch: the sequences.
-            asked_Q: ascending places of the behaviours whose output is wanted; all by default. The last layer computes no other.
+            asked_Q: ascending places of the behaviours whose output is wanted; all by default. The last layer computes
+                no other.
         """
         segments = whole_or_segments(batch.offsets, causal=self.recipe.objective == "sasrec")
         hidden_PE, found = self.tokens(batch), []
@@ -143,7 +154,10 @@ class FgBert(Trainable):
             found.append(layer.keys_and_values(hidden_PE))
             if asked_Q is not None and len(found) == len(self.layers) and not segments.causal:
                 assert batch.offsets is not None, "pre-training has many sequences"
-                hidden_PE, segments = take(hidden_PE, asked_Q), Segments(torch.searchsorted(asked_Q, batch.offsets), batch.offsets)
+                hidden_PE, segments = (
+                    take(hidden_PE, asked_Q),
+                    Segments(torch.searchsorted(asked_Q, batch.offsets), batch.offsets),
+                )
             hidden_PE = layer(hidden_PE, found[-1], segments)
         if asked_Q is not None and segments.causal:
             hidden_PE = take(hidden_PE, asked_Q)
@@ -160,7 +174,9 @@ class FgBert(Trainable):
         for name in self.predicted:
             from_Q, to_P = self._asked(name, batch)
             target = batch.rows[name][to_P]
-            known = target != SHARED_ROW if name in ID_FIELDS else torch.ones_like(target, dtype=torch.bool)  # The shared row is no item.
+            known = (
+                target != SHARED_ROW if name in ID_FIELDS else torch.ones_like(target, dtype=torch.bool)
+            )  # The shared row is no item.
             losses[name] = self._cross_entropy(name, take(hidden_QE, from_Q[known]), target[known])
         return losses
 
@@ -190,21 +206,27 @@ class FgBert(Trainable):
         positive_P = (query_PD * weight_VD[target_P]).sum(dim=1) + bias_V[target_P]
         negative_PN = query_PD @ weight_VD[drawn_N].T + bias_V[drawn_N] - log_q[drawn_N]
         negative_PN = negative_PN.masked_fill(target_P[:, None] == drawn_N[None, :], float("-inf"))
-        return functional.cross_entropy(torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P))
+        return functional.cross_entropy(
+            torch.cat([positive_P[:, None], negative_PN], dim=1), torch.zeros_like(target_P)
+        )
 
     def logits(self, name: str, hidden_PE: Tensor) -> Tensor:
         """Returns the logits of all rows of a field, P x V."""
-        logits_PV: Tensor = self.heads[name](hidden_PE) @ self.embeddings[name].get_parameter("weight").T + self.biases[name]
+        logits_PV: Tensor = (
+            self.heads[name](hidden_PE) @ self.embeddings[name].get_parameter("weight").T + self.biases[name]
+        )
         return logits_PV
 
     def _negatives(self, name: str) -> tuple[Tensor, Tensor]:
         """Draws rows by frequency (N), and returns with them the log of how often each row (V) is expected among them.
 
-        A drawn row is weighted by `1 / expected`, so that the sum over the negatives estimates the sum over all rows (Bengio and
-        Senecal, IEEE TNN 2008). The positive row always counts once, whatever was drawn.
+        A drawn row is weighted by `1 / expected`, so that the sum over the negatives estimates the sum over all rows
+        (Bengio and Senecal, IEEE TNN 2008). The positive row always counts once, whatever was drawn.
         """
         total_V = self.get_buffer(f"_frequency_{name}")
-        drawn = torch.searchsorted(total_V, torch.rand(self.recipe.negatives, dtype=torch.float64, device=total_V.device) * total_V[-1])
+        drawn = torch.searchsorted(
+            total_V, torch.rand(self.recipe.negatives, dtype=torch.float64, device=total_V.device) * total_V[-1]
+        )
         share_V = torch.diff(total_V, prepend=total_V.new_zeros(1)) / total_V[-1]
         return drawn.clamp(max=len(total_V) - 1), (share_V * self.recipe.negatives).log().float()
 
@@ -224,5 +246,8 @@ class _Head(nn.Module):
 
 def masks_of(recipe: FgBertRecipe) -> Masks | None:
     """Returns how an objective hides positions; None where it predicts the next item."""
-    shares = {"fg_bert": {"item": recipe.item_mask, "behaviour": recipe.behaviour_mask}, "bert4rec": {"item": recipe.item_mask}}
+    shares = {
+        "fg_bert": {"item": recipe.item_mask, "behaviour": recipe.behaviour_mask},
+        "bert4rec": {"item": recipe.item_mask},
+    }
     return Masks(shares=shares[recipe.objective], seed=recipe.seed) if recipe.objective in shares else None

@@ -1,10 +1,11 @@
 """A pre-trained language model in two halves: low layers that read tokens, and high layers that read any vectors of the model's width.
 
-BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding), and sequences of the
-results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and others with `layers`,
-`embed_tokens` and rotary positions) and encoders (BERT, MiniLM and others with `encoder.layer` and learned positions) can be split.
-Whether a layer attends to all places or to a window is observed when a model is split, and kept (`language_pattern`).
-Behaviours take the places of tokens: after the token that begins a text, at the model's own rotary or learned positions (our choice).
+BAHE (arXiv 2403.19347) sends each distinct text once through the frozen low layers (atomic behaviour encoding), and
+sequences of the results through the trainable high layers (behaviour aggregation). Decoders (Llama, Qwen, SmolLM and
+others with `layers`, `embed_tokens` and rotary positions) and encoders (BERT, MiniLM and others with `encoder.layer`
+and learned positions) can be split. Whether a layer attends to all places or to a window is observed when a model is
+split, and kept (`language_pattern`). Behaviours take the places of tokens: after the token that begins a text, at the
+model's own rotary or learned positions (our choice).
 
 Shapes: B sequences, T tokens or behaviours of the longest, E width of the model, N texts.
 """
@@ -15,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,15 @@ class LowLayers(nn.Module):
         longest: the number of the model's positions.
     """
 
-    def __init__(self, embed: nn.Module, layers: nn.ModuleList, rotary: nn.Module | None, *, patterns: Sequence[LayerPattern],
-                 longest: int) -> None:
+    def __init__(
+        self,
+        embed: nn.Module,
+        layers: nn.ModuleList,
+        rotary: nn.Module | None,
+        *,
+        patterns: Sequence[LayerPattern],
+        longest: int,
+    ) -> None:
         super().__init__()
         self.embed, self.layers, self.rotary, self.patterns, self.longest = embed, layers, rotary, patterns, longest
 
@@ -55,7 +63,12 @@ class LowLayers(nn.Module):
             BadInput: more tokens than the model has positions for.
         """
         if token_ids_BT.shape[1] > self.longest:
-            raise BadInput("a text", "tokens", expected=f"at most the {self.longest} positions of the model", found=token_ids_BT.shape[1])
+            raise BadInput(
+                "a text",
+                "tokens",
+                expected=f"at most the {self.longest} positions of the model",
+                found=token_ids_BT.shape[1],
+            )
         return run_layers(self.layers, self.embed(token_ids_BT), mask_BT, self.rotary, self.patterns)
 
 
@@ -72,8 +85,17 @@ class HighLayers(nn.Module):
         sink_E: the low layers' output for the token that begins a text.
     """
 
-    def __init__(self, layers: nn.ModuleList, rotary: nn.Module | None, norm: nn.Module | None, *, patterns: Sequence[LayerPattern],
-                 positions: Tensor | None, longest: int, sink_E: Tensor) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleList,
+        rotary: nn.Module | None,
+        norm: nn.Module | None,
+        *,
+        patterns: Sequence[LayerPattern],
+        positions: Tensor | None,
+        longest: int,
+        sink_E: Tensor,
+    ) -> None:
         super().__init__()
         self.layers, self.rotary, self.norm, self.patterns, self.longest = layers, rotary, norm, patterns, longest
         self.register_buffer("positions", None if positions is None else positions[1:], persistent=False)
@@ -82,14 +104,14 @@ class HighLayers(nn.Module):
     def forward(self, hidden_BTE: Tensor, mask_BT: Tensor, *, place: bool = True) -> Tensor:
         """Returns the outputs of the high layers, B x T x E.
 
-        Layers attend to the first token where nothing else is relevant (`attention sinks`, arXiv 2309.17453); without it they would
-        have to attend to some behaviour.
+        Layers attend to the first token where nothing else is relevant (`attention sinks`, arXiv 2309.17453); without
+        it they would have to attend to some behaviour.
 
         Args:
             hidden_BTE: vectors of behaviours, or hidden states of the model's own low layers.
             mask_BT: which places are not padding.
-            place: True for behaviours: puts the first token before them and adds an encoder's learned positions. Hidden states of the
-                low layers have both already.
+            place: True for behaviours: puts the first token before them and adds an encoder's learned positions. Hidden
+                states of the low layers have both already.
 
         Raises:
             BadInput: there are more behaviours than the model has positions after the first token.
@@ -97,13 +119,19 @@ class HighLayers(nn.Module):
         if not place:
             return self._layers(hidden_BTE, mask_BT)
         if hidden_BTE.shape[1] > self.longest - 1:
-            raise BadInput("a sequence", "behaviours", expected=f"at most the {self.longest - 1} positions of the model",
-                           found=hidden_BTE.shape[1])
+            raise BadInput(
+                "a sequence",
+                "behaviours",
+                expected=f"at most the {self.longest - 1} positions of the model",
+                found=hidden_BTE.shape[1],
+            )
         if self.positions is not None:
             learned: Tensor = self.get_buffer("positions")
-            hidden_BTE = hidden_BTE + learned[:hidden_BTE.shape[1]]
+            hidden_BTE = hidden_BTE + learned[: hidden_BTE.shape[1]]
         sink_B1E = self.get_buffer("sink_E").to(hidden_BTE.dtype).expand(len(hidden_BTE), 1, -1)
-        return self._layers(torch.cat([sink_B1E, hidden_BTE], dim=1), functional.pad(mask_BT, (1, 0), value=True))[:, 1:]
+        return self._layers(torch.cat([sink_B1E, hidden_BTE], dim=1), functional.pad(mask_BT, (1, 0), value=True))[
+            :, 1:
+        ]
 
     def _layers(self, hidden_BTE: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTE = run_layers(self.layers, hidden_BTE, mask_BT, self.rotary, self.patterns)
@@ -141,15 +169,21 @@ class LanguageModel:
             BadInput: the model has fewer positions.
         """
         if needed > self.longest:
-            raise BadInput("language model", name, expected=f"at most {self.longest} places, for which the model has positions",
-                           found=needed, hint="Set less in the recipe, or take a model with more positions.")
+            raise BadInput(
+                "language model",
+                name,
+                expected=f"at most {self.longest} places, for which the model has positions",
+                found=needed,
+                hint="Set less in the recipe, or take a model with more positions.",
+            )
 
 
 def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
     """Reads a pre-trained model and splits it after its first `low_layers` layers (half of them by default).
 
     Args:
-        source: `minilm` or `smollm2`, which packages carry; a local folder, or a file of the GGUF format; else a name on the hub.
+        source: `minilm` or `smollm2`, which packages carry; a local folder, or a file of the GGUF format; else a name
+            on the hub.
         low_layers: 1 .. all but one.
 
     Raises:
@@ -162,50 +196,105 @@ def load(source: str, *, low_layers: int | None = None) -> LanguageModel:
 def split(model: Any, tokenizer: Any, *, low_layers: int | None = None) -> LanguageModel:
     """Splits a model of Hugging Face that is loaded already, with `attn_implementation="sdpa"`.
 
-    What each layer attends to is learned on a sequence as long as the halves take (`learn_patterns`), and both halves are compared with
-    the whole model on a text that is longer than its windows of up to 512 places.
+    What each layer attends to is learned on a sequence as long as the halves take (`learn_patterns`), and both halves
+    are compared with the whole model on a text that is longer than its windows of up to 512 places.
 
     Raises:
-        BadInput: it is of no family that can be split, its halves are not the whole model, it has too few layers, or the tokenizer is
-            not for it.
+        BadInput: it is of no family that can be split, its halves are not the whole model, it has too few layers, or
+            the tokenizer is not for it.
     """
-    kind = type(model).__name__
-    family: Literal["decoder", "encoder"]
-    lacking = [name for name in ("layers", "embed_tokens", "rotary_emb", "norm") if not hasattr(model, name)]
-    if not lacking:
-        family, layers, embed = "decoder", model.layers, model.embed_tokens
-        rotary, norm, positions = model.rotary_emb, model.norm, None
-        longest = min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
-    elif hasattr(getattr(model, "encoder", None), "layer") and hasattr(getattr(model, "embeddings", None), "position_embeddings"):
-        family, layers, embed = "encoder", model.encoder.layer, model.embeddings
-        rotary, norm, positions = None, None, _learned_positions(model)
-        longest = min(len(positions), _LONGEST)
-    else:
-        raise BadInput("language model", "architecture", expected="a decoder with layers, embed_tokens, rotary_emb and norm (Llama, Qwen, "
-                       "SmolLM), or an encoder with encoder.layer and position_embeddings (BERT, MiniLM)",
-                       found=f"{kind}, which lacks {', '.join(lacking)}", hint="docs/models/bahe.md lists families.")
+    kind, parts = type(model).__name__, _parts_of(model)
+    layers, rotary, longest = parts.layers, parts.rotary, parts.longest
     if model.config._attn_implementation != "sdpa":
         raise without_sdpa("language model", f"{kind}, whose attention is {model.config._attn_implementation}")
     low = len(layers) // 2 if low_layers is None else low_layers
     if not 1 <= low < len(layers):
-        raise BadInput("language model", "low_layers", expected=f"1 .. {len(layers) - 1}: {kind} has {len(layers)} layers", found=low)
+        raise BadInput(
+            "language model",
+            "low_layers",
+            expected=f"1 .. {len(layers) - 1}: {kind} has {len(layers)} layers",
+            found=low,
+        )
     require_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0])
     try:
         patterns = learn_patterns(model.eval(), layers, rotary, _text(model, tokenizer, longest))
-        low_half = LowLayers(embed, nn.ModuleList(layers[:low]), rotary, patterns=patterns[:low], longest=longest)
-        high_half = HighLayers(nn.ModuleList(layers[low:]), rotary, norm, patterns=patterns[low:], positions=positions, longest=longest,
-                               sink_E=_first_mark(low_half, tokenizer))
-        tried = max([_TRIED, *(of.window + 8 for of in patterns if of.window is not None and of.window <= _TRIED_WINDOW)])
+        low_half = LowLayers(parts.embed, nn.ModuleList(layers[:low]), rotary, patterns=patterns[:low], longest=longest)
+        high_half = HighLayers(
+            nn.ModuleList(layers[low:]),
+            rotary,
+            parts.norm,
+            patterns=patterns[low:],
+            positions=parts.positions,
+            longest=longest,
+            sink_E=_first_mark(low_half, tokenizer),
+        )
+        tried = max(
+            [_TRIED, *(of.window + 8 for of in patterns if of.window is not None and of.window <= _TRIED_WINDOW)]
+        )
         differing = _differing(model, low_half, high_half, _text(model, tokenizer, min(tried, longest)))
     except BadInput:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise BadInput("language model", "architecture", expected="layers that take hidden states, a mask and positions, and nothing else",
-                       found=f"{kind}, whose embeddings and layers do not run one after the other", hint=str(error)[:300]) from error
+        raise BadInput(
+            "language model",
+            "architecture",
+            expected="layers that take hidden states, a mask and positions, and nothing else",
+            found=f"{kind}, whose embeddings and layers do not run one after the other",
+            hint=str(error)[:300],
+        ) from error
     if not differing < _DIFFERING:
-        raise BadInput("language model", "architecture", expected="a model that is its embeddings and its layers, one after the other",
-                       found=f"{kind}, whose output differs by {differing:.0%} from that of its layers")
-    return LanguageModel(low=low_half, high=high_half, tokenizer=tokenizer, width=model.config.hidden_size, family=family, longest=longest)
+        raise BadInput(
+            "language model",
+            "architecture",
+            expected="a model that is its embeddings and its layers, one after the other",
+            found=f"{kind}, whose output differs by {differing:.0%} from that of its layers",
+        )
+    return LanguageModel(
+        low=low_half,
+        high=high_half,
+        tokenizer=tokenizer,
+        width=model.config.hidden_size,
+        family=parts.family,
+        longest=longest,
+    )
+
+
+class _Parts(NamedTuple):
+    """What a model of either family is made of; a family's own parts are None in the other."""
+
+    family: Literal["decoder", "encoder"]
+    layers: nn.ModuleList
+    embed: nn.Module
+    rotary: nn.Module | None
+    norm: nn.Module | None
+    positions: Tensor | None
+    longest: int
+
+
+def _parts_of(model: Any) -> _Parts:
+    """Finds the parts of a model.
+
+    Raises:
+        BadInput: it is of no family that can be split.
+    """
+    lacking = [name for name in ("layers", "embed_tokens", "rotary_emb", "norm") if not hasattr(model, name)]
+    if not lacking:
+        longest = min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
+        return _Parts("decoder", model.layers, model.embed_tokens, model.rotary_emb, model.norm, None, longest)
+    if hasattr(getattr(model, "encoder", None), "layer") and hasattr(
+        getattr(model, "embeddings", None), "position_embeddings"
+    ):
+        positions = _learned_positions(model)
+        longest = min(len(positions), _LONGEST)
+        return _Parts("encoder", model.encoder.layer, model.embeddings, None, None, positions, longest)
+    raise BadInput(
+        "language model",
+        "architecture",
+        expected="a decoder with layers, embed_tokens, rotary_emb and norm (Llama, Qwen, "
+        "SmolLM), or an encoder with encoder.layer and position_embeddings (BERT, MiniLM)",
+        found=f"{type(model).__name__}, which lacks {', '.join(lacking)}",
+        hint="docs/models/bahe.md lists families.",
+    )
 
 
 def _text(model: Any, tokenizer: Any, length: int) -> Tensor:
@@ -233,7 +322,9 @@ def _learned_positions(model: Any) -> Tensor:
 @torch.no_grad()
 def _first_mark(low: LowLayers, tokenizer: Any) -> Tensor:
     """Returns the first hidden state of an empty text, E; a tokenizer that puts no token before texts may still name one for that."""
-    ids = tokenizer("")["input_ids"] or [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
+    ids = tokenizer("")["input_ids"] or [
+        tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ]
     token_ids = torch.tensor([ids], device=next(low.parameters()).device)
     first_E: Tensor = low.eval()(token_ids, torch.ones_like(token_ids, dtype=torch.bool))[0, 0]
     return first_E.clone()
@@ -254,8 +345,13 @@ def encoder_id(model: LanguageModel, *, pooling: Pooling, longest: int) -> str:
 
     Vectors of encoders with different ids must not be mixed.
     """
-    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # Set by the last call.
-    digest = hashlib.sha256(f"{pooling}/{longest}/{len(model.low.layers)}/{json.dumps(tokenizer, sort_keys=True)}".encode())
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {
+        "truncation": None,
+        "padding": None,
+    }  # Set by the last call.
+    digest = hashlib.sha256(
+        f"{pooling}/{longest}/{len(model.low.layers)}/{json.dumps(tokenizer, sort_keys=True)}".encode()
+    )
     digest.update(digest_of(model.low.patterns))
     for name, tensor in sorted(model.low.state_dict().items()):
         digest.update(name.encode())
@@ -277,8 +373,14 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling = "mean", longest: int = 64,
-                 tokens_at_once: int = 8192) -> Encoded:
+def encode_texts(
+    model: LanguageModel,
+    texts: Sequence[str],
+    *,
+    pooling: Pooling = "mean",
+    longest: int = 64,
+    tokens_at_once: int = 8192,
+) -> Encoded:
     """Encodes each text by the low layers and pools it: BAHE's atomic behaviour encoding, `E(a) = Fp(LLM_low(a))`.
 
     Texts of similar lengths form a batch. Results are in the given order, and depend on it only by rounding.
@@ -314,8 +416,8 @@ def encode_texts(model: LanguageModel, texts: Sequence[str], *, pooling: Pooling
 def even(hidden_BTE: Tensor) -> Tensor:
     """Scales every token to a mean square of 1, B x T x E.
 
-    In decoders the first token's mean square is thousands of times that of the others, whatever the token is, so it would decide a mean
-    over the tokens (`attention sinks`, arXiv 2309.17453).
+    In decoders the first token's mean square is thousands of times that of the others, whatever the token is, so it
+    would decide a mean over the tokens (`attention sinks`, arXiv 2309.17453).
     """
     return hidden_BTE * torch.rsqrt(hidden_BTE.square().mean(dim=2, keepdim=True) + 1e-6)
 
@@ -332,14 +434,18 @@ def pool(hidden_BTE: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
 def padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[Tensor, Tensor]:
     """Rows of different lengths -> B x T, and which places are of a row."""
     widest = max(1, max(map(len, rows), default=1))
-    values = torch.tensor([[*row, *[filler] * (widest - len(row))] for row in rows], dtype=torch.int64).view(len(rows), widest)
+    values = torch.tensor([[*row, *[filler] * (widest - len(row))] for row in rows], dtype=torch.int64).view(
+        len(rows), widest
+    )
     lengths = torch.tensor([len(row) for row in rows])
     return values, torch.arange(widest) < lengths[:, None]
 
 
 def _token_ids(model: LanguageModel, text: str, at_most: int) -> list[int]:
     """A text's tokens, the model's marks around them; a long text is cut before it is read: no token is shorter than a character."""
-    found: list[int] = model.tokenizer(text[:at_most * 64], truncation=True, max_length=at_most, verbose=False)["input_ids"]
+    found: list[int] = model.tokenizer(text[: at_most * 64], truncation=True, max_length=at_most, verbose=False)[
+        "input_ids"
+    ]
     return found or [int(model.tokenizer.pad_token_id)]
 
 

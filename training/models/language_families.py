@@ -24,11 +24,28 @@ COMMAND = "python -m training.models.language_families"
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 _WORDS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "Clicked", "a", "film", ",", "Comedy", "Liked", "the", "book", "Drama")
 _LAYERS, _WINDOW = 4, 8
-_TINY = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": _LAYERS, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "num_local_experts": 4, "num_experts": 4,
-         "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
-         "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3,
-         "mask_token_id": 1}  # each configuration takes those that it knows
+_TINY = {
+    "vocab_size": 32,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "num_local_experts": 4,
+    "num_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+    "mask_token_id": 1,
+}  # each configuration takes those that it knows
 _SLIDING = {"sliding_window": _WINDOW}
 
 
@@ -56,20 +73,37 @@ FAMILIES = (
     Family(type="ministral", known="Ministral 8B", settings=_SLIDING, note="`sliding_window`"),
     Family(type="mixtral", known="Mixtral 8x7B", settings={"sliding_window": None}),
     Family(type="qwen2", known="Qwen2, Qwen2.5", settings={"use_sliding_window": False}),
-    Family(type="qwen2", known="Qwen2", settings=_SLIDING | {"use_sliding_window": True, "max_window_layers": 2},
-           note="`use_sliding_window`, `max_window_layers`"),
-    Family(type="qwen3", known="Qwen3", settings=_SLIDING | {"use_sliding_window": True, "max_window_layers": 1},
-           note="`use_sliding_window`, `max_window_layers`"),
+    Family(
+        type="qwen2",
+        known="Qwen2",
+        settings=_SLIDING | {"use_sliding_window": True, "max_window_layers": 2},
+        note="`use_sliding_window`, `max_window_layers`",
+    ),
+    Family(
+        type="qwen3",
+        known="Qwen3",
+        settings=_SLIDING | {"use_sliding_window": True, "max_window_layers": 1},
+        note="`use_sliding_window`, `max_window_layers`",
+    ),
     Family(type="qwen3_moe", known="Qwen3-30B-A3B"),
     Family(type="qwen3_next", known="Qwen3-Next"),
     Family(type="phi3", known="Phi-3, Phi-3.5, Phi-4-mini", settings=_SLIDING, note="`sliding_window`"),
     Family(type="starcoder2", known="StarCoder2", settings=_SLIDING, note="`sliding_window`"),
     Family(type="gemma", known="Gemma 1"),
     Family(type="gemma2", known="Gemma 2", settings=_SLIDING, note="`layer_types`"),
-    Family(type="gemma3_text", known="Gemma 3 1B", note="`layer_types`, angles by layer",
-           settings=_SLIDING | {"layer_types": ["sliding_attention", "full_attention"] * 2, "rope_parameters": {
-               "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-               "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0}}}),
+    Family(
+        type="gemma3_text",
+        known="Gemma 3 1B",
+        note="`layer_types`, angles by layer",
+        settings=_SLIDING
+        | {
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+                "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
+            },
+        },
+    ),
     Family(type="gpt_oss", known="gpt-oss", settings=_SLIDING, note="`layer_types`"),
     Family(type="cohere", known="Command R"),
     Family(type="cohere2", known="Command R7B, Command A", settings=_SLIDING, note="`layer_types`"),
@@ -77,7 +111,12 @@ FAMILIES = (
     Family(type="olmo2", known="OLMo 2"),
     Family(type="olmo3", known="Olmo 3", settings=_SLIDING, note="`layer_types`"),
     Family(type="exaone4", known="EXAONE 4", settings=_SLIDING, note="`layer_types`"),
-    Family(type="llama4_text", known="Llama 4, text", settings={"attention_chunk_size": _WINDOW}, note="`attention_chunk_size`"),
+    Family(
+        type="llama4_text",
+        known="Llama 4, text",
+        settings={"attention_chunk_size": _WINDOW},
+        note="`attention_chunk_size`",
+    ),
     Family(type="granite", known="Granite 3", settings={"embedding_multiplier": 12.0}, note="`embedding_multiplier`"),
     Family(type="glm4", known="GLM-4-0414"),
     Family(type="stablelm", known="StableLM 2"),
@@ -93,7 +132,12 @@ FAMILIES = (
     Family(type="bert", known="BERT, MiniLM, E5, BGE, GTE"),
     Family(type="roberta", known="RoBERTa"),
     Family(type="xlm-roberta", known="XLM-R, multilingual E5, BGE-M3"),
-    Family(type="electra", known="ELECTRA base", settings={"embedding_size": 32}, note="`embedding_size` equal to `hidden_size`"),
+    Family(
+        type="electra",
+        known="ELECTRA base",
+        settings={"embedding_size": 32},
+        note="`embedding_size` equal to `hidden_size`",
+    ),
     Family(type="electra", known="ELECTRA small", settings={"embedding_size": 16}, note="a smaller `embedding_size`"),
     Family(type="mpnet", known="all-mpnet-base-v2"),
     Family(type="deberta-v2", known="DeBERTa 3"),
@@ -120,14 +164,20 @@ def _make(check: bool) -> int:
         PAGE.write_text(new, encoding="utf-8")
         print(f"wrote {PAGE}: {len(FAMILIES)} rows")
     elif new != text:
-        print(f"The table of families in {PAGE} is not what splitting them gives. Make it again: {COMMAND}", file=sys.stderr)
+        print(
+            f"The table of families in {PAGE} is not what splitting them gives. Make it again: {COMMAND}",
+            file=sys.stderr,
+        )
         return EXIT_BAD_INPUT
     return EXIT_OK
 
 
 def table() -> str:
     """A row for each of `FAMILIES`: what is taken, what is refused, and why."""
-    lines = ["| `model_type` | known models | with | taken | what is kept, or why it is refused |", "|---|---|---|---|---|"]
+    lines = [
+        "| `model_type` | known models | with | taken | what is kept, or why it is refused |",
+        "|---|---|---|---|---|",
+    ]
     for family in FAMILIES:
         taken, why = outcome(family)
         lines.append(f"| `{family.type}` | {family.known} | {family.note} | {'yes' if taken else 'no'} | {why} |")
@@ -146,8 +196,11 @@ def outcome(family: Family) -> tuple[bool, str]:
         return False, f"{error.field}: {error.found}"
     patterns = [*halves.low.patterns, *halves.high.patterns]
     windows = [number for number, of in enumerate(patterns) if of.window is not None]
-    kept = [f"the window of layers {', '.join(map(str, windows))} of {len(patterns)}"] if windows else [
-        f"every layer sees all {'earlier ' if halves.family == 'decoder' else ''}places"]
+    kept = (
+        [f"the window of layers {', '.join(map(str, windows))} of {len(patterns)}"]
+        if windows
+        else [f"every layer sees all {'earlier ' if halves.family == 'decoder' else ''}places"]
+    )
     if len({of.rotary for of in patterns}) > 1:
         kept.append("two tables of angles")
     return True, "; ".join(kept)
@@ -172,7 +225,9 @@ def tiny_tokenizer() -> Any:
 
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(_WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Finds what each layer of a language model attends to, by recording the arguments with which the model calls its layers.
 
-Some layers see all places, others a window; some rotate positions by one table of angles, others by another. Models decide that by the
-number of a layer, in settings of many names, and build masks and angles outside the layers. The halves must call the layers with the
-same arguments. So the model runs once with recorders in place of its layers, on a sequence as long as any that its halves will take,
-without the cost of the layers; the recorded arguments are kept, or the model is refused.
+Some layers see all places, others a window; some rotate positions by one table of angles, others by another. Models
+decide that by the number of a layer, in settings of many names, and build masks and angles outside the layers. The
+halves must call the layers with the same arguments. So the model runs once with recorders in place of its layers, on a
+sequence as long as any that its halves will take, without the cost of the layers; the recorded arguments are kept, or
+the model is refused.
 
 Shapes: B sequences, T places, E width of the model.
 """
@@ -37,8 +38,13 @@ class LayerPattern:
     rotary: str | None = None
 
 
-def run_layers(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotary: nn.Module | None,
-               patterns: Sequence[LayerPattern]) -> Tensor:
+def run_layers(
+    layers: nn.ModuleList,
+    hidden_BTE: Tensor,
+    mask_BT: Tensor,
+    rotary: nn.Module | None,
+    patterns: Sequence[LayerPattern],
+) -> Tensor:
     """Runs hidden states through layers, each of which sees the places that its pattern allows: B x T x E.
 
     Args:
@@ -49,7 +55,10 @@ def run_layers(layers: nn.ModuleList, hidden_BTE: Tensor, mask_BT: Tensor, rotar
         patterns: one for each layer.
     """
     length = hidden_BTE.shape[1]
-    masks = {window: allowed_places(mask_BT, causal=rotary is not None, window=window) for window in {of.window for of in patterns}}
+    masks = {
+        window: allowed_places(mask_BT, causal=rotary is not None, window=window)
+        for window in {of.window for of in patterns}
+    }
     angles, more = {}, {}
     if rotary is not None:
         position_ids = torch.arange(length, device=hidden_BTE.device)[None]
@@ -84,15 +93,17 @@ def digest_of(patterns: Sequence[LayerPattern]) -> bytes:
     return repr(list(patterns)).encode() if any(of != LayerPattern() for of in patterns) else b""
 
 
-def learn_patterns(model: Any, layers: nn.ModuleList, rotary: nn.Module | None, token_ids_1T: Tensor) -> list[LayerPattern]:
+def learn_patterns(
+    model: Any, layers: nn.ModuleList, rotary: nn.Module | None, token_ids_1T: Tensor
+) -> list[LayerPattern]:
     """The pattern of each layer.
 
     Args:
         model: the whole model; its layers are replaced while this runs.
         layers: where it keeps them.
         rotary: the decoder's table of angles; None of an encoder.
-        token_ids_1T: a sequence as long as the halves will ever be handed. Its last place counts as padding, since a model makes no
-            mask for a sequence without any.
+        token_ids_1T: a sequence as long as the halves will ever be handed. Its last place counts as padding, since a
+            model makes no mask for a sequence without any.
 
     Raises:
         BadInput: a layer is handed what the halves would not hand it.
@@ -110,11 +121,19 @@ def learn_patterns(model: Any, layers: nn.ModuleList, rotary: nn.Module | None, 
         others = [name for name, value in handed.items() if name not in _OURS and _has_tensor(value)]
         if others:
             raise _refusal(model, number, f"{', '.join(others)} as well")
-        patterns.append(LayerPattern(window=seen.window(model, number, handed.get("attention_mask")),
-                                     rotary=None if rotary is None else _kind(model, number, handed, rotary, kinds, position_ids)))
+        patterns.append(
+            LayerPattern(
+                window=seen.window(model, number, handed.get("attention_mask")),
+                rotary=None if rotary is None else _kind(model, number, handed, rotary, kinds, position_ids),
+            )
+        )
     if len(patterns) != len(layers):
-        raise BadInput("language model", "architecture", expected=f"{len(layers)} layers, each run once, one after the other",
-                       found=f"{type(model).__name__}, which runs {len(patterns)}")
+        raise BadInput(
+            "language model",
+            "architecture",
+            expected=f"{len(layers)} layers, each run once, one after the other",
+            found=f"{type(model).__name__}, which runs {len(patterns)}",
+        )
     return patterns
 
 
@@ -191,8 +210,12 @@ class _Seen:
         window = None if not self._causal or widest >= length else widest
         expected = allowed_places(self._mask_1T, causal=self._causal, window=window)[0, 0]
         if not bool((here[:, :, :-1] == expected[:, :-1]).all()):  # Whether padding sees itself does not matter.
-            raise _refusal(model, number, "a mask that is not of a window that moves along, nor of all "
-                           + ("earlier places" if self._causal else "places"))
+            raise _refusal(
+                model,
+                number,
+                "a mask that is not of a window that moves along, nor of all "
+                + ("earlier places" if self._causal else "places"),
+            )
         self._known.append((mask, window))
         return window
 
@@ -203,16 +226,29 @@ def _kinds_of_angles(model: Any, rotary: nn.Module | None) -> Sequence[str | Non
     return sorted(set(getattr(model.config, "layer_types", None) or ()))
 
 
-def _kind(model: Any, number: int, handed: Mapping[str, Any], rotary: nn.Module, kinds: Sequence[str | None],
-          position_ids: Tensor) -> str | None:
+def _kind(
+    model: Any,
+    number: int,
+    handed: Mapping[str, Any],
+    rotary: nn.Module,
+    kinds: Sequence[str | None],
+    position_ids: Tensor,
+) -> str | None:
     given = _tensors(handed.get("position_embeddings"))
     like = torch.zeros(1, 1, 1, dtype=next(model.parameters()).dtype, device=position_ids.device)
     for kind in kinds:
         ours = _tensors(angles_of(rotary, like, position_ids, kind))
-        if given and len(ours) == len(given) and all(torch.equal(mine, its) for mine, its in zip(ours, given, strict=True)):
+        if (
+            given
+            and len(ours) == len(given)
+            and all(torch.equal(mine, its) for mine, its in zip(ours, given, strict=True))
+        ):
             return kind
-    raise _refusal(model, number, "other angles for its positions than the model's rotary_emb gives" if given else
-                   "no position_embeddings")
+    raise _refusal(
+        model,
+        number,
+        "other angles for its positions than the model's rotary_emb gives" if given else "no position_embeddings",
+    )
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -226,5 +262,9 @@ def _has_tensor(value: Any) -> bool:
 
 
 def _refusal(model: Any, number: int, handed: str) -> BadInput:
-    return BadInput("language model", "architecture", expected="layers that take hidden states, a mask of all places or of a window, and "
-                    "positions", found=f"{type(model).__name__}, which hands layer {number} {handed}")
+    return BadInput(
+        "language model",
+        "architecture",
+        expected="layers that take hidden states, a mask of all places or of a window, and positions",
+        found=f"{type(model).__name__}, which hands layer {number} {handed}",
+    )

@@ -1,9 +1,9 @@
 """SRP4CTR's bridges, by which a CTR model reads a pre-trained sequence encoder (arXiv 2407.19658).
 
-*Uni cross-attention*: at every layer the candidate queries the keys and values that the sequence's own tokens have at that
-layer. Input embeddings, key and value projections are the encoder's; the rest of the candidate's path is new. No token of the
-sequence sees a candidate, so that a sequence is encoded once for all candidates. *Querying transformer*: K learned queries read
-the encoder's output. Norms' places, K and its block's inside are our choice.
+*Uni cross-attention*: at every layer the candidate queries the keys and values that the sequence's own tokens have at
+that layer. Input embeddings, key and value projections are the encoder's; the rest of the candidate's path is new. No
+token of the sequence sees a candidate, so that a sequence is encoded once for all candidates. *Querying transformer*: K
+learned queries read the encoder's output. Norms' places, K and its block's inside are our choice.
 
 Shapes: B candidates, S sequences, P behaviours, E width, K queries.
 """
@@ -48,8 +48,8 @@ class UniCrossAttention(nn.Module):
 class QueryingTransformer(nn.Module):
     """K learned queries in one block: self-attention among them, cross-attention to the encoder's output, FFN.
 
-    Our choice: the queries begin small compared with what they read from a sequence, and the output is divided by the square root of K,
-    so that the norm of the flattened output does not depend on K.
+    Our choice: the queries begin small compared with what they read from a sequence, and the output is divided by the
+    square root of K, so that the norm of the flattened output does not depend on K.
     """
 
     _frozen: Tensor | None
@@ -83,11 +83,17 @@ class QueryingTransformer(nn.Module):
         if offsets is None:
             count, segments = 1, encoded.whole  # type: int, Segments | Whole
         else:
-            count, segments = len(offsets) - 1, Segments(torch.arange(len(offsets), device=offsets.device) * len(self.queries), offsets)
+            count, segments = (
+                len(offsets) - 1,
+                Segments(torch.arange(len(offsets), device=offsets.device) * len(self.queries), offsets),
+            )
             queries_KE = queries_KE.repeat(count, 1)
-        keys_and_values = split_heads(self.key(encoded.output_PE), heads), split_heads(self.value(encoded.output_PE), heads)
+        keys_and_values = (
+            split_heads(self.key(encoded.output_PE), heads),
+            split_heads(self.value(encoded.output_PE), heads),
+        )
         found_QE = self.cross(queries_KE, keys_and_values, segments)
-        return found_QE.view(count, len(self.queries), -1) / len(self.queries)**0.5
+        return found_QE.view(count, len(self.queries), -1) / len(self.queries) ** 0.5
 
 
 def mean_by_sequence(encoded: Encoded) -> Tensor:
@@ -96,8 +102,12 @@ def mean_by_sequence(encoded: Encoded) -> Tensor:
         total_E, count = encoded.output_PE.sum(dim=0), torch.ones_like(encoded.output_PE[:, 0]).sum()
         return (total_E / count.clamp(min=1.0))[None]
     lengths = encoded.offsets.diff()
-    of_P = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE))
-    total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(0, of_P, encoded.output_PE)
+    of_P = torch.repeat_interleave(
+        torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(encoded.output_PE)
+    )
+    total_SE = encoded.output_PE.new_zeros(len(lengths), encoded.output_PE.shape[1]).index_add(
+        0, of_P, encoded.output_PE
+    )
     return total_SE / lengths.clamp(min=1)[:, None]
 
 
@@ -105,7 +115,8 @@ class Bridge(nn.Module):
     """The part of a CTR model that reads a pre-trained encoder.
 
     Args:
-        encoder: the encoder. Its weights are part of the model's own if `learned`, else they belong to the encoder's release.
+        encoder: the encoder. Its weights are part of the model's own if `learned`, else they belong to the encoder's
+            release.
         learned: whether training updates the encoder.
         cross: whether candidates read the encoder by uni cross-attention.
         queries: K of the querying transformer; 0 for the mean of the encoder's output instead.

@@ -1,11 +1,12 @@
 """DIN's target attention over jagged histories.
 
-DIN (arXiv 1706.06978) scores a behaviour k for a candidate q by an MLP of [q, k, q - k, q * k]. Its first layer is linear
-in each part, so W[q, k, q - k, q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k): q's part is computed once per sample instead
-of once per behaviour, and nothing of width 4E is built.
+DIN (arXiv 1706.06978) scores a behaviour k for a candidate q by an MLP of [q, k, q - k, q * k]. Its first layer is
+linear in each part, so W[q, k, q - k, q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k): q's part is computed once per
+sample instead of once per behaviour, and nothing of width 4E is built.
 
-On a CPU, one native operation does all of it (`training/native/target_attention.cpp`); elsewhere, and where that cannot be
-compiled, torch does the same. Where all candidates share one history, as those of a request do, its keys are computed once.
+On a CPU, one native operation does all of it (`training/native/target_attention.cpp`); elsewhere, and where that cannot
+be compiled, torch does the same. Where all candidates share one history, as those of a request do, its keys are
+computed once.
 
 Shapes: B samples, P behaviours of all samples, concatenated, E width of an item's token, H hidden width.
 """
@@ -73,10 +74,23 @@ class _Native(torch.autograd.Function):
 
     @staticmethod
     # Autograd follows tensors that are arguments of their own, not those in a dataclass.
-    def forward(ctx: Any, offsets: Tensor, query_BE: Tensor, from_query_BH: Tensor, key: Tensor, product: Tensor,  # noqa: PLR0913
-                deeper: Tensor | None, deeper_bias: Tensor | None, score: Tensor, score_bias: Tensor, *parts: Tensor) -> Tensor:
-        inputs = [value if value is None else value.contiguous()
-                  for value in (query_BE, from_query_BH, key, product, deeper, deeper_bias, score, score_bias, *parts)]
+    def forward(  # noqa: PLR0913
+        ctx: Any,
+        offsets: Tensor,
+        query_BE: Tensor,
+        from_query_BH: Tensor,
+        key: Tensor,
+        product: Tensor,
+        deeper: Tensor | None,
+        deeper_bias: Tensor | None,
+        score: Tensor,
+        score_bias: Tensor,
+        *parts: Tensor,
+    ) -> Tensor:
+        inputs = [
+            value if value is None else value.contiguous()
+            for value in (query_BE, from_query_BH, key, product, deeper, deeper_bias, score, score_bias, *parts)
+        ]
         ctx.save_for_backward(offsets, *inputs)
         out_BE = torch.empty_like(query_BE, memory_format=torch.contiguous_format)
         _compiled().attend(*_arguments(offsets, inputs), native.address(out_BE))
@@ -89,8 +103,12 @@ class _Native(torch.autograd.Function):
         of_query = [torch.empty_like(value) for value in inputs[:2]]
         of_weights: list[Tensor | None] = [None if value is None else torch.zeros_like(value) for value in inputs[2:8]]
         of_parts = [torch.empty_like(part) for part in inputs[8:]]
-        _compiled().attend_back(*_arguments(offsets, inputs), native.address(upstream_BE), native.addresses(of_parts),
-                                *map(native.address, [*of_query, *of_weights]))
+        _compiled().attend_back(
+            *_arguments(offsets, inputs),
+            native.address(upstream_BE),
+            native.addresses(of_parts),
+            *map(native.address, [*of_query, *of_weights]),
+        )
         return None, *of_query, *of_weights, *of_parts
 
 
@@ -106,10 +124,24 @@ def _library() -> Any:
 def _arguments(offsets: Tensor, inputs: Sequence[Any]) -> list[Any]:
     query_BE, from_query_BH, *weights = inputs[:8]
     deeper, parts = weights[2], list(inputs[8:])
-    sizes = native.integers(len(query_BE), query_BE.shape[1], from_query_BH.shape[1], 0 if deeper is None else len(deeper), len(parts),
-                            torch.get_num_threads(), _BLOCKS)
-    return [sizes, native.addresses(parts), native.integers(*(part.shape[1] for part in parts)), native.address(offsets),
-            native.address(query_BE), native.address(from_query_BH), *map(native.address, weights)]
+    sizes = native.integers(
+        len(query_BE),
+        query_BE.shape[1],
+        from_query_BH.shape[1],
+        0 if deeper is None else len(deeper),
+        len(parts),
+        torch.get_num_threads(),
+        _BLOCKS,
+    )
+    return [
+        sizes,
+        native.addresses(parts),
+        native.integers(*(part.shape[1] for part in parts)),
+        native.address(offsets),
+        native.address(query_BE),
+        native.address(from_query_BH),
+        *map(native.address, weights),
+    ]
 
 
 class TargetAttention(nn.Module):
@@ -136,7 +168,8 @@ class TargetAttention(nn.Module):
         Args:
             query_BE: the candidates.
             parts: the embeddings of the behaviours' features; concatenated they are P x E.
-            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`. None: all samples share all P behaviours.
+            offsets: B + 1; sample b's behaviours are `[offsets[b], offsets[b + 1])`. None: all samples share all P
+                behaviours.
         """
         if offsets is None:
             keys_PE = torch.cat(list(parts), dim=1)
@@ -148,15 +181,26 @@ class TargetAttention(nn.Module):
 
     def _native(self, query_BE: Tensor, parts: Sequence[Tensor], offsets: Tensor) -> Tensor:
         deeper = [self.deeper[0].weight, self.deeper[0].bias] if len(self.deeper) else [None, None]
-        attended: Tensor = _Native.apply(offsets, query_BE, self.query(query_BE), self.key.weight, self.product.weight, *deeper,
-                                         self.score.weight, self.score.bias, *parts)
+        attended: Tensor = _Native.apply(
+            offsets,
+            query_BE,
+            self.query(query_BE),
+            self.key.weight,
+            self.product.weight,
+            *deeper,
+            self.score.weight,
+            self.score.bias,
+            *parts,
+        )
         return attended
 
     def in_torch(self, query_BE: Tensor, keys_PE: Tensor, offsets: Tensor) -> Tensor:
         """Returns the same as the native operation, for tokens P x E."""
-        row_P = torch.repeat_interleave(torch.arange(len(query_BE), device=offsets.device), offsets.diff(), output_size=len(keys_PE))
+        row_P = torch.repeat_interleave(
+            torch.arange(len(query_BE), device=offsets.device), offsets.diff(), output_size=len(keys_PE)
+        )
         both = spread(torch.cat([query_BE, self.query(query_BE)], dim=1), row_P, offsets)
-        query_PE, from_query_PH = both[:, :query_BE.shape[1]], both[:, query_BE.shape[1]:]
+        query_PE, from_query_PH = both[:, : query_BE.shape[1]], both[:, query_BE.shape[1] :]
         return pool(self._weights(query_PE, keys_PE, from_query_PH) * keys_PE, row_P, offsets)
 
     def _weights(self, query: Tensor, keys_PE: Tensor, from_query: Tensor) -> Tensor:
@@ -177,7 +221,12 @@ def problem() -> choice.Ways:
     parts = [torch.randn(int(offsets[-1]), 16, requires_grad=True) for _ in range(2)]
 
     def result_of(attended_BE: Tensor) -> list[Tensor]:
-        return [attended_BE, *torch.autograd.grad(attended_BE.square().sum(), [query_BE, *parts, *attention.parameters()])]
+        return [
+            attended_BE,
+            *torch.autograd.grad(attended_BE.square().sum(), [query_BE, *parts, *attention.parameters()]),
+        ]
 
-    return choice.Ways(native=lambda: result_of(attention._native(query_BE, parts, offsets)),
-                       torch=lambda: result_of(attention.in_torch(query_BE, torch.cat(parts, dim=1), offsets)))
+    return choice.Ways(
+        native=lambda: result_of(attention._native(query_BE, parts, offsets)),
+        torch=lambda: result_of(attention.in_torch(query_BE, torch.cat(parts, dim=1), offsets)),
+    )

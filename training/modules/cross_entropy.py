@@ -1,7 +1,8 @@
 """Cross-entropy of logits that are products with a table's rows, computed without holding all logits at once.
 
-The logits of some rows are computed, turned into their gradient and used while they are in the processor's cache; the backward pass then
-only scales. Otherwise two thousand rows over 3,500 items take 28 MB of logits, which are read and written five times.
+The logits of some rows are computed, turned into their gradient and used while they are in the processor's cache; the
+backward pass then only scales. Otherwise two thousand rows over 3,500 items take 28 MB of logits, which are read and
+written five times.
 
 Shapes: P rows, D width, V classes.
 """
@@ -21,7 +22,9 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> Tensor:
         count = len(query_PD)
-        with_one = torch.cat([query_PD, query_PD.new_ones(count, 1)], dim=1)  # one product for weights and bias, and for their gradients
+        with_one = torch.cat(
+            [query_PD, query_PD.new_ones(count, 1)], dim=1
+        )  # one product for weights and bias, and for their gradients
         table = torch.cat([weight_VD, bias_V[:, None]], dim=1)
         of_query, of_table = torch.empty_like(query_PD), torch.zeros_like(table)
         total = query_PD.new_zeros((), dtype=torch.float64)
@@ -29,14 +32,16 @@ class _Fused(torch.autograd.Function):
         is_safe = bool(largest < _SAFE)
         rows = max(1, (_ON_GPU if query_PD.is_cuda else _CACHED) // len(weight_VD))
         for at in range(0, count, rows):
-            part, target = slice(at, at + rows), target_P[at:at + rows, None]
+            part, target = slice(at, at + rows), target_P[at : at + rows, None]
             logits = with_one[part] @ table.T
             if not is_safe:
                 logits -= logits.amax(dim=1, keepdim=True)
             chosen = logits.gather(1, target)
             sums = logits.exp_().sum(dim=1, keepdim=True)
             total += (sums.log() - chosen).sum(dtype=torch.float64)
-            logits.scatter_add_(1, target, -sums)  # the gradient but for the division by the sums, which the narrower factors take
+            logits.scatter_add_(
+                1, target, -sums
+            )  # the gradient but for the division by the sums, which the narrower factors take
             of_query[part] = logits @ weight_VD / sums
             of_table.addmm_(logits.T, with_one[part] / sums)
         ctx.save_for_backward(of_query, of_table)

@@ -1,7 +1,7 @@
 """Dropout that draws quickly on a CPU, where torch draws one number after another, for each element.
 
-On a CPU this is one native operation (`training/native/dropout.cpp`). Where that cannot be compiled, 64 random bits serve four
-elements, 16 bits each, so that the share is exact to one in 65,536; other elements are dropped then.
+On a CPU this is one native operation (`training/native/dropout.cpp`). Where that cannot be compiled, 64 random bits
+serve four elements, 16 bits each, so that the share is exact to one in 65,536; other elements are dropped then.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Dropout(nn.Module):
 
     def in_torch(self, values: Tensor) -> Tensor:
         """Drops the same share on a CPU without native code; other elements are dropped."""
-        bits = _draws(-(-values.numel() // _OF_A_DRAW)).view(torch.int16)[:values.numel()].view(values.shape)
+        bits = _draws(-(-values.numel() // _OF_A_DRAW)).view(torch.int16)[: values.numel()].view(values.shape)
         limit = round(self.share * (1 << _BITS))
         kept = bits >= limit - (1 << (_BITS - 1))  # of -32,768 .. 32,767 the lowest `limit` are dropped
         return values * (kept.to(values.dtype) * (1.0 / (1.0 - limit / (1 << _BITS))))

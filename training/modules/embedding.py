@@ -1,10 +1,10 @@
 """Embedding tables of raw ids. Row 0 of each is shared by all ids that have none of their own, and begins at zero.
 
-Tables are updated inside the backward pass by row-wise Adagrad, so that a step costs the rows that it touches, whatever the
-table's size. The kernels are FBGEMM's table-batched embeddings on a GPU, and native ones on a CPU (`training/native`), where
-FBGEMM's take longer (docs/adr/0008); where neither can be had, a twin in plain torch gives equal results. All features of one
-width are concatenated in one table, so that a step is one look-up and one update for each width. Where several processes train,
-their rows lie in all of them (`training/modules/sharded.py`).
+Tables are updated inside the backward pass by row-wise Adagrad, so that a step costs the rows that it touches, whatever
+the table's size. The kernels are FBGEMM's table-batched embeddings on a GPU, and native ones on a CPU
+(`training/native`), where FBGEMM's take longer (docs/adr/0008); where neither can be had, a twin in plain torch gives
+equal results. All features of one width are concatenated in one table, so that a step is one look-up and one update for
+each width. Where several processes train, their rows lie in all of them (`training/modules/sharded.py`).
 
 Row-wise Adagrad (as in DLRM, arXiv 1906.00091, section 3, and FBGEMM): with g the sum of a row's gradients in a step,
 `square += mean(g^2); row -= rate * g / (sqrt(square) + 1e-8)`.
@@ -84,8 +84,12 @@ class Table(nn.Module):
         if library is None:
             return self.weight.index_select(0, rows_N)
         found_ND = self.weight.new_empty(len(rows_N), self.weight.shape[1])
-        if library.look_up(self._sizes(rows_N), native.address(rows_N), native.address(self.weight), native.address(found_ND)):
-            raise IndexError(f"expected rows 0 .. {len(self.weight) - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}")
+        if library.look_up(
+            self._sizes(rows_N), native.address(rows_N), native.address(self.weight), native.address(found_ND)
+        ):
+            raise IndexError(
+                f"expected rows 0 .. {len(self.weight) - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}"
+            )
         return found_ND
 
     @torch.no_grad()
@@ -94,8 +98,14 @@ class Table(nn.Module):
         library = self._library()
         if library is not None:
             gradient_ND = gradient_ND.contiguous()
-            library.update(self._sizes(rows_N), native.address(rows_N), native.address(gradient_ND), native.address(self.weight),
-                           native.address(self.square), (ctypes.c_double * 2)(self.learning_rate, EPSILON))
+            library.update(
+                self._sizes(rows_N),
+                native.address(rows_N),
+                native.address(gradient_ND),
+                native.address(self.weight),
+                native.address(self.square),
+                (ctypes.c_double * 2)(self.learning_rate, EPSILON),
+            )
             return
         rows_N, order = torch.sort(rows_N, stable=True)
         rows_U, counts_U = torch.unique_consecutive(rows_N, return_counts=True)
@@ -104,7 +114,9 @@ class Table(nn.Module):
         gradient_UD = torch.segment_reduce(gradient_ND[order], "sum", offsets=offsets, axis=0, initial=0.0, unsafe=True)
         square_U = self.square[rows_U] + gradient_UD.square().mean(dim=1)
         self.square.index_copy_(0, rows_U, square_U)
-        self.weight.index_add_(0, rows_U, gradient_UD.mul_((-self.learning_rate / (square_U.sqrt() + EPSILON))[:, None]))
+        self.weight.index_add_(
+            0, rows_U, gradient_UD.mul_((-self.learning_rate / (square_U.sqrt() + EPSILON))[:, None])
+        )
 
     def _library(self) -> Any:
         on_cpu = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
@@ -136,15 +148,27 @@ class FbgemmTable(nn.Module):
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         from fbgemm_gpu.split_embedding_configs import EmbOptimType
         from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation, PoolingMode
-        from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
 
         super().__init__()
         on_gpu = device.type == "cuda"
-        place = (EmbeddingLocation.DEVICE, ComputeDevice.CUDA) if on_gpu else (EmbeddingLocation.HOST, ComputeDevice.CPU)
+        place = (
+            (EmbeddingLocation.DEVICE, ComputeDevice.CUDA) if on_gpu else (EmbeddingLocation.HOST, ComputeDevice.CPU)
+        )
         # In a tuple, so that its weights are not taken for the model's parameters: they have their optimiser with them.
-        self._held = (SplitTableBatchedEmbeddingBagsCodegen(
-            [(rows, width, *place)], optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD, eps=EPSILON, pooling_mode=PoolingMode.SUM,
-            bounds_check_mode=BoundsCheckMode.NONE, device=device),)
+        self._held = (
+            SplitTableBatchedEmbeddingBagsCodegen(
+                [(rows, width, *place)],
+                optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+                eps=EPSILON,
+                pooling_mode=PoolingMode.SUM,
+                bounds_check_mode=BoundsCheckMode.NONE,
+                device=device,
+            ),
+        )
         self.weight.zero_()
         self._offsets = torch.arange(1, device=device)
 
@@ -171,7 +195,7 @@ class FbgemmTable(nn.Module):
         """N -> N x D: each look-up is a bag of one row."""
         if len(self._offsets) <= len(rows_N):
             self._offsets = torch.arange(2 * len(rows_N) + 1, device=rows_N.device)
-        found: Tensor = self._held[0](rows_N, self._offsets[:len(rows_N) + 1])
+        found: Tensor = self._held[0](rows_N, self._offsets[: len(rows_N) + 1])
         return found
 
 
@@ -205,8 +229,15 @@ class IdEmbeddings(nn.Module):
         tables: the features' rows by width; those of one width are concatenated.
     """
 
-    def __init__(self, row_cnts: Mapping[str, int], dims: Mapping[str, int], *, seed: int, device: torch.device | str = "cpu",
-                 kernel: Kernel | None = None) -> None:
+    def __init__(
+        self,
+        row_cnts: Mapping[str, int],
+        dims: Mapping[str, int],
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        kernel: Kernel | None = None,
+    ) -> None:
         super().__init__()
         self.names = tuple(row_cnts)
         self._rows = dict(row_cnts)
@@ -262,7 +293,9 @@ class IdEmbeddings(nn.Module):
             members = self._members[width]
             rows = rows_BF if len(members) == len(self.names) else rows_BF[:, members]
             asked = [number for number, (name, _) in enumerate(more) if str(self._dims[name]) == width]
-            parts = self._step(table, [rows + self.get_buffer(f"_starts_{width}"), *(self._placed(*more[number]) for number in asked)])
+            parts = self._step(
+                table, [rows + self.get_buffer(f"_starts_{width}"), *(self._placed(*more[number]) for number in asked)]
+            )
             own.append(parts[0].reshape(rows_BF.shape[0], -1))
             for number, part in zip(asked, parts[1:], strict=True):
                 found[number] = part
@@ -275,7 +308,9 @@ class IdEmbeddings(nn.Module):
             asked = [number for number, (name, _) in enumerate(wanted) if str(self._dims[name]) == width]
             if not asked:
                 continue
-            for number, part in zip(asked, self._step(table, [self._placed(*wanted[number]) for number in asked]), strict=True):
+            for number, part in zip(
+                asked, self._step(table, [self._placed(*wanted[number]) for number in asked]), strict=True
+            ):
                 found[number] = part
         return found
 
@@ -299,7 +334,7 @@ class IdEmbeddings(nn.Module):
         if isinstance(table, ShardedTable):
             return table.read(what, self._starts[name], self._rows[name])
         values: Tensor = getattr(table, what)
-        return values[self._starts[name]:self._starts[name] + self._rows[name]]
+        return values[self._starts[name] : self._starts[name] + self._rows[name]]
 
     def _keep(self, name: str, fresh: Tensor) -> None:
         """Fresh rows of a feature, all but the shared one."""

@@ -1,10 +1,11 @@
 """Embeddings -> linear, ReLU, ... -> one logit: the network of TPM, which reads the most rows of all.
 
-A field of few distinct rows (hour, position, a segment) is multiplied by its columns of the first layer once for each of its rows,
-not once for each sample; on a CPU all else is one native operation (`training/native/field_mlp.cpp`). Elsewhere, and where that
-cannot be compiled, the same in torch, layer by layer.
+A field of few distinct rows (hour, position, a segment) is multiplied by its columns of the first layer once for each
+of its rows, not once for each sample; on a CPU all else is one native operation (`training/native/field_mlp.cpp`).
+Elsewhere, and where that cannot be compiled, the same in torch, layer by layer.
 
-Shapes: B rows of a batch, F features, V rows of a field's table, D width of the first layer's input, H widths of the hidden layers.
+Shapes: B rows of a batch, F features, V rows of a field's table, D width of the first layer's input, H widths of the
+hidden layers.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Places:
     def groups(self, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weights and biases of the hidden layers and of the logit, and the vectors of the fields of few rows."""
         size = self.num_layers + 1
-        return tensors[:size], tensors[size:2 * size], tensors[2 * size:]
+        return tensors[:size], tensors[size : 2 * size], tensors[2 * size :]
 
 
 class _Native(torch.autograd.Function):
@@ -59,8 +60,10 @@ class _Native(torch.autograd.Function):
         ctx.save_for_backward(*inputs, hidden)
         ctx.places = places
         if _compiled().score(*_arguments(places, inputs), native.address(hidden), native.address(logits_B)):
-            raise IndexError(f"expected rows of the fields' tables, found {rows_BF.min(dim=0).values.tolist()} .. "
-                             f"{rows_BF.max(dim=0).values.tolist()} by field")
+            raise IndexError(
+                f"expected rows of the fields' tables, found {rows_BF.min(dim=0).values.tolist()} .. "
+                f"{rows_BF.max(dim=0).values.tolist()} by field"
+            )
         return logits_B
 
     @staticmethod
@@ -70,8 +73,15 @@ class _Native(torch.autograd.Function):
         of_x = torch.empty_like(inputs[1])
         of_others = [torch.zeros_like(tensor) for tensor in inputs[2:]]
         weights, biases, fields = ctx.places.groups(of_others)
-        _compiled().score_back(*_arguments(ctx.places, inputs), native.address(hidden), native.address(upstream_B), native.address(of_x),
-                               native.addresses(weights), native.addresses(biases), native.addresses(fields))
+        _compiled().score_back(
+            *_arguments(ctx.places, inputs),
+            native.address(hidden),
+            native.address(upstream_B),
+            native.address(of_x),
+            native.addresses(weights),
+            native.addresses(biases),
+            native.addresses(fields),
+        )
         return None, None, None, of_x, *of_others
 
 
@@ -79,12 +89,30 @@ def _arguments(places: _Places, inputs: list[Tensor]) -> list[Any]:
     rows_BF, x_BD, *others = inputs
     weights, biases, fields = places.groups(others)
     sizes = native.integers(
-        *x_BD.shape, places.num_layers, len(fields), rows_BF.shape[1], torch.get_num_threads(), _BLOCKS, weights[0].shape[1],
-        len(places.many), *(len(bias) for bias in biases[:-1]),
-        *(number for field, (place, columns) in zip(fields, places.few, strict=True) for number in (*field.shape, place, columns.start)),
-        *(number for columns in places.many for number in (columns.start, columns.stop - columns.start)))
-    return [sizes, native.address(x_BD), native.addresses(weights), native.addresses(biases), native.addresses(fields),
-            native.address(rows_BF)]
+        *x_BD.shape,
+        places.num_layers,
+        len(fields),
+        rows_BF.shape[1],
+        torch.get_num_threads(),
+        _BLOCKS,
+        weights[0].shape[1],
+        len(places.many),
+        *(len(bias) for bias in biases[:-1]),
+        *(
+            number
+            for field, (place, columns) in zip(fields, places.few, strict=True)
+            for number in (*field.shape, place, columns.start)
+        ),
+        *(number for columns in places.many for number in (columns.start, columns.stop - columns.start)),
+    )
+    return [
+        sizes,
+        native.address(x_BD),
+        native.addresses(weights),
+        native.addresses(biases),
+        native.addresses(fields),
+        native.address(rows_BF),
+    ]
 
 
 def _compiled() -> Any:
@@ -127,19 +155,36 @@ class FieldMlp(nn.Module):
         few = [name for name in embeddings.names if embeddings.row_cnt(name) <= FEW_ROWS]
         many = [name for name in embeddings.names if name not in few]
         place = {name: number for number, name in enumerate(embeddings.names)}
-        found = embeddings.look_up([*((name, rows_BF[:, place[name]]) for name in many),
-                                    *((name, torch.arange(embeddings.row_cnt(name))) for name in few)])
-        x_BD = torch.cat(found[:len(many)], dim=1) if many else torch.empty(len(rows_BF), 0)
+        found = embeddings.look_up(
+            [
+                *((name, rows_BF[:, place[name]]) for name in many),
+                *((name, torch.arange(embeddings.row_cnt(name))) for name in few),
+            ]
+        )
+        x_BD = torch.cat(found[: len(many)], dim=1) if many else torch.empty(len(rows_BF), 0)
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        places = _Places(num_layers=len(linear) - 1, few=[(place[name], embeddings.columns(name)) for name in few],
-                         many=[embeddings.columns(name) for name in many])
-        logits_B: Tensor = _Native.apply(rows_BF, places, torch.is_grad_enabled(), x_BD, *(layer.weight for layer in linear),
-                                         *(layer.bias for layer in linear), *found[len(many):])
+        places = _Places(
+            num_layers=len(linear) - 1,
+            few=[(place[name], embeddings.columns(name)) for name in few],
+            many=[embeddings.columns(name) for name in many],
+        )
+        logits_B: Tensor = _Native.apply(
+            rows_BF,
+            places,
+            torch.is_grad_enabled(),
+            x_BD,
+            *(layer.weight for layer in linear),
+            *(layer.bias for layer in linear),
+            *found[len(many) :],
+        )
         return logits_B
 
 
 def _fits(embeddings: IdEmbeddings) -> bool:
-    return all(columns.start % native.WIDTH == columns.stop % native.WIDTH == 0 for columns in map(embeddings.columns, embeddings.names))
+    return all(
+        columns.start % native.WIDTH == columns.stop % native.WIDTH == 0
+        for columns in map(embeddings.columns, embeddings.names)
+    )
 
 
 def problem() -> choice.Ways:
@@ -156,5 +201,7 @@ def problem() -> choice.Ways:
         logits_B.square().sum().backward()
         return [logits_B, *(parameter.grad for parameter in mlp.parameters())]
 
-    return choice.Ways(native=lambda: result_of(mlp._native(embeddings, rows_BF)),
-                       torch=lambda: result_of(mlp.in_torch(embeddings, rows_BF)))
+    return choice.Ways(
+        native=lambda: result_of(mlp._native(embeddings, rows_BF)),
+        torch=lambda: result_of(mlp.in_torch(embeddings, rows_BF)),
+    )

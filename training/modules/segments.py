@@ -1,10 +1,11 @@
 """Attention inside segments of packed tokens: sequences are concatenated, and nothing is padded outside of the products.
 
-On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`); on a GPU in half precision flash
-attention over segments of different lengths (`torch.nn.attention.varlen`). Elsewhere, and where the one cannot be compiled, segments
-of similar lengths are padded to one batch for torch's fused attention.
+On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`); on a GPU in half
+precision flash attention over segments of different lengths (`torch.nn.attention.varlen`). Elsewhere, and where the one
+cannot be compiled, segments of similar lengths are padded to one batch for torch's fused attention.
 
-Shapes: Q query tokens, K key tokens, S segments, H heads, D width of a head, L tokens of the longest segment of a chunk.
+Shapes: Q query tokens, K key tokens, S segments, H heads, D width of a head, L tokens of the longest segment of a
+chunk.
 """
 
 from __future__ import annotations
@@ -100,11 +101,20 @@ class Segments:
         order_U = torch.argsort(chunk_U, stable=True)
         counts = torch.bincount(chunk_U).tolist()
         queries, widest_query = _side(self.query_offsets, used_U, chunk_U, order_U, counts)
-        keys, widest_key = (queries, widest_query) if self.key_offsets is self.query_offsets else _side(
-            self.key_offsets, used_U, chunk_U, order_U, counts)
+        keys, widest_key = (
+            (queries, widest_query)
+            if self.key_offsets is self.query_offsets
+            else _side(self.key_offsets, used_U, chunk_U, order_U, counts)
+        )
         shapes = list(zip(counts, widest_query, widest_key, strict=True))
-        chunks = [_Chunk(shape=shape, allowed=self._allowed(shape, of_chunk))
-                  for shape, of_chunk in zip(shapes, keys_U[order_U].split(counts), strict=True)] if counts else []
+        chunks = (
+            [
+                _Chunk(shape=shape, allowed=self._allowed(shape, of_chunk))
+                for shape, of_chunk in zip(shapes, keys_U[order_U].split(counts), strict=True)
+            ]
+            if counts
+            else []
+        )
         return _Layout(queries=queries, keys=keys, chunks=chunks)
 
     def _allowed(self, shape: tuple[int, int, int], lengths: Tensor) -> Tensor | None:
@@ -142,7 +152,9 @@ def has_key(queries_QE: Tensor, segments: Segments | Whole) -> Tensor:
     if isinstance(segments, Whole):
         assert segments.has_key is not None, "who reads keys made elsewhere says whether there are any"
         return segments.has_key
-    return torch.repeat_interleave(segments.key_offsets.diff() > 0, segments.query_offsets.diff(), output_size=len(queries_QE))[:, None]
+    return torch.repeat_interleave(
+        segments.key_offsets.diff() > 0, segments.query_offsets.diff(), output_size=len(queries_QE)
+    )[:, None]
 
 
 def _longest(offsets: Tensor) -> int:
@@ -156,7 +168,9 @@ def _rounded(lengths: Tensor) -> Tensor:
     return (torch.ceil(lengths / step) * step).long()
 
 
-def _side(offsets: Tensor, used_U: Tensor, chunk_U: Tensor, order_U: Tensor, counts: Sequence[int]) -> tuple[_Side, list[int]]:
+def _side(
+    offsets: Tensor, used_U: Tensor, chunk_U: Tensor, order_U: Tensor, counts: Sequence[int]
+) -> tuple[_Side, list[int]]:
     """One side's places, and the padded length in each chunk.
 
     Args:
@@ -167,7 +181,9 @@ def _side(offsets: Tensor, used_U: Tensor, chunk_U: Tensor, order_U: Tensor, cou
         counts: segments of each chunk.
     """
     starts, ends = offsets[:-1][used_U], offsets[1:][used_U]
-    widest = torch.zeros(len(counts), dtype=offsets.dtype, device=offsets.device).scatter_reduce(0, chunk_U, ends - starts, "amax")
+    widest = torch.zeros(len(counts), dtype=offsets.dtype, device=offsets.device).scatter_reduce(
+        0, chunk_U, ends - starts, "amax"
+    )
     width_U = widest[chunk_U[order_U]]
     first_U = torch.empty_like(starts).scatter_(0, order_U, width_U.cumsum(0) - width_U)
     at, _ = ranges(starts, ends)
@@ -239,7 +255,11 @@ class _Native(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
-        given = [segments.query_offsets, segments.key_offsets, *(tokens.contiguous() for tokens in (query_QHD, key_KHD, value_KHD))]
+        given = [
+            segments.query_offsets,
+            segments.key_offsets,
+            *(tokens.contiguous() for tokens in (query_QHD, key_KHD, value_KHD)),
+        ]
         out_QHD, log_sums_QH = torch.empty_like(given[2]), query_QHD.new_empty(query_QHD.shape[:2])
         ctx.causal = segments.causal
         _compiled().attend_segments(*_arguments(given, segments.causal), *map(native.address, (out_QHD, log_sums_QH)))
@@ -251,8 +271,9 @@ class _Native(torch.autograd.Function):
         *given, out_QHD, log_sums_QH = ctx.saved_tensors
         upstream_QHD = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
         of_tokens = [torch.empty_like(tokens) for tokens in given[2:]]
-        _compiled().attend_segments_back(*_arguments(given, ctx.causal),
-                                         *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens)))
+        _compiled().attend_segments_back(
+            *_arguments(given, ctx.causal), *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens))
+        )
         return *of_tokens, None
 
 
@@ -278,8 +299,12 @@ def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
         return functional.scaled_dot_product_attention(query, key, value, is_causal=segments.causal)[0].transpose(0, 1)
     if query_QHD.device.type == "cuda" and query_QHD.dtype in (torch.bfloat16, torch.float16):
         return _flash(query_QHD, key_KHD, value_KHD, segments)
-    if (query_QHD.device.type == "cpu" and query_QHD.dtype == torch.float32 and query_QHD.shape[2] % native.WIDTH == 0
-            and _library() is not None):
+    if (
+        query_QHD.device.type == "cpu"
+        and query_QHD.dtype == torch.float32
+        and query_QHD.shape[2] % native.WIDTH == 0
+        and _library() is not None
+    ):
         found: Tensor = _Native.apply(query_QHD, key_KHD, value_KHD, segments)
         return found
     return in_torch(query_QHD, key_KHD, value_KHD, segments)
@@ -304,8 +329,9 @@ def _attend_chunk(query: Tensor, key: Tensor, value: Tensor, chunk: _Chunk) -> T
     def by_segment(tokens: Tensor, length: int) -> Tensor:
         return tokens.view(count, length, *tokens.shape[1:]).transpose(1, 2)
 
-    found = functional.scaled_dot_product_attention(by_segment(query, queries), by_segment(key, keys), by_segment(value, keys),
-                                                    attn_mask=chunk.allowed)
+    found = functional.scaled_dot_product_attention(
+        by_segment(query, queries), by_segment(key, keys), by_segment(value, keys), attn_mask=chunk.allowed
+    )
     return found.transpose(1, 2).reshape(query.shape)
 
 
@@ -313,8 +339,16 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
     from torch.nn.attention.varlen import varlen_attn
 
     longest_query, longest_key = segments.longest
-    found = varlen_attn(query_QHD, key_KHD, value_KHD, segments.query_offsets.int(), segments.key_offsets.int(), longest_query,
-                        longest_key, window_size=(-1, 0) if segments.causal else (-1, -1))
+    found = varlen_attn(
+        query_QHD,
+        key_KHD,
+        value_KHD,
+        segments.query_offsets.int(),
+        segments.key_offsets.int(),
+        longest_query,
+        longest_key,
+        window_size=(-1, 0) if segments.causal else (-1, -1),
+    )
     assert isinstance(found, Tensor)
     return found
 
@@ -322,7 +356,9 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
 def problem() -> choice.Ways:
     """Two heads of 64 sequences of 1 to 75 behaviours."""
     torch.manual_seed(0)
-    segments = Segments.within(torch.cat([torch.zeros(1, dtype=torch.int64), (1 + torch.arange(64) * 31 % 75).cumsum(0)]))
+    segments = Segments.within(
+        torch.cat([torch.zeros(1, dtype=torch.int64), (1 + torch.arange(64) * 31 % 75).cumsum(0)])
+    )
     tokens = [torch.randn(int(segments.query_offsets[-1]), 2, 16, requires_grad=True) for _ in range(3)]
 
     def result_of(attended_QHD: Tensor) -> list[Tensor]:

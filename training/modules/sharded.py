@@ -1,9 +1,9 @@
 """A table that lies in all processes, sharded by TorchRec: for tables that outgrow one device.
 
-TorchRec sends each look-up to the process that holds the row and the vector back, and updates rows in the backward pass by FBGEMM's
-row-wise Adagrad, of the mean of the processes' gradients. A table is cut by rows into blocks of equal size. Rows are numbered by
-how often their ids were seen, so blocks of consecutive rows would leave nearly all look-ups to the first process: rows are dealt out
-in turn instead, row r to process r modulo their number.
+TorchRec sends each look-up to the process that holds the row and the vector back, and updates rows in the backward pass
+by FBGEMM's row-wise Adagrad, of the mean of the processes' gradients. A table is cut by rows into blocks of equal size.
+Rows are numbered by how often their ids were seen, so blocks of consecutive rows would leave nearly all look-ups to the
+first process: rows are dealt out in turn instead, row r to process r modulo their number.
 
 Shapes: N look-ups, D width, V rows of a table, W processes.
 """
@@ -63,7 +63,9 @@ class ShardedTable(nn.Module):
         from torchrec import KeyedJaggedTensor
 
         if rows_N.device.type == "cpu" and len(rows_N) and not 0 <= int(rows_N.min()) <= int(rows_N.max()) < self._rows:
-            raise IndexError(f"expected rows 0 .. {self._rows - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}")
+            raise IndexError(
+                f"expected rows 0 .. {self._rows - 1} of the table, found {int(rows_N.min())} .. {int(rows_N.max())}"
+            )
         shards = processes.count()
         placed_N = rows_N % shards * self._rows_each + rows_N // shards
         lengths = torch.tensor([len(rows_N)], device=rows_N.device)
@@ -81,7 +83,7 @@ class ShardedTable(nn.Module):
         if parts is None:
             return torch.empty(count, *own.shape[1:], device="meta")
         in_turn = torch.stack([part.cpu() for part in parts], dim=1).reshape(-1, *own.shape[1:])
-        return in_turn[start - first * shards:][:count]
+        return in_turn[start - first * shards :][:count]
 
     @torch.no_grad()
     def write(self, what: str, start: int, values: Tensor) -> None:
@@ -100,7 +102,7 @@ class ShardedTable(nn.Module):
         skipped = (processes.rank() - start) % shards
         own = values[skipped::shards]
         place = (start + skipped) // shards
-        self._local()[what][place:place + len(own)].copy_(own)
+        self._local()[what][place : place + len(own)].copy_(own)
 
     def _local(self) -> dict[str, Tensor]:
         """This process's rows: views of what TorchRec holds."""
@@ -111,7 +113,10 @@ class ShardedTable(nn.Module):
 
 def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpus), warnings.catch_warnings():  # Fresh values are drawn but never read: our generator must not advance.
+    with (
+        torch.random.fork_rng(gpus),
+        warnings.catch_warnings(),
+    ):  # Fresh values are drawn but never read: our generator must not advance.
         warnings.simplefilter("ignore")  # FBGEMM and TorchRec speak of operations that their wheels lack
         try:
             from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -121,15 +126,29 @@ def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
             from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
             from torchrec.distributed.types import ShardingEnv
         except ImportError as error:
-            raise BadInput("torchrun", "torchrec", expected="TorchRec, which shards tables over several processes", found=str(error),
-                           hint="`make setup` installs it for a CPU, `pip install 'tributary[training,fbgemm-gpu,sharding]'` for GPUs."
-                           ) from None
+            raise BadInput(
+                "torchrun",
+                "torchrec",
+                expected="TorchRec, which shards tables over several processes",
+                found=str(error),
+                hint="`make setup` installs it for a CPU, `pip install 'tributary[training,fbgemm-gpu,sharding]'` for GPUs.",
+            ) from None
         logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a deprecated call of TorchRec's
-        whole = EmbeddingCollection(device=torch.device("meta"), tables=[
-            EmbeddingConfig(name=_NAME, embedding_dim=width, num_embeddings=rows, feature_names=[_NAME])])
+        whole = EmbeddingCollection(
+            device=torch.device("meta"),
+            tables=[EmbeddingConfig(name=_NAME, embedding_dim=width, num_embeddings=rows, feature_names=[_NAME])],
+        )
         # Duplicates are sent once where there is a kernel for it: on a GPU.
-        sharder = EmbeddingCollectionSharder(use_index_dedup=device.type == "cuda", fused_params={
-            "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": epsilon, "learning_rate": 0.0})
-        plan = construct_module_sharding_plan(whole, {_NAME: row_wise(compute_kernel="fused")}, sharder=sharder,
-                                              world_size=processes.count(), local_size=processes.count_here(), device_type=device.type)
+        sharder = EmbeddingCollectionSharder(
+            use_index_dedup=device.type == "cuda",
+            fused_params={"optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": epsilon, "learning_rate": 0.0},
+        )
+        plan = construct_module_sharding_plan(
+            whole,
+            {_NAME: row_wise(compute_kernel="fused")},
+            sharder=sharder,
+            world_size=processes.count(),
+            local_size=processes.count_here(),
+            device_type=device.type,
+        )
         return shard(whole, plan, ShardingEnv.from_process_group(dist.group.WORLD), device, sharder)

@@ -1,8 +1,8 @@
 """Where CPM and A-CTR get transferred user and item vectors from.
 
-CPM runs the aggregator over three frozen monthly snapshots and trains it; afterwards the tables are merged into one, which
-A-CTR looks up, frozen. Both give the same vectors (E-CDCTR, arXiv 2408.16238: aggregation of the last three snapshots by
-self-attention and mean pooling).
+CPM runs the aggregator over three frozen monthly snapshots and trains it; afterwards the tables are merged into one,
+which A-CTR looks up, frozen. Both give the same vectors (E-CDCTR, arXiv 2408.16238: aggregation of the last three
+snapshots by self-attention and mean pooling).
 
 Shapes: B rows, M months, D width, V entities.
 """
@@ -112,7 +112,9 @@ class TextVectors(nn.Module):
 
     def newest(self) -> TextVectors:
         """Returns the same module with only the last vector of each id."""
-        return TextVectors({entity: DatedVectors.stack({0: dated.newest()}, self.dim) for entity, dated in self.vectors.items()})
+        return TextVectors(
+            {entity: DatedVectors.stack({0: dated.newest()}, self.dim) for entity, dated in self.vectors.items()}
+        )
 
     @staticmethod
     def read(vectors: NDArray[np.float32]) -> Tensor:
@@ -131,21 +133,32 @@ class AggregatedSnapshots(TransferSource):
 
     Args:
         snapshots: each entity's vectors of all months that any day needs.
-        months_of_day: for each day from the encoding's first on, three positions among those months, -1 where a month precedes the history.
+        months_of_day: for each day from the encoding's first on, three positions among those months, -1 where a month
+            precedes the history.
         dims: D of each entity.
     """
 
-    def __init__(self, snapshots: Mapping[Entity, Snapshots], months_of_day: Sequence[Sequence[int]], dims: Mapping[Entity, int]) -> None:
+    def __init__(
+        self, snapshots: Mapping[Entity, Snapshots], months_of_day: Sequence[Sequence[int]], dims: Mapping[Entity, int]
+    ) -> None:
         super().__init__(dims)
         self.aggregators = nn.ModuleDict({entity: Aggregator(dims[entity]) for entity in VECTOR_ENTITIES})
         self._index = {entity: snapshots[entity].index for entity in VECTOR_ENTITIES}
         for entity in VECTOR_ENTITIES:
             # A position of -1 selects one more month, in which no entity is present.
             vectors, present = torch.from_numpy(snapshots[entity].vectors), torch.from_numpy(snapshots[entity].present)
-            self.register_buffer(f"{entity}_vectors", torch.cat([vectors, torch.zeros_like(vectors[:1])
-                                 if len(vectors) else torch.zeros(1, *vectors.shape[1:])]), persistent=False)
-            self.register_buffer(f"{entity}_present", torch.cat([present, torch.zeros(1, present.shape[1], dtype=torch.bool)]),
-                                 persistent=False)
+            self.register_buffer(
+                f"{entity}_vectors",
+                torch.cat(
+                    [vectors, torch.zeros_like(vectors[:1]) if len(vectors) else torch.zeros(1, *vectors.shape[1:])]
+                ),
+                persistent=False,
+            )
+            self.register_buffer(
+                f"{entity}_present",
+                torch.cat([present, torch.zeros(1, present.shape[1], dtype=torch.bool)]),
+                persistent=False,
+            )
         self.register_buffer("months_of_day", torch.tensor(months_of_day, dtype=torch.int64), persistent=False)
 
     @property
@@ -164,7 +177,9 @@ class AggregatedSnapshots(TransferSource):
         months_BM = self.get_buffer("months_of_day")[batch.day_B]
         user_BD, no_user_B = self.aggregate("user", batch.user_at_B, months_BM)
         item_BD, no_item_B = self.aggregate("item", batch.item_at_B, months_BM)
-        return torch.cat([user_BD, item_BD, no_user_B.to(user_BD.dtype)[:, None], no_item_B.to(user_BD.dtype)[:, None]], dim=1)
+        return torch.cat(
+            [user_BD, item_BD, no_user_B.to(user_BD.dtype)[:, None], no_item_B.to(user_BD.dtype)[:, None]], dim=1
+        )
 
     @torch.no_grad()
     def merge(self, months: Sequence[int]) -> dict[Entity, EntityVectors]:
@@ -174,8 +189,10 @@ class AggregatedSnapshots(TransferSource):
             index = self._index[entity]
             device = self.get_buffer("months_of_day").device
             months_M = torch.tensor(months, dtype=torch.int64, device=device)
-            parts = [self.aggregate(entity, at, months_M.expand(len(at), -1))
-                     for at in torch.arange(1, len(index.ids) + 1, device=device).split(_MERGE_ROWS)]
+            parts = [
+                self.aggregate(entity, at, months_M.expand(len(at), -1))
+                for at in torch.arange(1, len(index.ids) + 1, device=device).split(_MERGE_ROWS)
+            ]
             vectors = torch.cat([vectors for vectors, _ in parts]) if parts else torch.zeros(0, self.dims[entity])
             known = ~torch.cat([missing for _, missing in parts]).cpu().numpy() if parts else index.ids >= 0
             merged[entity] = EntityVectors(ids=index.ids[known], vectors=vectors.cpu().numpy()[known])

@@ -1,7 +1,8 @@
 """C++ for what torch cannot do in one pass, compiled on the machine that runs it. Every operation has a twin in torch of equal results.
 
-A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once), and timed next to its twin:
-the faster one serves (`training/native/choice.py`). Where there is no compiler the twins serve. `TRIBUTARY_NATIVE` forces either.
+A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once), and timed
+next to its twin: the faster one serves (`training/native/choice.py`). Where there is no compiler the twins serve.
+`TRIBUTARY_NATIVE` forces either.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *_FLAGS, *flags, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True)
+        subprocess.run(
+            [compiler, *_FLAGS, *flags, "-o", str(temporary), str(source)], check=True, capture_output=True, text=True
+        )
         temporary.replace(path)
     return path
 

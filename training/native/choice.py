@@ -1,8 +1,8 @@
 """Whether a native operation serves, or its twin in torch: each is timed once on a machine, on a small problem, and the faster one serves.
 
-The choice lies next to the compiled library, so that every later process on the machine computes in the same way: twins round
-differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1` (native code serves wherever it can be had) and
-`TRIBUTARY_NATIVE=0` (torch serves) need no trial.
+The choice lies next to the compiled library, so that every later process on the machine computes in the same way: twins
+round differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1` (native code serves wherever it
+can be had) and `TRIBUTARY_NATIVE=0` (torch serves) need no trial.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Ways:
     """One small problem of realistic shape, forward and backward, in both ways.
 
     Attributes:
-        native, torch: compute it once, whatever `TRIBUTARY_NATIVE` says; what they return is the result, and its gradients.
+        native, torch: compute it once, whatever `TRIBUTARY_NATIVE` says; what they return is the result, and its
+            gradients.
     """
 
     native: Callable[[], Any]
@@ -66,13 +67,24 @@ def serving(name: str, problem: Callable[[], Ways]) -> Any:
     library = native.library(name)
     if library is None or native_mode() == "native":
         return library
-    return library if _followed(name, Path(library._name), native.vectors_of(library), problem).serves == "native" else None
+    return (
+        library
+        if _followed(name, Path(library._name), native.vectors_of(library), problem).serves == "native"
+        else None
+    )
 
 
 @cache
 def _followed(name: str, library: Path, vectors: str, problem: Callable[[], Ways]) -> Choice:
     choice = _kept_or_made(name, library, problem)
-    _log.info("%s: native %.2f ms (%s), torch %.2f ms: %s serves", name, choice.native_ms, vectors, choice.torch_ms, choice.serves)
+    _log.info(
+        "%s: native %.2f ms (%s), torch %.2f ms: %s serves",
+        name,
+        choice.native_ms,
+        vectors,
+        choice.torch_ms,
+        choice.serves,
+    )
     return choice
 
 
@@ -91,7 +103,11 @@ def _kept_or_made(name: str, library: Path, problem: Callable[[], Ways]) -> Choi
             temporary.replace(path)
             return choice
     except OSError as error:
-        _log.warning("%s: the choice between native code and torch cannot be kept, so each process makes its own: %s", name, error)
+        _log.warning(
+            "%s: the choice between native code and torch cannot be kept, so each process makes its own: %s",
+            name,
+            error,
+        )
         return _read(path) or compare(problem)
 
 
@@ -110,8 +126,14 @@ def compare(problem: Callable[[], Ways]) -> Choice:
     times: dict[str, list[float]] = {"native": [], "torch": []}
     torch.set_num_threads(1)
     try:
-        # The training that asks must not notice: neither its random numbers nor what it does without gradients or in half precision.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        # The training that asks must not notice: neither its random numbers nor what it does without gradients or in
+        # half precision.
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+        ):
             ways = problem()
             for turn in range(_ROUNDS + 1):
                 for name, way in (("native", ways.native), ("torch", ways.torch)):

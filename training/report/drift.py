@@ -41,8 +41,12 @@ class Moved:
     restarted: bool
 
 
-def drift_of(reader: LakeReader, active: Mapping[tuple[str, date], Mapping[str, Any]], variants: Sequence[str],
-             days: Sequence[date]) -> list[Moved]:
+def drift_of(
+    reader: LakeReader,
+    active: Mapping[tuple[str, date], Mapping[str, Any]],
+    variants: Sequence[str],
+    days: Sequence[date],
+) -> list[Moved]:
     """The drift of each setting and day whose release, and that of the day before, are there."""
     found, releases = [], reader.releases()
     for variant in each(variants, description="embedding drift", unit="setting"):
@@ -54,7 +58,10 @@ def drift_of(reader: LakeReader, active: Mapping[tuple[str, date], Mapping[str, 
             old = kept[1] if kept and kept[0] == before["release_id"] else _read(reader, before["release_id"])
             new = _read(reader, release["release_id"])
             kept = (release["release_id"], new)
-            found += [_moved(day, variant, entity, new[entity], old[entity], restarted(release, releases)) for entity in ENTITIES]
+            found += [
+                _moved(day, variant, entity, new[entity], old[entity], restarted(release, releases))
+                for entity in ENTITIES
+            ]
     return found
 
 
@@ -66,8 +73,16 @@ def restarted(release: Mapping[str, Any], releases: Mapping[str, Mapping[str, An
 
 def _moved(day: date, variant: str, entity: str, new: Vectors, old: Vectors, restarted: bool) -> Moved:
     shared, at_new, at_old = np.intersect1d(new[0], old[0], assume_unique=True, return_indices=True)
-    return Moved(day=day, variant=variant, entity=entity, cosine=_mean_cosine(new[1][at_new], old[1][at_old]), shared=len(shared),
-                 new=1 - len(shared) / max(len(new[0]), 1), lost=1 - len(shared) / max(len(old[0]), 1), restarted=restarted)
+    return Moved(
+        day=day,
+        variant=variant,
+        entity=entity,
+        cosine=_mean_cosine(new[1][at_new], old[1][at_old]),
+        shared=len(shared),
+        new=1 - len(shared) / max(len(new[0]), 1),
+        lost=1 - len(shared) / max(len(old[0]), 1),
+        restarted=restarted,
+    )
 
 
 def _mean_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:

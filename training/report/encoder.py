@@ -50,19 +50,35 @@ class Encoders:
     costs: tuple[Cost, ...]
 
 
-def encoders_of(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], variants: Sequence[str],
-                days: Sequence[date]) -> Encoders | None:
+def encoders_of(
+    session: Session,
+    active: Mapping[tuple[str, date], Mapping[str, Any]],
+    variants: Sequence[str],
+    days: Sequence[date],
+) -> Encoders | None:
     """None where no setting reads one."""
-    bound = {name for day in days for variant in variants if (row := active.get((variant, day)))
-             for name in of_role(row["parents"], "encoder").values()}
+    bound = {
+        name
+        for day in days
+        for variant in variants
+        if (row := active.get((variant, day)))
+        for name in of_role(row["parents"], "encoder").values()
+    }
     if not bound:
         return None
     releases = session.reader.releases()
     weeks = []
     for name in sorted(bound, key=lambda name: releases[name]["period"]):
         metrics = dict(releases[name]["metrics"])
-        weeks.append(Week(period=releases[name]["period"], release_id=name, hit_rate=metrics.get(HIT), auc=metrics.get(AUC),
-                          loss=metrics.get("train_loss")))
+        weeks.append(
+            Week(
+                period=releases[name]["period"],
+                release_id=name,
+                hit_rate=metrics.get(HIT),
+                auc=metrics.get(AUC),
+                loss=metrics.get("train_loss"),
+            )
+        )
     newest = {variant: active[variant, day] for day in sorted(days) for variant in variants if (variant, day) in active}
     return Encoders(weeks=tuple(weeks), costs=tuple(_cost(session, row) for row in newest.values()))
 
@@ -70,4 +86,6 @@ def encoders_of(session: Session, active: Mapping[tuple[str, date], Mapping[str,
 def _cost(session: Session, row: Mapping[str, Any]) -> Cost:
     scorer = open_released(session, session.open_release(dict(row)))
     long, short = scorer.lengths
-    return Cost(variant=row["variant"], flops=flops_of(scorer.model.eval(), long=long, short=short), lengths=scorer.lengths)
+    return Cost(
+        variant=row["variant"], flops=flops_of(scorer.model.eval(), long=long, short=short), lengths=scorer.lengths
+    )

@@ -43,7 +43,10 @@ def gauc_of(scored: Scored, *, minus: str | None = None, weighted: bool = True) 
     known = has_both_labels(scored.clicks, scored.user_ids)
     weight = np.where(known, counts if weighted else 1.0, 0.0)
     base = of_users[minus][0] if minus else 0.0
-    return ratios({name: np.where(known, aucs - base, 0.0) * weight for name, (aucs, _) in of_users.items() if name != minus}, weight)
+    return ratios(
+        {name: np.where(known, aucs - base, 0.0) * weight for name, (aucs, _) in of_users.items() if name != minus},
+        weight,
+    )
 
 
 def logloss_of(scored: Scored, *, minus: str | None = None) -> dict[str, Estimate]:
@@ -56,7 +59,9 @@ def logloss_of(scored: Scored, *, minus: str | None = None) -> dict[str, Estimat
     _, user = np.unique(scored.user_ids, return_inverse=True)
     losses = {name: np.bincount(user, row_losses(scores, scored.clicks)) for name, scores in scored.scores.items()}
     base = losses[minus] if minus else 0.0
-    return ratios({name: loss - base for name, loss in losses.items() if name != minus}, np.bincount(user).astype(np.float64))
+    return ratios(
+        {name: loss - base for name, loss in losses.items() if name != minus}, np.bincount(user).astype(np.float64)
+    )
 
 
 def by_day(scored: Scored, days: Sequence[date]) -> dict[date, tuple[dict[str, Estimate], dict[str, Estimate]]]:
@@ -68,8 +73,12 @@ def by_day(scored: Scored, days: Sequence[date]) -> dict[date, tuple[dict[str, E
 def calibration_of(scored: Scored) -> dict[str, list[Bin]]:
     """Bins of equal count by setting, in order of score; none of a setting with a score that is not finite, which has no order."""
     _, user = np.unique(scored.user_ids, return_inverse=True)
-    return {name: [] if num_not_finite(scores) else [_bin(scores[part], scored.clicks[part], user[part]) for part in equal_bins(scores)]
-            for name, scores in scored.scores.items()}
+    return {
+        name: []
+        if num_not_finite(scores)
+        else [_bin(scores[part], scored.clicks[part], user[part]) for part in equal_bins(scores)]
+        for name, scores in scored.scores.items()
+    }
 
 
 def _bin(scores: NDArray[np.float64], clicks: NDArray[np.int64], user: NDArray[np.int64]) -> Bin:

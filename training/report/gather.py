@@ -19,8 +19,13 @@ from training.report.forgetting import Forgetting, score_older_days
 from training.report.texts import TextDay, texts_of_days
 from training.tasks.session import Session
 
-NO_ROWS = Scored(days=np.zeros(0, "datetime64[D]"), event_ids=np.zeros(0, np.int64), user_ids=np.zeros(0, np.int64),
-                 clicks=np.zeros(0, np.int64), scores={})
+NO_ROWS = Scored(
+    days=np.zeros(0, "datetime64[D]"),
+    event_ids=np.zeros(0, np.int64),
+    user_ids=np.zeros(0, np.int64),
+    clicks=np.zeros(0, np.int64),
+    scores={},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +83,34 @@ def gather(session: Session, days: Sequence[date], *, forgetting_days: int) -> G
     active = reader.active_releases("actr")
     served = _served(session, active, days)
     variants = tuple(name for name in deployment.variants if any(one.variant == name and one.row_cnt for one in served))
-    scored = read_scored(session.locations, reader, replace(deployment, variants=variants), days) if variants else NO_ROWS
+    scored = (
+        read_scored(session.locations, reader, replace(deployment, variants=variants), days) if variants else NO_ROWS
+    )
     released = tuple(name for name in deployment.variants if any(one.variant == name for one in served))
-    of_models = [day for day in days if any(one.day == day for one in served)][-forgetting_days:] if forgetting_days else []
+    of_models = (
+        [day for day in days if any(one.day == day for one in served)][-forgetting_days:] if forgetting_days else []
+    )
     return Gathered(
-        source=deployment.source, days=tuple(days), variants=variants,
-        silent=tuple(name for name in deployment.variants if name not in variants), scored=scored,
-        missing=tuple((day, _why_missing(session, variants, served, day)) for day in days if not len(scored.on(day).clicks)),
-        served=served, slices=slice_masks(reader, scored, days), moved=tuple(drift_of(reader, active, released, days)),
+        source=deployment.source,
+        days=tuple(days),
+        variants=variants,
+        silent=tuple(name for name in deployment.variants if name not in variants),
+        scored=scored,
+        missing=tuple(
+            (day, _why_missing(session, variants, served, day)) for day in days if not len(scored.on(day).clicks)
+        ),
+        served=served,
+        slices=slice_masks(reader, scored, days),
+        moved=tuple(drift_of(reader, active, released, days)),
         forgetting=score_older_days(session, active, variants or released, of_models) if of_models else None,
-        encoders=encoders_of(session, active, released, days), texts=texts_of_days(session, active, released, days))
+        encoders=encoders_of(session, active, released, days),
+        texts=texts_of_days(session, active, released, days),
+    )
 
 
-def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], days: Sequence[date]) -> tuple[Served, ...]:
+def _served(
+    session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], days: Sequence[date]
+) -> tuple[Served, ...]:
     rows = session.reader.read("predictions", columns=["ds", "release_id", "scored_by"], where={"ds": list(days)})
     groups = rows.group_by(["ds", "release_id", "scored_by"]).aggregate([([], "count_all")]).to_pylist()
     counts = {(row["ds"], row["release_id"]): (row["scored_by"], row["count_all"]) for row in groups}
@@ -100,8 +120,17 @@ def _served(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any
             if (row := active.get((variant, day))) is not None:
                 cpm = next(iter(of_role(row["parents"], "pretrained").values()), None)
                 scored_by, row_cnt = counts.get((day, row["release_id"]), (None, 0))
-                found.append(Served(day=day, variant=variant, release_id=row["release_id"], cpm=cpm, restarted=restarted(row, releases),
-                                    scored_by=scored_by, row_cnt=row_cnt))
+                found.append(
+                    Served(
+                        day=day,
+                        variant=variant,
+                        release_id=row["release_id"],
+                        cpm=cpm,
+                        restarted=restarted(row, releases),
+                        scored_by=scored_by,
+                        row_cnt=row_cnt,
+                    )
+                )
     return tuple(found)
 
 

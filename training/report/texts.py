@@ -31,16 +31,33 @@ class TextDay:
     unknown: float | None
 
 
-def texts_of_days(session: Session, active: Mapping[tuple[str, date], Mapping[str, Any]], variants: Sequence[str],
-                  days: Sequence[date]) -> tuple[TextDay, ...]:
+def texts_of_days(
+    session: Session,
+    active: Mapping[tuple[str, date], Mapping[str, Any]],
+    variants: Sequence[str],
+    days: Sequence[date],
+) -> tuple[TextDay, ...]:
     """Oldest first; none where no setting reads one."""
-    bound = {name for day in days for variant in variants if (row := active.get((variant, day)))
-             for name in of_role(row["parents"], "texts").values()}
+    bound = {
+        name
+        for day in days
+        for variant in variants
+        if (row := active.get((variant, day)))
+        for name in of_role(row["parents"], "texts").values()
+    }
     releases = session.reader.releases() if bound else {}
     found = []
     for name in sorted(bound, key=lambda name: releases[name]["period"]):
         metrics = dict(releases[name]["metrics"])
-        found.append(TextDay(period=releases[name]["period"], release_id=name, auc=metrics.get("next_day_auc"),
-                             gauc=metrics.get("next_day_gauc"), logloss=metrics.get("next_day_logloss"),
-                             with_vector=metrics.get("texts_with_vector"), unknown=metrics.get("texts_unknown")))
+        found.append(
+            TextDay(
+                period=releases[name]["period"],
+                release_id=name,
+                auc=metrics.get("next_day_auc"),
+                gauc=metrics.get("next_day_gauc"),
+                logloss=metrics.get("next_day_logloss"),
+                with_vector=metrics.get("texts_with_vector"),
+                unknown=metrics.get("texts_unknown"),
+            )
+        )
     return tuple(found)

@@ -1,8 +1,8 @@
 """An ad model as a program that scores a request: all of its candidates with the one user's behaviours.
 
-The program is the trained module itself, run by torch's export on a request: `CtrModel.forward` is the only place where the
-mathematics stands (docs/adr/0018). The user's behaviours come once, so whatever depends on them only is computed once for all
-candidates. FLOPs are counted on the same module and inputs (`training/flops.py`).
+The program is the trained module itself, run by torch's export on a request: `CtrModel.forward` is the only place where
+the mathematics stands (docs/adr/0018). The user's behaviours come once, so whatever depends on them only is computed
+once for all candidates. FLOPs are counted on the same module and inputs (`training/flops.py`).
 
 Shapes: C candidates, P behaviours, F features, S dense inputs.
 """
@@ -59,14 +59,24 @@ class RequestModel(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns click probabilities, C."""
-        histories = {which: Jagged(rows=dict(zip(HISTORY_FEATURES, inputs[which].unbind(), strict=True)), offsets=None)
-                     for which in HISTORIES}
+        histories = {
+            which: Jagged(rows=dict(zip(HISTORY_FEATURES, inputs[which].unbind(), strict=True)), offsets=None)
+            for which in HISTORIES
+        }
         at_C = dict(zip(VECTOR_ENTITIES, inputs["transferred"].unbind(), strict=True))
         nothing = torch.empty(0)
-        batch = Batch(rows_BF=inputs["rows"], dense_BS=inputs["dense"], long=histories["long"], short=histories["short"],
-                      user_at_B=at_C["user"], item_at_B=at_C["item"], day_B=nothing, label_B=nothing,
-                      sequence=self._sequence(self.encoder, inputs) if self.encoder else None,
-                      texts=dict(zip(VECTOR_ENTITIES, inputs["texts"].unbind(), strict=True)) if self.model.texts else {})
+        batch = Batch(
+            rows_BF=inputs["rows"],
+            dense_BS=inputs["dense"],
+            long=histories["long"],
+            short=histories["short"],
+            user_at_B=at_C["user"],
+            item_at_B=at_C["item"],
+            day_B=nothing,
+            label_B=nothing,
+            sequence=self._sequence(self.encoder, inputs) if self.encoder else None,
+            texts=dict(zip(VECTOR_ENTITIES, inputs["texts"].unbind(), strict=True)) if self.model.texts else {},
+        )
         return torch.sigmoid(self.model(batch))
 
     @staticmethod
@@ -80,14 +90,19 @@ class RequestModel(nn.Module):
     def inputs(self, candidates: int, long: int, short: int) -> dict[str, Tensor]:
         """Inputs of so many candidates and behaviours, all zeros: they show the shapes, and suffice to count by.
 
-        `rows` (C x F) are the features' table rows, `dense` (C x S) the statistics; `long` and `short` (history features x P) the
-        behaviours' table rows; `transferred` and `texts` (2 x C) places of user and item among the transferred vectors, 0 for none;
-        `sequence` (fields x P) and `sequence_candidates` (item fields x C) what the sequence encoder reads.
+        `rows` (C x F) are the features' table rows, `dense` (C x S) the statistics; `long` and `short` (history
+        features x P) the behaviours' table rows; `transferred` and `texts` (2 x C) places of user and item among the
+        transferred vectors, 0 for none; `sequence` (fields x P) and `sequence_candidates` (item fields x C) what the
+        sequence encoder reads.
         """
         model, encoder = self.model, self.encoder
-        found = {"rows": _places(candidates, len(model.embeddings.names)), "dense": torch.zeros(candidates, model.num_dense),
-                 "long": _places(len(HISTORY_FEATURES), long), "short": _places(len(HISTORY_FEATURES), short),
-                 "transferred": _places(len(VECTOR_ENTITIES), candidates)}
+        found = {
+            "rows": _places(candidates, len(model.embeddings.names)),
+            "dense": torch.zeros(candidates, model.num_dense),
+            "long": _places(len(HISTORY_FEATURES), long),
+            "short": _places(len(HISTORY_FEATURES), short),
+            "transferred": _places(len(VECTOR_ENTITIES), candidates),
+        }
         if encoder is not None:
             found["sequence"] = _places(len(encoder.fields), min(long, encoder.recipe.length))
             found["sequence_candidates"] = _places(len(item_fields(encoder)), candidates)
@@ -106,7 +121,8 @@ class Program:
     """A model as a function of torch's operations.
 
     Attributes:
-        source: the source of a Python module whose `forward` takes the weights, then the inputs in the order of `RequestModel.inputs`.
+        source: the source of a Python module whose `forward` takes the weights, then the inputs in the order of
+            `RequestModel.inputs`.
         weights: the weights by the names of the arguments, in their order.
     """
 
@@ -116,7 +132,10 @@ class Program:
 
 def exported(model: RequestModel) -> Program:
     """Exports the program for any number of candidates and of behaviours, which may be none."""
-    count, lengths = Dim("candidates", min=0, max=_MOST), {which: Dim(which, min=0, max=_MOST) for which in (*HISTORIES, "sequence")}
+    count, lengths = (
+        Dim("candidates", min=0, max=_MOST),
+        {which: Dim(which, min=0, max=_MOST) for which in (*HISTORIES, "sequence")},
+    )
     given = model.inputs(3, 5, 4)
     dynamic: dict[str, Any] = {}
     for name, value in given.items():
@@ -142,7 +161,10 @@ def _written(program: ExportedProgram) -> Program:
                 weights[spec.arg.name] = held[spec.target].detach().clone()
             else:
                 graph.erase_node(nodes[spec.arg.name])
-    return Program(source=_HEAD + graph.python_code("self").src.lstrip().replace("def forward(self, ", "def forward("), weights=weights)
+    return Program(
+        source=_HEAD + graph.python_code("self").src.lstrip().replace("def forward(self, ", "def forward("),
+        weights=weights,
+    )
 
 
 def _places(*shape: int) -> Tensor:

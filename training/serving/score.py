@@ -29,11 +29,15 @@ def score_day(session: Session, run: Run, day: date) -> Path:
     if run.release.kind != "actr":
         raise BadInput("--release", "kind", expected="actr", found=run.release.kind)
     if day <= run.release.period:
-        print(f"{run.release.release_id} was trained on days up to {run.release.period}: its scores of {day} are not of unseen rows")
+        print(
+            f"{run.release.release_id} was trained on days up to {run.release.period}: its scores of {day} are not of unseen rows"
+        )
     session.inputs(["ad_samples", "user_histories"], [day])
     prepare_process(session.threads)
     opened = open_released(session, run, rows_from=day, texts=texts_of(session, run, day))
-    samples = read_day(session.reader, day, columns_of(session, "ad", opened.lengths, encoded=opened.encoding.sequence is not None))
+    samples = read_day(
+        session.reader, day, columns_of(session, "ad", opened.lengths, encoded=opened.encoding.sequence is not None)
+    )
     scores = score(opened.model, opened.encode(session, samples))
     path = session.locations.scores(day, run.release.release_id)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +45,13 @@ def score_day(session: Session, run: Run, day: date) -> Path:
     write_predictions(temporary, predictions_of(samples, scores, scored_by=run.release.release_id, day=day))
     temporary.replace(path)
     found = evaluate(scores, samples.click, samples.user_id)
-    print(table_text(("figure", "value"), [("rows", str(len(samples))), *((name, figure_text(value, ".5f"))
-                                                                         for name, value in sorted(found.items()) if value is not None)]))
+    print(
+        table_text(
+            ("figure", "value"),
+            [
+                ("rows", str(len(samples))),
+                *((name, figure_text(value, ".5f")) for name, value in sorted(found.items()) if value is not None),
+            ],
+        )
+    )
     return path

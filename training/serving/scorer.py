@@ -1,19 +1,21 @@
 """Scores one request of an exported A-CTR: JSON in, scores out, with torch only.
 
-`python scorer.py < request.json` prints the scores as JSON; `--repeat N` prints milliseconds instead. The file lies next to the
-`model.json`, `weights.pt` and `program.py` that it reads, and needs nothing else of Tributary. The mathematics is in the program, which was
-made from the trained model; here a request is parsed, its ids become rows of the program's tables, and its inputs are put together. The
-program reads the user's behaviours once, and computes what depends on them only once for all candidates.
+`python scorer.py < request.json` prints the scores as JSON; `--repeat N` prints milliseconds instead. The file lies
+next to the `model.json`, `weights.pt` and `program.py` that it reads, and needs nothing else of Tributary. The
+mathematics is in the program, which was made from the trained model; here a request is parsed, its ids become rows of
+the program's tables, and its inputs are put together. The program reads the user's behaviours once, and computes what
+depends on them only once for all candidates.
 
 A request:
 
     {"request_ts": "2026-01-11T10:00:00Z",
      "context": {"user_id": 5, ...},
-     "behaviours": [{"event_ts": "...", "item_id": 7, "category_id": 2, "action": 1, "dwell_seconds": 3.0, "log": "natural"}, ...],
+     "behaviours": [{"event_ts": "...", "item_id": 7, "category_id": 2, "action": 1, "dwell_seconds": 3.0, "log":
+         "natural"}, ...],
      "candidates": [{"item_id": 9, ...}, ...]}
 
-A feature or statistic is read from the candidate, else from the context; null is an unknown id. Behaviours are those that the request
-may see, oldest first. `model.json` lists all names.
+A feature or statistic is read from the candidate, else from the context; null is an unknown id. Behaviours are those
+that the request may see, oldest first. `model.json` lists all names.
 
 Shapes: C candidates, P behaviours, F features, S statistics (two for each pair of counts).
 """
@@ -56,8 +58,11 @@ class Scorer:
     def __init__(self, folder: Path) -> None:
         self.model: dict[str, Any] = json.loads((folder / "model.json").read_text())
         saved: dict[str, Tensor] = torch.load(folder / "weights.pt", weights_only=True)
-        self._rows = {name.removeprefix("ids."): {value: row for row, value in enumerate(ids.tolist(), SHARED_ROW + 1)}
-                      for name, ids in saved.items() if name.startswith("ids.")}
+        self._rows = {
+            name.removeprefix("ids."): {value: row for row, value in enumerate(ids.tolist(), SHARED_ROW + 1)}
+            for name, ids in saved.items()
+            if name.startswith("ids.")
+        }
         self._weights = [tensor for name, tensor in saved.items() if not name.startswith("ids.")]
         self._zone = ZoneInfo(self.model["day_timezone"])
         self._run = program_of(folder / "program.py")
@@ -77,7 +82,9 @@ class Scorer:
         for value in values:
             value.setdefault("hour", now.astimezone(self._zone).hour)
         given = self._of_candidates(values) | self._of_user(behaviours, times, now)
-        scores: list[float] = self._run(*self._weights, *(given[name] for name in self.model["inputs"]))[0].double().tolist()
+        scores: list[float] = (
+            self._run(*self._weights, *(given[name] for name in self.model["inputs"]))[0].double().tolist()
+        )
         return scores
 
     def _read(self, request: Mapping[str, Any]) -> tuple[datetime, Sequence[Mapping[str, Any]], list[int]]:
@@ -90,9 +97,13 @@ class Scorer:
             for name in self.model["behaviour_columns"]:
                 if name not in behaviour:
                     raise BadRequest(f"behaviours[{place}].{name}", "a value", None)
-        times = [_microseconds(_time(f"behaviours[{place}].event_ts", of["event_ts"])) for place, of in enumerate(behaviours)]
+        times = [
+            _microseconds(_time(f"behaviours[{place}].event_ts", of["event_ts"])) for place, of in enumerate(behaviours)
+        ]
         if times != sorted(times) or (times and times[-1] > _microseconds(now)):
-            raise BadRequest("behaviours.event_ts", "ascending times, none after request_ts", behaviours[-1]["event_ts"])
+            raise BadRequest(
+                "behaviours.event_ts", "ascending times, none after request_ts", behaviours[-1]["event_ts"]
+            )
         return now, behaviours, times
 
     def _id(self, value: Mapping[str, Any], name: str) -> int:
@@ -112,26 +123,46 @@ class Scorer:
         return max(found, 0)
 
     def _of_candidates(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        found = {"rows": _whole([[self._row(name, self._id(value, name)) for name in self.model["features"]] for value in values]),
-                 "dense": self._dense(values)}
+        found = {
+            "rows": _whole(
+                [[self._row(name, self._id(value, name)) for name in self.model["features"]] for value in values]
+            ),
+            "dense": self._dense(values),
+        }
         for vectors in ("transferred", "texts"):
-            found[vectors] = _whole([[self._row(f"{vectors}.{entity}", self._id(value, column)) for value in values]
-                                     if column else [0] * len(values) for entity, column in self.model[vectors].items()])
+            found[vectors] = _whole(
+                [
+                    [self._row(f"{vectors}.{entity}", self._id(value, column)) for value in values]
+                    if column
+                    else [0] * len(values)
+                    for entity, column in self.model[vectors].items()
+                ]
+            )
         sequence = self.model["sequence"]
         if sequence:
-            found["sequence_candidates"] = _whole([[self._row(f"encoder.{name}", self._id(value, name)) for value in values]
-                                                   for name in sequence["item_fields"]])
+            found["sequence_candidates"] = _whole(
+                [
+                    [self._row(f"encoder.{name}", self._id(value, name)) for value in values]
+                    for name in sequence["item_fields"]
+                ]
+            )
         return found
 
-    def _of_user(self, behaviours: Sequence[Mapping[str, Any]], times: Sequence[int], now: datetime) -> dict[str, Tensor]:
+    def _of_user(
+        self, behaviours: Sequence[Mapping[str, Any]], times: Sequence[int], now: datetime
+    ) -> dict[str, Tensor]:
         found = {}
         for which, window in self.model["histories"].items():
             recent = [behaviours[place] for place in _recent(times, now, window)]
-            found[which] = _whole([[self._row(name, behaviour[name]) for behaviour in recent] for name in self.model["history_features"]])
+            found[which] = _whole(
+                [[self._row(name, behaviour[name]) for behaviour in recent] for name in self.model["history_features"]]
+            )
         sequence = self.model["sequence"]
         if sequence:
             seen = _recent(times, now, sequence)
-            found["sequence"] = _whole([[self._code(name, place, behaviours, times) for place in seen] for name in sequence["fields"]])
+            found["sequence"] = _whole(
+                [[self._code(name, place, behaviours, times) for place in seen] for name in sequence["fields"]]
+            )
         return found
 
     def _row(self, name: str, of: int) -> int:
@@ -145,7 +176,10 @@ class Scorer:
             return torch.zeros(len(values), 0)
         counts = torch.tensor([[self._count(value, name) for name in names] for value in values], dtype=torch.float64)
         shown, clicked = counts[:, ::2], counts[:, 1::2]
-        logs, rates = torch.log1p(shown) / self.model["log_count_scale"], (clicked + clicks_prior) / (shown + impressions_prior)
+        logs, rates = (
+            torch.log1p(shown) / self.model["log_count_scale"],
+            (clicked + clicks_prior) / (shown + impressions_prior),
+        )
         return torch.stack([logs, rates], dim=2).flatten(1).float()
 
     def _code(self, name: str, place: int, behaviours: Sequence[Mapping[str, Any]], times: Sequence[int]) -> int:
@@ -198,13 +232,15 @@ def _microseconds(of: datetime) -> int:
 def _recent(times: Sequence[int], now: datetime, window: Mapping[str, int]) -> list[int]:
     """Places of the last behaviours of a window."""
     since = _microseconds(now) - window["seconds"] * 1_000_000
-    return [place for place, at in enumerate(times) if at >= since][-window["length"]:]
+    return [place for place, at in enumerate(times) if at >= since][-window["length"] :]
 
 
 def main() -> int:
     """Reads a request from standard input, prints its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="print the median milliseconds of N scorings instead")
+    parser.add_argument(
+        "--repeat", type=int, default=0, metavar="N", help="print the median milliseconds of N scorings instead"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -214,8 +250,13 @@ def main() -> int:
     except BadRequest as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"milliseconds": milliseconds(scorer, request, options.repeat), "candidates": len(scores)} if options.repeat else
-                     {"release": scorer.model["release"], "scores": scores}))
+    print(
+        json.dumps(
+            {"milliseconds": milliseconds(scorer, request, options.repeat), "candidates": len(scores)}
+            if options.repeat
+            else {"release": scorer.model["release"], "scores": scores}
+        )
+    )
     return 0
 
 

@@ -1,8 +1,8 @@
 """Scores a day with the A-CTR of the day before, and only then trains on it; all variants in one run, on the same rows.
 
-What each variant is made from: `actr_plan.py`. The model that it begins with: `actr_build.py`, with `actr_texts.py` for vectors of texts. A
-finished one: `actr_open.py`. Held-out rows of the last days are scored by both, the new model and the one of the day before: what the gate
-judges.
+What each variant is made from: `actr_plan.py`. The model that it begins with: `actr_build.py`, with `actr_texts.py` for
+vectors of texts. A finished one: `actr_open.py`. Held-out rows of the last days are scored by both, the new model and
+the one of the day before: what the gate judges.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def run_actr(session: Session, day: date) -> list[Run]:
     """Trains and stages the A-CTR of a day, in all variants of the deployment.
 
     Raises:
-        ParentMissing: the day before, or the week's CPM, was not published, or a day's samples or histories were not built.
+        ParentMissing: the day before, or the week's CPM, was not published, or a day's samples or histories were not
+            built.
     """
     period = session.period(ACTR, day)
     with session.training(ACTR, period):
@@ -71,7 +72,9 @@ class Days:
     def _day(self, log: Log, day: date) -> Samples:
         if (log, day) not in self._read:
             body, deployment = self._session.recipe.actr.body, self._session.deployment
-            columns = columns_of(self._session, log, (body.long_length, body.short_length), encoded=reads_encoder(deployment.variants))
+            columns = columns_of(
+                self._session, log, (body.long_length, body.short_length), encoded=reads_encoder(deployment.variants)
+            )
             self._read[log, day] = read_day(self._session.reader, day, columns, held_out_only=self._held_out_only)
         return self._read[log, day]
 
@@ -89,8 +92,14 @@ def _train(session: Session, plan: Plan, days: Days, held_out: Days) -> Run:
     if plan.restart and session.recipe.actr.corrects_base_rate:
         correct_base_rate(scorer.model, encoded)
     with session.supervised(plan.release) as supervision:
-        fitted = train(scorer.model, encoded, phase, seed=f"{session.recipe.actr.seed}/{plan.release.period}",
-                       description=f"actr {plan.release.period} {plan.release.variant}", supervision=supervision)
+        fitted = train(
+            scorer.model,
+            encoded,
+            phase,
+            seed=f"{session.recipe.actr.seed}/{plan.release.period}",
+            description=f"actr {plan.release.period} {plan.release.variant}",
+            supervision=supervision,
+        )
     if plan.restart:
         fill_batch_norm(scorer.model, encoded)
     held = HeldOut(samples=judged, scores=score(scorer.model, scorer.encode(session, judged)), before=before)
@@ -116,22 +125,41 @@ def _scores_before(session: Session, plan: Plan, *samples: Samples) -> list[np.n
 
 def _check_body(source: Run | None, body: Body) -> None:
     if source and body_of(source.release) != body:
-        raise BadInput(source.folder, "body", expected=f"that of the A-CTR's recipe, {body}", found=body_of(source.release),
-                       hint="Train the chain of models with the same --recipe.")
+        raise BadInput(
+            source.folder,
+            "body",
+            expected=f"that of the A-CTR's recipe, {body}",
+            found=body_of(source.release),
+            hint="Train the chain of models with the same --recipe.",
+        )
 
 
-def _fill(folder: Path, plan: Plan, state: Mapping[str, Tensor], mapping: IdMapping, newest: Samples,
-          scores: np.ndarray | None) -> dict[str, int]:
+def _fill(
+    folder: Path,
+    plan: Plan,
+    state: Mapping[str, Tensor],
+    mapping: IdMapping,
+    newest: Samples,
+    scores: np.ndarray | None,
+) -> dict[str, int]:
     save_weights(state, folder / MODEL_FILE)
     mapping.save(folder / MAPPING_FILE)
     predictions: dict[str, Any] = {}
     if scores is not None and plan.predecessor is not None:
-        predictions = predictions_of(newest, scores, scored_by=plan.predecessor.release.release_id, day=plan.release.period)
+        predictions = predictions_of(
+            newest, scores, scored_by=plan.predecessor.release.release_id, day=plan.release.period
+        )
     write_predictions(folder / PREDICTIONS_FILE, predictions)
     return write_vectors(folder / VECTORS_FILE, own_vectors(mapping, state))
 
 
 def predictions_of(samples: Samples, scores: np.ndarray, *, scored_by: str, day: date) -> dict[str, Any]:
     """Returns the columns of `predictions.parquet`: a day's samples with the scores of a release."""
-    return {"event_id": samples.event_id, "user_id": samples.user_id, "score": scores, "click": samples.click.astype(np.int32),
-            "scored_by": [scored_by] * len(samples), "ds": [day] * len(samples)}
+    return {
+        "event_id": samples.event_id,
+        "user_id": samples.user_id,
+        "score": scores,
+        "click": samples.click.astype(np.int32),
+        "scored_by": [scored_by] * len(samples),
+        "ds": [day] * len(samples),
+    }

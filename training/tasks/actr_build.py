@@ -66,12 +66,20 @@ def start_model(session: Session, plan: Plan, rows: Samples) -> Scorer:
     elif setting.initial == "embeddings":
         load_embeddings(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried)
     elif setting.initial == "all":
-        load_transferred(scorer.model, weights, fresh_tables=AD_ONLY, carried=carried, keep_batch_norm=setting.keeps_batch_norm)
+        load_transferred(
+            scorer.model, weights, fresh_tables=AD_ONLY, carried=carried, keep_batch_norm=setting.keeps_batch_norm
+        )
     return scorer
 
 
-def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Run | None, encoder: Run | None,
-                 texts: TextVectors | None = None) -> Scorer:
+def build_scorer(
+    session: Session,
+    release: Release,
+    mapping: IdMapping,
+    cpm: Run | None,
+    encoder: Run | None,
+    texts: TextVectors | None = None,
+) -> Scorer:
     """Builds a model with fresh weights, as a release's setting, recipe and feature set describe it."""
     body, setting = body_of(release), TRANSFER_SETTINGS[release.variant]
     statistics = statistics_of(release)
@@ -85,12 +93,25 @@ def build_scorer(session: Session, release: Release, mapping: IdMapping, cpm: Ru
         network, ids = open_fg_bert(encoder)  # Where the encoder is trained further, these are its first weights.
         bridge = Bridge(network.to(session.device), learned=setting.fg_bert == "learned")
         sequence = SequenceEncoding(mapping=ids, fields=network.recipe.fields, length=network.recipe.length)
-    parts = CtrParts(body=body, mapping=mapping, num_dense=len(statistics), transfer=transfer, bridge=bridge, texts=texts,
-                     frozen=_frozen_names(setting, cpm, names),
-                     source=source_of(session, cpm, mapping) if cpm and setting.adapters else None)
+    parts = CtrParts(
+        body=body,
+        mapping=mapping,
+        num_dense=len(statistics),
+        transfer=transfer,
+        bridge=bridge,
+        texts=texts,
+        frozen=_frozen_names(setting, cpm, names),
+        source=source_of(session, cpm, mapping) if cpm and setting.adapters else None,
+    )
     model = build_ctr(parts, seed=session.recipe.actr.seed, device=session.device)
-    encoding = Encoding(mapping=mapping, statistics=statistics, rate_prior=body.rate_prior, transfer=transfer.index,
-                        sequence=sequence, texts=texts.vectors if texts else {})
+    encoding = Encoding(
+        mapping=mapping,
+        statistics=statistics,
+        rate_prior=body.rate_prior,
+        transfer=transfer.index,
+        sequence=sequence,
+        texts=texts.vectors if texts else {},
+    )
     return Scorer(model=model, encoding=encoding, lengths=(body.long_length, body.short_length))
 
 
@@ -102,13 +123,20 @@ def source_of(session: Session, cpm: Run, mapping: IdMapping) -> Source:
     """Opens a CPM next to a model with another mapping."""
     names = categorical_of(cpm.release)
     own = IdMapping.load(cpm.folder / MAPPING_FILE, names)
-    parts = CtrParts(body=body_of(cpm.release), mapping=own, num_dense=len(statistics_of(cpm.release)),
-                     transfer=TransferSource(TRANSFER_DIMS))
+    parts = CtrParts(
+        body=body_of(cpm.release),
+        mapping=own,
+        num_dense=len(statistics_of(cpm.release)),
+        transfer=TransferSource(TRANSFER_DIMS),
+    )
     model = build_ctr(parts, seed=0, device=session.device)
     load_weights(model, read_weights(cpm.folder / MODEL_FILE))
     rows = {name: np.append(SHARED_ROW, field.rows(mapping.fields[name].ids)) for name, field in own.fields.items()}
-    return Source(model=model.eval(), at={name: list(mapping.fields).index(name) for name in names},
-                  rows={name: torch.from_numpy(of_name).to(session.device) for name, of_name in rows.items()})
+    return Source(
+        model=model.eval(),
+        at={name: list(mapping.fields).index(name) for name in names},
+        rows={name: torch.from_numpy(of_name).to(session.device) for name, of_name in rows.items()},
+    )
 
 
 def correct_base_rate(model: CtrModel, rows: EncodedSamples) -> None:

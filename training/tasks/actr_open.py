@@ -29,7 +29,9 @@ def open_released(session: Session, run: Run, *, rows_from: date | None = None, 
         texts: the BAHE whose vectors it reads; by default the one that it was trained with.
     """
     mapping = IdMapping.load(run.folder / MAPPING_FILE, categorical_of(run.release))
-    cpm, encoder, own = (session.release(name) if name else None for name in (bound_to(run, role) for role in (*BOUND_KINDS, "texts")))
+    cpm, encoder, own = (
+        session.release(name) if name else None for name in (bound_to(run, role) for role in (*BOUND_KINDS, "texts"))
+    )
     vectors = text_vectors(session, run.release, texts or own, rows_from or run.release.period + ONE_DAY)
     scorer = build_scorer(session, run.release, mapping, cpm, encoder, vectors)
     load_weights(scorer.model, read_weights(run.folder / MODEL_FILE))
@@ -38,4 +40,6 @@ def open_released(session: Session, run: Run, *, rows_from: date | None = None, 
 
 def columns_of(session: Session, log: Log, lengths: tuple[int, int], *, encoded: bool) -> Columns:
     """What an ad model reads of samples: histories of these lengths, with all that a sequence encoder reads of them if there is one."""
-    return Columns(log=log, names=FEATURE_SET, histories=lengths, zone=session.deployment.day_timezone if encoded else None)
+    return Columns(
+        log=log, names=FEATURE_SET, histories=lengths, zone=session.deployment.day_timezone if encoded else None
+    )

@@ -1,8 +1,9 @@
 """Plans the A-CTR of a day: its parents, its days, and whether it starts again.
 
-A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the last ad
-days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues from the
-predecessor with the newest day alone. One that is bound to none starts on the deployment's first day and continues every day.
+A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the
+last ad days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues
+from the predecessor with the newest day alone. One that is bound to none starts on the deployment's first day and
+continues every day.
 """
 
 from __future__ import annotations
@@ -58,36 +59,61 @@ def plan_variant(session: Session, day: date, variant: str, judged: tuple[date, 
     """Resolves the parents of a variant and decides whether it starts again; `judged` are the day's `judged_days`, if known."""
     lineage, setting = session.deployment.lineage, TRANSFER_SETTINGS[variant]
     child = Served(kind=ACTR, variant=variant, period=day)
-    parents = {parent.role: (parent, read) for parent in lineage.parents(ACTR, day) if (read := variant_of(parent, child))}
+    parents = {
+        parent.role: (parent, read) for parent in lineage.parents(ACTR, day) if (read := variant_of(parent, child))
+    }
     sources = {role: session.parent(str(child), parent, read) for role, (parent, read) in parents.items()}
     cpm, encoder, predecessor = sources.get("pretrained"), sources.get("encoder"), sources.get("predecessor")
     restart = predecessor is None or [bound_to(predecessor, role) for role in BOUND_KINDS] != [
-        source.release.release_id if source else None for source in (cpm, encoder)]
+        source.release.release_id if source else None for source in (cpm, encoder)
+    ]
     days = lineage.actr_training_days(day, replay_days=session.deployment.replay_days) if restart else [day]
-    natural_days = [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
+    natural_days = (
+        [] if not setting.natural_rows else lineage.natural_training_days(day + ONE_DAY) if restart else [day]
+    )
     judged = judged if judged is not None else judged_days(session, day)
     ad_inputs = session.inputs(["ad_samples", "user_histories"], sorted({*days, *judged}))
     release = Release(
-        kind=ACTR, variant=variant, period=day, recipe=as_json(session.recipe.actr),
+        kind=ACTR,
+        variant=variant,
+        period=day,
+        recipe=as_json(session.recipe.actr),
         parents={_key(parents[role][0]): run.release.release_id for role, run in sources.items()},
-        absent_parents=tuple(_key(parent) for parent in _bound_parents(session, day) if parent.role not in sources
-                             and variant_of(parent, child)),
+        absent_parents=tuple(
+            _key(parent)
+            for parent in _bound_parents(session, day)
+            if parent.role not in sources and variant_of(parent, child)
+        ),
         inputs=ad_inputs | session.inputs(["natural_samples", "user_histories"], natural_days),
         feature_set=_feature_set(cpm, None if restart else predecessor),
     )
-    return Plan(release=release, setting=setting, predecessor=predecessor, cpm=cpm, encoder=encoder,
-                texts=sources.get("texts"), restart=restart, days=tuple(days), natural_days=tuple(natural_days),
-                judged_days=judged)
+    return Plan(
+        release=release,
+        setting=setting,
+        predecessor=predecessor,
+        cpm=cpm,
+        encoder=encoder,
+        texts=sources.get("texts"),
+        restart=restart,
+        days=tuple(days),
+        natural_days=tuple(natural_days),
+        judged_days=judged,
+    )
 
 
 def judged_days(session: Session, day: date) -> tuple[date, ...]:
     """Returns the last ad days up to `day` whose held-out rows the gate judges: as few as give enough rows.
 
-    None precedes the ads, or the days that the deployment's first A-CTR replayed: further back samples need not be built.
+    None precedes the ads, or the days that the deployment's first A-CTR replayed: further back samples need not be
+    built.
     """
     deployment = session.deployment
-    first = max(deployment.ad_start or deployment.history_start, deployment.actr_start + ONE_DAY - timedelta(days=deployment.replay_days),
-                deployment.history_start, day + ONE_DAY - timedelta(days=JUDGED_DAYS))
+    first = max(
+        deployment.ad_start or deployment.history_start,
+        deployment.actr_start + ONE_DAY - timedelta(days=deployment.replay_days),
+        deployment.history_start,
+        day + ONE_DAY - timedelta(days=JUDGED_DAYS),
+    )
     days, row_cnt = [day], held_out_cnt(session.reader, "ad", day)
     while row_cnt < session.judged_rows and days[0] > first:
         days.insert(0, days[0] - ONE_DAY)
@@ -102,7 +128,9 @@ def categorical_of(release: Release) -> tuple[str, ...]:
 
 def statistics_of(release: Release) -> tuple[str, ...]:
     """Returns the columns of the statistics that a CPM or A-CTR reads."""
-    return tuple(name for statistic in STATISTICS if statistic.impressions in release.feature_set for name in statistic.columns)
+    return tuple(
+        name for statistic in STATISTICS if statistic.impressions in release.feature_set for name in statistic.columns
+    )
 
 
 def bound_to(run: Run, role: str) -> str | None:

@@ -24,8 +24,12 @@ def text_vectors(session: Session, release: Release, newest: Run | None, rows_fr
     runs = chain(session, newest, rows_from - timedelta(days=TEXT_VECTOR_DAYS)) if newest else []
     found = {run.release.period.toordinal(): read_vectors(run.folder / VECTORS_FILE, run.release.dims) for run in runs}
     dim = newest.release.dims["user"] if newest else session.recipe.bahe.dims
-    return TextVectors({entity: DatedVectors.stack({day: vectors[entity] for day, vectors in found.items()}, dim)
-                        for entity in VECTOR_ENTITIES})
+    return TextVectors(
+        {
+            entity: DatedVectors.stack({day: vectors[entity] for day, vectors in found.items()}, dim)
+            for entity in VECTOR_ENTITIES
+        }
+    )
 
 
 def texts_of(session: Session, run: Run, day: date) -> Run | None:

@@ -1,9 +1,9 @@
 """Trains BAHE on a day's requests, continuing from the day before; publishes Q_u of the day's users and Q_i of its items.
 
-Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are read as vectors of the
-offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe, and counted. A release keeps what is
-trained, adapters and head, and the scale that vectors are read on, that of the first days' texts; the language model is read from where
-the recipe says, and a changed one is refused.
+Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are
+read as vectors of the offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe,
+and counted. A release keeps what is trained, adapters and head, and the scale that vectors are read on, that of the
+first days' texts; the language model is read from where the recipe says, and a changed one is refused.
 
 Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
 """
@@ -67,9 +67,16 @@ def run_bahe(session: Session, day: date) -> Run:
     def make(continued: Continued) -> Run:
         return _train(session, continued.release, language, continued.days, continued.predecessor)
 
-    return run_continued(session, BAHE, day, recipe=as_json(recipe) | {"language": language.describe()}, feature_set=READS, make=make,
-                         tables=[*(f"{log}_samples" for log in LOGS), "user_histories"],
-                         days=session.deployment.lineage.bahe_training_days(day, first_days=recipe.first_days))
+    return run_continued(
+        session,
+        BAHE,
+        day,
+        recipe=as_json(recipe) | {"language": language.describe()},
+        feature_set=READS,
+        make=make,
+        tables=[*(f"{log}_samples" for log in LOGS), "user_histories"],
+        days=session.deployment.lineage.bahe_training_days(day, first_days=recipe.first_days),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +128,23 @@ def start_model(language: Language, recipe: BaheRecipe, source: Run | None = Non
     if source is None:
         return model
     if source.release.recipe["language"] != language.describe():
-        raise BadInput(source.folder, "language", expected=language.describe(), found=source.release.recipe["language"],
-                       hint="A chain has one language model, split and pooling: train with those that it began with.")
+        raise BadInput(
+            source.folder,
+            "language",
+            expected=language.describe(),
+            found=source.release.recipe["language"],
+            hint="A chain has one language model, split and pooling: train with those that it began with.",
+        )
     weights, own = read_weights(source.folder / MODEL_FILE), model.trained_weights()
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
-        raise BadInput(source.folder, "recipe", expected=f"that of this BAHE, {recipe}", found="weights of other shapes",
-                       hint="Train the chain of models with the same --recipe.")
+        raise BadInput(
+            source.folder,
+            "recipe",
+            expected=f"that of this BAHE, {recipe}",
+            found="weights of other shapes",
+            hint="Train the chain of models with the same --recipe.",
+        )
     model.load_state_dict(weights, strict=False)
     return model
 
@@ -168,10 +185,16 @@ class RequestRows:
     def of(cls, samples: TextSamples, store: TextStore, device: torch.device) -> RequestRows:
         """Looks up the texts of samples in a store; batches are made on the device."""
         first = np.append(np.flatnonzero(np.diff(samples.of_request, prepend=-1)), len(samples))
-        return cls(sequences=SequenceRows.of(samples.histories, store), first=torch.from_numpy(first), store=store, device=device,
-                   candidate=torch.from_numpy(store.rows_of(samples.hashes)),
-                   log=torch.from_numpy(np.where(samples.is_ad, LOGS.index("ad"), LOGS.index("natural"))),
-                   label=torch.from_numpy(samples.click.astype(np.float32)), day_N=torch.from_numpy(samples.day[first[:-1]]))
+        return cls(
+            sequences=SequenceRows.of(samples.histories, store),
+            first=torch.from_numpy(first),
+            store=store,
+            device=device,
+            candidate=torch.from_numpy(store.rows_of(samples.hashes)),
+            log=torch.from_numpy(np.where(samples.is_ad, LOGS.index("ad"), LOGS.index("natural"))),
+            label=torch.from_numpy(samples.click.astype(np.float32)),
+            day_N=torch.from_numpy(samples.day[first[:-1]]),
+        )
 
     def __len__(self) -> int:
         return len(self.day_N)
@@ -188,10 +211,14 @@ class RequestRows:
         candidate, _ = gathered(self.store, self.candidate[at_B])
         behaviours, masks = sequences_of(self.store, self.sequences, index, self.device)
         rows = {"candidate_BE": candidate, "of_B": of_B, "log_B": self.log[at_B], "label_B": self.label[at_B]}
-        return VectorBatch(behaviours=behaviours, masks=masks, **{name: tensor.to(self.device) for name, tensor in rows.items()})
+        return VectorBatch(
+            behaviours=behaviours, masks=masks, **{name: tensor.to(self.device) for name, tensor in rows.items()}
+        )
 
 
-def sequences_of(store: TextStore, sequences: SequenceRows, index: Tensor, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+def sequences_of(
+    store: TextStore, sequences: SequenceRows, index: Tensor, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
     """Returns vectors and masks of the sequences of some requests, on a device."""
     found = [gathered(store, rows) for rows in sequences.padded(index)]
     return [vectors.to(device) for vectors, _ in found], [mask.to(device) for _, mask in found]
@@ -206,7 +233,9 @@ def gathered(store: TextStore, rows: Tensor) -> tuple[Tensor, Tensor]:
     return found, known
 
 
-def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheRecipe) -> tuple[TextStore, list[Metric]]:
+def open_store(
+    session: Session, language: Language, hashes: Ints, recipe: BaheRecipe
+) -> tuple[TextStore, list[Metric]]:
     """Opens the vectors of the table, adds those of texts that it lacks if the recipe encodes them, and prints their number."""
     store = TextStore.open(session.locations, session.reader, language.encoder_id)
     store.width = language.model.width  # An empty store has no width of its own.
@@ -218,16 +247,31 @@ def open_store(session: Session, language: Language, hashes: Ints, recipe: BaheR
         texts = texts.filter(pc.is_in(texts["text_hash"], pa.array(lacking))).sort_by("text_hash")
         encoded = len(texts)
         if encoded:
-            found = encode_texts(language.model, texts["text"].to_pylist(), pooling=language.texts.pooling,
-                                 longest=language.texts.longest)
+            found = encode_texts(
+                language.model,
+                texts["text"].to_pylist(),
+                pooling=language.texts.pooling,
+                longest=language.texts.longest,
+            )
             store = store.with_more(texts["text_hash"].to_numpy(), found.vectors)
     if processes.is_first():
-        print(table_text(("texts of the day", "number"), [
-            ("distinct", f"{len(wanted):,}"), ("with a vector", f"{len(wanted) - len(lacking):,}"), ("encoded on demand", f"{encoded:,}"),
-            ("unknown", f"{len(lacking) - encoded:,}")]), flush=True)
+        print(
+            table_text(
+                ("texts of the day", "number"),
+                [
+                    ("distinct", f"{len(wanted):,}"),
+                    ("with a vector", f"{len(wanted) - len(lacking):,}"),
+                    ("encoded on demand", f"{encoded:,}"),
+                    ("unknown", f"{len(lacking) - encoded:,}"),
+                ],
+            ),
+            flush=True,
+        )
     share = None if not len(wanted) else 1 - len(lacking) / len(wanted)
-    return store, [Metric(metric="with_vector", split="texts", value=share, row_cnt=len(wanted)),
-                   Metric(metric="unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted))]
+    return store, [
+        Metric(metric="with_vector", split="texts", value=share, row_cnt=len(wanted)),
+        Metric(metric="unknown", split="texts", value=float(len(lacking) - encoded), row_cnt=len(wanted)),
+    ]
 
 
 def some_vectors(store: TextStore, hashes: Ints) -> Tensor:
@@ -236,7 +280,9 @@ def some_vectors(store: TextStore, hashes: Ints) -> Tensor:
     return store.vectors(torch.from_numpy(rows[rows != UNKNOWN][:_TEXTS_OF_A_SCALE]))
 
 
-def _train(session: Session, release: Release, language: Language, days: Sequence[date], predecessor: Run | None) -> Run:
+def _train(
+    session: Session, release: Release, language: Language, days: Sequence[date], predecessor: Run | None
+) -> Run:
     recipe = session.recipe.bahe
     parts = []
     for day in days:
@@ -246,8 +292,15 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     users = TextHistories.read(session.reader, release.period)
     of_users = users.slices(users.user_ids, None, recipe.length)
     items = shown_items(session, release.period)
-    hashes = np.concatenate([trainable.hashes, held_out.hashes, items.hashes, *of_users.hashes.values(),
-                             *trainable.histories.hashes.values()])
+    hashes = np.concatenate(
+        [
+            trainable.hashes,
+            held_out.hashes,
+            items.hashes,
+            *of_users.hashes.values(),
+            *trainable.histories.hashes.values(),
+        ]
+    )
     store, counted = open_store(session, language, hashes, recipe)
     model = start_model(language, recipe, predecessor).to(session.device)
     if predecessor is None:
@@ -258,26 +311,44 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
     before, metrics = None, counted
     if predecessor:  # it has seen none of the day
         before, ads = scores_of(model, judged), trainable.of_requests(trainable.ad_requests)
-        metrics = metrics + _figures("next_day", (held_out, before), (ads, scores_of(model, RequestRows.of(ads, store, session.device))))
+        metrics = metrics + _figures(
+            "next_day", (held_out, before), (ads, scores_of(model, RequestRows.of(ads, store, session.device)))
+        )
     phase = recipe.daily if predecessor else recipe.first
     with session.supervised(release) as supervision:
-        fitted = train(model, rows, phase, seed=f"{recipe.seed}/{release.period}", description=f"bahe {release.period}",
-                       supervision=supervision)
+        fitted = train(
+            model,
+            rows,
+            phase,
+            seed=f"{recipe.seed}/{release.period}",
+            description=f"bahe {release.period}",
+            supervision=supervision,
+        )
     scores = scores_of(model, judged)
     vectors: dict[Entity, EntityVectors] = {
         "user": user_vectors(model, SequenceRows.of(of_users, store), store, users.user_ids, session.device),
-        "item": item_vectors(model, items, store, session.device)}
+        "item": item_vectors(model, items, store, session.device),
+    }
     metrics = train_metrics(fitted) + _figures("held_out", (held_out, scores)) + metrics
     weights = model.trained_weights()
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights(weights, folder / MODEL_FILE)
-        IdMapping.of_ids({ID_COLUMN[entity]: of_entity.ids for entity, of_entity in vectors.items()}).save(folder / MAPPING_FILE)
+        IdMapping.of_ids({ID_COLUMN[entity]: of_entity.ids for entity, of_entity in vectors.items()}).save(
+            folder / MAPPING_FILE
+        )
         ads = held_out.is_ad
-        write_held_out(folder / HELD_OUT_FILE, {
-            "event_id": held_out.event_id[ads], "user_id": held_out.user_id[ads], "click": held_out.click[ads].astype(np.int32),
-            "ds": [date.fromordinal(int(day)) for day in held_out.day[ads]], "score": scores[ads],
-            "score_before": [None] * int(ads.sum()) if before is None else before[ads]})
+        write_held_out(
+            folder / HELD_OUT_FILE,
+            {
+                "event_id": held_out.event_id[ads],
+                "user_id": held_out.user_id[ads],
+                "click": held_out.click[ads].astype(np.int32),
+                "ds": [date.fromordinal(int(day)) for day in held_out.day[ads]],
+                "score": scores[ads],
+                "score_before": [None] * int(ads.sum()) if before is None else before[ads],
+            },
+        )
         return write_vectors(folder / VECTORS_FILE, vectors)
 
     return write_run(session.locations, release, metrics, fill)
@@ -285,8 +356,13 @@ def _train(session: Session, release: Release, language: Language, days: Sequenc
 
 def _figures(split: str, *scored: tuple[TextSamples, np.ndarray]) -> list[Metric]:
     """Computes the metrics of the ad rows, which are what the model is for."""
-    click, user, scores = (np.concatenate(parts) for parts in zip(*(
-        (rows.click[rows.is_ad], rows.user_id[rows.is_ad], of_rows[rows.is_ad]) for rows, of_rows in scored), strict=True))
+    click, user, scores = (
+        np.concatenate(parts)
+        for parts in zip(
+            *((rows.click[rows.is_ad], rows.user_id[rows.is_ad], of_rows[rows.is_ad]) for rows, of_rows in scored),
+            strict=True,
+        )
+    )
     return metrics_of(split, evaluate(scores, click, user), len(click))
 
 
@@ -323,8 +399,11 @@ def scores_of(model: Bahe, rows: RequestRows) -> np.ndarray:
     return scores.numpy()
 
 
-def user_vectors(model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device) -> EntityVectors:
+def user_vectors(
+    model: Bahe, sequences: SequenceRows, store: TextStore, user_ids: Ints, device: torch.device
+) -> EntityVectors:
     """Returns Q_u of the users who have a behaviour with a text."""
+
     def encode(index: Tensor) -> tuple[Tensor, Tensor]:
         behaviours, masks = sequences_of(store, sequences, index, device)
         return model.user(behaviours, masks), torch.stack([mask.any(dim=1) for mask in masks]).any(dim=0).cpu()
@@ -344,8 +423,9 @@ def item_vectors(model: Bahe, items: Items, store: TextStore, device: torch.devi
 
 
 @torch.no_grad()
-def _vectors(model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Ints, description: str, *,
-             order: Tensor) -> EntityVectors:
+def _vectors(
+    model: Bahe, encode: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Ints, description: str, *, order: Tensor
+) -> EntityVectors:
     """Vectors of those of the ids (N) that have one, made in the order given (N)."""
     model.eval()
     vectors_ND, known_N = torch.zeros(len(ids), model.head.dims), torch.zeros(len(ids), dtype=torch.bool)

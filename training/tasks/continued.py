@@ -30,8 +30,17 @@ class Continued:
     predecessor: Run | None
 
 
-def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[str, Any], tables: Sequence[str],
-                  feature_set: tuple[str, ...], make: Callable[[Continued], Run], days: Sequence[date] | None = None) -> Run:
+def run_continued(
+    session: Session,
+    kind: str,
+    start: date,
+    *,
+    recipe: Mapping[str, Any],
+    tables: Sequence[str],
+    feature_set: tuple[str, ...],
+    make: Callable[[Continued], Run],
+    days: Sequence[date] | None = None,
+) -> Run:
     """Trains and stages the model of the period that begins on `start`, unless it is there.
 
     Args:
@@ -53,9 +62,15 @@ def run_continued(session: Session, kind: str, start: date, *, recipe: Mapping[s
         predecessor = session.parent(f"{kind} {start}", parents[0], DEFAULT_VARIANT) if parents else None
         read = days if days is not None else [day for day in period.days() if day >= session.deployment.history_start]
         release = Release(
-            kind=kind, variant=DEFAULT_VARIANT, period=start, recipe=recipe,
-            parents={parent_key("predecessor", kind, parents[0].period): predecessor.release.release_id} if predecessor else {},
-            inputs=session.inputs(tables, read), feature_set=feature_set,
+            kind=kind,
+            variant=DEFAULT_VARIANT,
+            period=start,
+            recipe=recipe,
+            parents={parent_key("predecessor", kind, parents[0].period): predecessor.release.release_id}
+            if predecessor
+            else {},
+            inputs=session.inputs(tables, read),
+            feature_set=feature_set,
         )
         run = finished(session.locations, release)
         if run:

@@ -1,8 +1,8 @@
 """Trains CPM on the last month of the natural log, with the aggregator of the TPM snapshots, and merges the snapshots.
 
 While it trains, each row takes the three months closed before its own day: its label is inside the snapshot of its own
-month. The merged table is of the three months closed before the week began. Where a deployment has transfer settings that
-take a CPM alone, the same is trained without snapshots beside.
+month. The merged table is of the three months closed before the week began. Where a deployment has transfer settings
+that take a CPM alone, the same is trained without snapshots beside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ import torch
 from contracts.errors import BadInput
 from contracts.features import CPM, STATISTIC_COLUMNS, features_of
 from contracts.periods import TPM_SNAPSHOTS, Period
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import (
+    DEFAULT_VARIANT,
+    HELD_OUT_FILE,
+    MAPPING_FILE,
+    MODEL_FILE,
+    VECTORS_FILE,
+    Release,
+    parent_key,
+)
 from contracts.transfer import WITHOUT_SNAPSHOTS, CpmVariant, cpm_variants
 from lake.run_folders import Run, finished
 from training.data.batches import Encoding
@@ -69,7 +77,9 @@ class SnapshotPlan:
         named = [lineage.settings.last_closed("month", day, TPM_SNAPSHOTS) for day in [*of_rows, period.start]]
         absent = sorted({month.start for three in named for month in three if not lineage.exists(month)})
         positions = [tuple(-1 if month is None else months.index(month) for month in three) for three in needed]
-        return cls(months=tuple(months), absent=tuple(absent), months_of_day=tuple(positions[:-1]), merged=positions[-1])
+        return cls(
+            months=tuple(months), absent=tuple(absent), months_of_day=tuple(positions[:-1]), merged=positions[-1]
+        )
 
 
 def run_cpm(session: Session, start: date) -> list[Run]:
@@ -82,7 +92,9 @@ def run_cpm(session: Session, start: date) -> list[Run]:
     with session.training(CPM, period):
         days = session.deployment.lineage.cpm_training_days(period)
         samples = _Samples(session, days)
-        runs = [_run_variant(session, period, variant, samples) for variant in cpm_variants(session.deployment.variants)]
+        runs = [
+            _run_variant(session, period, variant, samples) for variant in cpm_variants(session.deployment.variants)
+        ]
         session.stage(CPM, period, runs)
         return runs
 
@@ -111,10 +123,14 @@ def _run_variant(session: Session, period: Period, variant: CpmVariant, samples:
         assert set(plan.months) <= set(parents), "the parents are the months that the rows and the merged table need"
         snapshots = {month: session.parent(f"cpm {start}", parents[month], DEFAULT_VARIANT) for month in plan.months}
     release = Release(
-        kind=CPM, variant=variant, period=start, recipe=as_json(session.recipe.cpm),
+        kind=CPM,
+        variant=variant,
+        period=start,
+        recipe=as_json(session.recipe.cpm),
         parents={parent_key("snapshot", "tpm", month): run.release.release_id for month, run in snapshots.items()},
         absent_parents=tuple(parent_key("snapshot", "tpm", month) for month in plan.absent) if plan else (),
-        inputs=session.inputs(["natural_samples", "user_histories"], samples.days), feature_set=FEATURE_SET,
+        inputs=session.inputs(["natural_samples", "user_histories"], samples.days),
+        feature_set=FEATURE_SET,
     )
     if run := finished(session.locations, release):
         say_finished(run)
@@ -122,11 +138,15 @@ def _run_variant(session: Session, period: Period, variant: CpmVariant, samples:
     return _train(session, release, samples.rows, plan, list(snapshots.values()))
 
 
-def _train(session: Session, release: Release, samples: Samples, plan: SnapshotPlan | None, months: Sequence[Run]) -> Run:
+def _train(
+    session: Session, release: Release, samples: Samples, plan: SnapshotPlan | None, months: Sequence[Run]
+) -> Run:
     recipe = session.recipe.cpm
     rows = samples.trainable()
     if len(rows) < 2:
-        raise BadInput("natural_samples", f"cpm {release.period}", expected="at least two rows to train on", found=len(rows))
+        raise BadInput(
+            "natural_samples", f"cpm {release.period}", expected="at least two rows to train on", found=len(rows)
+        )
     mapping, _ = IdMapping.empty(CATEGORICAL).grown(rows.seen(CATEGORICAL), CATEGORICAL, recipe.admission)
     torch.manual_seed(recipe.seed)
     aggregated = AggregatedSnapshots(_stack(months), plan.months_of_day, TRANSFER_DIMS) if plan else None
@@ -134,12 +154,23 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
     parts = CtrParts(body=recipe.body, mapping=mapping, num_dense=len(STATISTIC_COLUMNS), transfer=transfer)
     model = build_ctr(parts, seed=recipe.seed, device=session.device)
     first_day = date.fromordinal(int(samples.day.min()))
-    encoding = Encoding(mapping=mapping, statistics=STATISTIC_COLUMNS, rate_prior=recipe.body.rate_prior, transfer=transfer.index,
-                        first_day=first_day)
+    encoding = Encoding(
+        mapping=mapping,
+        statistics=STATISTIC_COLUMNS,
+        rate_prior=recipe.body.rate_prior,
+        transfer=transfer.index,
+        first_day=first_day,
+    )
     encoded = encoding.encode(rows, session.device)
     with session.supervised(release) as supervision:
-        fitted = train(model, encoded, recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"cpm {release.period} {release.variant}", supervision=supervision)
+        fitted = train(
+            model,
+            encoded,
+            recipe.train,
+            seed=f"{recipe.seed}/{release.period}",
+            description=f"cpm {release.period} {release.variant}",
+            supervision=supervision,
+        )
     fill_batch_norm(model, encoded)
     held_out = samples.select(samples.held_out)
     judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))
@@ -150,7 +181,11 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
         save_weights(state, folder / MODEL_FILE)
         mapping.save(folder / MAPPING_FILE)
         judged.write(folder / HELD_OUT_FILE)
-        merged = aggregated.merge(plan.merged) if aggregated and plan else {e: EntityVectors.none(d) for e, d in TRANSFER_DIMS.items()}
+        merged = (
+            aggregated.merge(plan.merged)
+            if aggregated and plan
+            else {e: EntityVectors.none(d) for e, d in TRANSFER_DIMS.items()}
+        )
         return write_vectors(folder / VECTORS_FILE, merged)
 
     return write_run(session.locations, release, metrics, fill)
@@ -158,4 +193,7 @@ def _train(session: Session, release: Release, samples: Samples, plan: SnapshotP
 
 def _stack(months: Sequence[Run]) -> Mapping[Entity, Snapshots]:
     vectors = [read_vectors(run.folder / VECTORS_FILE, run.release.dims) for run in months]
-    return {entity: Snapshots.stack([month[entity] for month in vectors], TRANSFER_DIMS[entity]) for entity in VECTOR_ENTITIES}
+    return {
+        entity: Snapshots.stack([month[entity] for month in vectors], TRANSFER_DIMS[entity])
+        for entity in VECTOR_ENTITIES
+    }

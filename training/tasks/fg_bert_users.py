@@ -1,7 +1,8 @@
 """Vectors of the users who were active on a day, by the FG-BERT of the last closed week: inference only.
 
-A user's vector is the mean of the encoder's output over the last behaviours up to the end of the day (ours). What A-CTR reads of the
-encoder it encodes itself, at each request; these are for what looks users up: retrieval, segments, neighbours.
+A user's vector is the mean of the encoder's output over the last behaviours up to the end of the day (ours). What A-CTR
+reads of the encoder it encodes itself, at each request; these are for what looks users up: retrieval, segments,
+neighbours.
 
 Shapes: S users, P behaviours, E width.
 """
@@ -15,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.releases import DEFAULT_VARIANT, HELD_OUT_FILE, MAPPING_FILE, MODEL_FILE, VECTORS_FILE, Release, parent_key
+from contracts.releases import (
+    DEFAULT_VARIANT,
+    HELD_OUT_FILE,
+    MAPPING_FILE,
+    MODEL_FILE,
+    VECTORS_FILE,
+    Release,
+    parent_key,
+)
 from lake.progress import progress
 from lake.run_folders import Run, finished
 from training.data.batches import in_order
@@ -45,9 +54,14 @@ def run_fg_bert_users(session: Session, day: date) -> Run:
         (parent,) = session.deployment.lineage.parents(FG_BERT_USERS, day)
         source = session.parent(f"{FG_BERT_USERS} {day}", parent, DEFAULT_VARIANT)
         release = Release(
-            kind=FG_BERT_USERS, variant=DEFAULT_VARIANT, period=day, recipe={}, feature_set=source.release.feature_set,
+            kind=FG_BERT_USERS,
+            variant=DEFAULT_VARIANT,
+            period=day,
+            recipe={},
+            feature_set=source.release.feature_set,
             parents={parent_key(parent.role, parent.kind, parent.period): source.release.release_id},
-            inputs=session.inputs(["user_histories"], [day]))
+            inputs=session.inputs(["user_histories"], [day]),
+        )
         run = finished(session.locations, release)
         if run:
             say_finished(run)
@@ -63,8 +77,9 @@ def _encode(session: Session, release: Release, source: Run) -> Run:
     begin, end = behaviours.offsets[:-1], behaviours.offsets[1:]
     used = end > begin
     columns = {name: behaviours.columns[name] for name in encoder.recipe.fields}
-    sequences = EncodedSequences.of(columns, np.maximum(begin, end - encoder.recipe.length)[used], end[used], mapping=mapping,
-                                    device=session.device)
+    sequences = EncodedSequences.of(
+        columns, np.maximum(begin, end - encoder.recipe.length)[used], end[used], mapping=mapping, device=session.device
+    )
     vectors = user_vectors(encoder, sequences).cpu().numpy()
     user_ids = behaviours.user_ids[used]
 
@@ -74,10 +89,16 @@ def _encode(session: Session, release: Release, source: Run) -> Run:
         write_held_out(folder / HELD_OUT_FILE, {})
         return write_vectors(folder / VECTORS_FILE, {"user": EntityVectors(ids=user_ids, vectors=vectors)})
 
-    metrics = [Metric(metric="train_loss", split="train", value=None, row_cnt=0),
-               Metric(metric="users", split="encoded", value=float(len(user_ids)), row_cnt=len(user_ids)),
-               Metric(metric="behaviours_mean", split="encoded", row_cnt=len(user_ids),
-                      value=float((sequences.end_S - sequences.start_S).double().mean()) if len(user_ids) else None)]
+    metrics = [
+        Metric(metric="train_loss", split="train", value=None, row_cnt=0),
+        Metric(metric="users", split="encoded", value=float(len(user_ids)), row_cnt=len(user_ids)),
+        Metric(
+            metric="behaviours_mean",
+            split="encoded",
+            row_cnt=len(user_ids),
+            value=float((sequences.end_S - sequences.start_S).double().mean()) if len(user_ids) else None,
+        ),
+    ]
     return write_run(session.locations, release, metrics, fill)
 
 

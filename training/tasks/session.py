@@ -58,8 +58,17 @@ class Session:
     judged_rows: int = JUDGED_ROWS
 
     @classmethod
-    def open(cls, home: Path, recipe: Recipe, device: torch.device, *, threads: int = 1, checkpoint_seconds: float = CHECKPOINT_SECONDS,
-             tensorboard: bool = False, compute: Compute = _AS_WRITTEN) -> Session:
+    def open(
+        cls,
+        home: Path,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        threads: int = 1,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        tensorboard: bool = False,
+        compute: Compute = _AS_WRITTEN,
+    ) -> Session:
         """Opens a deployment for training.
 
         Args:
@@ -77,8 +86,17 @@ class Session:
         if tensorboard:
             require_tensorboard()  # Before hours of training, not after them.
         locations = Locations(home)
-        return cls(deployment=Deployment.load(home), locations=locations, reader=LakeReader(locations), recipe=recipe, device=device,
-                   threads=threads, checkpoint_seconds=checkpoint_seconds, tensorboard=tensorboard, compute=compute)
+        return cls(
+            deployment=Deployment.load(home),
+            locations=locations,
+            reader=LakeReader(locations),
+            recipe=recipe,
+            device=device,
+            threads=threads,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            compute=compute,
+        )
 
     def alone(self, variant: str) -> Session:
         """Returns the session restricted to one transfer setting of the deployment.
@@ -87,8 +105,13 @@ class Session:
             BadInput: the deployment does not name it.
         """
         if variant not in self.deployment.variants:
-            raise BadInput(self.locations.home / SETTINGS_FILE, "variants", expected=f"{variant} among them",
-                           found=", ".join(self.deployment.variants), hint="Add it there, and make it of every day from actr_start on.")
+            raise BadInput(
+                self.locations.home / SETTINGS_FILE,
+                "variants",
+                expected=f"{variant} among them",
+                found=", ".join(self.deployment.variants),
+                hint="Add it there, and make it of every day from actr_start on.",
+            )
         return replace(self, deployment=replace(self.deployment, variants=(variant,)))
 
     def period(self, kind: str, start: date) -> Period:
@@ -200,17 +223,31 @@ class HeldOut:
     def write(self, path: Path) -> None:
         """Writes the held-out rows and scores that the gate judges."""
         rows = self.samples
-        write_held_out(path, {
-            "event_id": rows.event_id, "user_id": rows.user_id, "ds": [date.fromordinal(int(day)) for day in rows.day],
-            "click": rows.click.astype(np.int32), "score": self.scores,
-            "score_before": [None] * len(rows) if self.before is None else self.before})
+        write_held_out(
+            path,
+            {
+                "event_id": rows.event_id,
+                "user_id": rows.user_id,
+                "ds": [date.fromordinal(int(day)) for day in rows.day],
+                "click": rows.click.astype(np.int32),
+                "score": self.scores,
+                "score_before": [None] * len(rows) if self.before is None else self.before,
+            },
+        )
 
 
 def figures(split: str, samples: Samples, scores: NDArray[np.float64]) -> list[Metric]:
     """Returns all metrics of scores, over all samples (`split`) and over each slice (`split/slice`)."""
-    parts = {split: np.ones(len(samples), bool)} | {f"{split}{SLICE}{name}": mask for name, mask in slices(samples).items()}
-    return [metric for name, mask in parts.items()
-            for metric in metrics_of(name, evaluate(scores[mask], samples.click[mask], samples.user_id[mask]), int(mask.sum()))]
+    parts = {split: np.ones(len(samples), bool)} | {
+        f"{split}{SLICE}{name}": mask for name, mask in slices(samples).items()
+    }
+    return [
+        metric
+        for name, mask in parts.items()
+        for metric in metrics_of(
+            name, evaluate(scores[mask], samples.click[mask], samples.user_id[mask]), int(mask.sum())
+        )
+    ]
 
 
 def train_metrics(fitted: Fitted) -> list[Metric]:
@@ -226,5 +263,9 @@ def say_finished(run: Run) -> None:
 
 
 def _print_metrics(runs: Sequence[Run]) -> None:
-    rows = [(run.release.variant, name, figure_text(value, ".5f")) for run in runs for name, value in sorted(run.release.metrics.items())]
+    rows = [
+        (run.release.variant, name, figure_text(value, ".5f"))
+        for run in runs
+        for name, value in sorted(run.release.metrics.items())
+    ]
     print(table_text(("variant", "figure", "value"), rows))

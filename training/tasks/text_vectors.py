@@ -1,8 +1,9 @@
 """Encodes the behaviour texts that have no vector yet under an encoder: BAHE's atomic behaviour encoding (arXiv 2403.19347), day by day.
 
-New texts are an anti-join on hash and encoder. They are encoded in chunks, in the order of their hashes; a chunk is a file that is there
-whole or not at all, so that a run that was killed goes on where it was, with the same result. `spark_jobs add_text_vectors` adds what is
-staged to the table. Another encoder, split, pooling or cut is another encoder id, and never mixes with this one's vectors.
+New texts are an anti-join on hash and encoder. They are encoded in chunks, in the order of their hashes; a chunk is a
+file that is there whole or not at all, so that a run that was killed goes on where it was, with the same result.
+`spark_jobs add_text_vectors` adds what is staged to the table. Another encoder, split, pooling or cut is another
+encoder id, and never mixes with this one's vectors.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from training.recipes import TextRecipe
 
 PLAN = ".plan.json"  # It becomes the manifest when all chunks are there.
 CHUNK = 2048  # Texts of a file.
-SCHEMA = pa.schema([("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())])
+SCHEMA = pa.schema(
+    [("encoder_id", pa.string()), ("text_hash", pa.int64()), ("vector", pa.list_(pa.float32())), ("dim", pa.int32())]
+)
 
 
 def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageModel, recipe: TextRecipe) -> Path:
@@ -50,8 +53,15 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
         texts = reader.read("behaviour_texts", columns=["text_hash", "text"]).sort_by("text_hash")
         known = reader.read("behaviour_text_vectors", columns=["text_hash"], where={"encoder_id": name})["text_hash"]
         new = texts.filter(pc.invert(pc.is_in(texts["text_hash"], known.combine_chunks())))
-        wanted = {"encoder_id": name, "text_cnt": len(new), "dim": model.width, "pooling": recipe.pooling, "longest": recipe.longest,
-                  "low_layers": len(model.low.layers), "digest": hashlib.sha256(new["text_hash"].to_numpy().tobytes()).hexdigest()}
+        wanted = {
+            "encoder_id": name,
+            "text_cnt": len(new),
+            "dim": model.width,
+            "pooling": recipe.pooling,
+            "longest": recipe.longest,
+            "low_layers": len(model.low.layers),
+            "digest": hashlib.sha256(new["text_hash"].to_numpy().tobytes()).hexdigest(),
+        }
         _begin(folder, wanted)
         began, encoded, cut = time.perf_counter(), 0, 0
         with progress(total=len(new), description="encode texts", unit="text") as bar:
@@ -65,10 +75,19 @@ def encode_new_texts(locations: Locations, reader: LakeReader, model: LanguageMo
         seconds = time.perf_counter() - began
         (folder / PLAN).replace(folder / MANIFEST)
     hits = len(texts) - len(new)
-    print(table_text(("figure", "value"), [
-        ("encoder", name), ("distinct texts", f"{len(texts):,}"), ("known before", f"{hits:,} ({hits / max(len(texts), 1):.1%})"),
-        ("encoded", f"{encoded:,}"), ("texts a second", f"{encoded / seconds:,.0f}" if encoded else "-"),
-        (f"longer than {recipe.longest} tokens, cut", f"{cut:,}")]))
+    print(
+        table_text(
+            ("figure", "value"),
+            [
+                ("encoder", name),
+                ("distinct texts", f"{len(texts):,}"),
+                ("known before", f"{hits:,} ({hits / max(len(texts), 1):.1%})"),
+                ("encoded", f"{encoded:,}"),
+                ("texts a second", f"{encoded / seconds:,.0f}" if encoded else "-"),
+                (f"longer than {recipe.longest} tokens, cut", f"{cut:,}"),
+            ],
+        )
+    )
     print(f"wrote {folder.relative_to(locations.home)}")
     print("next: tributary spark_jobs add_text_vectors")
     return folder
@@ -90,8 +109,12 @@ def _write_chunk(path: Path, part: pa.Table, model: LanguageModel, name: str, re
     found = encode_texts(model, part["text"].to_pylist(), pooling=recipe.pooling, longest=recipe.longest)
     values = found.vectors.numpy()
     offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * model.width)
-    columns = [pa.array([name] * len(part)), part["text_hash"].combine_chunks(),
-               pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))), pa.array([model.width] * len(part), pa.int32())]
+    columns = [
+        pa.array([name] * len(part)),
+        part["text_hash"].combine_chunks(),
+        pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
+        pa.array([model.width] * len(part), pa.int32()),
+    ]
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), temporary)
     temporary.replace(path)

@@ -32,12 +32,22 @@ def run_tpm(session: Session, start: date) -> Run:
     Raises:
         ParentMissing: the month before was not published, or a day's samples were not built.
     """
+
     def make(continued: Continued) -> Run:
-        samples = Samples.concat(list(read_days(session.reader, continued.days, Columns(log="natural", names=FEATURE_SET)).values()))
+        samples = Samples.concat(
+            list(read_days(session.reader, continued.days, Columns(log="natural", names=FEATURE_SET)).values())
+        )
         return _train(session, continued.release, continued.period, samples, continued.predecessor)
 
-    return run_continued(session, TPM, start, recipe=as_json(session.recipe.tpm), tables=["natural_samples"], feature_set=FEATURE_SET,
-                         make=make)
+    return run_continued(
+        session,
+        TPM,
+        start,
+        recipe=as_json(session.recipe.tpm),
+        tables=["natural_samples"],
+        feature_set=FEATURE_SET,
+        make=make,
+    )
 
 
 def _train(session: Session, release: Release, period: Period, samples: Samples, predecessor: Run | None) -> Run:
@@ -45,15 +55,23 @@ def _train(session: Session, release: Release, period: Period, samples: Samples,
     if len(rows) < 2:
         raise BadInput("natural_samples", str(period), expected="at least two rows to train on", found=len(rows))
     recipe = session.recipe.tpm
-    before = IdMapping.load(predecessor.folder / MAPPING_FILE, FEATURE_SET) if predecessor else IdMapping.empty(FEATURE_SET)
+    before = (
+        IdMapping.load(predecessor.folder / MAPPING_FILE, FEATURE_SET) if predecessor else IdMapping.empty(FEATURE_SET)
+    )
     mapping, carried = before.grown(rows.seen(FEATURE_SET), FEATURE_SET, recipe.admission)
     model = build_tpm(recipe, mapping, session.device)
     if predecessor:
         load_weights(model, read_weights(predecessor.folder / MODEL_FILE), carried=carried)
     encoding = Encoding(mapping=mapping, transfer={})
     with session.supervised(release) as supervision:
-        fitted = train(model, encoding.encode(rows, session.device), recipe.train, seed=f"{recipe.seed}/{release.period}",
-                       description=f"tpm {release.period}", supervision=supervision)
+        fitted = train(
+            model,
+            encoding.encode(rows, session.device),
+            recipe.train,
+            seed=f"{recipe.seed}/{release.period}",
+            description=f"tpm {release.period}",
+            supervision=supervision,
+        )
     held_out = samples.select(samples.held_out)
     judged = HeldOut(samples=held_out, scores=score(model, encoding.encode(held_out, session.device)))
     metrics = train_metrics(fitted) + judged.metrics

@@ -73,8 +73,10 @@ class Backfill:
             for dag in {run.dag_id for run in failed}:
                 self.api.create_backfill(dag, self.first, self.last, max_active_runs=RUNS_AT_A_TIME, reprocess="failed")
         if failed := self._note_failures(self._ended(deadline)):
-            raise NotReached(f"{failed[0].dag_id} {failed[0].period}: expected success after {TRIES} more runs, found failures. "
-                             f"{self._why(failed[0])}")
+            raise NotReached(
+                f"{failed[0].dag_id} {failed[0].period}: expected success after {TRIES} more runs, found failures. "
+                f"{self._why(failed[0])}"
+            )
 
     def runs(self) -> list[Run]:
         """Returns the runs of all daily DAGs in the range of the backfill."""

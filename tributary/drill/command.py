@@ -34,7 +34,9 @@ from tributary.stack.options import with_ports
 MARK = "drill.txt"  # This file marks a folder as the drill's own.
 START = date(2026, 1, 1)
 PAUSE_SECONDS = (2.0, 20.0)  # The shortest and longest pause between a recovery and the next kill.
-STEADY_SECONDS = 5.0  # All must be healthy for so long, since the death of one part shows in another only after a while.
+STEADY_SECONDS = (
+    5.0  # All must be healthy for so long, since the death of one part shows in another only after a while.
+)
 RECOVERY_SECONDS = 300.0
 TASK_SECONDS = 90.0  # How long to wait for a task to kill.
 FINISH_SECONDS = 1800.0
@@ -61,7 +63,9 @@ class Kill:
 
 @own_command("drill")
 @click.option("--kills", type=click.IntRange(min=1), default=20, metavar="N", help="How many.")
-@click.option("--seed", type=int, metavar="N", help="Another one gives other moments and another order (default: at random).")
+@click.option(
+    "--seed", type=int, metavar="N", help="Another one gives other moments and another order (default: at random)."
+)
 @click.option("--days", type=click.IntRange(min=1), default=4, metavar="N", help="Simulated days of logs and features.")
 @with_ports
 @click.option("--keep-up", is_flag=True, help="Leave the stack running, to look at it.")
@@ -87,7 +91,9 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
     last = START + timedelta(days=days - 1)
     backfill = Backfill(api=stack.api(home), first=START, last=last)
     kills = list(kill_at_random(home, backfill, count, random.Random(seed), up))
-    problems = [f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None]
+    problems = [
+        f"{kill.victim}: not healthy {RECOVERY_SECONDS:.0f} s after its death" for kill in kills if kill.seconds is None
+    ]
     say("no more kills: the backfill comes to its end")
     try:
         backfill.finish(timeout_seconds=FINISH_SECONDS, say=say)
@@ -100,13 +106,21 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
     if _tributary("spark_jobs", "compare_tables", "--home", str(home), "--with", str(_undisturbed(home))):
         problems.append("the tables differ from those of the undisturbed deployment")
     if left := lasting_orphans(home):
-        problems.append("processes left behind: " + "; ".join(f"{pid} {' '.join(processes.command_line(pid))[:100]}" for pid in left))
+        problems.append(
+            "processes left behind: "
+            + "; ".join(f"{pid} {' '.join(processes.command_line(pid))[:100]}" for pid in left)
+        )
     print_kills(kills)
-    print(f"backfill: started {backfill.rounds} times, two DAGs over {days} days; runs that failed and were made again: "
-          f"{', '.join(backfill.failed) or 'none'}")
+    print(
+        f"backfill: started {backfill.rounds} times, two DAGs over {days} days; runs that failed and were made again: "
+        f"{', '.join(backfill.failed) or 'none'}"
+    )
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "equal to an undisturbed deployment"), flush=True)
+    print(
+        f"drill: {len(kills)} kills, seed {seed}: " + ("FAILED" if problems else "equal to an undisturbed deployment"),
+        flush=True,
+    )
     return 1 if problems else 0
 
 
@@ -117,15 +131,35 @@ def make_deployment(home: Path, days: int) -> None:
         BadInput: the folder holds something else.
     """
     if home.exists() and any(home.iterdir()) and not (home / MARK).is_file():
-        raise BadInput("tributary drill", "--home", expected="a folder that does not exist, or one of an earlier drill", found=home,
-                       hint="A drill deletes and replaces everything in its folder.")
+        raise BadInput(
+            "tributary drill",
+            "--home",
+            expected="a folder that does not exist, or one of an earlier drill",
+            found=home,
+            hint="A drill deletes and replaces everything in its folder.",
+        )
     if home.exists():
         stack.down(home, say=say)
         shutil.rmtree(home)
     home.mkdir(parents=True)
     (home / MARK).write_text("Made by `tributary drill`, which deletes and replaces everything in this folder.\n")
-    if _tributary("sources", "simulate", "--home", str(home), "--from", str(START), "--days", str(days), "--users", "80", "--items", "90"):
-        raise BadInput("tributary drill", "landing files", expected="them to be simulated", found="an error, printed above")
+    if _tributary(
+        "sources",
+        "simulate",
+        "--home",
+        str(home),
+        "--from",
+        str(START),
+        "--days",
+        str(days),
+        "--users",
+        "80",
+        "--items",
+        "90",
+    ):
+        raise BadInput(
+            "tributary drill", "landing files", expected="them to be simulated", found="an error, printed above"
+        )
     other = _undisturbed(home)
     other.mkdir()
     shutil.copyfile(home / SETTINGS_FILE, other / SETTINGS_FILE)
@@ -139,11 +173,15 @@ def build_undisturbed(home: Path, last: date) -> None:
     inputs.copy_landing(home, _undisturbed(home))
     env = _with_server(home)
     for job in DAY_JOBS:
-        if _tributary("spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env):
+        if _tributary(
+            "spark_jobs", job, "--home", str(_undisturbed(home)), "--from", str(START), "--to", str(last), env=env
+        ):
             raise NotReached(f"{job}: expected the undisturbed days to be built, found an error, printed above")
 
 
-def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]) -> Iterator[Kill]:
+def kill_at_random(
+    home: Path, backfill: Backfill, count: int, chance: random.Random, up: Callable[[], None]
+) -> Iterator[Kill]:
     """Kills `count` times; after each, changes a landing file, waits until all is healthy, and starts what nobody else would."""
     began = time.monotonic()
     order = victims.in_random_order(chance)
@@ -163,9 +201,18 @@ def kill_at_random(home: Path, backfill: Backfill, count: int, chance: random.Ra
         healthy = wait_until_healthy(home, backfill.api, since=now, timeout_seconds=RECOVERY_SECONDS)
         if healthy is None:
             needed = "tributary up, after all" if _try_up(up) else "tributary up, which failed"
-        kill = Kill(at=at - began, victim=victim, pids=len(pids), seconds=None if healthy is None else healthy - at, needed=needed)
-        say(f"{number}/{count}: " + (f"not healthy in {RECOVERY_SECONDS:.0f} s" if healthy is None else f"healthy after {_seconds(kill)} s")
-            + f"; to be done: {needed}")
+        kill = Kill(
+            at=at - began,
+            victim=victim,
+            pids=len(pids),
+            seconds=None if healthy is None else healthy - at,
+            needed=needed,
+        )
+        say(
+            f"{number}/{count}: "
+            + (f"not healthy in {RECOVERY_SECONDS:.0f} s" if healthy is None else f"healthy after {_seconds(kill)} s")
+            + f"; to be done: {needed}"
+        )
         yield kill
 
 
@@ -194,15 +241,22 @@ def wait_until_healthy(home: Path, api: AirflowApi, *, since: float, timeout_sec
 def is_healthy(home: Path, api: AirflowApi, since: float) -> bool:
     """Whether all components and the supervisor live, ports answer, and the scheduler has written a heartbeat since."""
     setup = components.Setup.read(home)
-    if setup is None or not {*setup.names, components.SUPERVISOR} <= components.living(home).keys() or not ports.answers(setup.spark_port):
+    if (
+        setup is None
+        or not {*setup.names, components.SUPERVISOR} <= components.living(home).keys()
+        or not ports.answers(setup.spark_port)
+    ):
         return False
     try:
         health = api.call("GET", "/monitor/health")
     except ApiError:
         return False
     beat = health["scheduler"]["latest_scheduler_heartbeat"]
-    return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")) and \
-        beat is not None and datetime.fromisoformat(beat).timestamp() > since
+    return (
+        all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+        and beat is not None
+        and datetime.fromisoformat(beat).timestamp() > since
+    )
 
 
 def lasting_orphans(home: Path, *, seconds: float = 30.0) -> list[int]:
@@ -216,9 +270,15 @@ def lasting_orphans(home: Path, *, seconds: float = 30.0) -> list[int]:
 def print_kills(kills: Sequence[Kill]) -> None:
     """Prints a table of all kills: when, what, how long the stack needed, and what had to be done."""
     print()
-    print(table_text(("kill", "at s", "victim", "processes", "healthy after s", "what had to be done"),
-                     [(number, round(kill.at), kill.victim, kill.pids, _seconds(kill), kill.needed)
-                      for number, kill in enumerate(kills, start=1)]))
+    print(
+        table_text(
+            ("kill", "at s", "victim", "processes", "healthy after s", "what had to be done"),
+            [
+                (number, round(kill.at), kill.victim, kill.pids, _seconds(kill), kill.needed)
+                for number, kill in enumerate(kills, start=1)
+            ],
+        )
+    )
 
 
 def say(line: str) -> None:
@@ -267,7 +327,10 @@ def _delivered(home: Path) -> Path:
 def _with_server(home: Path) -> dict[str, str]:
     """The environment of a command that works through the stack's Spark Connect server."""
     info = stack.info(home)
-    return os.environ | {"SPARK_REMOTE": info.spark, "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip()}
+    return os.environ | {
+        "SPARK_REMOTE": info.spark,
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN": info.token_file.read_text().strip(),
+    }
 
 
 def _tributary(*arguments: str, env: dict[str, str] | None = None) -> int:

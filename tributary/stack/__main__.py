@@ -13,7 +13,9 @@ from contracts.locations import Locations
 def main(argv: Sequence[str] | None = None) -> int:
     """Starts PostgreSQL or the supervisor for a deployment, given as `postgres HOME` or `supervise HOME`."""
     what, home = sys.argv[1:] if argv is None else argv
-    if what == "postgres":  # in a process of its own: the wheel that starts it brings libraries that the supervisor can do without
+    if (
+        what == "postgres"
+    ):  # in a process of its own: the wheel that starts it brings libraries that the supervisor can do without
         from tributary.stack import postgres
 
         postgres.start(postgres.folder_of(Path(home)), records=Locations(Path(home)).stack)

@@ -20,7 +20,8 @@ PARALLELISM = 4  # tasks at a time; LocalExecutor keeps as many idle workers
 GPU_POOL = "gpu"
 API_SERVER, SCHEDULER = "api-server", "scheduler"
 
-# `--skip-serve-logs`: the log servers would listen on every interface; on one machine the UI reads the files themselves.
+# `--skip-serve-logs`: the log servers would listen on every interface; on one machine the UI reads the files
+# themselves.
 COMPONENTS: dict[str, tuple[str, ...]] = {  # in the order in which they start
     API_SERVER: ("api-server",),
     "dag-processor": ("dag-processor",),
@@ -60,8 +61,11 @@ def airflow_env(home: Path) -> dict[str, str]:
     Settings and secrets lie in `airflow.cfg`, so AIRFLOW_HOME is all it takes. The caller's own AIRFLOW__ variables are
     left out: they belong to another Airflow. So is SPARK_REMOTE: tasks use this stack's server.
     """
-    env = {name: value for name, value in os.environ.items()
-           if not name.startswith("AIRFLOW_") and name not in ("SPARK_REMOTE", "PYTHONDONTWRITEBYTECODE")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AIRFLOW_") and name not in ("SPARK_REMOTE", "PYTHONDONTWRITEBYTECODE")
+    }
     env["AIRFLOW_HOME"] = str(folder_of(home))
     env[HOME_VARIABLE] = str(home)
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
@@ -86,8 +90,12 @@ def configure(home: Path, *, ui_port: int, connection: str) -> bool:
     if is_new:
         processes.write_private(password_file(home), json.dumps({USER: secrets.token_urlsafe(12)}) + "\n")
     config = configparser.RawConfigParser()
-    config.read_dict({section: {name: value.replace("%", "%%") for name, value in options.items()}
-                      for section, options in _options(home, ui_port, connection, kept).items()})
+    config.read_dict(
+        {
+            section: {name: value.replace("%", "%%") for name, value in options.items()}
+            for section, options in _options(home, ui_port, connection, kept).items()
+        }
+    )
     path = folder / "airflow.cfg"
     temporary = path.with_name("airflow.cfg.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -116,28 +124,50 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
             "hostname_callable": "socket.gethostname",
         },
         "database": {"sql_alchemy_conn": connection},
-        "api": {"host": "127.0.0.1", "port": str(ui_port), "base_url": address, "workers": "1", "secret_key": kept["api_secret_key"],
-                "instance_name": "Tributary"},
+        "api": {
+            "host": "127.0.0.1",
+            "port": str(ui_port),
+            "base_url": address,
+            "workers": "1",
+            "secret_key": kept["api_secret_key"],
+            "instance_name": "Tributary",
+        },
         "api_auth": {"jwt_secret": kept["jwt_secret"]},
         "scheduler": {
             "catchup_by_default": "False",
-            "scheduler_idle_sleep_time": "0.5",  # by default a task waits a second for each step; .2 cost an eighth of a core
-            "max_dagruns_per_loop_to_schedule": "100",  # backfill runs sort behind all others: 20 busy ones would starve them
+            # By default a task waits a second for each step; .2 cost an eighth of a core.
+            "scheduler_idle_sleep_time": "0.5",
+            # Backfill runs sort behind all others: 20 busy ones would starve them.
+            "max_dagruns_per_loop_to_schedule": "100",
             "task_instance_heartbeat_timeout": "120",
-            "orphaned_tasks_check_interval": "20",  # by default tasks of a killed scheduler wait five minutes for their next try
+            # By default tasks of a killed scheduler wait five minutes for their next try.
+            "orphaned_tasks_check_interval": "20",
         },
-        "dag_processor": {"refresh_interval": "10", "bundle_refresh_check_interval": "5", "parsing_processes": "1",
-                          "print_stats_interval": "0", "min_file_process_interval": "300"},  # a file that was changed is parsed at once
-        "logging": {"colored_console_log": "False", "file_task_handler_new_folder_permissions": "0o700",
-                    "file_task_handler_new_file_permissions": "0o600"},
-        "workers": {"min_heartbeat_interval": "1"},  # else a worker notices only after five seconds that its task has ended
+        "dag_processor": {
+            "refresh_interval": "10",
+            "bundle_refresh_check_interval": "5",
+            "parsing_processes": "1",
+            "print_stats_interval": "0",
+            "min_file_process_interval": "300",
+        },  # a file that was changed is parsed at once
+        "logging": {
+            "colored_console_log": "False",
+            "file_task_handler_new_folder_permissions": "0o700",
+            "file_task_handler_new_file_permissions": "0o600",
+        },
+        "workers": {
+            "min_heartbeat_interval": "1"
+        },  # else a worker notices only after five seconds that its task has ended
     }
 
 
 def _secrets(path: Path) -> dict[str, str]:
     """Returns the keys that sign tokens and encrypt connections; they are made once, readable only by their owner."""
     if not path.is_file():
-        made = {"fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-                "jwt_secret": secrets.token_urlsafe(48), "api_secret_key": secrets.token_urlsafe(32)}
+        made = {
+            "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "jwt_secret": secrets.token_urlsafe(48),
+            "api_secret_key": secrets.token_urlsafe(32),
+        }
         processes.write_private(path, json.dumps(made) + "\n")
     return dict(json.loads(path.read_text()))

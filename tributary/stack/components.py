@@ -97,14 +97,30 @@ def start(home: Path, setup: Setup, name: str) -> processes.Record:
         return _start_postgres(home)
     if name == SPARK:
         python = folder_python("spark_jobs") or sys.executable
-        return processes.start(name, [python, "-m", "lake.server", "--home", str(home), "--port", str(setup.spark_port)],
-                               env=airflow.marked_env(home, name) | {"PYSPARK_PYTHON": python}, folder=folder, cwd=folder,
-                               address=_spark_address(setup))
+        return processes.start(
+            name,
+            [python, "-m", "lake.server", "--home", str(home), "--port", str(setup.spark_port)],
+            env=airflow.marked_env(home, name) | {"PYSPARK_PYTHON": python},
+            folder=folder,
+            cwd=folder,
+            address=_spark_address(setup),
+        )
     if name == SUPERVISOR:
-        return processes.start(name, [sys.executable, "-m", "tributary.stack", "supervise", str(home)],
-                               env=airflow.marked_env(home, name), folder=folder, cwd=folder)
-    return processes.start(name, [airflow.executable(), *airflow.COMPONENTS[name]], env=tasks_env(home, setup, name), folder=folder,
-                           cwd=airflow.folder_of(home), address=f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "")
+        return processes.start(
+            name,
+            [sys.executable, "-m", "tributary.stack", "supervise", str(home)],
+            env=airflow.marked_env(home, name),
+            folder=folder,
+            cwd=folder,
+        )
+    return processes.start(
+        name,
+        [airflow.executable(), *airflow.COMPONENTS[name]],
+        env=tasks_env(home, setup, name),
+        folder=folder,
+        cwd=airflow.folder_of(home),
+        address=f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "",
+    )
 
 
 def clear(home: Path, name: str) -> None:
@@ -118,10 +134,13 @@ def clear(home: Path, name: str) -> None:
 def tasks_env(home: Path, setup: Setup, name: str) -> dict[str, str]:
     """Environment of Airflow's components, and so of tasks.
 
-    It names the Spark Connect server: while it is being started again tasks wait for it, instead of starting a writing JVM of
-    their own, which would keep the lake's lock from it.
+    It names the Spark Connect server: while it is being started again tasks wait for it, instead of starting a writing
+    JVM of their own, which would keep the lake's lock from it.
     """
-    return airflow.marked_env(home, name) | {"SPARK_REMOTE": _spark_address(setup), "SPARK_CONNECT_AUTHENTICATE_TOKEN": _token(home)}
+    return airflow.marked_env(home, name) | {
+        "SPARK_REMOTE": _spark_address(setup),
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN": _token(home),
+    }
 
 
 def _spark_address(setup: Setup) -> str:
@@ -141,12 +160,22 @@ def _token(home: Path) -> str:
 def _start_postgres(home: Path) -> processes.Record:
     folder = Locations(home).stack
     try:
-        done = subprocess.run([sys.executable, "-m", "tributary.stack", "postgres", str(home)], cwd=folder, check=False, text=True,
-                              env=airflow.marked_env(home, postgres.NAME), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, timeout=POSTGRES_TIMEOUT_SECONDS)
+        done = subprocess.run(
+            [sys.executable, "-m", "tributary.stack", "postgres", str(home)],
+            cwd=folder,
+            check=False,
+            text=True,
+            env=airflow.marked_env(home, postgres.NAME),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=POSTGRES_TIMEOUT_SECONDS,
+        )
     except subprocess.TimeoutExpired:
-        raise StackFailed(f"postgres: expected it to start within {POSTGRES_TIMEOUT_SECONDS:.0f} s, found that it did not. "
-                          f"See {postgres.folder_of(home) / 'log'}") from None
+        raise StackFailed(
+            f"postgres: expected it to start within {POSTGRES_TIMEOUT_SECONDS:.0f} s, found that it did not. "
+            f"See {postgres.folder_of(home) / 'log'}"
+        ) from None
     record = processes.read_record(folder, postgres.NAME)
     if done.returncode or record is None:
         said = done.stderr.strip().removeprefix("error: ")

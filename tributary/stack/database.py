@@ -32,11 +32,18 @@ def check(address: str) -> None:
 
     hint = "Start it, make the database and its user there, or unset the variable: then the stack starts a PostgreSQL of its own."
     try:
-        connected = psycopg2.connect(address.replace("postgresql+psycopg2://", "postgresql://"), connect_timeout=CONNECT_SECONDS)
+        connected = psycopg2.connect(
+            address.replace("postgresql+psycopg2://", "postgresql://"), connect_timeout=CONNECT_SECONDS
+        )
     except psycopg2.Error as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput("environment", DATABASE_VARIABLE, expected=f"a PostgreSQL that answers at {shown(address)}", found=reason,
-                       hint=hint) from None
+        raise BadInput(
+            "environment",
+            DATABASE_VARIABLE,
+            expected=f"a PostgreSQL that answers at {shown(address)}",
+            found=reason,
+            hint=hint,
+        ) from None
     try:
         with connected.cursor() as cursor:
             cursor.execute("SELECT current_user, has_schema_privilege(current_schema(), 'CREATE')")
@@ -44,5 +51,10 @@ def check(address: str) -> None:
     finally:
         connected.close()
     if not may_create:
-        raise BadInput("environment", DATABASE_VARIABLE, expected=f"a user that may make tables in {shown(address)}",
-                       found=f"{user}, who may not", hint=f'As its owner: GRANT CREATE ON SCHEMA public TO "{user}".')
+        raise BadInput(
+            "environment",
+            DATABASE_VARIABLE,
+            expected=f"a user that may make tables in {shown(address)}",
+            found=f"{user}, who may not",
+            hint=f'As its owner: GRANT CREATE ON SCHEMA public TO "{user}".',
+        )

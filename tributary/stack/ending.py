@@ -34,9 +34,9 @@ def end(home: Path, name: str) -> None:
 def end_all(home: Path) -> int:
     """Ends whatever an `up` of this home has started; returns how many processes there were.
 
-    A task that is asked to end reports a failure and has lost one of its tries; one that finishes, or is killed together
-    with its worker, has not: the next scheduler finds it orphaned and runs it again. So tasks have the grace to finish,
-    with an API to say so to, and are killed after it.
+    A task that is asked to end reports a failure and has lost one of its tries; one that finishes, or is killed
+    together with its worker, has not: the next scheduler finds it orphaned and runs it again. So tasks have the grace
+    to finish, with an API to say so to, and are killed after it.
     """
     folder = Locations(home).stack
     database = postgres.folder_of(home)
@@ -44,8 +44,10 @@ def end_all(home: Path) -> int:
     end_supervisor(home)
     records = {name: record for name in components.ALL if (record := processes.read_record(folder, name)) is not None}
     last = [records[name] for name in (airflow.API_SERVER, SPARK) if name in records]
-    processes.ask_to_end([records[name] for name in records if name not in (airflow.API_SERVER, SPARK, postgres.NAME)],
-                         grace_seconds=GRACE_SECONDS)
+    processes.ask_to_end(
+        [records[name] for name in records if name not in (airflow.API_SERVER, SPARK, postgres.NAME)],
+        grace_seconds=GRACE_SECONDS,
+    )
     processes.kill_marked(home, spare=[pid for one in last if one.is_alive for pid in processes.session_of(one.pid)])
     processes.ask_to_end(last, grace_seconds=GRACE_SECONDS / 2)
     processes.kill_marked(home)

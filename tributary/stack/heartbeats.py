@@ -1,6 +1,7 @@
 """How long ago Airflow's components wrote their last heartbeat, by its API: a process may live and do nothing.
 
-A scheduler that has lost its database, for one, stops scheduling and waits until its running tasks have ended: hours, if one trains.
+A scheduler that has lost its database, for one, stops scheduling and waits until its running tasks have ended: hours,
+if one trains.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ SILENT_SECONDS = 90.0  # without a heartbeat, after which a component is taken f
 
 def silent(home: Path, ui_port: int) -> dict[str, float]:
     """Components that live, and have had no heartbeat for long: seconds since the last. One that has just started is given time."""
-    return {name: age for name, age in ages(ui_port).items() if age > SILENT_SECONDS and _lived_seconds(home, name) > SILENT_SECONDS}
+    return {
+        name: age
+        for name, age in ages(ui_port).items()
+        if age > SILENT_SECONDS and _lived_seconds(home, name) > SILENT_SECONDS
+    }
 
 
 def ages(ui_port: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Logs of the stack: all in its folder, and bounded, so that they cannot fill the disk.
 
-A component's log begins anew at each of its starts; the former ones are kept as `.1`, `.2`, `.3`. All are written at their
-end (O_APPEND), so one that grows too large can be cut while it is written.
+A component's log begins anew at each of its starts; the former ones are kept as `.1`, `.2`, `.3`. All are written at
+their end (O_APPEND), so one that grows too large can be cut while it is written.
 """
 
 from __future__ import annotations

@@ -14,7 +14,20 @@ from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import DATABASE_VARIABLE, Deployment, database_address
 from tributary.airflow_api import AirflowApi
-from tributary.stack import airflow, components, database, ending, heartbeats, logs, ports, postgres, processes, space, starting, supervisor
+from tributary.stack import (
+    airflow,
+    components,
+    database,
+    ending,
+    heartbeats,
+    logs,
+    ports,
+    postgres,
+    processes,
+    space,
+    starting,
+    supervisor,
+)
 from tributary.stack.components import SPARK, SUPERVISOR, Setup, StackFailed
 from tributary.stack.starting import Say
 
@@ -44,8 +57,10 @@ class StackInfo:
 
     def lines(self) -> list[str]:
         """Returns the lines that tell a person where the services are and how to log in."""
-        return [f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
-                f"Spark Connect  {self.spark}   token in {self.token_file}"]
+        return [
+            f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
+            f"Spark Connect  {self.spark}   token in {self.token_file}",
+        ]
 
 
 def _print(line: str) -> None:
@@ -55,9 +70,9 @@ def _print(line: str) -> None:
 def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> StackInfo:
     """Starts what a deployment needs on one machine, and returns when it can be used.
 
-    Where the stack runs already, nothing is started. Where parts of it run, only the missing parts are started, and the others keep
-    their ports; processes that killed components have left behind are ended first. If a component does not come up, everything that
-    was started here is ended again.
+    Where the stack runs already, nothing is started. Where parts of it run, only the missing parts are started, and the
+    others keep their ports; processes that killed components have left behind are ended first. If a component does not
+    come up, everything that was started here is ended again.
 
     Args:
         home: the deployment's folder.
@@ -66,8 +81,8 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
         say: prints a line for a person.
 
     Raises:
-        BadInput: there is no deployment, a port is taken, the disk is nearly full, the path is too long for PostgreSQL's socket, or
-            there is no database at the address that TRIBUTARY_DATABASE names.
+        BadInput: there is no deployment, a port is taken, the disk is nearly full, the path is too long for
+            PostgreSQL's socket, or there is no database at the address that TRIBUTARY_DATABASE names.
         StackFailed: a component ended or did not answer in time.
     """
     home = home.resolve()
@@ -159,11 +174,22 @@ def info(home: Path) -> StackInfo:
     found = {name: processes.read_record(locations.stack, name) for name in (airflow.API_SERVER, SPARK)}
     for name, record in found.items():
         if record is None or not record.is_alive:
-            raise BadInput(locations.stack, name, expected="a running process", found="none",
-                           hint=f"Start the stack: `tributary up --home {home}`")
+            raise BadInput(
+                locations.stack,
+                name,
+                expected="a running process",
+                found="none",
+                hint=f"Start the stack: `tributary up --home {home}`",
+            )
     ui, spark = (record.address for record in found.values() if record is not None)
-    return StackInfo(home=home, ui=ui, spark=spark, user=airflow.USER, password_file=airflow.password_file(home),
-                     token_file=locations.connect_token)
+    return StackInfo(
+        home=home,
+        ui=ui,
+        spark=spark,
+        user=airflow.USER,
+        password_file=airflow.password_file(home),
+        token_file=locations.connect_token,
+    )
 
 
 def api(home: Path) -> AirflowApi:
@@ -225,7 +251,10 @@ def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
 
 def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
     """Raises BadInput if another program listens on a missing component's port; remains of a killed component are ended first."""
-    for name, port, option in ((airflow.API_SERVER, setup.ui_port, "--ui-port"), (SPARK, setup.spark_port, "--spark-port")):
+    for name, port, option in (
+        (airflow.API_SERVER, setup.ui_port, "--ui-port"),
+        (SPARK, setup.spark_port, "--spark-port"),
+    ):
         if name in missing:
             components.clear(home, name)
             ports.require_free(port, option=option)
@@ -234,8 +263,13 @@ def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
 def _refuse_other_database(setup: Setup, shown_database: str) -> None:
     """Raises BadInput if the parts that run work on another database than those to be started would."""
     if setup.database != shown_database:
-        raise BadInput("environment", DATABASE_VARIABLE, expected=f"{setup.database or 'nothing'}, as for the parts that run",
-                       found=shown_database or "nothing", hint="End them first: `tributary down`.")
+        raise BadInput(
+            "environment",
+            DATABASE_VARIABLE,
+            expected=f"{setup.database or 'nothing'}, as for the parts that run",
+            found=shown_database or "nothing",
+            hint="End them first: `tributary down`.",
+        )
 
 
 def _start(home: Path, setup: Setup, missing: Collection[str], say: Say) -> bool:
@@ -262,6 +296,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackFailed(f"{folder}: expected no other `tributary up` or `down` at work, found one. Try again when it has ended.") \
-                from None
+            raise StackFailed(
+                f"{folder}: expected no other `tributary up` or `down` at work, found one. Try again when it has ended."
+            ) from None
         yield

@@ -25,8 +25,13 @@ def require_free(port: int, *, option: str) -> None:
     while not _is_free(port, option):
         found = holder(port)
         if found is not None or time.monotonic() >= deadline:
-            raise BadInput("tributary up", option, expected="a free port", found=f"{port}, used by {found or 'a process of another user'}",
-                           hint=f"End that process, or choose another port with `{option}`.")
+            raise BadInput(
+                "tributary up",
+                option,
+                expected="a free port",
+                found=f"{port}, used by {found or 'a process of another user'}",
+                hint=f"End that process, or choose another port with `{option}`.",
+            )
         time.sleep(0.2)
 
 
@@ -51,6 +56,12 @@ def answers(port: int) -> bool:
 
 def holder(port: int) -> str | None:
     """The process that listens on a port, as far as this user may see; None if he may not."""
-    pid = next((one.pid for one in psutil.net_connections("tcp")
-                if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None), None)
+    pid = next(
+        (
+            one.pid
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None
+        ),
+        None,
+    )
     return None if pid is None else f"process {pid} ({' '.join(processes.command_line(pid))[:100]})"

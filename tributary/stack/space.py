@@ -19,5 +19,10 @@ def require(home: Path) -> None:
     """Raises BadInput if the disk of `home` is nearly full."""
     free = free_bytes(home)
     if free < FLOOR_BYTES:
-        raise BadInput(home, "free space", expected=f"at least {FLOOR_BYTES >> 20} MiB on its disk", found=f"{free >> 20} MiB",
-                       hint="Make room first: the stack would start, and stop in the middle of a write.")
+        raise BadInput(
+            home,
+            "free space",
+            expected=f"at least {FLOOR_BYTES >> 20} MiB on its disk",
+            found=f"{free >> 20} MiB",
+            hint="Make room first: the stack would start, and stop in the middle of a write.",
+        )

@@ -28,7 +28,11 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
     Raises:
         StackFailed: a component ended or did not answer in time.
     """
-    alive = [record for name, record in components.living(home).items() if name not in missing and name != components.SUPERVISOR]
+    alive = [
+        record
+        for name, record in components.living(home).items()
+        if name not in missing and name != components.SUPERVISOR
+    ]
     if SPARK in missing:
         with _timed("Spark Connect started, not waited for yet", say):
             alive.append(components.start(home, setup, SPARK))
@@ -41,7 +45,13 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
     with _timed("Airflow", say):
         for name in airflow.COMPONENTS:
             if name == airflow.SCHEDULER:  # it would start tasks at once, which fail without the API and lose a try
-                wait(home, lambda: ports.answers(setup.ui_port), alive, timeout=AIRFLOW_TIMEOUT_SECONDS, what=f"port {setup.ui_port}")
+                wait(
+                    home,
+                    lambda: ports.answers(setup.ui_port),
+                    alive,
+                    timeout=AIRFLOW_TIMEOUT_SECONDS,
+                    what=f"port {setup.ui_port}",
+                )
             if name in missing:
                 alive.append(components.start(home, setup, name))
         _wait_for_airflow(home, setup, alive, say)
@@ -59,7 +69,9 @@ def start_spark(home: Path, setup: Setup, *, say: Say) -> None:
         _wait_for_spark(home, setup, [components.start(home, setup, SPARK)])
 
 
-def wait(home: Path, is_ready: Callable[[], bool], needed: Collection[processes.Record], *, timeout: float, what: str) -> None:
+def wait(
+    home: Path, is_ready: Callable[[], bool], needed: Collection[processes.Record], *, timeout: float, what: str
+) -> None:
     """Waits until `is_ready`, as long as all that is needed lives.
 
     Raises:
@@ -71,7 +83,9 @@ def wait(home: Path, is_ready: Callable[[], bool], needed: Collection[processes.
         for one in needed:
             if not one.is_alive:
                 log = components.log_of(home, one.name)
-                raise StackFailed(f"{one.name}: expected a running process, found that it ended. {log}:\n{logs.tail(log)}")
+                raise StackFailed(
+                    f"{one.name}: expected a running process, found that it ended. {log}:\n{logs.tail(log)}"
+                )
         found = "none"
         try:
             if is_ready():
@@ -87,14 +101,29 @@ def _migrate(home: Path) -> None:
     folder = Locations(home).stack
     log_path = folder / "migrate.log"
     with os.fdopen(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
-        done = subprocess.run([airflow.executable(), "db", "migrate"], env=airflow.marked_env(home, "migrate"), cwd=folder,
-                              stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            [airflow.executable(), "db", "migrate"],
+            env=airflow.marked_env(home, "migrate"),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     if done.returncode:
-        raise StackFailed(f"`airflow db migrate`: expected exit code 0, found {done.returncode}. {log_path}:\n{logs.tail(log_path)}")
+        raise StackFailed(
+            f"`airflow db migrate`: expected exit code 0, found {done.returncode}. {log_path}:\n{logs.tail(log_path)}"
+        )
 
 
 def _wait_for_spark(home: Path, setup: Setup, alive: Collection[processes.Record]) -> None:
-    wait(home, lambda: ports.answers(setup.spark_port), alive, timeout=SPARK_TIMEOUT_SECONDS, what=f"port {setup.spark_port}")
+    wait(
+        home,
+        lambda: ports.answers(setup.spark_port),
+        alive,
+        timeout=SPARK_TIMEOUT_SECONDS,
+        what=f"port {setup.spark_port}",
+    )
 
 
 def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Record], say: Say) -> None:
@@ -103,8 +132,13 @@ def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Reco
     api = AirflowApi(address, airflow.USER, airflow.password(home), deployment=Deployment.load(home))
     wait(home, api.is_healthy, alive, timeout=AIRFLOW_TIMEOUT_SECONDS, what="a healthy Airflow")
     api.ensure_pool(airflow.GPU_POOL, slots=training_slots(), description="training: so many at a time")
-    wait(home, lambda: set(DAG_IDS) <= set(api.dag_ids()) or bool(api.import_errors()), alive, timeout=AIRFLOW_TIMEOUT_SECONDS,
-         what=f"the DAGs {', '.join(DAG_IDS)}")
+    wait(
+        home,
+        lambda: set(DAG_IDS) <= set(api.dag_ids()) or bool(api.import_errors()),
+        alive,
+        timeout=AIRFLOW_TIMEOUT_SECONDS,
+        what=f"the DAGs {', '.join(DAG_IDS)}",
+    )
     for file, error in api.import_errors().items():
         say(f"warning: {file} could not be imported: {error.strip().splitlines()[-1]}")
 

@@ -24,9 +24,23 @@ def status(home: Path) -> str:
         restarts = str(watched[name].restarts) if name in watched and name in living else "-"
         record = living.get(name)
         if record is None:
-            rows.append((name, state_of_dead(home, name, watched, is_supervised=SUPERVISOR in living), "-", "-", "-", restarts, "-"))
+            rows.append(
+                (
+                    name,
+                    state_of_dead(home, name, watched, is_supervised=SUPERVISOR in living),
+                    "-",
+                    "-",
+                    "-",
+                    restarts,
+                    "-",
+                )
+            )
             continue
-        pids = processes.working_in(postgres.folder_of(home)) if name == postgres.NAME else processes.session_of(record.pid)
+        pids = (
+            processes.working_in(postgres.folder_of(home))
+            if name == postgres.NAME
+            else processes.session_of(record.pid)
+        )
         counted.update(pids)
         memory = processes.memory_bytes(pids)
         total += memory
@@ -66,11 +80,20 @@ def _remarks(home: Path, watched: dict[str, supervisor.Watched]) -> list[str]:
     if setup is not None and setup.database:
         lines.append(f"database: {setup.database}")
     if machine.is_up(home) and SUPERVISOR not in components.living(home):
-        lines.append(f"no supervisor runs: what dies stays dead. `tributary up --home {home}` starts one, and leaves the rest alone.")
+        lines.append(
+            f"no supervisor runs: what dies stays dead. `tributary up --home {home}` starts one, and leaves the rest alone."
+        )
     free = space.free_bytes(home) if home.is_dir() else 0
-    scarce = f", less than the {space.FLOOR_BYTES >> 20} MiB that `tributary up` asks for" if free < space.FLOOR_BYTES else ""
-    return [*lines, f"logs: {folder}/*.log, of PostgreSQL {postgres.folder_of(home)}/log, of tasks {folder}/airflow/logs",
-            f"free space: {free >> 20} MiB{scarce}"]
+    scarce = (
+        f", less than the {space.FLOOR_BYTES >> 20} MiB that `tributary up` asks for"
+        if free < space.FLOOR_BYTES
+        else ""
+    )
+    return [
+        *lines,
+        f"logs: {folder}/*.log, of PostgreSQL {postgres.folder_of(home)}/log, of tasks {folder}/airflow/logs",
+        f"free space: {free >> 20} MiB{scarce}",
+    ]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -56,14 +56,18 @@ def pause_seconds(failures: int) -> float:
 def read(home: Path) -> dict[str, Watched]:
     """What the supervisor has written of each component; {} if nothing."""
     try:
-        return {name: Watched(**values) for name, values in json.loads((Locations(home).stack / FILE).read_text()).items()}
+        return {
+            name: Watched(**values) for name, values in json.loads((Locations(home).stack / FILE).read_text()).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
 def write(home: Path, watched: Mapping[str, Watched]) -> None:
     """Writes what the supervisor knows of each component, readable only by the owner."""
-    processes.write_private(Locations(home).stack / FILE, json.dumps({name: asdict(one) for name, one in watched.items()}) + "\n")
+    processes.write_private(
+        Locations(home).stack / FILE, json.dumps({name: asdict(one) for name, one in watched.items()}) + "\n"
+    )
 
 
 def forget(home: Path) -> None:
@@ -131,8 +135,14 @@ class Supervisor:
         one.given_up = one.failures >= MOST_FAILURES
         self._due[name] = time.monotonic() + pause_seconds(one.failures)
         write(self.home, self.watched)
-        processes.kill_marked(self.home, component=name)  # At once, since its remaining processes must not run on without it.
-        what = f"left down after {one.failures} failures in a row: repair it, then `tributary up`" if one.given_up else "is started again"
+        processes.kill_marked(
+            self.home, component=name
+        )  # At once, since its remaining processes must not run on without it.
+        what = (
+            f"left down after {one.failures} failures in a row: repair it, then `tributary up`"
+            if one.given_up
+            else "is started again"
+        )
         say(f"{name}: {reason}; {what}. Its log: {components.log_of(self.home, name)}")
 
 
