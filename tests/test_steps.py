@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,15 +25,14 @@ PROJECT = Path(contracts.__file__).parent.parent
 # One entry each, as a developer would add it.
 MADE_STEP = """    Step(folder="spark_jobs", name="build_made", span="days", dag="features_daily", reads=("user_histories",),
          writes=("made_table",), meaning="a made table of a day"),
-    Step(folder="spark_jobs", name="list_stale","""
+"""
 MADE_TABLE = """    Table(name="made_table", grain="one made thing", columns=(_id("user_id", "the user"), _DS), owner=("ds",),
           unique=("user_id",)),
-    Table(
-        name="quarantine","""
+"""
 MADE_KIND = """    Kind(name="made", meaning="a made model", cadence="week", model_version=1, vectors="made_vectors",
          vectors_meaning="a made vector", dag="made_weekly", makes="samples -> a made model", reads=("made_table",),
          parents=(ParentRule(role="snapshot", kind="tpm"), ParentRule(role="predecessor", kind="made", which="previous"))),
-    Kind(name="actr","""
+"""
 
 DERIVED = """
 import json, sys
@@ -79,12 +79,15 @@ def derived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that derives from the declarations, with a made-up step, table and kind of model in them."""
     home = tmp_path_factory.mktemp("made")
     shutil.copytree(PROJECT / "contracts", home / "contracts")
-    for name, entry in (("steps", MADE_STEP), ("tables", MADE_TABLE), ("kinds", MADE_KIND)):
-        path = home / "contracts" / f"{name}.py"
-        after = entry[entry.rindex("\n    ") + 1 :] if name != "tables" else entry[entry.index("    Table(\n") :]
+    for module, entry, what, before in (
+        ("steps", MADE_STEP, "Step", "list_stale"),
+        ("tables", MADE_TABLE, "Table", "quarantine"),
+        ("kinds", MADE_KIND, "Kind", "actr"),
+    ):
+        path = home / "contracts" / f"{module}.py"
         text = path.read_text()
-        assert text.count(after) == 1, after
-        path.write_text(text.replace(after, entry))
+        (place,) = re.finditer(rf'^ *{what}\((?:\s*folder="\w+",)?\s*name="{before}",', text, re.MULTILINE)
+        path.write_text(text[: place.start()] + entry + text[place.start() :])
     deployment = Deployment(history_start=date(2026, 1, 10), actr_start=date(2026, 2, 5))
     (home / SETTINGS_FILE).write_text(deployment.to_toml())
     done = subprocess.run(
