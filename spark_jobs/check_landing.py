@@ -321,7 +321,8 @@ def _add_rules(
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
-        of_file[row["file"]].add(row["raw"])
+        if row[ROW_INDEX] is None:  # A row of text; Spark tells the places of all others.
+            of_file[row["file"]].add(row["raw"])
     lines = {name: lines_of(files[name], raws) for name, raws in of_file.items() if name in files}
     for row in shown:
         checked, rule = done[log, row["ds"]], rules[row["number"]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from landing_rows import DAY, csv_bytes, good_row, jsonl_bytes, write
+from landing_rows import DAY, csv_bytes, good_row, jsonl_bytes, write, write_parquet
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
@@ -144,17 +144,17 @@ def test_days_that_are_given_together_are_judged_together(spark: Any, tmp_path: 
     again = [rows[0], rows[1] | {"item_text": "another"}, rows[2] | {"click": "5", "user_id": "-7"}, good_row(9)]
     write(folder(tmp_path) / "a.csv", csv_bytes(again))
     write(tmp_path / "exports" / "far.csv", csv_bytes([good_row(1, event_ts="1999-01-01T00:00:00Z")]))
-    given = by_day([tmp_path / "landing"], None, None) | {("ad", None): [tmp_path / "exports" / "far.csv"]}
-    given["ad", None] = [
-        write(tmp_path / "exports" / "far.csv", csv_bytes([good_row(1, log="ad", event_ts="1999-01-01T00:00:00Z")]))
-    ]
+    far = [good_row(number, log="ad", event_ts="1999-01-01T00:00:00Z") for number in range(2)]
+    typed = write_parquet(tmp_path / "exports" / "far.parquet", [far[0], far[1] | {"user_id": "-7"}])
+    given = by_day([tmp_path / "landing"], None, None) | {("ad", None): [typed]}
     done = {(checked.log, checked.day): checked for checked in check_files(spark, locations, DEPLOYMENT, given)}
     assert +done["natural", BEFORE].counts == Counter(read=4, kept=4)
     found = done["natural", DAY]
     assert +found.counts == Counter(read=4, kept=1, duplicates=2, conflicting_duplicates=1, quarantined=1)
     assert +found.broken == Counter(click_range=1, user_id_range=1, action_of_click=1)
     assert found.examples["user_id_range"] == [Example(file="a.csv", line=4, found="-9")]
-    assert +done["ad", None].counts == Counter(read=1, kept=1)  # its day is not known
+    assert +done["ad", None].counts == Counter(read=2, kept=1, quarantined=1)  # its day is not known
+    assert done["ad", None].examples["user_id_range"] == [Example(file="far.parquet", line=2, found="-9")]
     alone = check_files(spark, locations, DEPLOYMENT, by_day([folder(tmp_path)], None, None))
     assert +alone[0].counts == Counter(read=4, kept=3, late=2, quarantined=1)
     assert sorted(os.listdir(tmp_path)) == ["exports", "landing"]
