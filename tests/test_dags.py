@@ -462,9 +462,8 @@ import importlib, json, sys
 refused = []
 for folder, *arguments in json.loads(sys.argv[1]):
     try:
-        importlib.import_module(f"{folder}.cli").main(arguments)
-    except SystemExit:
-        refused.append([folder, *arguments])
+        if importlib.import_module(f"{folder}.cli").main(arguments) == 2:
+            refused.append([folder, *arguments])
     except ValueError:
         pass
 print("RESULT" + json.dumps(refused))
