@@ -15,6 +15,7 @@ from contracts import tables
 from contracts.locations import Locations
 from contracts.settings import table_address
 from lake.reader import rows_by_file
+from lake.sql import literals
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +37,7 @@ def read_partitions(
     """
     contract, address = tables.table(name), table_address(locations, name)
     assert by in contract.partition_columns, (name, by)
-    wanted = ", ".join(f"'{day}'" for day in days)
+    wanted = literals(map(str, days))
     files = rows_by_file(address, f"{by} IN ({wanted})") if wanted else {}
     if not files:
         return spark.createDataFrame([], contract.ddl)

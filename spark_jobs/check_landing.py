@@ -41,7 +41,7 @@ from spark_jobs.ingest_logs import (
 )
 from spark_jobs.landing import BY_FOLDER, ROW_INDEX, read_landing, reading, shown_name
 from spark_jobs.landing_lines import lines_of
-from spark_jobs.rules import CORRUPT, Rule, rules_for
+from spark_jobs.rules import CORRUPT, Rule, readable, rules_for
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -281,7 +281,7 @@ def _judge(
     # A line without fields breaks the first rule, and would break every other one.
     found = ", ".join(
         f"CASE WHEN ({rule.broken}) AND ({CORRUPT} IS NULL OR {number} = 0) "
-        f"THEN named_struct('number', {number}, 'found', make_valid_utf8({rule.found})) END"
+        f"THEN named_struct('number', {number}, 'found', {readable(rule.found)}) END"
         for number, rule in enumerate(rules)
     )
     broken = F.expr(f"array_compact(array({found}))")

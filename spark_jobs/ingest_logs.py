@@ -31,7 +31,17 @@ from lake.progress import each
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing, reading
-from spark_jobs.rules import CORRUPT, LONGEST_FOUND, POSITIVE_BITS, RAW, Rule, rules_for, typed, value_rules_for
+from spark_jobs.rules import (
+    CORRUPT,
+    LONGEST_FOUND,
+    POSITIVE_BITS,
+    RAW,
+    Rule,
+    readable,
+    rules_for,
+    typed,
+    value_rules_for,
+)
 from spark_jobs.side_by_side import side_by_side
 
 UNKNOWN_RULES = "unknown"
@@ -282,21 +292,16 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     rules = rules_for(log, deployment)
     verdicts = " ".join(
         f"WHEN {rule.broken} THEN named_struct('rule', {literal(rule.name)}, 'field', {literal(rule.field)}, "
-        f"'expected', {literal(rule.expected)}, 'found', {_readable(f'left({rule.found}, {LONGEST_FOUND})')})"
+        f"'expected', {literal(rule.expected)}, 'found', {readable(f'left({rule.found}, {LONGEST_FOUND})')})"
         for rule in rules
     )
     any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
     fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
     raw = f"CASE WHEN {CORRUPT} IS NULL THEN to_json(struct({fields})) ELSE to_json(struct({CORRUPT} AS line)) END"
     rows = rows.withColumn("broken", F.expr(f"CASE WHEN {any_broken} THEN CASE {verdicts} END END"))
-    rows = rows.withColumn("raw", F.expr(f"CASE WHEN broken IS NOT NULL THEN {_readable(raw)} END"))
+    rows = rows.withColumn("raw", F.expr(f"CASE WHEN broken IS NOT NULL THEN {readable(raw)} END"))
     names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]
     return rows.select(*names, "broken.rule", "broken.field", "broken.expected", "broken.found", "raw")
-
-
-def _readable(text: str) -> str:
-    """Text whose bytes are UTF-8, whatever was delivered: other readers of the table refuse it else."""
-    return f"make_valid_utf8({text})"
 
 
 def with_status(rows: DataFrame, *, log: Log, lateness_days: int) -> DataFrame:

@@ -77,6 +77,11 @@ def is_utf8(text: str) -> str:
     return f"is_valid_utf8({text}) AND NOT contains({text}, '{REPLACED}')"
 
 
+def readable(text: str) -> str:
+    """Text whose bytes are UTF-8, whatever was delivered: other readers of the table refuse it else."""
+    return f"make_valid_utf8({text})"
+
+
 def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
     """The rules of a log's landing rows, in the order in which they are tried; a row that breaks one goes to quarantine."""
     contract = tables.table(f"{log}_log")

@@ -7,7 +7,7 @@ samples are computed here by numpy, in one pass over all days, independent of th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from contracts.features import FEATURES, HISTORY_LENGTH, STATISTICS
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import PeriodSettings
 from contracts.releases import MANIFEST
@@ -100,7 +101,8 @@ def make_lake(home: Path, world: World) -> Deployment:
     for name in ("natural", "ad"):
         write_table(locations, f"{name}_samples", _samples(log[log["log"] == name], f"{name}_samples"))
     write_table(locations, "user_histories", histories)
-    _write_builds(locations, world)
+    tables = ("natural_samples", "ad_samples", "user_histories")
+    write_builds(locations, [(name, day, f"{name}-{day}-{world.seed}") for name in tables for day in world.days])
     return deployment
 
 
@@ -247,21 +249,20 @@ def _samples(log: pd.DataFrame, name: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_builds(locations: Locations, world: World) -> None:
-    tables = ("natural_samples", "ad_samples", "user_histories")
+def write_builds(locations: Locations, days: Iterable[tuple[str, date, str]], built: datetime = NOW) -> None:
+    """Records days of tables as built: each a table, a day and the digest of its rows."""
     rows = [
         {
             "table_name": name,
             "owner": owner_key(ds=day),
             "row_cnt": 1,
-            "digest": f"{name}-{day}-{world.seed}",
+            "digest": digest,
             "inputs": [],
             "counts": [],
             "code_version": "1",
-            "built_ts": NOW,
+            "built_ts": built,
         }
-        for name in tables
-        for day in world.days
+        for name, day, digest in days
     ]
     schema = pa.schema(
         [
@@ -347,6 +348,26 @@ def publish(home: Path, folders: Sequence[Path], now: datetime = NOW) -> None:
             mode="overwrite" if there else "append",
             predicate=served if there else None,
         )
+
+
+def train_quick(home: Path, kind: str, period: date, *more: str) -> None:
+    """Runs the training command of a kind by the recipe `quick`, on the CPU; `more` are further options."""
+    from training.cli import main
+
+    main(
+        [
+            kind,
+            KINDS[kind].period_option,
+            str(period),
+            "--home",
+            str(home),
+            "--recipe",
+            "quick",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def publish_staged(home: Path, kind: str, period: date) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_live import START, Commands, day, free_port
 
+from contracts.kinds import KINDS
 from contracts.periods import PeriodSettings
 from contracts.settings import HOME_VARIABLE, SETTINGS_FILE, Deployment
 from lake.reader import LakeReader
@@ -71,7 +72,7 @@ def build(commands: Commands, first: str, last: str) -> None:
 
 def release(commands: Commands, kind: str, period: str) -> None:
     named = ("--kind", kind, "--period", period)
-    commands.run("training", kind, "--ds" if kind == "actr" else "--period", period, *RECIPE)
+    commands.run("training", kind, KINDS[kind].period_option, period, *RECIPE)
     commands.run("validation", "gate", *named)
     commands.run("publishing", "audit", *named)
     commands.run("spark_jobs", "publish_release", *named)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lake_fixture import World, make_lake, publish
+from lake_fixture import World, make_lake, publish, train_quick
 
 from contracts.errors import BadInput, QualityFailed
 from contracts.locations import Locations
@@ -34,7 +34,6 @@ from lake.reader import LakeReader
 from lake.run_folders import gated_runs, open_run, read_release, sha256_of, staged_runs
 from publishing.audit import audit
 from publishing.cli import main as publishing
-from training.cli import main as training
 from training.compare import Scored, _day_row
 from training.recipes import quick
 from training.tasks.actr_open import open_released
@@ -47,29 +46,13 @@ MONTHS, WEEKS = [date(2026, 1, day) for day in (1, 4, 7)], [date(2026, 1, day) f
 DAYS = [date(2026, 1, day) for day in (9, 10, 11, 12)]  # fresh; continues; a new CPM; continues
 
 
-def train(home: Path, kind: str, period: date) -> None:
-    training(
-        [
-            kind,
-            "--ds" if kind == "actr" else "--period",
-            str(period),
-            "--home",
-            str(home),
-            "--recipe",
-            "quick",
-            "--device",
-            "cpu",
-        ]
-    )
-
-
 def judge(home: Path, kind: str, period: date) -> list[Path]:
     validation(["gate", "--kind", kind, "--period", str(period), "--home", str(home)])
     return gated_runs(Locations(home), kind, period)
 
 
 def go(home: Path, kind: str, period: date) -> list[Path]:
-    train(home, kind, period)
+    train_quick(home, kind, period)
     folders = judge(home, kind, period)
     publish(home, folders)
     return folders
@@ -94,7 +77,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, periods in (("tpm", MONTHS), ("cpm", WEEKS), ("actr", DAYS[:1])):
         for period in periods:
             go(home, kind, period)
-    train(home, "actr", DAYS[1])
+    train_quick(home, "actr", DAYS[1])
     return home
 
 
@@ -170,7 +153,7 @@ def test_the_days_after_go_on_from_the_model_that_is_carried(home: Path, capsys:
     """Two days fall back. The second is the first with a new CPM: the fallback stays bound to the old one, and the next day restarts."""
     first = {variant: active(home, variant, DAYS[0])["release_id"] for variant in ("none", "tpm+cpm")}
     publish(home, list(fall_back(home, DAYS[1]).values()))
-    train(home, "actr", DAYS[2])
+    train_quick(home, "actr", DAYS[2])
     second = fall_back(home, DAYS[2])
     publish(home, list(second.values()))
     assert {variant: read_release(folder).carries for variant, folder in second.items()} == first, (
@@ -221,7 +204,7 @@ def test_training_again_with_the_same_inputs_gives_the_same_fallback_and_better_
     fallbacks = fall_back(home, DAYS[1])
     for folder in staged_runs(Locations(home), "actr", DAYS[1]):
         shutil.rmtree(folder)
-    train(home, "actr", DAYS[1])  # what diverged does so no more
+    train_quick(home, "actr", DAYS[1])  # what diverged does so no more
     with pytest.raises(BadInput, match="gate: expected a verdict of the gate, found none"):
         gated_runs(Locations(home), "actr", DAYS[1])
     released = judge(home, "actr", DAYS[1])

@@ -15,12 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lake_fixture import World, make_lake, publish_staged
+from lake_fixture import World, make_lake, publish_staged, train_quick
 
 from contracts.locations import Locations
 from contracts.releases import GATE, MANIFEST, MAPPING_FILE, MODEL_FILE, PREDICTIONS_FILE, REWRITTEN, VECTORS_FILE
 from lake.run_folders import open_run, sha256_of
-from training.cli import main
 from training.data.mapping import IdMapping
 from training.data.vectors import read_vectors
 from training.engine.checkpoint import read_weights
@@ -51,19 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, days in CHAIN:
         for number in days:
             day = date(2026, 1, number)
-            main(
-                [
-                    kind,
-                    "--ds" if kind == "actr" else "--period",
-                    str(day),
-                    "--home",
-                    str(home),
-                    "--recipe",
-                    "quick",
-                    "--device",
-                    "cpu",
-                ]
-            )
+            train_quick(home, kind, day)
             publish_staged(home, kind, day)
     session = session_of(home)
     row = session.reader.active("actr", "none", date(2026, 1, 10))

@@ -23,6 +23,7 @@ from contracts.tables import owner_key
 from lake.reader import LakeReader
 from pages.files import read_stale
 from spark_jobs import build_statistics, build_user_histories, ingest_logs, mend
+from spark_jobs.compare_tables import FEATURE_TABLES
 from spark_jobs.staleness import find_stale, mending_commands
 
 pytestmark = pytest.mark.spark
@@ -33,20 +34,6 @@ CHECKPOINT = DAYS[4]
 CORRECTED = DAYS[2]
 DEPLOYMENT = Deployment(history_start=START, actr_start=DAYS[-1])
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
-TABLES = (
-    "natural_log",
-    "ad_log",
-    "quarantine",
-    "behaviour_partials",
-    "statistic_partials",
-    "behaviour_texts",
-    "behaviour_checkpoints",
-    "statistic_checkpoints",
-    "user_histories",
-    "entity_statistics",
-    "natural_samples",
-    "ad_samples",
-)
 
 
 def land(home: Path, *, corrected: bool) -> Locations:
@@ -158,7 +145,7 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
 
     scratch = land(tmp_path / "scratch", corrected=True)
     build(spark, scratch)
-    for name in TABLES:
+    for name in FEATURE_TABLES:
         assert reference.content(locations, name) == reference.content(scratch, name), name
     assert mend.list_stale(locations) == 0
     assert "no partition is stale" in capsys.readouterr().out

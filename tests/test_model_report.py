@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lake_fixture import World, make_lake, publish_staged, write_table
+from lake_fixture import World, make_lake, publish_staged, train_quick, write_table
 
 from contracts.errors import run_command
 from contracts.locations import Locations
@@ -160,19 +160,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_lake(home, World())
     for kind, periods in (("tpm", (1, 4, 7)), ("cpm", (7, 9)), ("actr", (9, 10, 11))):
         for day in (date(2026, 1, number) for number in periods):
-            main(
-                [
-                    kind,
-                    "--ds" if kind == "actr" else "--period",
-                    str(day),
-                    "--home",
-                    str(home),
-                    "--recipe",
-                    "quick",
-                    "--device",
-                    "cpu",
-                ]
-            )
+            train_quick(home, kind, day)
             for folder in publish_staged(home, kind, day):
                 if kind == "actr":
                     put_release(home, read_release(folder), folder)

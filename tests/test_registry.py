@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from lake_fixture import NOW, publish, write_table
+from lake_fixture import NOW, publish, write_builds, write_table
 from staged_fixture import DAYS, DEPLOYMENT, MONTH, released, stage_cpm, stage_day, stage_run, write_settings
 
 from contracts.errors import run_command
@@ -90,33 +90,6 @@ def test_models_to_make_again_are_those_that_rest_on_stale_ones(tmp_path: Path) 
     assert list(_periods(found, [])) == []
 
 
-def build(locations: Locations, table: str, day: date, digest: str, built: datetime) -> None:
-    """Records a day of a table as built."""
-    schema = pa.schema(
-        [
-            ("table_name", pa.string()),
-            ("owner", pa.string()),
-            ("row_cnt", pa.int64()),
-            ("digest", pa.string()),
-            ("inputs", pa.map_(pa.string(), pa.string())),
-            ("counts", pa.map_(pa.string(), pa.int64())),
-            ("code_version", pa.string()),
-            ("built_ts", pa.timestamp("us", "UTC")),
-        ]
-    )
-    row = {
-        "table_name": table,
-        "owner": owner_key(ds=day),
-        "row_cnt": 1,
-        "digest": digest,
-        "inputs": [],
-        "counts": [],
-        "code_version": "1",
-        "built_ts": built,
-    }
-    write_table(locations, "builds", pa.Table.from_pylist([row], schema))
-
-
 def step_back(locations: Locations, folder: Path) -> str | None:
     return registry(locations).step_back(read_release(folder), LakeReader(locations))
 
@@ -138,12 +111,12 @@ def test_an_older_release_does_not_come_back_by_being_published_again(tmp_path: 
 def test_a_run_of_older_inputs_than_those_of_what_serves_is_refused(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     key = f"natural_samples/{owner_key(ds=MONTH)}"
-    build(locations, "natural_samples", MONTH, "old", NOW)
+    write_builds(locations, [("natural_samples", MONTH, "old")], NOW)
     old = stage_run(locations, inputs={key: "old"})
-    build(locations, "natural_samples", MONTH, "new", LATER)
+    write_builds(locations, [("natural_samples", MONTH, "new")], LATER)
     new = released(locations, stage_run(locations, inputs={key: "new"}))
     assert step_back(locations, old) == f"{new.name} was made from a newer build of {key}"
-    build(locations, "natural_samples", MONTH, "newest", LATER + timedelta(hours=1))
+    write_builds(locations, [("natural_samples", MONTH, "newest")], LATER + timedelta(hours=1))
     assert step_back(locations, stage_run(locations, inputs={key: "newest"})) is None
     assert step_back(locations, stage_run(locations, recipe={"lr": 2}, inputs={key: "new"})) is None
 
@@ -183,7 +156,7 @@ def show(locations: Locations, day: date, item: int, text: str | None) -> None:
         "ds": day,
     }
     write_table(locations, "natural_log", pa.Table.from_pylist([row], LOG_SCHEMA))
-    build(locations, "natural_log", day, "1", NOW)
+    write_builds(locations, [("natural_log", day, "1")], NOW)
 
 
 @pytest.fixture

@@ -24,23 +24,10 @@ from sources.faults import FaultRates
 from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from spark_jobs import build_partials, build_samples, ingest_logs, inputs, maintain_lake
+from spark_jobs.compare_tables import FEATURE_TABLES
 
 pytestmark = pytest.mark.spark
 
-FEATURE_TABLES = (
-    "natural_log",
-    "ad_log",
-    "quarantine",
-    "behaviour_partials",
-    "statistic_partials",
-    "behaviour_texts",
-    "behaviour_checkpoints",
-    "statistic_checkpoints",
-    "user_histories",
-    "entity_statistics",
-    "natural_samples",
-    "ad_samples",
-)
 START = date(2026, 1, 1)
 JOBS = [import_module(f"spark_jobs.{name}") for name in DAY_JOBS]
 NUM_DAYS = 14  # past the first checkpoint, at ten days

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from deltalake import DeltaTable
-from lake_fixture import World, make_lake, publish_staged, write_table
+from lake_fixture import World, make_lake, publish_staged, train_quick, write_table
 from safetensors.torch import load_file
 
 import training.engine.board
@@ -50,20 +50,7 @@ DAYS = [
 
 
 def _go(home, kind, period, *more):
-    main(
-        [
-            kind,
-            "--ds" if kind == "actr" else "--period",
-            str(period),
-            "--home",
-            str(home),
-            "--recipe",
-            "quick",
-            "--device",
-            "cpu",
-            *more,
-        ]
-    )
+    train_quick(home, kind, period, *more)
     return publish_staged(home, kind, period)
 
 

@@ -16,6 +16,7 @@ from contracts.masking import printable, shown
 from contracts.settings import table_address
 from contracts.tables import TABLES
 from lake.reader import LakeReader
+from lake.sql import literal
 from validation.suites import log_of
 
 ROWS_SHOWN = 20
@@ -89,16 +90,12 @@ def finder(locations: Locations, log: Log, days: Sequence[date], rule: str, fiel
     """A line of PySpark that reads the rows; values are quoted for SQL, and the SQL for Python."""
     conditions = [
         f"ds = '{days[0]}'" if len(days) == 1 else f"ds BETWEEN '{min(days)}' AND '{max(days)}'",
-        f"log = {_sql(log)}",
-        f"rule = {_sql(rule)}",
-        *([f"field = {_sql(field)}"] if field is not None else []),
+        f"log = {literal(log)}",
+        f"rule = {literal(rule)}",
+        *([f"field = {literal(field)}"] if field is not None else []),
     ]
     path = _python(table_address(Locations(locations.home.absolute()), "quarantine"))
     return f'spark.read.format("delta").load({path}).where({_python(" AND ".join(conditions))})'
-
-
-def _sql(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _python(value: str) -> str:
