@@ -23,6 +23,7 @@ Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
 HOME_HELP = "The deployment's folder (default: TRIBUTARY_HOME, else ./tributary-home)."
+FORMER_NAMES = {"mend": "repair"}  # of commands; each is taken for one release more
 SETTINGS = {"show_default": True, "max_content_width": 120}
 
 
@@ -81,6 +82,12 @@ class CommandGroup(click.Group):
             BadInput: there is none of this name.
         """
         names = self.list_commands(ctx)
+        if args[0] not in names and FORMER_NAMES.get(args[0]) in names:
+            former, args = args[0], [FORMER_NAMES[args[0]], *args[1:]]
+            print(
+                f"`{self.name} {former}` is now `{self.name} {args[0]}`; the old name goes with the next release.",
+                file=sys.stderr,
+            )
         if args[0] not in names:
             close = self.close_to(args[0], names)
             hint = f"Did you mean `{self.name} {close[0]}`?" if close else f"`{self.name} --help` lists them all."

@@ -229,7 +229,7 @@ STEPS: tuple[Step, ...] = (
         name="list_stale",
         meaning="partitions whose inputs have changed since, and the commands that rebuild them",
     ),
-    Step(folder="spark_jobs", name="mend", meaning="rebuild whatever is stale, and what lies behind it"),
+    Step(folder="spark_jobs", name="repair", meaning="rebuild whatever is stale, and what lies behind it"),
     Step(
         folder="spark_jobs",
         name="compare_tables",

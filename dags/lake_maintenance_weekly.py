@@ -4,7 +4,7 @@
   sets. *When it stops:* Airflow tries it again twice; a table that it did not reach is only slower until the next week.
 - **`list_stale`**: logs the partitions and releases whose inputs have changed since, and the commands that repair them,
   in order. *When it stops:* this is not expected; Airflow tries it again twice. It repairs nothing: a person runs
-  `tributary spark_jobs mend`.
+  `tributary spark_jobs repair`.
 
 The DAG is about no period, so it takes no backfill. By hand: `tributary dags trigger lake_maintenance_weekly`, or
 `tributary spark_jobs maintain_lake`.

@@ -89,7 +89,7 @@ def _check_partials(locations: Locations, deployment: Deployment, ds: date, as_j
 @commands.add("list_stale")
 @with_deployment
 def _list_stale(locations: Locations, _: Deployment) -> int:
-    from spark_jobs.mend import list_stale
+    from spark_jobs.repair import list_stale
 
     return list_stale(locations)
 
@@ -111,12 +111,12 @@ def _compare_tables(locations: Locations, _: Deployment, other: Path, tables: Se
     return compare_tables.command(locations, other.resolve(), tables)
 
 
-@commands.add("mend")
+@commands.add("repair")
 @with_deployment
-def _mend(locations: Locations, deployment: Deployment) -> int:
-    from spark_jobs.mend import mend
+def _repair(locations: Locations, deployment: Deployment) -> int:
+    from spark_jobs.repair import repair
 
-    return mend(locations, deployment)
+    return repair(locations, deployment)
 
 
 @commands.add("maintain_lake")

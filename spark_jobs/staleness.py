@@ -97,7 +97,7 @@ def spans(days: Iterable[date]) -> list[tuple[date, date]]:
     return runs
 
 
-def mending_commands(stale: Sequence[Stale]) -> list[str]:
+def repair_commands(stale: Sequence[Stale]) -> list[str]:
     """The commands that repair all of these partitions, in order."""
     commands = []
     for job in JOBS:

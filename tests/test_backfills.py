@@ -199,7 +199,7 @@ def test_the_command_backfills_all_dags_and_ends_with_a_table(
 @pytest.mark.parametrize(
     "periods", [(), (("bahe_daily", APRIL_26, APRIL_30), ("ad_ctr_daily", date(2026, 4, 27), APRIL_30))]
 )
-def test_mending_builds_stale_days_and_then_makes_models_again(
+def test_a_repair_builds_stale_days_and_then_makes_models_again(
     periods: tuple[tuple[str, date, date], ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,17 +208,17 @@ def test_mending_builds_stale_days_and_then_makes_models_again(
     found = StaleFound(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
     locations = Locations(tmp_path)
 
-    def mended(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert command[1:] == ["-m", "spark_jobs", "mend"]
+    def repaired(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[1:] == ["-m", "spark_jobs", "repair"]
         locations.stale_found.parent.mkdir(parents=True, exist_ok=True)
         locations.stale_found.write_text(found.to_json())
         return subprocess.CompletedProcess(command, 0)
 
     api = FakeApi([{dag: [run(dag, 30, "success")] for dag in backfills.ORDER}])
     monkeypatch.setattr(stack, "api", lambda home: api)
-    monkeypatch.setattr(dags_command.subprocess, "run", mended)
+    monkeypatch.setattr(dags_command.subprocess, "run", repaired)
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    assert dags_command.main(["mend"]) == 0
+    assert dags_command.main(["repair"]) == 0
     assert [(call[0], call[1], call[2]) for call in api.calls if call[0] != "unpause"] == list(periods)
     assert all(call[3]["reprocess"] == "completed" for call in api.calls if call[0] != "unpause")
     assert ("no model has to be made again" in capsys.readouterr().out) == (not periods)
@@ -228,5 +228,5 @@ def test_a_mend_that_stops_starts_no_backfill(monkeypatch: pytest.MonkeyPatch) -
     api = FakeApi([])
     monkeypatch.setattr(stack, "api", lambda home: api)
     monkeypatch.setattr(dags_command.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
-    assert dags_command.main(["mend"]) == 3
+    assert dags_command.main(["repair"]) == 3
     assert not api.calls

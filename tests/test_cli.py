@@ -193,6 +193,18 @@ def test_unknown_command_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.strip().endswith("found list_stal. Did you mean `tributary spark_jobs list_stale`?")
 
 
+@pytest.mark.parametrize(
+    ("front", "line"), [("tributary", ["dags", "mend", "--help"]), ("spark_jobs", ["mend", "--help"])]
+)
+def test_a_former_name_is_taken_and_told(front: str, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module(f"{front}.cli").main
+    assert main(line) == 0
+    said = capsys.readouterr()
+    assert "repair [OPTIONS]" in said.out and "repair`; the old name goes" in said.err
+    assert main([*line[:-2], "--help"]) == 0
+    assert "repair" in (listed := capsys.readouterr().out) and "mend" not in listed
+
+
 def test_home_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--home"]) == 2
     assert "Option '--home' requires an argument" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_the_page_of_tables_is_current(capsys: pytest.CaptureFixture[str]) -> No
     assert "is current" in capsys.readouterr().out
 
 
-def test_a_page_that_is_not_current_is_said_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_not_current_is_said_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_page, "PAGE", tmp_path / "docs" / "tables.md")
     assert tables_page.main(["--check"]) == 2
     assert tables_page.main([]) == 0 == tables_page.main(["--check"])

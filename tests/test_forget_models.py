@@ -179,7 +179,7 @@ def test_twice_is_once_and_a_dry_run_is_nothing(home: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("moment", ["old_moved", "new_in_place"])
-def test_a_kill_in_the_middle_of_a_replacement_is_mended(
+def test_a_kill_in_the_middle_of_a_replacement_is_repaired(
     home: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> None:

@@ -358,7 +358,7 @@ def test_an_index_that_is_whole_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in locations.indexes.iterdir()] == [folder.name]
 
 
-def test_a_changed_index_is_refused_before_it_is_read_and_mended_by_an_audit(tmp_path: Path) -> None:
+def test_a_changed_index_is_refused_before_it_is_read_and_repaired_by_an_audit(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     folder = stage_run(locations)
     audit(locations, DEPLOYMENT, folder)

@@ -19,7 +19,7 @@ from lake.registry import Registry
 from lake.run_folders import read_release
 from publishing.audit import audit
 from publishing.cli import main
-from spark_jobs.mend import _periods
+from spark_jobs.repair import _periods
 
 LATER = NOW + timedelta(hours=1)
 

@@ -48,7 +48,7 @@ from contracts.kinds import KINDS
 from publishing.parents import missing_inputs
 from lake.reader import LakeReader
 from contracts.locations import Locations
-from spark_jobs.staleness import Stale, mending_commands
+from spark_jobs.staleness import Stale, repair_commands
 from tributary import backfills, cli
 from tributary.dags_command import DAG_IDS
 from training import cli as training_cli
@@ -66,7 +66,7 @@ print("RESULT" + json.dumps({
     "chained": list(backfills.CHAINED), "spans": sorted(backfills.spans_of_days(deployment, date(2026, 2, 1), date(2026, 2, 20))),
     "over": [list(c) for c in steps.commands_over(("--ds", "D"))], "next": steps.next_command("build_samples"),
     "release": [list(c) for c in steps.release_commands("made", "P")],
-    "rebuilt": mending_commands([Stale(table="made_table", owner="ds=2026-02-09", changed=("x",))]),
+    "rebuilt": repair_commands([Stale(table="made_table", owner="ds=2026-02-09", changed=("x",))]),
     "parents": [[p.role, p.kind, str(p.period)] for p in deployment.lineage.parents("made", week.start)],
     "waits": [[one.dag, one.what] for one in missing_inputs(LakeReader(Locations(home)), deployment, "made", week.start)],
     "command": training_cli.commands.commands["made"].make_context("made", ["--period", "2026-02-09"]).params["period"].isoformat(),

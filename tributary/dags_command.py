@@ -143,17 +143,17 @@ def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
                 for run in failed
             }
         )
-        print("\nwhen their causes are mended:", *again, sep="\n  ", file=sys.stderr)
+        print("\nonce their causes are repaired:", *again, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
 
 
-@_command("mend")
-def _mend(api: AirflowApi) -> int:
-    code = subprocess.run([sys.executable, "-m", "spark_jobs", "mend"], check=False).returncode
+@_command("repair")
+def _repair(api: AirflowApi) -> int:
+    code = subprocess.run([sys.executable, "-m", "spark_jobs", "repair"], check=False).returncode
     if code:
         return code
     found = read_stale(Locations(home_folder()).stale_found)
-    assert found is not None, "mending leaves what is still stale"
+    assert found is not None, "a repair leaves what is still stale"
     spans = {dag: (first, last) for dag, first, last in found.periods}
     if not spans:
         print("no model has to be made again")

@@ -210,7 +210,7 @@ def command(*arguments: str, prefix: str = "") -> None:
     if code != 0:
         raise StageFailed(
             f"`{line}` ended with exit code {code}; the stack is left up. "
-            "Mend what it names and run the demo again, or end the stack with `tributary down`."
+            "Repair what it names and run the demo again, or end the stack with `tributary down`."
         )
 
 

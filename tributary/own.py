@@ -69,7 +69,7 @@ DAGS: dict[str, Own] = {
         ("unpause", "let DAGs run", "logs_daily features_daily"),
         ("pause", "hold DAGs", "ad_ctr_daily"),
         ("backfill", "run all periods of a range, of one DAG or of all", "--from 2026-03-02 --to 2026-03-09"),
-        ("mend", "build stale days again, and then the models that rest on what changed", ""),
+        ("repair", "build stale days again, and then the models that rest on what changed", ""),
         ("trigger", "run one period by hand, or a DAG that has none", "logs_daily --period 2026-03-02"),
         ("runs", "runs of a DAG", "ad_ctr_daily --from 2026-03-02 --to 2026-03-09"),
     )

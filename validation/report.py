@@ -29,7 +29,7 @@ SEVERITIES = {"fail": "stops the day", "warn": "warns"}
 SUMMARIES = {
     "pass": "Every check held.",
     "warn": "Every check that may stop the day held; warnings are to be looked at.",
-    "fail": "A check that stops the day failed: later steps wait until it is mended or accepted.",
+    "fail": "A check that stops the day failed: later steps wait until it is repaired or accepted.",
     "accepted": "A check that stops the day failed, and the day was accepted as it is.",
 }
 History = Mapping[date, Verdict]

@@ -1,4 +1,4 @@
-"""The page "Data quality": a calendar of tables and days, what is stale with the commands that mend it, the model reports."""
+"""The page "Data quality": a calendar of tables and days, what is stale with the commands that repair it, the model reports."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def render_calendar(known: Known, *, month: date | None, now: datetime) -> str:
 
 
 def render_stale(found: StaleFound | None, now: datetime) -> str:
-    """What is stale, how long ago somebody looked, and the commands that mend it."""
+    """What is stale, how long ago somebody looked, and the commands that repair it."""
     return markup.render("plugins/quality/templates/stale.html.jinja", stale=_stale(found, now))
 
 

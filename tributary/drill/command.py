@@ -100,7 +100,7 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
     except NotReached as error:
         problems.append(str(error))
     # The runs that were under way built some days from files that changed after them, as `list_stale` tells a person.
-    if _tributary("spark_jobs", "mend", "--home", str(home), env=_with_server(home)):
+    if _tributary("spark_jobs", "repair", "--home", str(home), env=_with_server(home)):
         problems.append("what had become stale could not be repaired")
     build_undisturbed(home, last)
     if _tributary("spark_jobs", "compare_tables", "--home", str(home), "--with", str(_undisturbed(home))):

@@ -19,7 +19,7 @@ from lake.reader import LakeReader
 from lake.registry import Registry
 from pages.files import write_atomically
 from spark_jobs.days import run_checkpoint, run_days, span_option
-from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, mending_commands, spans, stale_releases
+from spark_jobs.staleness import JOB_OF, JOBS, Stale, find_stale, repair_commands, spans, stale_releases
 
 SHOWN = 12  # of the stale partitions that a command lists one by one
 
@@ -33,13 +33,15 @@ def list_stale(locations: Locations) -> int:
         print("no partition is stale: every one was made from its inputs as they are now")
         return 0
     print(_table(stale))
-    print(f"\n{len(stale)} stale partitions. Repair them all: tributary spark_jobs mend\nor one by one, in this order:")
-    for command in mending_commands(stale):
+    print(
+        f"\n{len(stale)} stale partitions. Repair them all: tributary spark_jobs repair\nor one by one, in this order:"
+    )
+    for command in repair_commands(stale):
         print(f"  {command}")
     return 0
 
 
-def mend(locations: Locations, deployment: Deployment) -> int:
+def repair(locations: Locations, deployment: Deployment) -> int:
     """Rebuilds all stale partitions, and validates the days that changed.
 
     Raises:
@@ -72,7 +74,7 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
     if code:
         error = TributaryError(
             f"tributary {' '.join(command)}: exit code {code}. Repair the day or accept it, then run `tributary "
-            "spark_jobs mend` again."
+            "spark_jobs repair` again."
         )
         error.exit_code = code
         raise error
@@ -88,7 +90,7 @@ def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
     releases += registry.stale().items()
     result = StaleFound(
         looked_ts=datetime.now(UTC),
-        commands=tuple(mending_commands(stale)),
+        commands=tuple(repair_commands(stale)),
         days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
         releases=tuple(releases),
         periods=tuple(_periods(registry, [name for name, _ in releases])),
@@ -110,7 +112,7 @@ def _print_releases(found: StaleFound) -> None:
     for name, why in found.releases:
         print(f"{name}: {why}")
     if found.periods:
-        print("Rebuild the models, once no partition is stale, by `tributary dags mend`, or one by one:")
+        print("Rebuild the models, once no partition is stale, by `tributary dags repair`, or one by one:")
         print(*(f"  {command}" for command in found.backfills), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""A corrected day landed again: exactly what read it is stale, and mending gives the tables of a build from scratch."""
+"""A corrected day landed again: exactly what read it is stale, and a repair gives the tables of a build from scratch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from contracts.steps import DAY_JOBS
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from pages.files import read_stale
-from spark_jobs import build_statistics, build_user_histories, ingest_logs, mend
+from spark_jobs import build_statistics, build_user_histories, ingest_logs, repair
 from spark_jobs.compare_tables import FEATURE_TABLES
-from spark_jobs.staleness import find_stale, mending_commands
+from spark_jobs.staleness import find_stale, repair_commands
 
 pytestmark = pytest.mark.spark
 
@@ -65,7 +65,7 @@ def build(spark: Any, locations: Locations) -> None:
         job.run(spark, locations, DEPLOYMENT, DAYS[-1:])
 
 
-def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
+def test_a_corrected_day_is_repaired_and_nothing_else_is_touched(
     spark: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,7 +79,7 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
         yield spark
 
     monkeypatch.setattr("lake.session.writing_session", shared_session)
-    monkeypatch.setattr(mend, "_validate", lambda *_: None)
+    monkeypatch.setattr(repair, "_validate", lambda *_: None)
     locations = land(tmp_path / "home", corrected=False)
     build(spark, locations)
     assert find_stale(locations) == []
@@ -109,14 +109,14 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
         }
     )
     assert {(item.table, item.owner) for item in stale} == expected & set(before)
-    assert mending_commands(stale)[:2] == [
+    assert repair_commands(stale)[:2] == [
         "tributary spark_jobs ingest_logs --from 2026-01-03 --to 2026-01-04",
         "tributary validation run --table natural_log --table ad_log --from 2026-01-03 --to 2026-01-04",
     ]
 
-    assert mend.list_stale(locations) == 0
+    assert repair.list_stale(locations) == 0
     left = read_stale(locations.stale_found)  # for the UI
-    assert left is not None and left.commands == tuple(mending_commands(stale))
+    assert left is not None and left.commands == tuple(repair_commands(stale))
     assert {(one.table, one.day, one.why) for one in left.days} == {
         (
             item.table,
@@ -128,7 +128,7 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
         for item in stale
     }
 
-    assert mend.mend(locations, DEPLOYMENT) == 0
+    assert repair.repair(locations, DEPLOYMENT) == 0
     assert find_stale(locations) == []
     left = read_stale(locations.stale_found)
     assert left is not None and (left.days, left.commands) == ((), ())
@@ -147,7 +147,7 @@ def test_a_corrected_day_is_mended_and_nothing_else_is_touched(
     build(spark, scratch)
     for name in FEATURE_TABLES:
         assert reference.content(locations, name) == reference.content(scratch, name), name
-    assert mend.list_stale(locations) == 0
+    assert repair.list_stale(locations) == 0
     assert "no partition is stale" in capsys.readouterr().out
 
 
