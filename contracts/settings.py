@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -15,11 +16,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts import zones
 from contracts.errors import BadInput
-from contracts.features import Log
+from contracts.features import LOGS, Log
 from contracts.kinds import RECIPES
+from contracts.landing import LandingSettings
 from contracts.locations import Locations
 from contracts.periods import Lineage, Period, PeriodSettings
-from contracts.tables import LANDING_ID_COLUMNS
+from contracts.tables import LANDING_COLUMNS, LANDING_ID_COLUMNS
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 
 HOME_VARIABLE = "TRIBUTARY_HOME"
@@ -53,6 +55,7 @@ class Deployment:
             row. None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
             input. None: no one is told.
+        landing: where each log is delivered, and how its rows become landing rows.
     """
 
     day_timezone: str = "UTC"
@@ -69,6 +72,7 @@ class Deployment:
     history_end: date | None = None
     ad_start: date | None = None
     notify: str | None = None
+    landing: LandingSettings = field(default_factory=LandingSettings)
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -113,6 +117,8 @@ class Deployment:
             self.notify is None or _is_command(self.notify),
             "a command line such as /opt/tell_on_call --channel ads, or none",
         )
+        for log in LOGS:
+            self.landing.of(log).check(LANDING_COLUMNS[log], f"{SETTINGS_FILE} [landing.{log}]")
 
     @property
     def timezone(self) -> ZoneInfo:
@@ -165,13 +171,8 @@ class Deployment:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise BadInput(SETTINGS_FILE, "syntax", expected="TOML", found=str(error)) from None
-        periods = values.pop("periods", {})
-        if not isinstance(periods, dict):
-            raise BadInput(SETTINGS_FILE, "periods", expected="a section [periods]", found=repr(periods))
-        return cls(
-            **_checked(cls, values, where=SETTINGS_FILE),
-            periods=PeriodSettings(**_checked(PeriodSettings, periods, where=f"{SETTINGS_FILE} [periods]")),
-        )
+        read: Deployment = _read(cls, values, where=SETTINGS_FILE, section="")
+        return read
 
     @classmethod
     def load(cls, home: Path) -> Deployment:
@@ -203,48 +204,75 @@ def _is_command(text: str) -> bool:
 _AS_WRITTEN: dict[type, str] = {
     str: "a text in quotation marks",
     int: "a whole number, unquoted",
+    bool: "true or false, unquoted",
     date: "a date such as 2026-01-31, unquoted",
     tuple: 'a list of texts such as ["user_id"]',
+    Mapping: "a section of texts in quotation marks",
 }
 
 
 def _set_values(settings: object) -> dict[str, Any]:
-    """The settings of a dataclass that are set, sections last, as TOML takes them."""
+    """The settings of a dataclass that are set and are not a section's default, sections last, as TOML takes them."""
     assert is_dataclass(settings)
-    values = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    values = {one.name: (one, getattr(settings, one.name)) for one in fields(settings)}
     plain = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if value is not None and not is_dataclass(value)
+        for name, (_, value) in values.items()
+        if value is not None and not _is_section(value)
     }
-    sections = {name: _set_values(value) for name, value in values.items() if is_dataclass(value)}
-    return plain | {name: section for name, section in sections.items() if section}
+    sections = {
+        name: dict(value) if isinstance(value, Mapping) else _set_values(value)
+        for name, (one, value) in values.items()
+        if _is_section(value) and (one.default_factory is MISSING or value != one.default_factory())
+    }
+    return plain | sections
 
 
-def _checked(settings: type, values: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """Values for the fields of a dataclass, checked against the fields' types; lists become tuples.
+def _is_section(value: object) -> bool:
+    return is_dataclass(value) or isinstance(value, Mapping)
+
+
+def _read(settings: type, values: dict[str, Any], *, where: str, section: str) -> Any:
+    """A dataclass of settings from what TOML holds; a field that is a dataclass is a section.
+
+    Args:
+        settings: the dataclass.
+        values: what TOML holds.
+        where: the file, for messages.
+        section: name of the section that `values` are of, for messages; empty for the whole file.
 
     Raises:
-        BadInput: one is unknown, missing, or of another type.
+        BadInput: a setting is unknown, missing, or of another type.
     """
+    place = f"{where} [{section}]" if section else where
     types = {name: _plain_type(hint) for name, hint in get_type_hints(settings).items()}
-    known = {one.name: one for one in fields(settings) if types[one.name] in _AS_WRITTEN}
-    for name in sorted(set(values) - set(known)):
-        raise BadInput(where, name, expected=f"one of {', '.join(sorted(known))}", found="an unknown setting")
+    known = {one.name: one for one in fields(settings)}
+    read: dict[str, Any] = {}
     for name, value in values.items():
-        if not _is_written_as(value, types[name]):
-            raise BadInput(where, name, expected=_AS_WRITTEN[types[name]], found=repr(value))
+        if name not in known:
+            raise BadInput(place, name, expected=f"one of {', '.join(sorted(known))}", found="an unknown setting")
+        if is_dataclass(types[name]):
+            inner = f"{section}.{name}" if section else name
+            if not isinstance(value, dict):
+                raise BadInput(place, name, expected=f"a section [{inner}]", found=repr(value))
+            read[name] = _read(types[name], value, where=where, section=inner)
+        elif not _is_written_as(value, types[name]):
+            raise BadInput(place, name, expected=_AS_WRITTEN[types[name]], found=repr(value))
+        else:
+            read[name] = tuple(value) if isinstance(value, list) else value
     for name, one in known.items():
         if one.default is MISSING and one.default_factory is MISSING and name not in values:
-            raise BadInput(where, name, expected=_AS_WRITTEN[types[name]], found="nothing")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            raise BadInput(place, name, expected=_AS_WRITTEN[types[name]], found="nothing")
+    return settings(**read)
 
 
 def _is_written_as(value: Any, kind: type) -> bool:
     """Whether a value that TOML holds is of this type: no boolean for a number, no time for a date."""
-    return (
-        type(value) is kind if kind is not tuple else type(value) is list and all(type(item) is str for item in value)
-    )
+    if kind is tuple:
+        return type(value) is list and all(type(item) is str for item in value)
+    if kind is Mapping:
+        return type(value) is dict and all(type(item) is str for item in value.values())
+    return type(value) is kind
 
 
 def _plain_type(hint: Any) -> type:

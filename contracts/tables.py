@@ -307,8 +307,16 @@ _ALL = (
             Column(name="field", type="string", meaning="the field at fault"),
             Column(name="expected", type="string", meaning="what the field should have been"),
             Column(name="found", type="string", meaning="what it was", nullable=True),
-            Column(name="file", type="string", meaning="the landing file, under the landing folder"),
-            Column(name="raw", type="string", meaning="the whole row, as JSON"),
+            Column(
+                name="file",
+                type="string",
+                meaning="the landing file: under the landing folder, or its whole path where it lies elsewhere",
+            ),
+            Column(
+                name="raw",
+                type="string",
+                meaning="the whole row, as JSON; of a log in columns of a team `user_id`, and `delivered` in those columns",
+            ),
             Column(name="run_id", type="string", meaning="the run that found it", volatile=True),
             _LOG,
             _DS,

@@ -25,7 +25,7 @@ from lake.reader import LakeReader
 from lake.xxhash import xxhash64
 
 # What separates the words of a line that cannot be parsed; a regular expression of Python and of Java.
-WORD_ENDS = r'[\s,;|"{}\[\]:]+'
+WORD_ENDS = r'[\s,;|^~"\x01\x1f{}\[\]:]+'
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
 _LARGEST_ID = 2**63 - 1
 _UUID_BYTES = 16

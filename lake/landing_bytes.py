@@ -7,12 +7,13 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from contracts.errors import BadInput
+from contracts.landing import HOME, LandingSource
+from lake.store_files import AnyFile, StoreFile
 
 # How quotes stand in a CSV file. `regular`: each opens at the start of a field, closes at its end, and is doubled
 # within, line by line. `spanning`: the same, but some quoted field holds a line break. `irregular`: anything else, such
@@ -21,9 +22,7 @@ Quotes = Literal["regular", "spanning", "irregular"]
 
 CHUNK = 1 << 16  # small enough that the arrays computed from it stay in a processor's cache
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_QUOTE, _COMMA, _LINE_FEED, _RETURN, _OPENS, _CLOSES = b'",\n\r{}'
-_BOUNDS = np.zeros(256, dtype=bool)  # bytes that may stand outside of a quote that opens or closes a field
-_BOUNDS[[_QUOTE, _COMMA, _LINE_FEED, _RETURN]] = True
+_LINE_FEED, _RETURN, _OPENS, _CLOSES = b"\n\r{}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +40,24 @@ class Scanned:
     has_plain_lines: bool = False
 
 
-def scan(path: Path) -> Scanned:
-    """Reads a landing file once, for all that must be known of its bytes.
+def scan(path: AnyFile, kind: str | None = None, source: LandingSource = HOME) -> Scanned:
+    """Reads a landing file once, for all that must be known of its bytes; one in a store only where its text must be looked at.
+
+    Args:
+        path: the file.
+        kind: its format; by default what its name says.
+        source: how its log is delivered.
 
     Raises:
         BadInput: a compressed file ends before its end, or is damaged: Spark would fail on it in the middle of the job.
     """
     sha256 = hashlib.sha256()
     name = path.name.removesuffix(".gz")
-    quotes = QuoteScanner() if name.endswith(".csv") else None
-    lines = LineScanner() if name.endswith(".jsonl") else None
+    kind = kind or name.rpartition(".")[2]
+    quotes = QuoteScanner(source.quote, source.delimiter) if kind == "csv" else None
+    lines = LineScanner() if kind == "jsonl" else None
+    if isinstance(path, StoreFile) and quotes is None and lines is None:
+        return Scanned(sha256=path.digest())
     for stored, content in _chunks(path):
         sha256.update(stored)
         for part in content:
@@ -58,13 +65,13 @@ def scan(path: Path) -> Scanned:
                 if scanner is not None:
                     scanner.add(part)
     return Scanned(
-        sha256=sha256.digest(),
+        sha256=path.digest() if isinstance(path, StoreFile) else sha256.digest(),
         quotes=quotes.result() if quotes is not None else "regular",
         has_plain_lines=lines is not None and lines.result(),
     )
 
 
-def not_whole(path: Path, error: object) -> BadInput:
+def not_whole(path: AnyFile, error: object) -> BadInput:
     """The error for a file that is cut off or cannot be read."""
     return BadInput(
         path,
@@ -78,7 +85,10 @@ def not_whole(path: Path, error: object) -> BadInput:
 class QuoteScanner:
     """Finds out how the quotes of a CSV file stand, chunk by chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, quote: str = '"', delimiter: str = ",") -> None:
+        self._quote = quote.encode()[0]
+        self._bounds = np.zeros(256, dtype=bool)  # bytes that may stand outside of a quote that opens or closes a field
+        self._bounds[[self._quote, delimiter.encode()[-1], delimiter.encode()[0], _LINE_FEED, _RETURN]] = True
         self._held = b""  # the last byte seen, since a quote at the end of a chunk is judged by the byte after it
         self._is_start = True
         self._before = _LINE_FEED
@@ -113,11 +123,11 @@ class QuoteScanner:
         if not data:
             return
         before, self._before = self._before, data[-1]
-        if _QUOTE not in data:
+        if self._quote not in data:
             self._spans |= self._is_inside and (b"\n" in data or b"\r" in data)
             return
         bytes_N = np.frombuffer(bytes((before,)) + data + bytes((after,)), dtype=np.uint8)
-        is_quote_N = bytes_N[1:-1] == _QUOTE
+        is_quote_N = bytes_N[1:-1] == self._quote
         is_mark_N = is_quote_N | (bytes_N[1:-1] == _LINE_FEED)
         if b"\r" in data:
             is_mark_N |= bytes_N[1:-1] == _RETURN
@@ -126,7 +136,7 @@ class QuoteScanner:
         odd_M = np.cumsum(is_quote_M, dtype=np.uint8) & 1  # the sum may overflow: only its last bit counts
         is_inside_M = odd_M.view(bool) ^ self._is_inside  # behind each mark
         opens_Q, closes_Q = place_M[is_quote_M & is_inside_M], place_M[is_quote_M & ~is_inside_M]
-        self._is_irregular = not (_BOUNDS[bytes_N[opens_Q]].all() and _BOUNDS[bytes_N[closes_Q + 2]].all())
+        self._is_irregular = not (self._bounds[bytes_N[opens_Q]].all() and self._bounds[bytes_N[closes_Q + 2]].all())
         self._spans |= bool((is_inside_M & ~is_quote_M).any())
         self._is_inside ^= (len(opens_Q) + len(closes_Q)) % 2 == 1
 
@@ -167,7 +177,7 @@ class LineScanner:
         return self._is_plain and not self._text.getstate()[0] and self._before in (_CLOSES, _LINE_FEED)
 
 
-def _chunks(path: Path) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+def _chunks(path: AnyFile) -> Iterator[tuple[bytes, Iterator[bytes]]]:
     """A file's bytes as they are stored, each chunk with what it holds when it is decompressed."""
     inflate = _Inflate(path) if path.suffix == ".gz" else None
     with path.open("rb") as file:
@@ -180,7 +190,7 @@ def _chunks(path: Path) -> Iterator[tuple[bytes, Iterator[bytes]]]:
 class _Inflate:
     """Decompresses gzip, of several members too, as parallel compressors write it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyFile) -> None:
         self._path, self._inflate = path, zlib.decompressobj(wbits=31)
 
     @property

@@ -9,20 +9,27 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote
 
 from contracts.errors import BadInput
 from contracts.features import Log
+from contracts.landing import HOME, LandingSource
 from contracts.locations import Locations
 from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS
 from lake.landing_bytes import Quotes, not_whole, scan
 from lake.parquet_columns import Delivered, delivered_columns, refuse_damaged, refuse_encrypted
+from lake.store_files import AnyFile, parquet_source, size_of
 
-Format = Literal["csv", "jsonl", "parquet"]
+if TYPE_CHECKING:
+    from pyarrow import orc
+
+Format = Literal["csv", "jsonl", "parquet", "orc", "avro", "delta"]
 
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -33,35 +40,53 @@ SUFFIXES: dict[str, Format] = {
 }
 LINES_PROBED = 1000  # JSON lines that are read to learn the names of the columns
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_DELIMITERS = OTHER_DELIMITERS | {",": "commas"}
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandingFile:
-    """A landing file that can be ingested, as it is read.
+    """A landing file that can be ingested, as it is read; or a version of a Delta table.
 
     Attributes:
         path: the file.
+        log: natural or ad.
         kind: its format.
         columns: the columns that it names, in its order; for JSON lines, the keys that were seen.
         parquet: how its landing columns are read, if it is a Parquet file.
         quotes: how its quotes stand, if it is a CSV file.
         has_plain_lines: whether it is a file of JSON lines of which Spark's JSON reader drops nothing.
-        sha256: digest of its bytes.
+        sha256: digest of its bytes; of a file in a store, of what the store says of them.
         opened: the path by which Spark opens it: the file, or a link to it if Spark cannot open a file of its name.
+        shown: what the column `file` says of it: `<log>/<day>/<name>` in the home folder, else its whole path. Bytes that
+            are no UTF-8 are replaced.
+        day: the landing day that its path tells; None where its rows tell it.
+        version: of a Delta table.
     """
 
-    path: Path
+    path: AnyFile
+    log: Log
     kind: Format
     columns: tuple[str, ...]
     parquet: Mapping[str, Delivered] = field(default_factory=dict)
     quotes: Quotes = "regular"
     has_plain_lines: bool = False
     sha256: bytes
-    opened: Path
+    opened: AnyFile
+    shown: str
+    day: date | None = None
+    version: int | None = None
 
 
-def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, ...]) -> LandingFile:
+def look_at(
+    path: AnyFile,
+    log: Log,
+    locations: Locations,
+    string_ids: tuple[str, ...],
+    *,
+    source: LandingSource = HOME,
+    day: date | None = None,
+) -> LandingFile:
     """Everything that ingestion must know of a landing file; reads it once to its end.
 
     Args:
@@ -69,31 +94,60 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
         log: natural or ad.
         locations: the deployment's paths, for a link to a file whose name Spark cannot open.
         string_ids: landing columns that the deployment declares as string ids.
+        source: how the log is delivered.
+        day: the landing day that its path tells.
 
     Raises:
         BadInput: the file is cut off, lacks a column, or has one of a type, codec or encoding that cannot be read.
     """
-    kind = format_of(path)
-    assert kind is not None, path
-    columns, _ = check_columns(path, log)
-    parquet = delivered_columns(path, log, string_ids) if kind == "parquet" else {}
-    scanned = scan(path)
-    if kind == "parquet":
-        refuse_damaged(path, parquet)
+    kind = format_of(path, source)
+    if kind is None:
+        raise BadInput(
+            path,
+            "format",
+            expected=f"a name that ends in {', '.join(SUFFIXES)}, or the setting `format`",
+            found=path.name,
+        )
+    columns, _ = check_columns(path, log, source)
+    is_plain = source.is_home and not source.is_mapped
+    names = None if is_plain else (name for name in names_read(log, source, [path]) if name in columns)
+    parquet = delivered_columns(path, log, string_ids, names) if kind == "parquet" else {}
+    scanned = scan(path, kind, source)
+    if kind == "parquet" and isinstance(path, Path):
+        refuse_damaged(path, {name: how for name, how in parquet.items() if how.kind != "nested"})
     return LandingFile(
         path=path,
+        log=log,
         kind=kind,
         columns=columns,
         parquet=parquet,
         quotes=scanned.quotes,
         has_plain_lines=scanned.has_plain_lines,
         sha256=scanned.sha256,
-        opened=_openable(path, locations),
+        opened=_openable(path, locations) if isinstance(path, Path) else path,
+        shown=shown_name(path, source),
+        day=day,
     )
 
 
-def format_of(path: Path) -> Format | None:
-    """The format that a file's name tells; None for a file that is no landing file."""
+def shown_name(path: AnyFile, source: LandingSource) -> str:
+    """What the column `file` says of a file; see `LandingFile`."""
+    if source.is_home and isinstance(path, Path):
+        return os.fsencode("/".join(path.parts[-3:])).decode(errors="replace")
+    return str(path)
+
+
+def names_read(log: Log, source: LandingSource, paths: Iterable[AnyFile] = ()) -> list[str]:
+    """Names of their columns that any landing column may be read from, and of those that the paths' folders name."""
+    own = [name for name in LANDING_COLUMNS[log] if name not in source.columns]
+    partitions = {name for path in paths for name in partition_values(path)} if not source.is_home else ()
+    return list(dict.fromkeys([*own, *sorted(source.names_read()), *sorted(partitions)]))
+
+
+def format_of(path: AnyFile, source: LandingSource = HOME) -> Format | None:
+    """The format that the settings or a file's name tell; None for a file that is no landing file."""
+    if source.format is not None:
+        return cast(Format, source.format)
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
 
 
@@ -157,7 +211,7 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_delivered(path) and not path.is_dir())
 
 
-def no_rows(path: Path) -> BadInput:
+def no_rows(path: AnyFile) -> BadInput:
     """The error for a landing day without a row."""
     return BadInput(
         path,
@@ -168,52 +222,62 @@ def no_rows(path: Path) -> BadInput:
     )
 
 
-def columns_of(path: Path, needed: Iterable[str] = ()) -> tuple[str, ...]:
-    """The columns that a file names, in its order: in the header, the keys of the lines, or the Parquet schema.
+def columns_of(path: AnyFile, needed: Iterable[str] = (), source: LandingSource = HOME) -> tuple[str, ...]:
+    """The columns that a file names, in its order: in the header, the keys of the lines, or its schema.
 
     Args:
         path: the file.
         needed: columns that are looked for beyond the first lines of a JSON file, until all have been seen.
+        source: how its log is delivered.
 
     Raises:
         BadInput: the file is empty, or cannot be read.
     """
-    kind = format_of(path)
-    if kind == "parquet":
-        return tuple(_parquet_schema(path))
-    if path.stat().st_size == 0:
+    kind = format_of(path, source)
+    if kind in _SCHEMAS:
+        return tuple(_SCHEMAS[kind](path))
+    if size_of(path) == 0:
         raise BadInput(
             path, "file", expected="a header" if kind == "csv" else "lines of JSON", found="an empty file (0 bytes)"
         )
     try:
         with open_text(path) as file:
-            return _csv_header(path, file) if kind == "csv" else _json_keys(path, file, needed)
+            return _csv_header(path, file, source) if kind == "csv" else _json_keys(path, file, needed)
     except (EOFError, OSError, zlib.error) as error:
         raise not_whole(path, error) from None
 
 
-def check_columns(path: Path, log: Log) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns of a landing file, in its order, and those among them that its contract does not have.
+def check_columns(path: AnyFile, log: Log, source: LandingSource = HOME) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of a landing file, in its order, and those among them that nothing reads.
 
     Raises:
-        BadInput: a landing column is missing or named twice; or as for `columns_of`.
+        BadInput: a column that is read is missing or named twice; or as for `columns_of`.
     """
-    needed = [name for name in LANDING_COLUMNS[log] if name not in OPTIONAL_LANDING_COLUMNS]
-    columns = columns_of(path, needed)
-    where = {"csv": "in the header", "jsonl": "in its lines", "parquet": "in its schema"}[format_of(path) or "csv"]
+    needed = source.needed(LANDING_COLUMNS[log], OPTIONAL_LANDING_COLUMNS)
+    columns = columns_of(path, needed, source)
+    kind = format_of(path, source)
+    where = {"csv": "in the header", "jsonl": "in its lines"}.get(kind or "csv", "in its schema")
+    partitions = partition_values(path)
     for name in needed:
-        if name not in columns:
+        if name not in columns and (source.is_home or name not in partitions):
             raise BadInput(
                 path,
                 name,
                 expected=f"a column of this name {where} (needed: {', '.join(needed)})",
                 found=f"columns {', '.join(columns) or 'none'}",
-                hint=_delimiter_hint(columns),
+                hint=_hint(name, columns, source),
             )
-    for name in LANDING_COLUMNS[log]:
+    names = names_read(log, source, [path])
+    for name in names:
         if columns.count(name) > 1:
             raise BadInput(path, name, expected="a column named once", found="named twice")
-    return columns, tuple(dict.fromkeys(name for name in columns if name not in LANDING_COLUMNS[log]))
+    return columns, tuple(dict.fromkeys(name for name in columns if name not in names))
+
+
+def partition_values(path: AnyFile) -> dict[str, str]:
+    """Values of partition columns that the folders of a path name, as Hive writes them: `dt=2026-01-31/hour=07`."""
+    parts = (part.partition("=") for part in str(path).split("/")[:-1])
+    return {name: unquote(value) for name, mark, value in parts if mark and name}
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
@@ -233,47 +297,55 @@ def digest_of(files: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def has_rows(path: Path) -> bool:
+def has_rows(path: AnyFile, source: LandingSource = HOME) -> bool:
     """Whether a file has any row after its header; blank lines do not count.
 
     Raises:
         BadInput: the file cannot be read.
     """
-    kind = format_of(path)
+    kind = format_of(path, source)
     if kind == "parquet":
         import pyarrow.parquet as pa_parquet
 
         _parquet_schema(path)
-        return bool(pa_parquet.ParquetFile(path).metadata.num_rows)
+        return bool(pa_parquet.ParquetFile(parquet_source(path)).metadata.num_rows)
+    if kind == "orc":
+        return bool(_orc_file(path).nrows)
+    if kind == "avro":
+        with _avro_file(path) as rows:
+            return next(rows, None) is not None
     try:
         with open_text(path) as file:
-            if kind == "csv" and path.stat().st_size:
-                _csv_header(path, file)
+            if kind == "csv" and source.header and size_of(path):
+                _csv_header(path, file, source)
             return any(line.strip() for line in file)
     except (EOFError, OSError, zlib.error) as error:
         raise not_whole(path, error) from None
 
 
-def open_binary(path: Path) -> IO[bytes]:
+def open_binary(path: AnyFile) -> IO[bytes]:
     """The file's bytes, decompressed."""
-    return cast(IO[bytes], gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+    if path.suffix != ".gz":
+        return path.open("rb")
+    return cast(IO[bytes], gzip.open(path if isinstance(path, Path) else path.open("rb"), "rb"))
 
 
-def open_text(path: Path) -> IO[str]:
+def open_text(path: AnyFile) -> IO[str]:
     """The file's text; bytes that are no UTF-8 become the replacement character, a byte order mark is dropped."""
     return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
-def _csv_header(path: Path, file: IO[str]) -> tuple[str, ...]:
-    """The names in the first line that is not blank; the file is then positioned after that line."""
+def _csv_header(path: AnyFile, file: IO[str], source: LandingSource) -> tuple[str, ...]:
+    """The names in the first line that is not blank, after which the file is then positioned; without a header `_c0`, `_c1` ..."""
     lines = (line for line in iter(lambda: file.readline(_CHUNK), "") if line.strip())
     try:
-        return tuple(name.strip() for name in next(csv.reader(lines), []))
+        fields = next(csv.reader(lines, delimiter=source.delimiter, quotechar=source.quote), [])
+        return tuple(name.strip() if source.header else f"_c{place}" for place, name in enumerate(fields))
     except csv.Error as error:
         raise BadInput(path, "file", expected="a header", found=f"a first line that cannot be read: {error}") from None
 
 
-def _json_keys(path: Path, file: IO[str], needed: Iterable[str]) -> tuple[str, ...]:
+def _json_keys(path: AnyFile, file: IO[str], needed: Iterable[str]) -> tuple[str, ...]:
     keys: dict[str, None] = {}
     missing = set(needed)
     for number, line in enumerate(file):
@@ -300,15 +372,49 @@ def _first_object(line: str) -> dict[str, Any] | None:
 _DECODER = json.JSONDecoder()
 
 
-def _parquet_schema(path: Path) -> list[str]:
+def _parquet_schema(path: AnyFile) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pa_parquet
 
     refuse_encrypted(path)
     try:
-        return list(pa_parquet.read_schema(path).names)
+        return list(pa_parquet.read_schema(parquet_source(path)).names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise not_whole(path, str(error).splitlines()[0]) from None
+
+
+def _orc_file(path: AnyFile) -> orc.ORCFile:
+    import pyarrow as pa
+    from pyarrow import orc
+
+    try:
+        return orc.ORCFile(path if isinstance(path, Path) else parquet_source(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise not_whole(path, str(error).splitlines()[0]) from None
+
+
+@contextmanager
+def _avro_file(path: AnyFile) -> Iterator[Any]:
+    from fastavro import reader
+
+    try:
+        with path.open("rb") as file:
+            yield reader(file)
+    except (EOFError, ValueError, LookupError, TypeError) as error:
+        raise not_whole(path, error) from None
+
+
+def _avro_schema(path: AnyFile) -> list[str]:
+    with _avro_file(path) as rows:
+        return [one["name"] for one in rows.writer_schema.get("fields", ())]
+
+
+# How the names of the columns are read from files that hold a schema.
+_SCHEMAS: dict[str | None, Callable[[AnyFile], list[str]]] = {
+    "parquet": _parquet_schema,
+    "orc": lambda path: list(_orc_file(path).schema.names),
+    "avro": _avro_schema,
+}
 
 
 def _openable(path: Path, locations: Locations) -> Path:
@@ -331,8 +437,10 @@ def _openable(path: Path, locations: Locations) -> Path:
     return link
 
 
-def _delimiter_hint(columns: Sequence[str]) -> str:
-    for delimiter, name in OTHER_DELIMITERS.items():
-        if len(columns) == 1 and delimiter in columns[0]:
-            return f"Fields are separated by commas; here they seem to be by {name}."
+def _hint(name: str, columns: Sequence[str], source: LandingSource) -> str:
+    for delimiter, what in OTHER_DELIMITERS.items():
+        if len(columns) == 1 and delimiter in columns[0] and delimiter != source.delimiter:
+            return f"Fields are separated by {_DELIMITERS.get(source.delimiter, repr(source.delimiter))}; here they seem to be by {what}."
+    if not source.is_home and name not in source.names_read():
+        return f"Say by `columns.{name}` in the settings how it follows from theirs."
     return ""

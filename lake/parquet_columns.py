@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.errors import BadInput
 from contracts.features import Log
-from contracts.tables import LANDING_COLUMNS, table
+from contracts.tables import LANDING_COLUMNS, Column, table
 from lake.landing_bytes import not_whole
+from lake.store_files import AnyFile, parquet_source
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 Kind = Literal[
-    "integer", "decimal", "double", "boolean", "text", "bytes", "uuid", "time", "nanoseconds", "date", "nothing"
+    "integer",
+    "decimal",
+    "double",
+    "boolean",
+    "text",
+    "bytes",
+    "uuid",
+    "time",
+    "nanoseconds",
+    "date",
+    "nested",
+    "nothing",
 ]
 
 _NUMBERS: tuple[Kind, ...] = ("integer", "decimal", "double")
@@ -43,14 +54,21 @@ class Delivered:
 
     Attributes:
         kind: what its values are.
-        stored: Spark's name of the type to read it as, which may differ from the type that Spark would choose.
+        stored: Spark's name of the type to read it as, which may differ from the type that Spark would choose; empty of
+            nested values.
     """
 
     kind: Kind
     stored: str
 
 
-def refuse_encrypted(path: Path) -> None:
+def kinds_of(column: Column, *, hashed: bool) -> tuple[Kind, ...]:
+    """Kinds of values from which a landing column can be read; `hashed` if it is declared as a string id."""
+    kinds = ("uuid", *_KINDS_OF[column.type]) if hashed else _KINDS_OF[column.type]
+    return (*kinds, "nothing")
+
+
+def refuse_encrypted(path: AnyFile) -> None:
     """Raises BadInput for a file with an encrypted footer, which names neither its columns nor its types."""
     with path.open("rb") as file:
         if file.read(len(_ENCRYPTED_FOOTER)) == _ENCRYPTED_FOOTER:
@@ -59,22 +77,25 @@ def refuse_encrypted(path: Path) -> None:
             )
 
 
-def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
-    """How the landing columns of a Parquet file are read; other columns are not looked at.
+def delivered_columns(
+    path: AnyFile, log: Log, string_ids: tuple[str, ...], names: Iterable[str] | None = None
+) -> dict[str, Delivered]:
+    """How columns of a Parquet file are read; others are not looked at.
 
     Args:
         path: the file.
         log: natural or ad.
         string_ids: landing columns that the deployment declares as string ids.
+        names: columns that expressions read, of any type; None: the landing columns, of types of their values.
 
     Raises:
-        BadInput: a landing column cannot be read because of its type, codec or encoding, or two columns differ only in
+        BadInput: a column cannot be read because of its type, codec or encoding, or two columns differ only in
             letter case.
     """
     import pyarrow as pa
 
     try:
-        return _columns_of(path, log, string_ids)
+        return _columns_of(path, log, string_ids, None if names is None else list(names))
     except BadInput:
         raise
     except (
@@ -85,12 +106,14 @@ def delivered_columns(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict
         raise not_whole(path, _first_line(error)) from None
 
 
-def _columns_of(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
+def _columns_of(
+    path: AnyFile, log: Log, string_ids: tuple[str, ...], names: Sequence[str] | None
+) -> dict[str, Delivered]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(parquet_source(path))
     columns: dict[str, Delivered] = {}
-    for name in LANDING_COLUMNS[log]:
+    for name in names or LANDING_COLUMNS[log]:
         alike = sorted({field.name for field in file.schema_arrow if field.name.lower() == name.lower()})
         if len(alike) > 1 and name in alike:
             raise BadInput(
@@ -100,12 +123,16 @@ def _columns_of(path: Path, log: Log, string_ids: tuple[str, ...]) -> dict[str, 
                 found=f"columns {', '.join(alike)}",
             )
         if name in alike:
-            columns[name] = _delivered(path, file.schema, log, name, string_ids)
+            columns[name] = (
+                _delivered(path, file.schema, log, name, string_ids)
+                if names is None
+                else _of_any_kind(path, file.schema, name)
+            )
     _refuse_unreadable(path, file.metadata, columns)
     return columns
 
 
-def refuse_damaged(path: Path, columns: Mapping[str, Delivered]) -> None:
+def refuse_damaged(path: AnyFile, columns: Mapping[str, Delivered]) -> None:
     """Decodes these columns, so that a damaged page, which would make Spark's job fail, is noticed before anything is written.
 
     Raises:
@@ -115,22 +142,21 @@ def refuse_damaged(path: Path, columns: Mapping[str, Delivered]) -> None:
     import pyarrow.parquet as pq
 
     try:
-        rows = sum(len(batch) for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=list(columns)))
+        file = pq.ParquetFile(parquet_source(path))
+        rows = sum(len(batch) for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise not_whole(path, _first_line(error)) from None
-    assert rows == pq.ParquetFile(path).metadata.num_rows or not columns, path
+    assert rows == file.metadata.num_rows or not columns, path
 
 
-def _delivered(path: Path, schema: pq.ParquetSchema, log: Log, name: str, string_ids: tuple[str, ...]) -> Delivered:
-    leaves = [schema.column(number) for number in range(len(schema.names))]
-    leaf = next((leaf for leaf in leaves if leaf.path == name and leaf.max_repetition_level == 0), None)
+def _delivered(path: AnyFile, schema: pq.ParquetSchema, log: Log, name: str, string_ids: tuple[str, ...]) -> Delivered:
+    leaf = _leaf(schema, name)
     column = table(f"{log}_log").column(name)
     wanted = f"a Parquet column with {'an id' if name in string_ids else column.legal_values}"
     if leaf is None:
         raise BadInput(path, name, expected=wanted, found="a column of nested values (a list, a map or a struct)")
     delivered = _kind_of(leaf)
-    allowed: tuple[Kind, ...] = ("uuid", *_KINDS_OF[column.type]) if name in string_ids else _KINDS_OF[column.type]
-    if delivered is None or delivered.kind not in (*allowed, "nothing"):
+    if delivered is None or delivered.kind not in kinds_of(column, hashed=name in string_ids):
         hint = (
             "Declare the column as one of the deployment's string ids to read it."
             if delivered and delivered.kind == "uuid"
@@ -138,6 +164,22 @@ def _delivered(path: Path, schema: pq.ParquetSchema, log: Log, name: str, string
         )
         raise BadInput(path, name, expected=wanted, found=f"the type {_type_name(leaf)}", hint=hint)
     return delivered
+
+
+def _of_any_kind(path: AnyFile, schema: pq.ParquetSchema, name: str) -> Delivered:
+    leaf = _leaf(schema, name)
+    if leaf is None:
+        return Delivered(kind="nested", stored="")
+    delivered = _kind_of(leaf)
+    if delivered is None:
+        raise BadInput(path, name, expected="a type that Spark can read", found=f"the type {_type_name(leaf)}")
+    return delivered
+
+
+def _leaf(schema: pq.ParquetSchema, name: str) -> Any:
+    """The column of this name; None where it holds nested values."""
+    leaves = [schema.column(number) for number in range(len(schema.names))]
+    return next((leaf for leaf in leaves if leaf.path == name and leaf.max_repetition_level == 0), None)
 
 
 def _kind_of(leaf: Any) -> Delivered | None:
@@ -181,12 +223,12 @@ def _kind_of(leaf: Any) -> Delivered | None:
     return by_physical.get(physical)
 
 
-def _refuse_unreadable(path: Path, metadata: pq.FileMetaData, columns: Mapping[str, Delivered]) -> None:
+def _refuse_unreadable(path: AnyFile, metadata: pq.FileMetaData, columns: Mapping[str, Delivered]) -> None:
     for group in range(metadata.num_row_groups):
         of_group = metadata.row_group(group)
         for number in range(of_group.num_columns):
             chunk = of_group.column(number)
-            if chunk.path_in_schema not in columns:
+            if chunk.path_in_schema.split(".")[0] not in columns:
                 continue
             if chunk.compression in UNREADABLE_CODECS:
                 raise BadInput(

@@ -7,6 +7,7 @@ file system overwrite each other.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import (
+    SETTINGS_FILE,
+    Deployment,
     executor_memory,
     jars_folder,
     lake_address,
@@ -38,23 +41,31 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+AVRO_PACKAGE = "org.apache.spark:spark-avro_2.13:4.2.0"  # Spark's own reader of Avro files, which its jars leave out
 STORE_PACKAGE = (
-    "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, only for a lake in a store
+    "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that Spark 4.2 carries; 650 MB, only for what lies in a store
 )
 USER = "tributary"
 
 
-def jars_cache() -> Path:
-    """Where Ivy keeps the Delta jars for all deployments of this user; those with a store's client have another folder."""
-    return Path.home() / ".cache" / "tributary" / ("ivy" if lake_address() is None else "ivy-store")
+def jars_cache(store: bool) -> Path:
+    """Where Ivy keeps the jars for all deployments of this user; those with a store's client have another folder."""
+    return Path.home() / ".cache" / "tributary" / ("ivy-store" if store else "ivy")
 
 
-def _packages() -> str:
-    return DELTA_PACKAGE if lake_address() is None else f"{DELTA_PACKAGE},{STORE_PACKAGE}"
+def uses_store(locations: Locations) -> bool:
+    """Whether Spark needs the client of an S3-compatible store: for the lake, or for landing files."""
+    if lake_address() is not None:
+        return True
+    return (locations.home / SETTINGS_FILE).is_file() and Deployment.load(locations.home).landing.is_in_store
 
 
-def _delta_confs() -> dict[str, str]:
-    """Where the Delta jars come from: a folder (TRIBUTARY_JARS), else Maven Central by Spark's own mechanism, once.
+def _packages(store: bool) -> str:
+    return ",".join((DELTA_PACKAGE, AVRO_PACKAGE, *((STORE_PACKAGE,) if store else ())))
+
+
+def _jar_confs(store: bool) -> dict[str, str]:
+    """Where the jars come from: a folder (TRIBUTARY_JARS), else Maven Central by Spark's own mechanism, once.
 
     Once fetched they are named as files, so that later starts need neither resolution nor network.
     """
@@ -69,34 +80,34 @@ def _delta_confs() -> dict[str, str]:
                 found=f"{len(jars)} jars, delta-spark not among them",
             )
         return {"spark.jars": ",".join(map(str, jars))}
-    fetched = _fetched_jars()
+    fetched = _fetched_jars(store)
     if fetched:
         return {"spark.jars": ",".join(fetched)}
     settings = Path(__file__).with_name("ivysettings.xml")
     return {
-        "spark.jars.packages": _packages(),
+        "spark.jars.packages": _packages(store),
         "spark.jars.ivySettings": str(settings),
-        "spark.jars.ivy": str(jars_cache()),
+        "spark.jars.ivy": str(jars_cache(store)),
     }
 
 
-def _complete_marker() -> Path:
-    return jars_cache() / f"{_packages().replace(':', '_')}.complete"
+def _complete_marker(store: bool) -> Path:
+    return jars_cache(store) / f"{hashlib.sha256(_packages(store).encode()).hexdigest()[:16]}.complete"
 
 
-def _fetched_jars() -> list[str]:
+def _fetched_jars(store: bool) -> list[str]:
     """The jars of a finished fetch; [] if there was none, or if one of the jars is missing."""
-    marker = _complete_marker()
+    marker = _complete_marker(store)
     jars = marker.read_text().split() if marker.is_file() else []
     return jars if all(Path(jar).is_file() for jar in jars) else []
 
 
 def spark_confs(locations: Locations) -> dict[str, str]:
     """Settings of all our sessions and servers; Spark's defaults are for large data and make a small day slow."""
-    cores = os.cpu_count() or 2
+    cores, store = os.cpu_count() or 2, uses_store(locations)
     log4j = Path(__file__).with_name("log4j2.properties")
     return {
-        "spark.jars": ",".join(fetch_jars()),
+        "spark.jars": ",".join(fetch_jars(store)),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
@@ -129,13 +140,11 @@ def spark_confs(locations: Locations) -> dict[str, str]:
         # Java's default.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m -XX:-DontCompileHugeMethods "
         f"-Dlog4j2.configurationFile={log4j}",
-    } | _store_confs()
+    } | (_store_confs() if store else {})
 
 
 def _store_confs() -> dict[str, str]:
     """How Spark reaches an S3-compatible store; Spark itself reads the keys, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
-    if lake_address() is None:
-        return {}
     endpoint = store_endpoint()
     confs = {"spark.hadoop.fs.s3a.endpoint.region": store_region()}
     if endpoint is None:
@@ -337,24 +346,27 @@ def _start(locations: Locations, app: str) -> SparkSession:
     return spark
 
 
-def fetch_jars() -> list[str]:
-    """Fetches the Delta jars unless they are already here, and returns their paths; one process at a time.
+def fetch_jars(store: bool) -> list[str]:
+    """Fetches the jars of Delta and Avro unless they are already here, and returns their paths; one process at a time.
+
+    Args:
+        store: whether those of a store's client are needed too.
 
     Raises:
         BadInput: there is no Java, or TRIBUTARY_JARS names a folder without the jars.
     """
     require_java()
     if jars_folder() is not None:
-        return _delta_confs()["spark.jars"].split(",")
-    with locks.hold([jars_cache() / "fetch.lock"]):
-        if not _fetched_jars():
-            _resolve_jars()
-        return _fetched_jars()
+        return _jar_confs(store)["spark.jars"].split(",")
+    with locks.hold([jars_cache(store) / "fetch.lock"]):
+        if not _fetched_jars(store):
+            _resolve_jars(store)
+        return _fetched_jars(store)
 
 
-def _resolve_jars() -> None:
+def _resolve_jars(store: bool) -> None:
     """Lets spark-submit resolve the package without running a job; its long output is shown only if it fails."""
-    confs = [arg for name, value in _delta_confs().items() for arg in ("--conf", f"{name}={value}")]
+    confs = [arg for name, value in _jar_confs(store).items() for arg in ("--conf", f"{name}={value}")]
     command = [
         str(spark_home() / "bin" / "spark-submit"),
         *confs,
@@ -363,9 +375,9 @@ def _resolve_jars() -> None:
         "spark-internal",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    jars = sorted((jars_cache() / "jars").glob("*.jar"))
+    jars = sorted((jars_cache(store) / "jars").glob("*.jar"))
     if not any(jar.name.startswith("io.delta_delta-spark_") for jar in jars):
         raise BadInput(
             "Maven Central", DELTA_PACKAGE, expected="its jars", found=f"{len(jars)} jars", hint=done.stderr[-1500:]
         )
-    _complete_marker().write_text("\n".join(map(str, jars)))
+    _complete_marker(store).write_text("\n".join(map(str, jars)))

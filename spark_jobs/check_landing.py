@@ -6,7 +6,6 @@ before counts as a duplicate. Days that are not given are not looked at.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,27 @@ from pyspark.sql import functions as F
 from contracts.commands import stage, table_text
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 from contracts.features import LOGS, Log
+from contracts.landing import STORE, LandingSettings, LandingSource
 from contracts.locations import Locations
 from contracts.masking import MASKED_FIELDS, mask, printable
 from contracts.quality import UNKNOWN
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
 from lake.forgotten import Forgotten
-from lake.landing_files import SUFFIXES, LandingFile, files_in, format_of, has_rows, look_at, no_rows, unread_names
+from lake.landing_days import Deliveries, as_day, distinct
+from lake.landing_files import (
+    SUFFIXES,
+    LandingFile,
+    files_in,
+    format_of,
+    has_rows,
+    look_at,
+    no_rows,
+    shown_name,
+    unread_names,
+)
 from lake.progress import each
+from lake.store_files import AnyFile, files_like
 from spark_jobs.ingest_logs import (
     NOT_READ,
     STATUS_COUNTS,
@@ -39,7 +51,8 @@ from spark_jobs.ingest_logs import (
     with_judged,
     with_status,
 )
-from spark_jobs.landing import BY_FOLDER, ROW_INDEX, read_landing, reading, shown_name
+from spark_jobs.landing import BY_FOLDER, read_landing, reading
+from spark_jobs.landing_formats import ROW_INDEX
 from spark_jobs.landing_lines import lines_of
 from spark_jobs.rules import CORRUPT, Rule, readable, rules_for
 
@@ -48,6 +61,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3  # shown of each rule
 LONGEST_SHOWN = 60
+_IN_HOME = LandingSettings()
 LONGEST_RAW = 100_000  # characters of a row by which its line is looked up
 Group = tuple[Log, date | None]
 
@@ -124,7 +138,7 @@ def command(paths: Sequence[Path], home: Path, *, log: Log | None, day: date | N
     from lake.session import reading_session
 
     locations, deployment = Locations(home), _deployment(home)
-    given = by_day(paths, log, day)
+    given = by_day(paths, log, day, deployment.landing) if paths else declared(locations, deployment, log, day)
     with (
         stage(f"check {sum(map(len, given.values()))} landing files"),
         reading_session(locations, app="check_landing") as spark,
@@ -139,7 +153,7 @@ def check_files(
     spark: SparkSession,
     locations: Locations,
     deployment: Deployment,
-    given: Mapping[Group, Sequence[Path]],
+    given: Mapping[Group, Sequence[AnyFile]],
     *,
     by_folder: bool = True,
 ) -> list[Checked]:
@@ -154,15 +168,16 @@ def check_files(
     """
     done = {group: Checked(log=group[0], day=group[1]) for group in given}
     readable: dict[Group, list[LandingFile]] = {group: [] for group in given}
-    all_files = [(group, path) for group, paths in given.items() for path in sorted(paths)]
+    all_files = [(group, path) for group, paths in given.items() for path in sorted(paths, key=str)]
     for group, path in each(all_files, description="look at", unit="file"):
         try:
             readable[group].append(_look_at(path, locations, deployment, done[group]))
         except BadInput as error:
             done[group].problems.append(str(error))
-            done[group].files[path.name] = None
+            done[group].files[_name_in_day(shown_name(path, deployment.landing.of(group[0])))] = None
     for group, paths in given.items():
-        _add_folders(done[group], paths)
+        if deployment.landing.of(group[0]).is_home:
+            _add_folders(done[group], paths)
     forgotten = Forgotten.read(locations)
     passes: dict[tuple[Log, date | str | None], list[LandingFile]] = defaultdict(list)
     for (log, day), files in readable.items():
@@ -170,7 +185,10 @@ def check_files(
     with _without_constraints(spark):
         for (log, day_of_all), files in passes.items():
             if files:
-                rows = read_landing(spark, log, files, string_ids=deployment.string_ids, day=day_of_all)
+                source = deployment.landing.of(log)
+                rows = read_landing(
+                    spark, log, distinct(files), source=source, string_ids=deployment.string_ids, day=day_of_all
+                )
                 _judge(rows, files, log, deployment, forgotten, done)
     for (log, day), checked in done.items():
         _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
@@ -189,18 +207,39 @@ def _without_constraints(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(name, str(before))
 
 
-def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Group, list[Path]]:
+def declared(
+    locations: Locations, deployment: Deployment, log: Log | None, day: date | None
+) -> dict[Group, list[AnyFile]]:
+    """What the settings name for a day: the files of one log, or of both.
+
+    Raises:
+        BadInput: no day is given, or nothing of it has been delivered.
+    """
+    if day is None:
+        raise BadInput("command line", "PATH", expected="files or folders, or a day by --ds", found="neither")
+    return {
+        (of_log, day): list(Deliveries(locations, deployment, of_log).paths(day, allow_empty=True))
+        for of_log in ([log] if log else LOGS)
+    }
+
+
+def by_day(
+    paths: Sequence[Path], log: Log | None, day: date | None, landing: LandingSettings = _IN_HOME
+) -> dict[Group, list[AnyFile]]:
     """Landing files by log and landing day, as the options or `landing/<log>/<day>/` in their paths tell."""
-    found: dict[Group, list[Path]] = defaultdict(list)
+    found: dict[Group, list[AnyFile]] = defaultdict(list)
     for given in paths:
-        if not given.exists():
-            raise BadInput(given, "path", expected="a landing file, or a folder of them", found="no such file")
-        files = [given] if given.is_file() else [path for folder in _day_folders(given) for path in files_in(folder)]
-        if not files or not all(map(format_of, files)):
-            raise BadInput(
-                given, "path", expected=f"a file that ends in {', '.join(SUFFIXES)}, or a folder with one", found="none"
-            )
-        for path in files:
+        if log is not None and not (source := landing.of(log)).is_home:
+            if source.table is not None:
+                raise BadInput(
+                    given, "path", expected=f"none, since the {log} log lies in a table: --ds DAY", found=given
+                )
+            pattern = str(given)
+            found[log, day] += files_like(pattern) or files_like(pattern.rstrip("/") + "/")
+            if not found[log, day]:
+                raise BadInput(given, "path", expected="a landing file, or a folder of them", found="none")
+            continue
+        for path in _home_files(given):
             parts = path.absolute().parts
             of_log = log or next((name for name in LOGS if name == parts[-3]), None)
             if of_log is None:
@@ -210,25 +249,31 @@ def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Gro
                     expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
                     found="none",
                 )
-            found[of_log, day or _as_day(parts[-2])].append(path.absolute())
+            found[of_log, day or _folder_day(parts[-2])].append(path.absolute())
     return dict(sorted(found.items(), key=str))
+
+
+def _home_files(given: Path) -> list[Path]:
+    if not given.exists():
+        raise BadInput(given, "path", expected="a landing file, or a folder of them", found="no such file")
+    files = [given] if given.is_file() else [path for folder in _day_folders(given) for path in files_in(folder)]
+    if not files or not all(map(format_of, files)):
+        raise BadInput(
+            given, "path", expected=f"a file that ends in {', '.join(SUFFIXES)}, or a folder with one", found="none"
+        )
+    return files
 
 
 def _day_folders(folder: Path) -> list[Path]:
     """The folder itself, if it is a landing day or holds files; else those below it. What is below a landing day is not read."""
-    if _as_day(folder.absolute().name) is not None or files_in(folder):
+    if _folder_day(folder.absolute().name) is not None or files_in(folder):
         return [folder]
     below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
     return [found for path in below for found in _day_folders(path)]
 
 
-def _as_day(text: str) -> date | None:
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
+def _folder_day(name: str) -> date | None:
+    return as_day(name) if "-" in name else None
 
 
 def _deployment(home: Path) -> Deployment:
@@ -246,23 +291,31 @@ def _deployment(home: Path) -> Deployment:
         ) from None
 
 
-def _look_at(path: Path, locations: Locations, deployment: Deployment, done: Checked) -> LandingFile:
+def _look_at(path: AnyFile, locations: Locations, deployment: Deployment, done: Checked) -> LandingFile:
     """Raises BadInput where the file cannot be ingested; notes columns that would be left out, and an empty file."""
-    file = look_at(path, done.log, locations, deployment.string_ids)
-    done.files[_bare_name(shown_name(file))] = Counter()
-    undeclared = list(dict.fromkeys(name for name in file.columns if name not in LANDING_COLUMNS[done.log]))
-    if undeclared:
-        done.warnings.append(f"{path.name}: columns that no contract knows are left out: {', '.join(undeclared)}")
-    absent = [name for name in LANDING_COLUMNS[done.log] if name not in file.columns]
+    source = deployment.landing.of(done.log)
+    day = done.day if source.has_days and not source.is_home else None
+    if source.table is not None:
+        assert done.day is not None
+        (file,) = Deliveries(locations, deployment, done.log).day(done.day).files
+        done.files[file.shown] = Counter()
+        return file
+    file = look_at(path, done.log, locations, deployment.string_ids, source=source, day=day)
+    done.files[_name_in_day(file.shown)] = Counter()
+    if not source.is_mapped:
+        undeclared = list(dict.fromkeys(name for name in file.columns if name not in LANDING_COLUMNS[done.log]))
+        if undeclared:
+            done.warnings.append(f"{path.name}: columns that no contract knows are left out: {', '.join(undeclared)}")
+    absent = [name for name in LANDING_COLUMNS[done.log] if name not in (*file.columns, *source.columns)]
     if absent:
         done.notes.append(f"{path.name}: optional columns not delivered, null throughout: {', '.join(absent)}")
-    if not has_rows(path):
+    if not has_rows(path, source):
         done.warnings.append(f"{path.name}: not one row")
     return file
 
 
-def _add_folders(done: Checked, paths: Iterable[Path]) -> None:
-    for folder in sorted({path.parent for path in paths}):
+def _add_folders(done: Checked, paths: Iterable[AnyFile]) -> None:
+    for folder in sorted({path.parent for path in paths if isinstance(path, Path)}):
         names = unread_names(folder)
         if names:
             done.warnings.append(f"{folder.name}: {NOT_READ}: {', '.join(names)}")
@@ -295,16 +348,20 @@ def _judge(
         counted = with_status(rows.drop("all_broken"), log=log, lateness_days=deployment.allowed_lateness_days)
         of_values = unknown_counts(log, deployment)
         for row in counted.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect():
-            done[log, row["ds"]].files[_bare_name(row["file"])] = Counter(
+            done[log, row["ds"]].files[_name_in_day(row["file"])] = Counter(
                 {name: row[name] for name in (*STATUS_COUNTS, *of_values)}
             )
         if not any(checked.counts["quarantined"] for (of_log, _), checked in done.items() if of_log == log):
             return
-        _add_rules(rows, rules, {shown_name(file): file for file in files}, log, done)
+        _add_rules(rows, rules, {file.shown: file for file in files}, deployment.landing.of(log), done)
 
 
 def _add_rules(
-    rows: DataFrame, rules: Sequence[Rule], files: Mapping[str, LandingFile], log: Log, done: Mapping[Group, Checked]
+    rows: DataFrame,
+    rules: Sequence[Rule],
+    files: Mapping[str, LandingFile],
+    source: LandingSource,
+    done: Mapping[Group, Checked],
 ) -> None:
     bad = rows.where(F.col("rule").isNotNull() & ~F.col("is_forgotten")).withColumn("one", F.explode("all_broken"))
     of_rule = Window.partitionBy("ds", "one.number")
@@ -323,20 +380,21 @@ def _add_rules(
     for row in shown:
         if row[ROW_INDEX] is None:  # A row of text; Spark tells the places of all others.
             of_file[row["file"]].add(row["raw"])
-    lines = {name: lines_of(files[name], raws) for name, raws in of_file.items() if name in files}
+    lines = {name: lines_of(files[name], raws, source) for name, raws in of_file.items() if name in files}
     for row in shown:
-        checked, rule = done[log, row["ds"]], rules[row["number"]]
+        checked, rule = done[files[row["file"]].log, row["ds"]], rules[row["number"]]
         checked.broken[rule.name], checked.expected[rule.name] = row["rows"], rule.expected
         line = row[ROW_INDEX] + 1 if row[ROW_INDEX] is not None else lines.get(row["file"], {}).get(row["raw"])
         found = shown_value(row["found"], masked=rule.field in MASKED_FIELDS or rule.field == "*")
-        checked.examples[rule.name].append(Example(file=_bare_name(row["file"]), line=line, found=found))
+        checked.examples[rule.name].append(Example(file=_name_in_day(row["file"]), line=line, found=found))
 
 
-def _bare_name(file: str) -> str:
-    return file.rsplit("/", 1)[-1]
+def _name_in_day(file: str) -> str:
+    """What tells a file from others of its day: its name in the home folder, else its whole path."""
+    return file if file.startswith((STORE, "/")) else file.rsplit("/", 1)[-1]
 
 
-def _conclude(done: Checked, paths: Sequence[Path], *, may_be_empty: bool) -> None:
+def _conclude(done: Checked, paths: Sequence[AnyFile], *, may_be_empty: bool) -> None:
     for name, counts in done.files.items():
         if counts and of_no_use(counts):
             done.problems.append(f"{name}: all {counts['read']:,} rows would go to quarantine")

@@ -34,7 +34,7 @@ from lake.session import writing_session
 from lake.writing import insert_new, write_partitions
 from spark_jobs import forget_landing, forget_tables
 from spark_jobs.forget_tables import Owners
-from spark_jobs.staleness import landing_folder
+from spark_jobs.staleness import landing_day_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,7 +70,7 @@ class Work:
             of_file for name in work.landing if (of_file := forget_landing.day_of(locations, locations.home / name))
         }
         keys = [landing_key(log, day) for log, day in days]
-        work.digests |= {key: forget_landing.digest_of_day(landing_folder(locations, key)) for key in keys}
+        work.digests |= {key: forget_landing.digest_of_day(locations.landing_day(*landing_day_of(key))) for key in keys}
         return work
 
     @classmethod
@@ -206,7 +206,7 @@ def adopt_rewritten_runs(spark: SparkSession, locations: Locations) -> int:
 
 def _landing_changes(locations: Locations, work: Work) -> dict[str, tuple[str, str]]:
     return {
-        key: (before, forget_landing.digest_of_day(landing_folder(locations, key)))
+        key: (before, forget_landing.digest_of_day(locations.landing_day(*landing_day_of(key))))
         for key, before in work.digests.items()
     }
 

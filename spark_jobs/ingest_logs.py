@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -18,14 +19,17 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from contracts import tables
+from contracts.errors import BadInput
 from contracts.features import LOGS, Log
+from contracts.landing import STORE
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.quality import UNKNOWN
-from contracts.settings import Deployment
+from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.tables import LANDING_COLUMNS, landing_key, owner_key
 from lake.forgotten import WORD_ENDS, Forgotten
-from lake.landing_files import SUFFIXES, LandingFile, digest_of, is_bare, landing_files, look_at, unread_names
+from lake.landing_days import Deliveries, LandingDay, distinct
+from lake.landing_files import SUFFIXES
 from lake.persisted import persisted
 from lake.progress import each
 from lake.sql import literal
@@ -33,6 +37,7 @@ from lake.writing import Build, record_builds, write_partitions
 from spark_jobs.landing import read_landing, reading
 from spark_jobs.rules import (
     CORRUPT,
+    DELIVERED,
     LONGEST_FOUND,
     POSITIVE_BITS,
     RAW,
@@ -73,9 +78,15 @@ def run(
         log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS
     }  # all are checked before any is written
     forgotten = Forgotten.read(locations)
-    written = side_by_side(
-        [partial(_ingest, spark, locations, deployment, log, days, delivered[log], forgotten) for log in LOGS]
-    )
+    with ExitStack() as kept:  # both are read before either is written
+        judge = partial(_judged, spark, locations, deployment, forgotten=forgotten, kept=kept)
+        judged = side_by_side([partial(judge, log, days, delivered[log]) for log in LOGS])
+        written = side_by_side(
+            [
+                partial(_write, spark, locations, deployment, log, days, delivered[log], of_log)
+                for log, of_log in zip(LOGS, judged, strict=True)
+            ]
+        )
     builds = [build for of_log in written for build in of_log]
     record_builds(spark, locations, builds)
     return builds
@@ -89,56 +100,28 @@ def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class LandingDay:
-    """One log's files of a landing day.
-
-    Attributes:
-        files: the files, and how each is read.
-        digest: digest of their content.
-        undeclared: columns of any file that the contract does not have.
-        unread: names of other files and folders next to them, which are not read.
-    """
-
-    files: tuple[LandingFile, ...]
-    digest: str
-    undeclared: frozenset[str]
-    unread: tuple[str, ...]
-
-
 def _delivered(
     locations: Locations, deployment: Deployment, log: Log, days: Sequence[date], allow_empty: bool
 ) -> dict[date, LandingDay]:
     """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
 
-    Before the deployment's `ad_start` a day needs no ad folder: it has no rows, as declared. Files that exist are read
+    Before the deployment's `ad_start` a day needs no ad files: it has no rows, as declared. Files that exist are read
     nevertheless.
     """
     lookback = timedelta(days=deployment.allowed_lateness_days)
     first = max(days[0] - lookback, min(deployment.history_start, days[0]))
+    deliveries = Deliveries(locations, deployment, log)
     landing_days = {}
     for day in each(
         list(days_between(first, days[-1] + ONE_DAY)), description=f"look at {log} landing files", unit="day"
     ):
-        is_early = deployment.may_be_empty(log, day)
-        if is_early and is_bare(locations.landing_day(log, day)):
-            landing_days[day] = LandingDay(files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
-            continue
-        files = landing_files(locations, log, day, allow_empty=allow_empty or is_early)
-        looked_at = tuple(look_at(path, log, locations, deployment.string_ids) for path in files)
-        undeclared = frozenset(name for file in looked_at for name in file.columns if name not in LANDING_COLUMNS[log])
-        landing_days[day] = LandingDay(
-            files=looked_at,
-            digest=digest_of(file.sha256 for file in looked_at),
-            undeclared=undeclared,
-            unread=tuple(unread_names(files[0].parent)),
-        )
+        landing_days[day] = found = deliveries.day(day, allow_empty=allow_empty)
         for what, names in (
-            ("columns that no contract knows are left out", sorted(undeclared)),
-            (NOT_READ, landing_days[day].unread),
+            ("columns that no contract knows are left out", sorted(found.undeclared)),
+            (NOT_READ, found.unread),
         ):
             if names and day >= days[0]:
-                warn(f"{files[0].parent}: {what}: {', '.join(names)}")
+                warn(f"{found.where}: {what}: {', '.join(names)}")
     return landing_days
 
 
@@ -152,23 +135,43 @@ def of_no_use(counts: Mapping[str, int]) -> bool:
     return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
-def _ingest(
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A log's rows of some days, each with what becomes of it; and how many there are of each, by day and file."""
+
+    rows: DataFrame
+    counts: list[dict[str, Any]]
+
+
+def _judged(
     spark: SparkSession,
     locations: Locations,
     deployment: Deployment,
     log: Log,
     days: Sequence[date],
     delivered: Mapping[date, LandingDay],
+    *,
     forgotten: Forgotten | None,
-) -> list[Build]:
-    files = [file for of_day in delivered.values() for file in of_day.files]
+    kept: ExitStack,
+) -> Judged | None:
+    """Reads and judges a log's rows, which Spark keeps until `kept` is closed; None where no file is needed."""
+    files = distinct(file for of_day in delivered.values() for file in of_day.files)
     if not files:
-        return _write(spark, locations, deployment, log, days, delivered, None)
-    rows = read_landing(spark, log, files, string_ids=deployment.string_ids)
-    rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
-    rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
-    with persisted(rows.where(F.col("ds") >= F.lit(days[0]))) as judged, reading(files):
-        return _write(spark, locations, deployment, log, days, delivered, judged)
+        return None
+    source = deployment.landing.of(log)
+    with reading(files):
+        rows = read_landing(spark, log, files, source=source, string_ids=deployment.string_ids)
+        if not source.has_days:  # files or a table of more days than these; a row without a day is counted, and refused
+            rows = rows.where(F.col("ds").between(min(delivered), days[-1]) | F.col("ds").isNull())
+        rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
+        rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
+        rows = kept.enter_context(persisted(rows.where(F.coalesce(F.col("ds") >= days[0], F.lit(True)))))
+        counted = rows.groupBy("ds", "file").agg(*status_counts(), *unknown_counts(log, deployment).values())
+        counts = [row.asDict() for row in counted.collect()]
+    _refuse_without_day(counts, log)
+    for row in filter(of_no_use, counts):
+        warn(f"{landing_address(locations, row['file'])}: all {row['read']:,} rows go to quarantine")
+    return Judged(rows=rows, counts=counts)
 
 
 def _write(
@@ -178,20 +181,15 @@ def _write(
     log: Log,
     days: Sequence[date],
     delivered: Mapping[date, LandingDay],
-    judged: DataFrame | None,
+    judged: Judged | None,
 ) -> list[Build]:
-    """Writes a log and its quarantine; `judged` are the rows with their status, None where no file was needed."""
-    of_files: list[dict[str, Any]] = []
+    """Writes a log and its quarantine; without `judged` the days have no rows, as declared."""
+    of_files = judged.counts if judged is not None else []
     of_values = unknown_counts(log, deployment)
     if judged is None:
         kept, bad = (spark.createDataFrame([], tables.table(name).ddl) for name in (f"{log}_log", "quarantine"))
     else:
-        of_files = [
-            row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect()
-        ]
-        for row in filter(of_no_use, of_files):
-            warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
-        kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
+        kept, bad = judged.rows.where(F.col("status") == "kept"), to_quarantine(judged.rows, log)
     counts = {
         owner_key(ds=day): {
             name: sum(row[name] for row in of_files if row["ds"] == day) for name in (*STATUS_COUNTS, *of_values)
@@ -218,6 +216,23 @@ def _write(
         inputs={owner_key(ds=day, log=log): inputs[day] for day in days},
     )
     return logs + quarantined
+
+
+def landing_address(locations: Locations, file: str) -> str:
+    """Where a file lies, by what the column `file` says of it."""
+    return file if file.startswith(STORE) else str(locations.landing / file)
+
+
+def _refuse_without_day(of_files: Sequence[Mapping[str, Any]], log: Log) -> None:
+    lost = [row for row in of_files if row["ds"] is None]
+    if lost:
+        raise BadInput(
+            f"{SETTINGS_FILE} [landing.{log}]",
+            "day",
+            expected="a day for every row",
+            found=f"{sum(row['read'] for row in lost):,} rows without one in {lost[0]['file']}",
+            hint="Leave rows out by `where`, or name the days of the others.",
+        )
 
 
 def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:
@@ -297,7 +312,7 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     )
     any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
     fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
-    raw = f"CASE WHEN {CORRUPT} IS NULL THEN to_json(struct({fields})) ELSE to_json(struct({CORRUPT} AS line)) END"
+    raw = f"CASE WHEN {CORRUPT} IS NULL THEN coalesce({DELIVERED}, to_json(struct({fields}))) ELSE to_json(struct({CORRUPT} AS line)) END"
     rows = rows.withColumn("broken", F.expr(f"CASE WHEN {any_broken} THEN CASE {verdicts} END END"))
     rows = rows.withColumn("raw", F.expr(f"CASE WHEN broken IS NOT NULL THEN {readable(raw)} END"))
     names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]

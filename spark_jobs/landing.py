@@ -1,44 +1,51 @@
 """Reads landing files, whatever their format: a row is judged by the same rules.
 
-Only the landing columns are read, by their names in the contract, so that no name or type of another column matters.
+Only columns that landing columns are made of are read, so that no name or type of another column matters.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import reduce
+from pathlib import Path
 from urllib.parse import unquote
 
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructField, StructType
 
 from contracts import tables
 from contracts.errors import BadInput
 from contracts.features import Log
+from contracts.landing import HOME, STORE, LandingSource
+from contracts.settings import SETTINGS_FILE
 from contracts.tables import LANDING_COLUMNS
-from lake.landing_bytes import Quotes
-from lake.landing_files import LandingFile
-from lake.parquet_columns import Delivered
-from spark_jobs.rules import CORRUPT, RAW
+from lake.landing_files import LandingFile, names_read, partition_values
+from lake.parquet_columns import Kind, kinds_of
+from spark_jobs.landing_formats import PATH, ROW_INDEX, Frame, frames_of
+from spark_jobs.rules import CORRUPT, DELIVERED, PARTITION, RAW
 
-BY_FOLDER = "by folder"  # the landing day is the name of the file's folder
-ROW_INDEX = "row_index"
+BY_FOLDER = "by folder"  # the landing day is what the file's path, or the row, tells
 FRAMES_JUDGED_APART = 2
 _EXACT_BELOW = float(2**53)  # a double tells all whole numbers below it apart
-_GLOB_MARKS = re.compile(r"([\\\[\]{}*?])")
 _PLAIN_NAME = re.compile(r"[\w.=-]*", re.ASCII)
-# Closes the object that a JSON line is put into. A line that holds more than one value, or text behind it, does not
-# reach it.
-_END_OF_LINE = "tributary: the end of the line"
-_LINE_MARK = "\u0001"  # parts no fields: it makes Spark's CSV reader give lines, without the header
-_CSV_OPTIONS = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT, "escape": '"'}
+_PARTITIONS = "_partitions"  # values that the folders of a file's path name
+# Kinds of values by how Spark's name of their type begins; the first that fits.
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("tinyint", "smallint", "int", "bigint"), "integer"),
+    "decimal": "decimal",
+    **dict.fromkeys(("float", "double"), "double"),
+    "boolean": "boolean",
+    **dict.fromkeys(("string", "varchar", "char"), "text"),
+    "binary": "bytes",
+    "timestamp": "time",
+    "date": "date",
+    "void": "nothing",
+}
+_UNIT_HINT = "For numbers since 1970: timestamp_seconds(x), timestamp_millis(x), timestamp_micros(x) or timestamp_micros(x div 1000)."
 
 
 def read_landing(
@@ -46,6 +53,7 @@ def read_landing(
     log: Log,
     files: Iterable[LandingFile],
     *,
+    source: LandingSource = HOME,
     string_ids: Sequence[str] = (),
     day: date | str | None = BY_FOLDER,
 ) -> DataFrame:
@@ -55,22 +63,23 @@ def read_landing(
         spark: the session.
         log: natural or ad.
         files: landing files of any days, formats and orders of columns.
+        source: how the log is delivered.
         string_ids: landing columns that the deployment declares as string ids.
-        day: the landing day of all files; None where it is not known; by default the name of each file's folder.
+        day: the landing day of all files; None where it is not known; by default what each file's path or row tells.
 
     Returns:
         `raw_<column>` for each landing column (null where a file lacks an optional one): text, or, where all files have
-            it
-        as one type that holds nothing else, that type; `_corrupt` (the line, where it does not have the header's number
-            of
-        fields, or is no JSON object), `file`, `row_index` (of a Parquet file's row, from 0), and `ds`, the landing day.
+        it as one type that holds nothing else, that type; `_corrupt` (the line, where it does not have the header's
+        number of fields, or is no JSON object), `_delivered` (a row in their columns, and whose it is, as JSON, where those
+        are not ours), `_partition` (how a row contradicts its folder), `file`, `row_index` (of a Parquet file's row, from 0),
+        and `ds`, the landing day.
+
+    Raises:
+        BadInput: an expression does not fit their columns.
     """
     files = list(files)
-    frames = [
-        *_csv_frames(spark, log, files),
-        *_json_frames(spark, log, files),
-        *_parquet_frames(spark, log, files, string_ids),
-    ]
+    names = names_read(log, source, (file.path for file in files))
+    frames = [_ours(frame, log, source, string_ids, day) for frame in frames_of(spark, files, names, source)]
     types = {tuple(frame.dtypes) for frame in frames}
     rows = reduce(
         DataFrame.unionAll, frames if len(types) == 1 else map(_as_text, frames)
@@ -79,156 +88,212 @@ def read_landing(
         # Spark moves projections below a union, and would plan and compile them once for every frame; it does not move
         # them below this.
         rows = rows.where(F.rand() >= 0)
-    rows = rows.withColumn("file", _file_name(files))
+    if not source.is_home:
+        return rows.withColumnRenamed(PATH, "file")
+    rows = rows.withColumn("file", _file_name(files)).drop(PATH)
     by_folder = F.substring_index(F.substring_index("file", "/", 2), "/", -1).try_cast("date")
-    ds = by_folder if day == BY_FOLDER else F.lit(day).cast("date")
-    return rows.select(*(RAW + name for name in LANDING_COLUMNS[log]), CORRUPT, "file", ROW_INDEX, ds.alias("ds"))
+    return rows.withColumn("ds", by_folder if day == BY_FOLDER else F.lit(day).cast("date"))
 
 
 @contextmanager
 def reading(files: Iterable[LandingFile]) -> Iterator[None]:
-    """Turns Spark's error about a file that it cannot read into BadInput that names the file."""
+    """Turns Spark's error about a file that it cannot read, or about a value that an expression cannot take, into BadInput."""
     try:
         yield
     except PySparkException as error:
-        match = (
-            re.search(r"reading file (?:file:)?(/\S+?)\. ", str(error).replace("\n", " "))
-            if "FAILED_READ_FILE" in str(error)
-            else None
+        text = str(error).replace("\n", " ")
+        match = re.search(r"reading file (?:file:)?(\S+?)\. ", text) if "FAILED_READ_FILE" in text else None
+        if match is not None:
+            raise _unreadable(match[1], files, error) from error
+        failed = re.search(
+            r"\[(CAST_INVALID_INPUT|CAST_OVERFLOW|DIVIDE_BY_ZERO|ARITHMETIC_OVERFLOW|INVALID_\w+|[A-Z_]*CANNOT_PARSE\w*)",
+            text,
         )
-        if match is None:
+        if failed is None:
             raise
-        opened = "/" + unquote(match[1]).lstrip("/")
-        path = next((file.path for file in files if str(file.opened) == opened), opened)
-        causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
         raise BadInput(
-            path,
-            "file",
-            expected="a file that Spark can read",
-            found=causes[-1] if causes else str(error).splitlines()[0],
-            hint="It may have been damaged on its way: deliver it again.",
+            f"{SETTINGS_FILE} [landing]",
+            "columns",
+            expected="expressions that have a value, or null, for every row",
+            found=str(error).splitlines()[0],
+            hint="Functions whose names begin with try_, such as try_cast, give null instead, and the row goes to quarantine.",
         ) from error
 
 
-def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> Iterator[DataFrame]:
-    """A frame for each order of the landing columns: fields are told apart by their places."""
-    alike: dict[tuple[Quotes, tuple[str, ...]], list[LandingFile]] = defaultdict(list)
-    for file in files:
-        if file.kind == "csv":
-            alike[file.quotes, tuple(name if name in LANDING_COLUMNS[log] else "" for name in file.columns)].append(
-                file
-            )
-    for (quotes, columns), of_kind in alike.items():
-        names = [*(f"c{place}" for place in range(len(columns))), CORRUPT]
-        fields: dict[str, Column] = {name: F.col(f"c{place}") for place, name in enumerate(columns) if name}
-        if quotes == "irregular":
-            rows = _read_lines(spark, of_kind, names)
-        else:
-            reader = spark.read.schema(_texts(names)).options(**_CSV_OPTIONS, header=True, enforceSchema=True)
-            rows = reader.option("multiLine", quotes == "spanning").csv(_paths(of_kind))
-            if quotes == "spanning" and columns[-1]:  # where the first line ends in LF and another in CR LF
-                fields[columns[-1]] = F.regexp_replace(fields[columns[-1]], "\r\\z", "")
-        yield _raw_columns(rows, log, fields)
-
-
-def _read_lines(spark: SparkSession, files: Sequence[LandingFile], names: Sequence[str]) -> DataFrame:
-    """Rows of CSV files of irregular quotes, line by line; a line whose last field opens a quote that does not close is set aside whole."""
-    reader = spark.read.schema(_texts(["line", "beyond"])).options(
-        header=True, enforceSchema=True, sep=_LINE_MARK, quote="", columnNameOfCorruptRecord="beyond"
-    )
-    line = F.coalesce("beyond", "line")
-    rows = reader.csv(_paths(files)).select(line.alias("line"), F.col("_metadata.file_path").alias("path"))
-    rows = rows.select(
-        "line", "path", F.from_csv("line", ", ".join(f"{name} string" for name in names), _CSV_OPTIONS).alias("fields")
-    )
-    last = F.coalesce(F.col("fields")[names[-2]], F.lit(""))
-    quoted = F.concat(F.lit(',"'), F.replace(last, F.lit('"'), F.lit('""')), F.lit('"'))
-    is_whole = F.endswith("line", F.concat(F.lit(","), last)) | F.endswith("line", quoted)
-    corrupt = F.when(F.col("fields").isNull() | F.col("fields")[CORRUPT].isNotNull() | ~is_whole, F.col("line"))
-    return rows.select(*(F.col("fields")[name].alias(name) for name in names[:-1]), corrupt.alias(CORRUPT), "path")
-
-
-def _json_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> Iterator[DataFrame]:
-    """A frame for files of plain lines and one for all others, whatever keys the lines have."""
-    of_kind = [file for file in files if file.kind == "jsonl"]
-    for is_plain in (True, False):
-        alike = [file for file in of_kind if file.has_plain_lines == is_plain]
-        if alike:
-            rows = _read_plain_objects(spark, log, alike) if is_plain else _read_objects(spark, log, alike)
-            values = {name: F.when(F.col(CORRUPT).isNull(), F.col("values")[name]) for name in LANDING_COLUMNS[log]}
-            yield _raw_columns(rows, log, values)
-
-
-def _read_plain_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
-    reader = spark.read.schema(_texts([*LANDING_COLUMNS[log], CORRUPT])).options(
-        mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT
-    )
-    rows = reader.json(_paths(files))
-    return rows.select(
-        F.col("_metadata.file_path").alias("path"), F.struct(*LANDING_COLUMNS[log]).alias("values"), CORRUPT
+def _unreadable(found: str, files: Iterable[LandingFile], error: PySparkException) -> BadInput:
+    opened = unquote(found) if found.startswith(STORE) else "/" + unquote(found).lstrip("/")
+    path = next((file.path for file in files if str(file.opened) == opened), opened)
+    causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
+    return BadInput(
+        path,
+        "file",
+        expected="a file that Spark can read",
+        found=causes[-1] if causes else str(error).splitlines()[0],
+        hint="It may have been damaged on its way: deliver it again.",
     )
 
 
-def _read_objects(spark: SparkSession, log: Log, files: Sequence[LandingFile]) -> DataFrame:
-    """Lines are read as text and parsed as a whole: Spark's JSON reader would drop what follows the first object of a line."""
-    schema = StructType([StructField("object", _texts(LANDING_COLUMNS[log])), StructField(_END_OF_LINE, StringType())])
-    lines = spark.read.text(_paths(files)).select("value", F.col("_metadata.file_path").alias("path"))
-    lines = lines.where(F.btrim("value", F.lit(" \t\r\n\x0b\x0c")) != "")
-    whole = F.concat(F.lit('{"object":'), "value", F.lit(f',"{_END_OF_LINE}":"1"}}'))
-    rows = lines.select("value", "path", F.from_json(whole, schema, {"mode": "PERMISSIVE"}).alias("parsed"))
-    values = F.col("parsed")["object"]
-    corrupt = F.when(values.isNull() | F.col("parsed")[_END_OF_LINE].isNull(), F.col("value"))
-    return rows.select("path", values.alias("values"), corrupt.alias(CORRUPT))
-
-
-def _parquet_frames(
-    spark: SparkSession, log: Log, files: Iterable[LandingFile], string_ids: Sequence[str]
-) -> Iterator[DataFrame]:
-    """A frame for all files whose columns have the same types; a file may lack some of them."""
-    groups: list[tuple[dict[str, Delivered], list[LandingFile]]] = []
-    for file in (file for file in files if file.kind == "parquet"):
-        for columns, of_kind in groups:
-            if all(columns.get(name, how) == how for name, how in file.parquet.items()):
-                columns |= file.parquet
-                of_kind.append(file)
-                break
-        else:
-            groups.append((dict(file.parquet), [file]))
-    for columns, of_kind in groups:
-        schema = ", ".join(
-            f"{name} {how.stored}" for name, how in columns.items()
-        )  # names of the contract, none of the files'
-        reader = spark.read.schema(schema).options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED")
-        rows = reader.parquet(*_paths(of_kind)).withColumn(CORRUPT, F.lit(None).cast("string"))
-        contract = tables.table(f"{log}_log")
-        values = {
-            name: _value(name, how, contract.column(name), hashed=name in string_ids) for name, how in columns.items()
-        }
-        yield _raw_columns(rows, log, values, row_index=F.col("_metadata.row_index"))
-
-
-def _value(name: str, how: Delivered, column: tables.Column, *, hashed: bool) -> Column:
-    """A Parquet value in the type that the contract's rules judge, or as text."""
-    value = F.col(name)
-    if how.kind == "nothing":
-        return F.lit(None).cast("string")
-    if how.kind == "nanoseconds":  # cut to microseconds, as times of text are
-        return F.timestamp_micros(F.expr(f"({name} - pmod({name}, 1000)) div 1000"))
-    if how.kind in ("double", "decimal") and column.type in ("bigint", "int"):
-        return _whole_number(value, how, hashed=hashed)
-    conversions: dict[str, Callable[[Column], Column]] = {
-        "uuid": _uuid_text,
-        "bytes": lambda bytes_: bytes_.cast("string"),
-        "boolean": lambda flag: flag.cast("int"),
-        "date": lambda day: day.cast("timestamp"),
+def _ours(
+    frame: Frame, log: Log, source: LandingSource, string_ids: Sequence[str], day: date | str | None
+) -> DataFrame:
+    """The landing columns of a frame, and where each row is from."""
+    rows, types = frame.rows, dict(frame.types)
+    if not source.is_home:
+        rows, types = _with_places(rows, types, frame.files, source)
+    if source.where is not None:  # a line that cannot be read has no values to judge it by: it is kept, and set aside
+        rows = rows.where(f"{CORRUPT} IS NOT NULL OR ({source.where})")
+    texts = {name: source.expression(name) for name in LANDING_COLUMNS[log] if name in source.columns or name in types}
+    unknown = {name: text for name, text in texts.items() if name in source.columns or types[name] is None}
+    kinds = {name: kind for name, kind in types.items() if kind} | _types_of(rows, unknown, frame, log)
+    contract = tables.table(f"{log}_log")
+    nothing = F.lit(None).cast("string")
+    raw = {
+        name: _accepted(F.expr(texts[name]), kinds[name], contract.column(name), frame, log, hashed=name in string_ids)
+        if name in texts
+        else nothing
+        for name in LANDING_COLUMNS[log]
     }
-    value = conversions.get(how.kind, lambda same: same)(value)
-    return value.cast("string") if column.type == "string" else value
+    columns: list[Column | str] = [*(value.alias(RAW + name) for name, value in raw.items()), CORRUPT, PATH, ROW_INDEX]
+    if source.is_home:
+        return rows.select(*columns, nothing.alias(DELIVERED), nothing.alias(PARTITION))
+    # Under a name of ours, so that whoever deletes a user's rows finds them whatever the team calls its users.
+    user_id = raw["user_id"].cast("string").alias("user_id")
+    delivered = F.to_json(F.struct(user_id, F.col(DELIVERED).alias("delivered"))) if types else nothing
+    ds = _day(rows, source, frame, log) if day == BY_FOLDER else F.lit(day).cast("date")
+    return rows.select(*columns, delivered.alias(DELIVERED), F.col(PARTITION), ds.alias("ds"))
 
 
-def _whole_number(value: Column, how: Delivered, *, hashed: bool) -> Column:
+def _with_places(
+    rows: DataFrame, types: dict[str, str | None], files: Sequence[LandingFile], source: LandingSource
+) -> tuple[DataFrame, dict[str, str | None]]:
+    """Adds what a file's path tells: its name, its day, and the values of Hive's partition columns that the file itself lacks."""
+    path = F.url_decode(F.replace(PATH, F.lit("+"), F.lit("%2B")))
+    path = F.regexp_replace(path, "^file:/+", "/")
+    nothing = F.lit(None).cast("string")
+    if source.table is not None:
+        return rows.withColumns({PATH: path, PARTITION: nothing}), types
+    places = [(str(file.opened), file.shown, file.day, partition_values(file.path)) for file in files]
+    by_path = rows.sparkSession.createDataFrame(
+        places, f"_opened string, _file string, _folder_day date, {_PARTITIONS} map<string, string>"
+    )
+    rows = rows.withColumn(PATH, path).join(F.broadcast(by_path), F.col(PATH) == F.col("_opened"), "left")
+    file = F.coalesce("_file", F.raise_error(F.concat(F.lit("tributary: no landing file has the path "), PATH)))
+    names = sorted({name for *_, values in places for name in values})
+    own = [name for name in names if name in types]
+    contradicts = [_contradiction(name) for name in own]
+    added = {name: F.col(_PARTITIONS)[name] for name in names if name not in types}
+    partition = F.when(F.col(CORRUPT).isNull(), F.coalesce(*contradicts)) if contradicts else nothing
+    rows = rows.withColumns({PATH: file, PARTITION: partition, **added})
+    return rows, types | dict.fromkeys(added, "string")
+
+
+def _contradiction(name: str) -> Column:
+    """What a row says of a partition column, if its folder says otherwise; null where they agree, or the row says nothing."""
+    own, folder = F.col(f"`{name}`").cast("string"), F.col(_PARTITIONS)[name]
+    agree = (own == folder) | F.coalesce(own.try_cast("bigint") == folder.try_cast("bigint"), F.lit(False))
+    return F.when(
+        own.isNotNull() & ~agree, F.concat_ws("", F.lit(f"{name} is "), own, F.lit(" in a folder of "), folder)
+    )
+
+
+def _types_of(rows: DataFrame, texts: Mapping[str, str], frame: Frame, log: Log) -> dict[str, str]:
+    """Spark's types of expressions over a frame.
+
+    Raises:
+        BadInput: one does not fit the columns; the message names its setting.
+    """
+    if not texts:
+        return {}
+    try:
+        return dict(rows.select(PATH, *(F.expr(text).alias(name) for name, text in texts.items())).dtypes)
+    except AnalysisException as error:
+        for name, text in texts.items():
+            try:
+                rows.select(PATH, F.expr(text)).dtypes  # noqa: B018 - next to a column, an aggregate is an error
+            except AnalysisException as own:
+                raise _does_not_fit(f"columns.{name}", text, frame, log, str(own).splitlines()[0]) from None
+        raise error
+
+
+def _does_not_fit(name: str, text: str, frame: Frame, log: Log, found: str, hint: str = "") -> BadInput:
+    columns = ", ".join(name for name in frame.types if name)
+    return BadInput(
+        f"{SETTINGS_FILE} [landing.{log}]",
+        name,
+        expected=f"an expression over the columns of {frame.files[0].path}: {columns}",
+        found=f"{text!r}: {found}",
+        hint=hint,
+    )
+
+
+def _day(rows: DataFrame, source: LandingSource, frame: Frame, log: Log) -> Column:
+    """The landing day of a row of a log that is delivered outside of the home folder."""
+    if source.has_days:
+        return F.col("_folder_day")
+    assert source.day is not None
+    kind = _types_of(rows, {"day": source.day}, frame, log)["day"]
+    value = F.expr(source.day)
+    if kind == "date":
+        return value
+    if _kind_of(kind) not in ("integer", "text"):
+        raise _does_not_fit(
+            "day",
+            source.day,
+            frame,
+            log,
+            f"the type {kind}",
+            "It must be a date, or 2026-01-31 or 20260131 as text or number.",
+        )
+    return day_of_text(value.cast("string"))
+
+
+def day_of_text(text: Column) -> Column:
+    """A day that is written as 2026-01-31 or 20260131; null where it is neither."""
+    return F.coalesce(F.try_to_date(text, "yyyy-MM-dd"), F.try_to_date(text, "yyyyMMdd"))
+
+
+def _kind_of(kind: str) -> Kind:
+    return next((found for name, found in _KINDS.items() if kind.startswith(name)), "nested")
+
+
+def _accepted(value: Column, kind: str, column: tables.Column, frame: Frame, log: Log, *, hashed: bool) -> Column:
+    """A value in the type that the contract's rules judge, or as text.
+
+    Args:
+        value: the value.
+        kind: Spark's name of its type.
+        column: the landing column in its contract.
+        frame: whose value it is, for messages.
+        log: natural or ad.
+        hashed: whether it is declared as a string id.
+
+    Raises:
+        BadInput: values of this type hold none of the landing column.
+    """
+    of_kind = _kind_of(kind)
+    if of_kind not in kinds_of(column, hashed=hashed):
+        hint = _UNIT_HINT if column.type == "timestamp" and of_kind in ("integer", "double", "decimal") else ""
+        raise BadInput(
+            f"{SETTINGS_FILE} [landing.{log}]",
+            f"columns.{column.name}",
+            expected=f"{'an id' if hashed else column.legal_values}",
+            found=f"the type {kind} in {frame.files[0].path}",
+            hint=hint,
+        )
+    if of_kind in ("double", "decimal") and column.type in ("bigint", "int"):
+        return _whole_number(value, of_kind, hashed=hashed)
+    if of_kind == "boolean":
+        value = value.cast("int")
+    elif of_kind == "date":
+        value = value.cast("timestamp")
+    elif of_kind in ("bytes", "nothing"):
+        value = value.cast("string")
+    return value.cast("string") if column.type == "string" and of_kind != "text" else value
+
+
+def _whole_number(value: Column, kind: Kind, *, hashed: bool) -> Column:
     """The text of a whole number; of anything else its text, or null where it would be hashed into an id."""
-    if how.kind == "double":
+    if kind == "double":
         is_whole = (F.abs(value) < F.lit(_EXACT_BELOW)) & (value == F.floor(value))
         whole = value.cast("bigint").cast("string")
     else:
@@ -236,45 +301,18 @@ def _whole_number(value: Column, how: Delivered, *, hashed: bool) -> Column:
     return F.when(is_whole, whole) if hashed else F.when(is_whole, whole).otherwise(value.cast("string"))
 
 
-def _uuid_text(value: Column) -> Column:
-    digits = F.lower(F.hex(value))
-    return F.concat_ws(
-        "-", *(F.substring(digits, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
-    )
-
-
-def _raw_columns(rows: DataFrame, log: Log, values: dict[str, Column], *, row_index: Column | None = None) -> DataFrame:
-    raw = [values.get(name, F.lit(None).cast("string")).alias(RAW + name) for name in LANDING_COLUMNS[log]]
-    path = F.col("path") if "path" in rows.columns else F.col("_metadata.file_path")
-    index = F.lit(None).cast("bigint") if row_index is None else row_index
-    return rows.select(*raw, CORRUPT, path.alias("path"), index.alias(ROW_INDEX))
-
-
 def _as_text(rows: DataFrame) -> DataFrame:
     return rows.withColumns({name: F.col(name).cast("string") for name in rows.columns if name.startswith(RAW)})
 
 
-def _texts(names: Sequence[str]) -> StructType:
-    return StructType([StructField(name, StringType()) for name in names])
-
-
-def _paths(files: Iterable[LandingFile]) -> list[str]:
-    """Paths as Spark takes them: it reads a path as a pattern."""
-    return [_GLOB_MARKS.sub(r"\\\1", str(file.opened)) for file in files]
-
-
-def shown_name(file: LandingFile) -> str:
-    """`<log>/<day>/<name>` as the column `file` has it; bytes that are no UTF-8 are replaced."""
-    return os.fsencode("/".join(file.path.parts[-3:])).decode(errors="replace")
-
-
 def _file_name(files: Sequence[LandingFile]) -> Column:
-    """`<log>/<day>/<name>` of the file that a row is from, of its column `path`; what most names do not need is left out."""
+    """`<log>/<day>/<name>` of the file that a row is from, of its column PATH; what most names do not need is left out."""
     # Cut by slashes, not by a regular expression: this is done for every row.
-    name = F.substring_index("path", "/", -3)
-    if not all(_PLAIN_NAME.fullmatch(part) for file in files for part in file.opened.parts[-3:]):
+    name = F.substring_index(PATH, "/", -3)
+    opened = {"/".join(Path(str(file.opened)).parts[-3:]): file for file in files}
+    if not all(_PLAIN_NAME.fullmatch(part) for path in opened for part in path.split("/")):
         name = F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B")))
-    linked = {"/".join(file.opened.parts[-3:]): shown_name(file) for file in files if file.opened != file.path}
+    linked = {path: file.shown for path, file in opened.items() if file.opened != file.path}
     if linked:
         name = F.coalesce(F.create_map(*(F.lit(text) for pair in linked.items() for text in pair))[name], name)
     return name

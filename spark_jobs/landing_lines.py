@@ -6,19 +6,22 @@ import csv
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from lake.landing_files import LandingFile, open_text
+from contracts.landing import HOME, LandingSource
+from lake.landing_files import LandingFile, names_read, open_text
 
 Row = dict[str, str]
 
 
-def lines_of(file: LandingFile, raws: set[str]) -> dict[str, int]:
+def lines_of(file: LandingFile, raws: set[str], source: LandingSource = HOME) -> dict[str, int]:
     """The first line of each row that is found.
 
     Args:
         file: a CSV or JSON file.
-        raws: rows as `quarantine` keeps them, as JSON: their fields, or `{"line": ...}` of a line without fields.
+        raws: rows as `quarantine` keeps them, as JSON: their fields (of a log in columns of a team, below
+            `delivered`), or `{"line": ...}` of a line without fields.
+        source: how its log is delivered.
 
     Returns:
         Row -> line, from 1. A row that reads in another way here than Spark read it is left out.
@@ -29,11 +32,12 @@ def lines_of(file: LandingFile, raws: set[str]) -> dict[str, int]:
             row = json.loads(raw)
         except ValueError:  # cut, since it is very long
             continue
-        wanted[_bare(row["line"]) if set(row) == {"line"} else _key(row)] = raw
+        wanted[_bare(row["line"]) if set(row) == {"line"} else _key(row.get("delivered", row))] = raw
     found: dict[str, int] = {}
+    names = names_read(file.log, source, [file.path])
     try:
-        for number, line, row in _rows(file):
-            for key in (_bare(line), _key(row)):
+        for number, line, row in _rows(file, source):
+            for key in (_bare(line), _key({name: row[name] for name in names if name in row})):
                 if key in wanted:
                     found[wanted.pop(key)] = number
             if not wanted:
@@ -47,11 +51,12 @@ def _bare(text: str) -> str:
     return "".join(text.split())
 
 
-def _key(row: Row) -> frozenset[tuple[str, str]]:
-    return frozenset((name, "".join(value.split())) for name, value in row.items() if value and value.strip())
+def _key(row: Mapping[str, object]) -> frozenset[tuple[str, str]]:
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
+    return frozenset((name, _bare(text)) for name, text in texts.items() if _bare(text))
 
 
-def _rows(file: LandingFile) -> Iterator[tuple[int, str, Row]]:
+def _rows(file: LandingFile, source: LandingSource) -> Iterator[tuple[int, str, Row]]:
     """Line, its text and its fields by landing column."""
     with open_text(file.path) as lines:
         if file.kind == "jsonl":
@@ -61,10 +66,20 @@ def _rows(file: LandingFile) -> Iterator[tuple[int, str, Row]]:
         csv.field_size_limit(sys.maxsize)
         if file.quotes != "spanning":
             for number, line in enumerate(lines, 1):
-                yield number, line, dict(zip(file.columns, next(csv.reader([line]), []), strict=False))
+                yield (
+                    number,
+                    line,
+                    dict(
+                        zip(
+                            file.columns,
+                            next(csv.reader([line], delimiter=source.delimiter, quotechar=source.quote), []),
+                            strict=False,
+                        )
+                    ),
+                )
             return
         read: list[str] = []
-        reader = csv.reader(_kept(lines, read))
+        reader = csv.reader(_kept(lines, read), delimiter=source.delimiter, quotechar=source.quote)
         for fields in reader:
             yield reader.line_num - len(read) + 1, "".join(read), dict(zip(file.columns, fields, strict=False))
             read.clear()

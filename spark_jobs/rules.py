@@ -12,6 +12,10 @@ from lake.sql import literals
 from spark_jobs import times
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
+DELIVERED = (
+    "_delivered"  # a row in the columns of a team's own files, as JSON; null where those are the landing columns
+)
+PARTITION = "_partition"  # how a row contradicts the folder that its file lies in; null where it does not
 RAW = "raw_"  # prefix of a column as it was delivered, next to its typed value
 POSITIVE_BITS = 0x7FFFFFFFFFFFFFFF  # masks a hash to an id >= 0
 REPLACED = "\ufffd"  # what a reader puts for bytes that are no UTF-8
@@ -92,7 +96,14 @@ def rules_for(log: Log, deployment: Deployment) -> list[Rule]:
             expected="a row with the fields that the header names, or one JSON object",
             broken=f"{CORRUPT} IS NOT NULL",
             found=CORRUPT,
-        )
+        ),
+        Rule(
+            name="partition",
+            field="*",
+            expected="in its partition columns, what its folder's name says",
+            broken=f"{PARTITION} IS NOT NULL",
+            found=PARTITION,
+        ),
     ]
     for column in map(contract.column, LANDING_COLUMNS[log]):
         if not _costs_the_value(column):

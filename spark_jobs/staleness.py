@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from contracts.features import LOGS, Log
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
+from contracts.settings import Deployment
 from contracts.steps import rebuilt_steps, step
 from contracts.tables import TABLES
-from lake.landing_files import digest_of_files, is_bare, landing_files
+from lake.landing_days import Deliveries
 from lake.progress import each
 from lake.reader import LakeReader
 from spark_jobs.days import span_option
@@ -129,25 +130,22 @@ def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mappi
             if before is not None and before[0] != digest:
                 differing.add(key)
             recorded[key] = (digest, min(built, before[1]) if before else built)
+    deployment = Deployment.load(locations.home)
+    deliveries = {log: Deliveries(locations, deployment, log) for log in LOGS}
     current = {}
     suspect = []
     for key, (digest, built) in recorded.items():
-        folder = landing_folder(locations, key)
+        log, day = landing_day_of(key)
         current[key] = digest
-        if not is_bare(folder) and (key in differing or _newest_change(folder) >= built):
-            suspect.append((key, folder))
-    for key, folder in each(suspect, description="look at landing files", unit="day") if suspect else []:
-        log, day = folder.parent.name, date.fromisoformat(folder.name)
-        current[key] = digest_of_files(landing_files(locations, log, day, allow_empty=True))
+        if not deliveries[log].is_bare(day) and (key in differing or deliveries[log].changed_since(day, built)):
+            suspect.append(key)
+    for key in each(suspect, description="look at landing files", unit="day") if suspect else []:
+        log, day = landing_day_of(key)
+        current[key] = deliveries[log].digest(day)
     return current
 
 
-def landing_folder(locations: Locations, key: str) -> Path:
-    """The folder of a landing day, by its key among a build's inputs."""
+def landing_day_of(key: str) -> tuple[Log, date]:
+    """The log and the day of a landing day, by its key among a build's inputs."""
     values = dict(part.split("=") for part in key.removeprefix("landing/").split(","))
-    return locations.landing / values["log"] / values["ds"]
-
-
-def _newest_change(folder: Path) -> datetime:
-    changes = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
-    return datetime.fromtimestamp(max(changes), UTC)
+    return cast(Log, values["log"]), date.fromisoformat(values["ds"])

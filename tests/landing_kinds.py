@@ -221,6 +221,12 @@ def csv_quotes(make: Maker) -> None:
         rows,
         columns=2,
     )
+    for name, text in {"fields-next-to-unknown": "T", "fields-next-to-unknown-stray-quotes": '15" screen'}.items():
+        rows = make.rows(3, item_text=text)
+        content = csv_bytes([row | {"item_text": "T"} | dict.fromkeys("abc", "1") for row in rows])
+        lines = content.replace(b",T,", f",{text},".encode()).splitlines(keepends=True)
+        short = lines[2].rpartition(b",")[0] + b"\n"
+        make.add(f"{name}.csv", b"".join([*lines, lines[1].replace(b"\n", b",more\n"), short]), rows, columns=2)
 
 
 def replace_texts(kind: Kind, text: str) -> Kind:

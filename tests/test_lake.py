@@ -137,8 +137,8 @@ def test_what_is_no_place_for_tables(address: str, tmp_path: Path, monkeypatch: 
 def test_spark_is_told_of_the_store_and_the_other_machines_only_if_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "fetch_jars", list)
-    alone, cache = session.spark_confs(Locations(tmp_path)), session.jars_cache()
+    monkeypatch.setattr(session, "fetch_jars", lambda store: [str(session.jars_cache(store))])
+    alone = session.spark_confs(Locations(tmp_path))
     assert (
         not [name for name in alone if "s3a" in name]
         and alone["spark.driver.host"] == alone["spark.driver.bindAddress"] == "127.0.0.1"
@@ -156,7 +156,7 @@ def test_spark_is_told_of_the_store_and_the_other_machines_only_if_there_are_any
         and confs["spark.hadoop.fs.s3a.path.style.access"] == "true"
     )
     assert confs["spark.driver.host"] == confs["spark.driver.bindAddress"] == "spark-connect"
-    assert session.jars_cache() != cache and "secret" not in confs.values()
+    assert confs["spark.jars"] != alone["spark.jars"] and "secret" not in confs.values()
 
 
 def test_a_token_that_is_given_makes_no_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

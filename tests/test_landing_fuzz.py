@@ -23,7 +23,7 @@ from contracts.locations import Locations
 from contracts.settings import Deployment
 from lake.landing_files import LandingFile, look_at, open_binary
 from spark_jobs.ingest_logs import status_counts, with_broken_rule, with_judged, with_status
-from spark_jobs.landing import read_landing, reading, shown_name
+from spark_jobs.landing import read_landing, reading
 
 pytestmark = pytest.mark.spark
 
@@ -135,9 +135,9 @@ def test_a_damaged_file_is_refused_or_every_row_is_counted(spark: Any, tmp_path:
         of_file = {row["file"]: row for row in counted}
         for row in counted:
             assert row["read"] == row["kept"] + row["duplicates"] + row["quarantined"] + row["forgotten"]
-        assert of_file.keys() <= {shown_name(file) for file in files}
+        assert of_file.keys() <= {file.shown for file in files}
         for file in files:
             rows_in_file = rows_of(file)
-            read = of_file[shown_name(file)]["read"] if shown_name(file) in of_file else 0
+            read = of_file[file.shown]["read"] if file.shown in of_file else 0
             assert rows_in_file is None or read == rows_in_file, file
         break

@@ -1,0 +1,157 @@
+"""Files that a team delivers outside of the home folder: on a file system or in an S3-compatible store, found by patterns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import cache
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from contracts.errors import BadInput
+from contracts.landing import STORE
+from contracts.settings import store_endpoint, store_region
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, S3FileSystem
+
+_WILD = frozenset("*?[")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFile:
+    """A file in a store, with what of `pathlib.Path` those need who read landing files.
+
+    Attributes:
+        address: `s3a://bucket/...`.
+        size: number of its bytes.
+        changed: when it was written.
+    """
+
+    address: str
+    size: int = field(compare=False)
+    changed: datetime = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.address.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """The end of the name, from its last dot on."""
+        return Path(self.name).suffix
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Its bytes."""
+        assert mode == "rb", mode
+        return cast(IO[bytes], BufferedReader(cast(Any, _store().open_input_file(self.address.removeprefix(STORE)))))
+
+    def etag(self) -> str:
+        """What the store says of its content: it differs if the content does."""
+        metadata = _store().open_input_stream(self.address.removeprefix(STORE)).metadata()
+        return cast(bytes, metadata["ETag"]).decode()
+
+    def digest(self) -> bytes:
+        """sha256 of its size and of what the store says of its content."""
+        return hashlib.sha256(f"{self.size} {self.etag()}".encode()).digest()
+
+
+AnyFile = Path | StoreFile
+
+
+def size_of(path: AnyFile) -> int:
+    """Number of bytes."""
+    return path.size if isinstance(path, StoreFile) else path.stat().st_size
+
+
+def changed_at(path: AnyFile) -> datetime:
+    """When the file was written last."""
+    return path.changed if isinstance(path, StoreFile) else datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def parquet_source(path: AnyFile) -> Any:
+    """What pyarrow opens a Parquet file by."""
+    return path if isinstance(path, Path) else _store().open_input_file(path.address.removeprefix(STORE))
+
+
+def files_like(pattern: str) -> list[AnyFile]:
+    """Files whose whole path fits a pattern, sorted by it; one that ends in `/` stands for the files of that folder.
+
+    Args:
+        pattern: an absolute path or an `s3a://` address; `*`, `?` and `[...]` stand for parts of a name. A name that
+            begins with a dot or an underscore, of a file or of a folder below the first pattern, is passed over: it is
+            still being written, or says something about the others.
+
+    Raises:
+        BadInput: the store refuses to list the folder.
+    """
+    parts = (pattern + "*" if pattern.endswith("/") else pattern).removeprefix(STORE).split("/")
+    fixed = next((place for place, part in enumerate(parts) if _WILD & set(part)), len(parts) - 1)
+    folder, wanted = "/".join(parts[:fixed]), parts[fixed:]
+    found = (
+        _in_store(pattern, folder, len(wanted) > 1)
+        if pattern.startswith(STORE)
+        else _local(Path(folder or "/"), len(wanted))
+    )
+    return sorted((path for path, names in found if _fits(names, wanted)), key=str)
+
+
+def folder_exists(pattern: str) -> bool:
+    """Whether there is the folder that a pattern without wildcards names; a store knows none without files."""
+    return bool(files_like(pattern)) if pattern.startswith(STORE) else Path(pattern).is_dir()
+
+
+def _fits(names: list[str], wanted: list[str]) -> bool:
+    return len(names) == len(wanted) and all(
+        fnmatchcase(name, part) and not (name.startswith((".", "_")) and _WILD & set(part[:1]))
+        for name, part in zip(names, wanted, strict=True)
+    )
+
+
+def _local(folder: Path, depth: int) -> Iterable[tuple[AnyFile, list[str]]]:
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if depth == 1 and path.is_file():
+            yield path, [path.name]
+        elif depth > 1 and path.is_dir():
+            yield from ((file, [path.name, *names]) for file, names in _local(path, depth - 1))
+
+
+def _in_store(pattern: str, folder: str, recursive: bool) -> Iterable[tuple[AnyFile, list[str]]]:
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        infos: list[FileInfo] = _store().get_file_info(FileSelector(folder, allow_not_found=True, recursive=recursive))
+    except OSError as error:
+        raise BadInput(
+            pattern,
+            "path",
+            expected="a folder of a bucket that may be listed with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+            found=str(error).splitlines()[0],
+        ) from None
+    for info in infos:
+        if info.type == FileType.File:
+            file = StoreFile(address=STORE + info.path, size=info.size, changed=info.mtime)
+            yield file, info.path.removeprefix(folder + "/").split("/")
+
+
+@cache
+def _store() -> S3FileSystem:
+    from pyarrow.fs import S3FileSystem
+
+    endpoint = store_endpoint()
+    return S3FileSystem(
+        region=store_region(),
+        endpoint_override=endpoint,
+        scheme=endpoint.split("://")[0] if endpoint else "https",
+        force_virtual_addressing=False,
+    )
