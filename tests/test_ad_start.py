@@ -28,6 +28,7 @@ DEPLOYMENT = Deployment(history_start=BEFORE, actr_start=FIRST, ad_start=FIRST)
 @pytest.mark.spark
 def test_a_day_before_advertisements_began_needs_no_ad_folder(spark: Any, tmp_path: Path) -> None:
     locations = Locations(tmp_path)
+    (tmp_path / SETTINGS_FILE).write_text(DEPLOYMENT.to_toml())
     for number, day in enumerate((BEFORE, FIRST)):
         write(
             locations.landing_day("natural", day) / "a.csv",

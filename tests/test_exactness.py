@@ -20,7 +20,7 @@ from contracts import tables
 from contracts.errors import ParentMissing
 from contracts.features import LOGS
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import SETTINGS_FILE, Deployment
 from lake.reader import LakeReader
 from spark_jobs import build_partials, build_samples, build_statistics, build_user_histories, ingest_logs
 from spark_jobs.build_statistics import plan_window
@@ -102,6 +102,8 @@ def next_to_each_other(logs: list[dict[tuple[str, date], list[Row]]]) -> dict[tu
 
 def land(home: Path, rows: dict[tuple[str, date], list[Row]], days: list[date]) -> Locations:
     locations = Locations(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / SETTINGS_FILE).write_text(DEPLOYMENT.to_toml())
     for (log, day), of_day in rows.items():
         if day in days:
             write(locations.landing_day(log, day) / "a.csv", csv_bytes(of_day))
