@@ -32,7 +32,7 @@ from lake.progress import each
 from spark_jobs.ingest_logs import (
     NOT_READ,
     STATUS_COUNTS,
-    of_no_use,
+    all_quarantined,
     status_counts,
     unknown_counts,
     with_broken_rule,
@@ -338,7 +338,7 @@ def _bare_name(file: str) -> str:
 
 def _conclude(done: Checked, paths: Sequence[Path], *, may_be_empty: bool) -> None:
     for name, counts in done.files.items():
-        if counts and of_no_use(counts):
+        if counts and all_quarantined(counts):
             done.problems.append(f"{name}: all {counts['read']:,} rows would go to quarantine")
     if not done.counts["read"] and not done.problems and not may_be_empty:
         done.problems.append(str(no_rows(paths[0])))
@@ -372,7 +372,7 @@ def _print(done: Checked, *, strict: bool) -> None:
             (printable(name), *(of_file[column] if of_file else "" for column in columns), _fate(of_file))
             for name, of_file in done.files.items()
         ]
-        print("\n" + table_text(("file", *columns, "which is"), of_files))
+        print("\n" + table_text(("file", *columns, "outcome"), of_files))
     outcomes = [
         ("kept", counts["kept"]),
         ("  of them late", counts["late"]),
@@ -392,7 +392,7 @@ def _print(done: Checked, *, strict: bool) -> None:
 def _fate(counts: Counter[str] | None) -> str:
     if counts is None:
         return "unreadable: the day is refused"
-    return "hopeless" if of_no_use(counts) else "ingested"
+    return "all quarantined" if all_quarantined(counts) else "ingested"
 
 
 def _verdict(done: Checked, *, strict: bool) -> str:

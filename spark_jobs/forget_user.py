@@ -110,7 +110,7 @@ def command(locations: Locations, deployment: Deployment, text: str, *, dry_run:
     with (
         stage("forget_user"),
         writing_session(
-            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True
+            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, exclusive=True
         ) as spark,
     ):
         run(spark, locations, deployment, user)

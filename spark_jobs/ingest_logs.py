@@ -147,8 +147,8 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def of_no_use(counts: Mapping[str, int]) -> bool:
-    """Whether all rows of a file go to quarantine, which is reported as a fault of the whole file."""
+def all_quarantined(counts: Mapping[str, int]) -> bool:
+    """Whether every row of a file goes to quarantine, which is reported as a fault of the whole file."""
     return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
@@ -189,7 +189,7 @@ def _write(
         of_files = [
             row.asDict() for row in judged.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect()
         ]
-        for row in filter(of_no_use, of_files):
+        for row in filter(all_quarantined, of_files):
             warn(f"{locations.landing / row['file']}: all {row['read']:,} rows go to quarantine")
         kept, bad = judged.where(F.col("status") == "kept"), to_quarantine(judged, log)
     counts = {

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.locations import Locations
 from contracts.periods import days_between
-from contracts.quality import StaleFound
+from contracts.quality import StaleReport
 from contracts.settings import HOME_VARIABLE, Deployment
 from contracts.steps import CADENCES
 from contracts.transfer import reads
@@ -205,7 +205,7 @@ def test_a_repair_builds_stale_days_and_then_makes_models_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = StaleFound(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
+    found = StaleReport(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
     locations = Locations(tmp_path)
 
     def repaired(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -221,7 +221,7 @@ def test_a_repair_builds_stale_days_and_then_makes_models_again(
     assert dags_command.main(["repair"]) == 0
     assert [(call[0], call[1], call[2]) for call in api.calls if call[0] != "unpause"] == list(periods)
     assert all(call[3]["reprocess"] == "completed" for call in api.calls if call[0] != "unpause")
-    assert ("no model has to be made again" in capsys.readouterr().out) == (not periods)
+    assert ("no model has to be rebuilt" in capsys.readouterr().out) == (not periods)
 
 
 def test_a_mend_that_stops_starts_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,11 +222,11 @@ def test_writers_share_and_one_writes_alone(tmp_path: Path) -> None:
         locks.share(path),
         locks.share(path),
         pytest.raises(locks.Locked),
-        locks.share(path, alone=True, timeout_seconds=0),
+        locks.share(path, exclusive=True, timeout_seconds=0),
     ):
         pass
     with (
-        locks.share(path, alone=True),
+        locks.share(path, exclusive=True),
         pytest.raises(locks.Locked, match="held by process"),
         locks.share(path, timeout_seconds=0),
     ):

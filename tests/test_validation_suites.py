@@ -106,7 +106,8 @@ def test_figures_have_their_bounds(table: str, check: str, severity: str, bounds
     assert (found.arguments["min_value"], found.arguments["max_value"]) == bounds
     figures = DayFigures(ds=DAY, rows=0, rows_off_build=0)
     assert all(
-        figures.figure(name) is None or name.startswith("rows") for name in (found.arguments["column"], *found.beside)
+        figures.figure(name) is None or name.startswith("rows")
+        for name in (found.arguments["column"], *found.context_figures)
     )
 
 

@@ -141,7 +141,7 @@ def _train(
     with held_device(chosen, locations.locks) as free, processes.joined(free) as joined:
         session = Session.open(locations.home, settings, joined, compute=Compute(bf16=bf16, compiled=compiled), **how)
         task = getattr(import_module(f"training.tasks.{kind.name}"), f"run_{kind.name}")  # a kind's task, by its name
-        task(session if transfer == ALL_SETTINGS else session.alone(transfer), period)
+        task(session if transfer == ALL_SETTINGS else session.only_variant(transfer), period)
 
 
 for _kind in KINDS.values():

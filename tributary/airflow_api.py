@@ -249,6 +249,13 @@ class AirflowApi:
     ) -> list[Run]:
         """Waits until every run of these periods has ended; returns them.
 
+        Args:
+            dag_id: the DAG whose runs are waited for.
+            first: the first period.
+            last: the last period, included.
+            timeout_seconds: the longest wait.
+            say: called with a line for the person who waits, whenever a run has changed; None for no lines.
+
         Raises:
             RunFailed: a run failed (raised at once, though others may still run), or the timeout passed.
         """
@@ -263,13 +270,13 @@ class AirflowApi:
     def _wait(
         self, look: Callable[[], list[Run]], what: str, timeout_seconds: float, say: Callable[[str], None] | None
     ) -> list[Run]:
-        began, said = time.monotonic(), ""
+        began, shown = time.monotonic(), ""
         while True:
             runs = look()
             line = f"{what}: " + (", ".join(f"{run.period or run.run_id} {run.state}" for run in runs) or "no runs")
-            if say is not None and line != said:
+            if say is not None and line != shown:
                 say(f"{time.monotonic() - began:6.1f} s  {line}")
-                said = line
+                shown = line
             failed = [run for run in runs if run.state == "failed"]
             if failed:
                 raise RunFailed(

@@ -126,10 +126,10 @@ def _backfill(api: AirflowApi, *, dag_id: str | None, first: date, last: date, n
             found=f"{first} .. {last}",
         )
     start_all(api, spans, say=_say, **how)
-    return 0 if no_wait else _wait_and_tell(api, spans)
+    return 0 if no_wait else _wait_and_report(api, spans)
 
 
-def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
+def _wait_and_report(api: AirflowApi, spans: Spans) -> int:
     """Waits for all runs; ends with a table, and with the logs of those that failed and what to run again."""
     ended = wait_for_all(api, spans, at_first_failure=False, say=_say)
     print(f"\n{table_of(ended)}")
@@ -156,10 +156,10 @@ def _repair(api: AirflowApi) -> int:
     assert found is not None, "a repair leaves what is still stale"
     spans = {dag: (first, last) for dag, first, last in found.periods}
     if not spans:
-        print("no model has to be made again")
+        print("no model has to be rebuilt")
         return 0
     start_all(api, spans, reprocess="completed", say=_say)
-    return _wait_and_tell(api, spans)
+    return _wait_and_report(api, spans)
 
 
 @_command("trigger")

@@ -40,7 +40,7 @@ TRAINED_AT_ONCE = 2  # a training keeps one core busy
 
 
 class StageFailed(TributaryError):
-    """A command of the demo failed; it has said why."""
+    """A command of the demo failed; it has printed the reason."""
 
     exit_code = 1
 
@@ -90,7 +90,7 @@ def demo(source: Source, data: Path | None, **simulated: Any) -> None:
 
 
 def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
-    """All stages, each with a line that says its seconds."""
+    """Runs all stages, and prints after each how many seconds it took."""
     stages = Stages(memory)
     with stages.stage("landing files"):
         command(*source_command)
@@ -198,8 +198,8 @@ def command(*arguments: str, prefix: str = "") -> None:
     """Runs `tributary <arguments>`, its output shown as it comes.
 
     Args:
-        arguments: of the command line.
-        prefix: of each line that is shown, where others run beside it.
+        arguments: the words of the command line after `tributary`.
+        prefix: put before each line of output, to tell commands that run at the same time apart.
 
     Raises:
         StageFailed: it failed.

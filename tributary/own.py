@@ -39,7 +39,7 @@ OWN: dict[str, Own] = {
         Own("init", "write a deployment's settings", "--history-start 2026-01-01 --actr-start 2026-03-02", "init"),
         Own("up", "start PostgreSQL, Spark Connect and Airflow on this machine", "--home tributary-home", "commands"),
         Own("down", "end them", "--home tributary-home", "commands"),
-        Own("status", "say what runs, and where", "--home tributary-home", "commands"),
+        Own("status", "report what runs, and where", "--home tributary-home", "commands"),
         Own("dags", "backfill, trigger and watch the DAGs of the running stack", "list", "dags_command"),
         Own("demo", "the whole platform on made or real logs, from nothing", "--days 100 --users 1500", "demo"),
         Own(

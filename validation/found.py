@@ -84,7 +84,7 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     if not applicable:
         return _why_none(check, days) if outcome["success"] else "no such figure"
     if len(values) == 1:
-        return figure_text(name, next(iter(applicable.values()))) + _beside(check, days[0])
+        return figure_text(name, next(iter(applicable.values()))) + _context(check, days[0])
     low, high = min(applicable.values()), max(applicable.values())
     spread = figure_text(name, low) + ("" if low == high else f" .. {figure_text(name, high)}")
     if outcome["success"]:
@@ -94,11 +94,11 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     return f"{len(bad)} of {len(values)} days: {named}{', ...' if len(bad) > EXAMPLES else ''}"
 
 
-def _beside(check: Check, day: DayFigures) -> str:
+def _context(check: Check, day: DayFigures) -> str:
     """Further figures that explain the judged one, in brackets."""
     parts = [
         WORDS[name.partition("(")[0]].format(figure_text(name, value))
-        for name in check.beside
+        for name in check.context_figures
         if (value := day.figure(name)) is not None
     ]
     return f" ({', '.join(parts)})" if parts else ""

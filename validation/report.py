@@ -67,7 +67,7 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
         counts=_counts(verdict),
         unknown=_unknown(verdict),
         plots=_plots(verdict, known),
-        alone=len(known) < 2,
+        only_day=len(known) < 2,
         quarantined=quarantined,
         picture=partial(_picture, verdict=verdict, history=history),
         day_columns=[label for _, label in used],

@@ -39,7 +39,7 @@ class Check:
         subject: what it is judged on: the table's rows, or the figures of each day.
         expectation: class name in `great_expectations.expectations`.
         arguments: its arguments, as JSON values.
-        beside: further figures that explain the judged one; they are reported with the result.
+        context_figures: further figures that explain the judged one; they are reported with the result.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Check:
     subject: Subject = "rows"
     expectation: str
     arguments: Mapping[str, Any]
-    beside: tuple[str, ...] = ()
+    context_figures: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -250,7 +250,7 @@ def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
             "rows_to_usual",
             (low, high),
             severity="warn",
-            beside=("usual_rows",),
+            context_figures=("usual_rows",),
             expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before",
         ),
     ]
@@ -290,7 +290,7 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
             "rows_beyond_history",
             (0, 0),
             field="history_end",
-            beside=("history_max",),
+            context_figures=("history_max",),
             expected="0 rows that see more behaviours than their user's history of the day holds",
         ),
         _between(
@@ -313,7 +313,7 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
             (limits.history_share_warn, None),
             severity="warn",
             field="history_end",
-            beside=("history_mean", "history_p50", "history_p95", "history_max"),
+            context_figures=("history_mean", "history_p50", "history_p95", "history_max"),
             expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history",
         ),
     ]
@@ -337,7 +337,7 @@ def _history_checks() -> list[Check]:
             (1, None),
             severity="warn",
             field="behaviours",
-            beside=("history_mean", "history_p50", "history_p95"),
+            context_figures=("history_mean", "history_p50", "history_p95"),
             expected="at least one behaviour in the longest history",
         ),
     ]
@@ -360,7 +360,7 @@ def _click_checks(limits: Thresholds) -> list[Check]:
             (low, high),
             severity="warn",
             field="click",
-            beside=("click_rate", "usual_click_rate"),
+            context_figures=("click_rate", "usual_click_rate"),
             expected=f"{low:g} .. {high:g} times the click rate of up to {limits.usual_days} days before",
         ),
     ]
@@ -375,7 +375,7 @@ def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
             (None, limits.missing_rise_warn),
             severity="warn",
             field=column.name,
-            beside=(f"missing_share({column.name})",),
+            context_figures=(f"missing_share({column.name})",),
             expected=f"at most {limits.missing_rise_warn * 100:g} points more nulls than in up to {limits.usual_days} days before",
         )
         for column in table.columns
@@ -388,7 +388,7 @@ def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
             (None, limits.drift_warn),
             severity="warn",
             field=spread.column,
-            beside=(f"drift_bins({spread.column})",),
+            context_figures=(f"drift_bins({spread.column})",),
             expected=f"a stability index of at most {limits.drift_warn:g} against up to {limits.usual_days} days before",
         )
         for spread in distributions_of(table)
@@ -403,7 +403,7 @@ def _between(
     expected: str,
     severity: Severity = "fail",
     field: str | None = None,
-    beside: tuple[str, ...] = (),
+    context_figures: tuple[str, ...] = (),
 ) -> Check:
     low, high = bounds
     return Check(
@@ -412,7 +412,7 @@ def _between(
         severity=severity,
         expected=expected,
         subject="figures",
-        beside=beside,
+        context_figures=context_figures,
         expectation="ExpectColumnValuesToBeBetween",
         arguments={"column": figure, "min_value": low, "max_value": high},
     )

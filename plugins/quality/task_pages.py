@@ -16,7 +16,7 @@ from typing import Any
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.quality import JudgedDay, StaleFound
+from contracts.quality import JudgedDay, StaleReport
 from contracts.releases import GATE, Release
 from contracts.tables import TABLES
 from lake.run_folders import read_release, staged_runs
@@ -32,7 +32,7 @@ class GateFound:
 
 
 def render_day(
-    tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str], stale: StaleFound | None
+    tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str], stale: StaleReport | None
 ) -> str:
     """The verdicts on some tables of a day.
 

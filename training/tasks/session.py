@@ -98,7 +98,7 @@ class Session:
             compute=compute,
         )
 
-    def alone(self, variant: str) -> Session:
+    def only_variant(self, variant: str) -> Session:
         """Returns the session restricted to one transfer setting of the deployment.
 
         Raises:
