@@ -191,8 +191,8 @@ def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
 with_landing_files = together(  # of `tributary sources check`, and of the job that it runs
     with_home,
     click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
-    click.option("--log", type=click.Choice(LOGS), help="Default: what landing/<log>/ in the path says."),
-    one_day("Day of arrival (default: what landing/<log>/<day>/ in the path says)."),
+    click.option("--log", type=click.Choice(LOGS), help="Default: the log that landing/<log>/ in the path names."),
+    one_day("Day of arrival (default: the day that landing/<log>/<day>/ in the path names)."),
     click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."),
 )
 

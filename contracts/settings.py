@@ -52,7 +52,7 @@ class Deployment:
         ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a
             row. None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
-            input. None: no one is told.
+            input. None: nobody is notified.
     """
 
     day_timezone: str = "UTC"

@@ -32,7 +32,7 @@ class Step:
         name: its name there: `tributary <folder> <name>`.
         meaning: one line for people.
         reads: tables, or landing files, that it reads.
-        writes: tables that it writes; no other step writes them, unless its name says that it is part of a shared
+        writes: tables that it writes; no other step writes them, unless the names show that both are parts of a shared
             writing.
         span: the days it takes: `days` (a day or a range), `until` (all days before one), or none.
         dag: the daily DAG whose runs it belongs to.

@@ -114,7 +114,7 @@ class Forgotten:
         """Reads them from the lake; None if nobody was forgotten.
 
         Raises:
-            BadInput: somebody was forgotten and the salt is missing, so that nothing can tell whether a row is theirs.
+            BadInput: somebody was forgotten and the salt is missing, so that their rows cannot be recognized.
         """
         rows = LakeReader(locations).read("forgotten").to_pylist()
         if not rows:

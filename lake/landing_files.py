@@ -93,7 +93,7 @@ def look_at(path: Path, log: Log, locations: Locations, string_ids: tuple[str, .
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a file's name tells; None for a file that is no landing file."""
+    """Returns a landing file's format, by the ending of its name; None for a file that is no landing file."""
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
 
 

@@ -52,7 +52,7 @@ def _original(name: str) -> Decorator:
 def simulator_settings(
     *, start: date, days: int, duplicate_rate: float, malformed_rate: float, late_rate: float, **world: Any
 ) -> SimulatorSettings:
-    """What the options of `simulate` say; `world` are those of the world's settings."""
+    """Makes the simulator's settings from the options of `simulate`; `world` are the options of the made world."""
     from sources.faults import FaultRates
     from sources.simulator import SimulatorSettings
     from sources.world import WorldSettings

@@ -54,7 +54,7 @@ Group = tuple[Log, date | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A row that breaks a rule: its file, its line (None where it could not be told), and the value at fault as it may be shown."""
+    """A row that breaks a rule: its file, its line (None if it is not known), and the value at fault in a form that may be shown."""
 
     file: str
     line: int | None
@@ -119,7 +119,7 @@ def command(paths: Sequence[Path], home: Path, *, log: Log | None, day: date | N
     """Checks files and folders, prints what was found, and returns the exit code.
 
     Raises:
-        BadInput: there is no such file, or neither the options nor its path tell which log it belongs to.
+        BadInput: there is no such file, or neither the options nor its path name the log that it belongs to.
     """
     from lake.session import reading_session
 
@@ -190,7 +190,7 @@ def _without_constraints(spark: SparkSession) -> Iterator[None]:
 
 
 def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Group, list[Path]]:
-    """Landing files by log and landing day, as the options or `landing/<log>/<day>/` in their paths tell."""
+    """Groups landing files by log and landing day, which the options or `landing/<log>/<day>/` in their paths name."""
     found: dict[Group, list[Path]] = defaultdict(list)
     for given in paths:
         if not given.exists():
@@ -207,7 +207,7 @@ def by_day(paths: Sequence[Path], log: Log | None, day: date | None) -> dict[Gro
                 raise BadInput(
                     path,
                     "--log",
-                    expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
+                    expected="natural or ad, since the path has no .../natural/<day>/ or .../ad/<day>/ that names it",
                     found="none",
                 )
             found[of_log, day or _as_day(parts[-2])].append(path.absolute())
@@ -321,7 +321,7 @@ def _add_rules(
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
-        if row[ROW_INDEX] is None:  # A row of text; Spark tells the places of all others.
+        if row[ROW_INDEX] is None:  # a row of a text file; for all others Spark gives the row's place
             of_file[row["file"]].add(row["raw"])
     lines = {name: lines_of(files[name], raws) for name, raws in of_file.items() if name in files}
     for row in shown:

@@ -31,7 +31,7 @@ from spark_jobs.rules import CORRUPT, RAW
 BY_FOLDER = "by folder"  # the landing day is the name of the file's folder
 ROW_INDEX = "row_index"
 FRAMES_JUDGED_APART = 2
-_EXACT_BELOW = float(2**53)  # a double tells all whole numbers below it apart
+_EXACT_BELOW = float(2**53)  # a double holds every whole number below this exactly
 _GLOB_MARKS = re.compile(r"([\\\[\]{}*?])")
 _PLAIN_NAME = re.compile(r"[\w.=-]*", re.ASCII)
 # Closes the object that a JSON line is put into. A line that holds more than one value, or text behind it, does not
@@ -111,7 +111,7 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
 
 
 def _csv_frames(spark: SparkSession, log: Log, files: Iterable[LandingFile]) -> Iterator[DataFrame]:
-    """A frame for each order of the landing columns: fields are told apart by their places."""
+    """Yields a frame for each order of the landing columns, since fields of a line are known by their place."""
     alike: dict[tuple[Quotes, tuple[str, ...]], list[LandingFile]] = defaultdict(list)
     for file in files:
         if file.kind == "csv":

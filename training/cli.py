@@ -192,7 +192,7 @@ def _report(
     found = gather(_reading(locations, device, threads), days, forgetting_days=forgetting_days)
     path = (out or locations.model_report(days[0], days[-1])).resolve()
     write_atomically(path, render(found))
-    for line in verdicts(found) or ["nothing to compare; the report says what is missing"]:
+    for line in verdicts(found) or ["nothing to compare; the report lists what is missing"]:
         print(line)
     print(f"report: {path.as_uri()}")
     if out is None:

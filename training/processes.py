@@ -1,7 +1,7 @@
-"""Several processes that train one model, as `torchrun` starts them: what they tell each other, and who does what.
+"""Several processes that train one model, as `torchrun` starts them: what they exchange, and which of them does what.
 
-All of them take the same steps: of each batch every process takes its share of the rows, gradients are averaged, and
-the first process alone shows progress, prints and writes. In a single process every function here does nothing.
+All of them take the same steps: of each batch every process takes its share of the rows, and gradients are averaged. Only
+the first process shows progress, prints and writes. In a single process every function here does nothing.
 
 Shapes: N rows of a batch.
 """

@@ -27,7 +27,7 @@ Unit = Literal["users", "items", "requests"]
 UNITS: dict[Entity, Unit] = {
     "user": "users",
     "item": "items",
-}  # categories are too few to tell a shift of their counts from chance
+}  # not by categories: they are too few for a shift of their counts to differ from chance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,7 @@ def with_shared(
         return dict(measured)
     known = natural.groupBy("entity", "entity_id").agg(F.collect_set("ds").alias("seen"))
     joined = entities_of(ads).join(known, ["entity", "entity_id"], "left")
-    # The newest day not after ds tells as much as all of them.
+    # The newest day that is not after ds is enough; the others add nothing.
     newest = F.array_max(F.filter("seen", lambda day: day <= F.col("ds")))
     is_shared = F.coalesce(newest >= F.date_sub("ds", usual_days), F.lit(False)).cast("int")
     shares = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))

@@ -78,7 +78,7 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
 
 
 def _no_ads(verdict: Verdict) -> str:
-    """What is said of days before advertisements began; "" if there are none."""
+    """The page's remark on days before advertisements began; "" if there are none."""
     early = [day for day in verdict.days if day.ads_from is not None]
     if not early:
         return ""

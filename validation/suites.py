@@ -1,7 +1,7 @@
 """Which checks a table has. They derive from its contract, so that a new column is judged without a line here.
 
 A check declares how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
-the table's own rows, or its figures: a frame with one row a day (`validation.figures`) for what no column can tell.
+the table's own rows, or its figures, a frame with one row a day (`validation.figures`), for what no column shows.
 """
 
 from __future__ import annotations

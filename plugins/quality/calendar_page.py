@@ -95,7 +95,7 @@ def _months_shown(known: Known, month: date) -> list[date]:
 
 
 def _other_months(known: Known, month: date) -> list[tuple[date, str]]:
-    """The months beside the one that is shown, each with what stands before its name."""
+    """The months before and after the one that is shown, each with what stands before its name."""
     later = [first for first in known.months if first > month]
     earlier = [first for first in known.months if first < month]
     return [

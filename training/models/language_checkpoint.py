@@ -96,7 +96,7 @@ def require_all_weights(source: str, report: Mapping[str, Any]) -> None:
         raise BadInput(
             source,
             "weights",
-            expected=f"{mismatched[0]} of shape {expected}, as config.json says",
+            expected=f"{mismatched[0]} of shape {expected}, by config.json",
             found=f"one of {found}",
             hint=f"{len(mismatched)} do not fit, and would be random: config.json is of another model.",
         )
@@ -105,9 +105,9 @@ def require_all_weights(source: str, report: Mapping[str, Any]) -> None:
         raise BadInput(
             source,
             "weights",
-            expected="layers as config.json says",
+            expected="weights only of the layers that config.json has",
             found=f"weights without a place: {_some(without_place)}",
-            hint="They would be left out: config.json is of another model, or says too few layers.",
+            hint="They would be left out: config.json is of another model, or has too few layers.",
         )
 
 

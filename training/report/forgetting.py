@@ -1,8 +1,9 @@
 """What a model still knows of older days: the released model of day d scores the ad rows of d, d-7, d-14 and d-28.
 
-An evaluation, and no part of a model: it reads released run folders and changes no release. A model has trained on most
-of those rows (its replay, or its predecessors), which flatters it. Held-out requests are in no training of any model:
-the curve is of them. All rows are shown beside, as what they are.
+This is an evaluation, and no part of a model: it reads released run folders and changes no release. A model has trained
+on most of those rows, itself or through its predecessors, so its figures on them are too good. Held-out requests are in no
+training of any model, so the main curve is that of the held-out rows. The curve of all rows is shown next to it, under
+that name.
 """
 
 from __future__ import annotations

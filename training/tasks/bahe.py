@@ -1,9 +1,10 @@
 """Trains BAHE on a day's requests, continuing from the day before; publishes Q_u of the day's users and Q_i of its items.
 
-Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are
-read as vectors of the offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe,
-and counted. A release keeps what is trained, adapters and head, and the scale that vectors are read on, that of the
-first days' texts; the language model is read from where the recipe says, and a changed one is refused.
+It trains on requests of both logs, each log with a bias of its own (our choice: ads by themselves are sparse). Behaviour
+texts are read as vectors of the offline table. A text without a vector is encoded on demand or read as unknown, which the
+recipe decides, and is counted. A release keeps what was trained (adapters and head) and the scale by which vectors are
+divided, which is that of the first days' texts. The language model is read from its source in the recipe; if it has
+changed, it is refused.
 
 Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
 """
