@@ -364,7 +364,7 @@ class States:
 
     @classmethod
     def of(cls, samples: Sequence[Samples]) -> States:
-        """A user's vector is made again after every so many clicks, as a daily one is not made again for each request either."""
+        """A user's vector is recomputed after a fixed number of clicks, since a daily one is not recomputed for each request either."""
         histories = [one.histories for one in samples if one.histories]
         user = np.concatenate([one.features["user_id"] for one in samples])
         start, end = np.concatenate([of.long_start for of in histories]), np.concatenate([of.end for of in histories])

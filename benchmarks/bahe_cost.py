@@ -1,4 +1,4 @@
-"""What a training step of BAHE costs beside LLM-CTR, which reads the behaviours' whole text: seconds a sample, and peak memory.
+"""What a training step of BAHE costs compared with LLM-CTR, which reads the behaviours' whole text: seconds a sample, and peak memory.
 
 `python -m benchmarks.bahe_cost [--quick] [--lengths 512,1024] [--source smollm2]`. Same backbone, same trainable half
 with the same adapters, same head, batches of one; texts of 512 to 4,096 tokens are behaviours of 20 tokens each. Each

@@ -3,7 +3,7 @@
 `python -m benchmarks.folding [--quick]`. The default recipe's A-CTR body (D = 16, DIN over the long and the short
 history, one cross layer, MLP 256-128-64) without transfer and with FG-BERT's bridges, random weights, one user, one
 thread. *Folded* encodes the user's sequence once for all candidates, *unfolded* once for each; *full attention* reads
-each candidate as one more behaviour of the sequence (the encoder alone). Latencies are medians by turns.
+each candidate as one more behaviour of the sequence (only the encoder). Latencies are medians by turns.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
             [
                 ("body", *_row(base)),
                 ("body with SRP4CTR", *_row(both)),
-                ("SRP4CTR's part alone", *_row(of_bridge)),
+                ("only SRP4CTR's part", *_row(of_bridge)),
                 ("full attention", "-", f"{full:,.0f}", f"{full:,.0f}", f"{full:,.0f}"),
             ],
         )
@@ -123,7 +123,7 @@ def main() -> None:
     print("\nmilliseconds of a request, one thread, medians by turns")
     print(
         table_text(
-            ("candidates", "body", "folded", "unfolded", "full attention, encoder alone"),
+            ("candidates", "body", "folded", "unfolded", "full attention, only the encoder"),
             [(str(count), *(f"{value:.2f}" for value in of.values())) for count, of in milliseconds.items()],
         )
     )

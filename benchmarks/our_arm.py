@@ -43,7 +43,7 @@ NAMES = tuple({"genre": "category_id"}.get(name, name) for name in FLAT)
 
 
 class Din(Trainable):
-    """DIN (arXiv 1706.06978) alone: features, one history, an MLP."""
+    """DIN (arXiv 1706.06978) and nothing else: features, one history, an MLP."""
 
     def __init__(self, embeddings: IdEmbeddings) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 `python -m benchmarks.pretraining --data FOLDER [--quick]`. Equal sizes (two layers, two heads, width 64, FFN 256,
 dropout .1, a fifth masked, softmax over all items, 256 sequences a batch) on the same sequences: every prefix of a
 user's clicks, its last 50, as RecBole makes them. A behaviour counts once, padding not; making batches and masks is in
-the time. FG-BERT on the same sequences is shown beside. Attention weights are not dropped out in either.
+the time. FG-BERT on the same sequences is shown too. Attention weights are not dropped out in either.
 """
 
 from __future__ import annotations

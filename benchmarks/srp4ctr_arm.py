@@ -154,7 +154,7 @@ class Requests:
 class HistoryCtr(Trainable):
     """`MLP([features, history])`; SRP4CTR's head where the history is a `Bridge`.
 
-    The history's columns of the first layer begin at zero: the model begins as one of the features alone.
+    The history's columns of the first layer begin at zero: the model begins as one of only the features.
     """
 
     def __init__(self, embeddings: IdEmbeddings, history: nn.Module, width: int) -> None:

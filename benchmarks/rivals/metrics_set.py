@@ -1,4 +1,4 @@
-"""One fixed set of scored rows, and each library's AUC, GAUC and LogLoss on it as a plain formula. Needs numpy alone.
+"""One fixed set of scored rows, and each library's AUC, GAUC and LogLoss on it as a plain formula. Needs only numpy.
 
 A formula stands for a library where that is not installed; `benchmarks.metrics` shows that it gives what the library
 gives.
@@ -54,7 +54,7 @@ class Rows:
 
 
 def fixed_rows() -> Rows:
-    """The set: few users have many rows and many users few, some of these with one label alone."""
+    """The set: few users have many rows and many users few, some of these with only one label."""
     rng = np.random.default_rng(SEED)
     users = np.minimum((USERS * rng.random(ROWS) ** 2.5).astype(np.int64), USERS - 1)
     logit = -1 + 1.3 * rng.normal(size=ROWS) + 0.8 * rng.normal(size=USERS)[users]
@@ -132,7 +132,7 @@ def plain_of_several_scores(rows: Rows, equal: float = 0.5) -> float:
 
 
 def by_impressions_of_all(rows: Rows, equal: float = 0.5) -> float:
-    """By impressions over all users: NaN if one of them has one label alone."""
+    """By impressions over all users: NaN if one of them has only one label."""
     return by_impressions(rows, equal) if len(rows.judged()) == len(np.unique(rows.users)) else float("nan")
 
 

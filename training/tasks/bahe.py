@@ -2,9 +2,9 @@
 
 It trains on requests of both logs, each log with a bias of its own (our choice: ads by themselves are sparse). Behaviour
 texts are read as vectors of the offline table. A text without a vector is encoded on demand or read as unknown, which the
-recipe decides, and is counted. A release keeps what was trained (adapters and head) and the scale by which vectors are
-divided, which is that of the first days' texts. The language model is read from its source in the recipe; if it has
-changed, it is refused.
+recipe decides, and is counted. A release keeps what was trained (adapters and head), and the scale on which vectors are
+read, that of the first days' texts. The language model is read from the source that the recipe names, and is refused if it
+has changed.
 
 Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
 """
