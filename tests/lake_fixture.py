@@ -1,4 +1,4 @@
-"""A small lake with real signal, written by `deltalake` alone: for tests that need tables, and neither Spark nor a source.
+"""A small lake with real signal, written only by `deltalake`: for tests that need tables, and neither Spark nor a source.
 
 Users and items have tastes; the natural and the ad log share them, unless `shared=False`. Histories, statistics and
 samples are computed here by numpy, in one pass over all days, independent of the Spark jobs.
@@ -80,7 +80,7 @@ def text_hash(item_ids: np.ndarray) -> np.ndarray:
 
 
 def write_texts(locations: Locations, world: World) -> dict[int, str]:
-    """Writes `behaviour_texts`: an item's text says its category; returns the texts by hash."""
+    """Writes `behaviour_texts`: an item's text names its category; returns the texts by hash."""
     items = np.arange(world.items)
     texts = {int(text_hash(item * 11 + 3)): f"Clicked film {item}, kind {item % world.categories}" for item in items}
     write_table(locations, "behaviour_texts", pa.table({"text_hash": list(texts), "text": list(texts.values())}))

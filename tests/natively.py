@@ -1,7 +1,7 @@
 """Services of docker-compose.yml as processes on hosts of their own: their commands, environment, names, ports and health checks.
 
 Network namespaces stand for containers (`network_hosts`). The store's program is looked for on PATH, an interpreter
-with the packages of Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md says how to have both.
+with the packages of Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md describes how to get both.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def test_backfills_start_in_order_with_their_dags_let_run() -> None:
         ("ad_ctr_daily", APRIL_30, APRIL_30, of_ads),
     ]
     start_all(api, {"ad_ctr_daily": (APRIL_30, APRIL_30)}, backwards=True, say=lambda _: None)  # type: ignore[arg-type]
-    assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow says why not"
+    assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow gives the reason if it refuses"
 
 
 LOOKS = [

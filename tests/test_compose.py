@@ -213,7 +213,7 @@ class TestCommands:
 
     @pytest.mark.slow
     def test_airflows_and_sparks_commands_parse(self) -> None:
-        """Of services, health checks and the first set-up; `airflow users` alone belongs to a package that only the image has."""
+        """Of services, health checks and the first set-up; only `airflow users` belongs to a package that is in the image and not here."""
         script = (PROJECT / "docker" / "airflow-init.sh").read_text()
         commands = [line.split() for line in re.findall(r"airflow (?:db|pools) [^>&|\n]+", script)]
         for service in SERVICES.values():

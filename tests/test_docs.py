@@ -1,4 +1,4 @@
-"""Pages that are made from the contracts are current, and what they tell people to run works."""
+"""Pages that are made from the contracts are current, and the commands that they show work."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_page_of_tables_is_current(capsys: pytest.CaptureFixture[str]) -> No
     assert "is current" in capsys.readouterr().out
 
 
-def test_a_page_that_is_not_current_is_said_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_not_current_is_reported_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_page, "PAGE", tmp_path / "docs" / "tables.md")
     assert tables_page.main(["--check"]) == 2
     assert tables_page.main([]) == 0 == tables_page.main(["--check"])
@@ -48,7 +48,7 @@ def test_a_page_that_is_not_current_is_said_and_repaired(tmp_path: Path, monkeyp
     assert tables_page.main(["--check"]) == 2
 
 
-def test_the_page_says_all_of_every_column() -> None:
+def test_the_page_states_all_of_every_column() -> None:
     for table in TABLES.values():
         section = tables_page.page().split(f"\n## {table.name}\n")[1].split("\n## ")[0]
         assert table.grain in section

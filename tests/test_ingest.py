@@ -142,7 +142,7 @@ def test_check_finds_the_same_before(spark: Any, ingested: tuple[Locations, Any]
         assert {name: checked.counts[name] for name in ingest_logs.STATUS_COUNTS} == {
             name: count for name, count in counts(locations, checked.day).items() if name in ingest_logs.STATUS_COUNTS
         }
-        if checked.day == DAY:  # every rule that is broken, not the first of each row alone
+        if checked.day == DAY:  # every rule that is broken, not only the first of each row
             rows = LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist()
             first = Counter(row["rule"] for row in rows)
             assert checked.broken.keys() >= first.keys() and all(checked.broken[rule] >= first[rule] for rule in first)

@@ -103,7 +103,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
     second = tmp_path_factory.mktemp("b") / "home"
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks"))
     said: list[str] = []
-    stack.up_spark(first, ui_port=free_port(), spark_port=free_port())  # the rest comes beside it, as in the demo
+    stack.up_spark(first, ui_port=free_port(), spark_port=free_port())  # the rest is started later, as in the demo
     info = stack.up(first, say=said.append)
     assert said[0] == "still running: spark-connect"
     try:

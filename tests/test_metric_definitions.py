@@ -20,7 +20,7 @@ SOUND = ("all", "no ties", "both labels", "certain and wrong")
 
 def test_the_set_has_what_tells_the_definitions_apart() -> None:
     users = len(np.unique(ROWS.users))
-    assert users // 2 < len(ROWS.judged()) < users, "some users have one label alone"
+    assert users // 2 < len(ROWS.judged()) < users, "some users have only one label"
     assert len(np.unique(ROWS.scores)) < 64 and len(np.unique(CASES["no ties"][0].scores)) == len(ROWS.scores)
     found = {key: formula(ROWS) for key, formula in FORMULAS.items()}
     gaucs = [found["tributary", "gauc"], found["tributary", "gauc_plain"], found["recbole", "GAUC"]]

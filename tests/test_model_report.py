@@ -1,4 +1,4 @@
-"""The report of ad models: every figure against one taken here by hand, and a page that is harmless and says what is missing."""
+"""The report of ad models: every figure against one taken here by hand, and a page that is harmless and names what is missing."""
 
 from __future__ import annotations
 

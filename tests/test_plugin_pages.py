@@ -55,7 +55,7 @@ def test_a_day_before_advertisements_began_says_so() -> None:
 
 
 def marks(page: str) -> dict[str, str]:
-    """By what a mark says of itself, its class."""
+    """Marks by the text and the class that they carry."""
     body = page[page.index('<table class="days">') :]
     return {said: kind for kind, said in re.findall(r'class="mark (\w+)"[^>]*? title="([^"]*)"', body)}
 

@@ -93,7 +93,7 @@ def test_the_program_is_the_module_for_any_request_and_computes_what_the_user_ha
     run = partial(program_of(tmp_path / "program.py"), *program.weights.values())
     for size in SIZES:
         inputs = _inputs(make_request(*size), size[0])
-        assert list(inputs) == list(request_model.inputs(*size)), "in the order that the scorer is told"
+        assert list(inputs) == list(request_model.inputs(*size)), "in the order that the scorer gets"
         with torch.no_grad():
             torch.testing.assert_close(run(*inputs.values())[0], request_model(inputs), rtol=0, atol=1e-6)
     called = {name for name in re.findall(r"[\w.]+(?=\()", program.source.partition("return")[0]) if "." in name}

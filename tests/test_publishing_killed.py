@@ -85,7 +85,7 @@ def read_current(locations: Locations) -> str:
 
 
 class ReadingInALoop(threading.Thread):
-    """Reads what is current until it is told to stop, or something is wrong."""
+    """Reads what is current until it has to stop, or something is wrong."""
 
     def __init__(self, locations: Locations) -> None:
         super().__init__(daemon=True)

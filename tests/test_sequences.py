@@ -139,7 +139,7 @@ def test_a_hidden_side_gives_nothing_away():
         }
         output = model.encode(batch).output_PE
         torch.testing.assert_close(model.encode(replace(batch, rows=other)).output_PE, output, rtol=0, atol=0)
-        for name in names:  # every field alone tells, where it is not hidden
+        for name in names:  # every field by itself gives it away, where it is not hidden
             shown = {**batch.rows, name: torch.where(hidden, batch.rows[name], (batch.rows[name] + 1) % sizes[name])}
             assert not torch.equal(model.encode(replace(batch, rows=shown)).output_PE, output), name
 
@@ -198,7 +198,7 @@ def test_each_objective_learns(objective, heads):
     rng = np.random.default_rng(2)
     recipe = replace(SMALL, objective=objective, dropout=0.0, train=replace(SMALL.train, epochs=40))
     start = rng.integers(0, 5, 40)
-    items = np.repeat(start + 1, 10)  # any other behaviour of its sequence tells a hidden item
+    items = np.repeat(start + 1, 10)  # any other behaviour of its sequence gives a hidden item away
     columns = {**_columns(rng, 400), "item_id": items, "category_id": items}
     seen = {name: Seen.of(Coded.of(columns[name]), np.zeros(400, np.int64)) for name in ID_FIELDS}
     mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))

@@ -1,4 +1,4 @@
-"""Scores outside of training: a day by any release, and exported folders that score requests with torch alone."""
+"""Scores outside of training: a day by any release, and exported folders that score requests with nothing but torch."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The supervisor of the one-machine stack, and `up` beside a part of one: with shell scripts in the place of components."""
+"""The supervisor of the one-machine stack, and `up` while a part of one runs: with shell scripts in the place of components."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class TestSupervisor:
 
 
 class TestRepair:
-    """`up` beside a part of a stack."""
+    """`up` while a part of the stack runs."""
 
     SETUP = Setup(ui_port=free_port(), spark_port=free_port(), database="")
 

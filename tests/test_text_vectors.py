@@ -81,7 +81,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_vectors(minilm, tmp_path, mon
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("part-*")}
     monkeypatch.setattr(training.tasks.text_vectors, "_write_chunk", write)
     assert _staged(encode_new_texts(locations, LakeReader(locations), minilm, RECIPE)) == expected
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was there is not made again"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was there is not rebuilt"
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_ids_not_seen_for_long_lose_their_rows_and_the_others_keep_their_vectors
     assert later.mapping.ids.tolist() == [1, 2, 9] and later.carried.tolist() == [0, 2, 3, 4]
     assert later.mapping.last_day.tolist() == [15, 16, 15]
     assert later.mapping.grown(seen(), rule).mapping.ids.tolist() == [1, 2, 9], (
-        "a run without rows says nothing about time"
+        "a run without rows means nothing for time"
     )
 
 

@@ -273,7 +273,7 @@ def test_tables_are_saved_by_feature_and_are_nobody_elses_parameters(kernel):
     }
     other = IdEmbeddings({"b": 4, "a": 9}, {"a": 4, "b": 4}, seed=2)
     alone = IdEmbeddings({"a": 3}, {"a": 4}, seed=1)
-    assert torch.equal(alone.weight("a"), embeddings.weight("a")), "fresh rows depend on seed and name alone"
+    assert torch.equal(alone.weight("a"), embeddings.weight("a")), "fresh rows depend only on seed and name"
     assert not torch.equal(other.weight("a")[:3], embeddings.weight("a"))
 
 

@@ -154,7 +154,7 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
 
 
 def test_a_replay_begins_at_the_click_rate_of_its_rows(chain, tmp_path, monkeypatch):
-    """The natural log is clicked far more often than the ads: what starts from its model would spend a replay on that alone."""
+    """The natural log is clicked far more often than the ads: what starts from its model would spend a whole replay on that difference."""
     home, runs = chain
     other = tmp_path / "other"
     shutil.copytree(home, other)

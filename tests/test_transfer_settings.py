@@ -248,7 +248,7 @@ def test_joint_training_reads_the_natural_log_too(chain):
     assert metrics["train_loss", "train"] == (~rows.held_out).sum()
     judged = Days(session, held_out_only=True)(plan.judged_days)
     assert metrics["auc", "held_out"] == len(judged) > 0 and (judged.features["campaign_id"] >= 0).all(), (
-        "it is judged on ads alone"
+        "it is judged only on ads"
     )
 
 
@@ -261,7 +261,7 @@ def test_a_day_waits_for_every_cpm_that_its_settings_are_bound_to(chain):
 
 
 def test_snapshots_of_all_rows_may_be_those_of_the_merged_table(chain):
-    """The ablation of the snapshots by the row's day: another release, from the merged table's months alone."""
+    """The ablation of the snapshots by the row's day: another release, from only the merged table's months."""
     session, cpms, _ = chain
     recipe = replace(session.recipe, cpm=replace(session.recipe.cpm, snapshots_by_day=False))
     staged = Locations(session.locations.home).staged("cpm", WEEKS[1])

@@ -286,7 +286,10 @@ def test_the_calendar_has_a_grid_a_month_and_a_square_a_day(tmp_path: Path) -> N
     january = months[0][1]
     assert january.count('<td class="pass">') == 2 and january.count('<td class="fail">') == 1
     (square,) = re.findall(r'<td class="fail">.*?</td>', january)
-    assert re.findall(r">(.)</a>", square) == ["✓", "✕"]  # told by a sign too, in the order of the tables
+    assert re.findall(r">(.)</a>", square) == [
+        "✓",
+        "✕",
+    ]  # a status has a sign too; the signs are in the order of the tables
     assert january.count("ad_log, 2026-01-08: not judged") == 1
 
 
