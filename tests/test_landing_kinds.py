@@ -1,4 +1,4 @@
-"""Over a hundred kinds of landing files: what is ingested is what is in the file, check reports the same before, and every row is counted."""
+"""Over a hundred kinds of landing files: what is ingested is what is in the file, check reports it before, and every row is counted."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_a_line_says_what_is_awaited() -> None:
 
 @dataclass
 class Scheduler:
-    """Airflow in small: runs start in the order of their backfill, each DAG has as many active runs as it may, a wait holds only its own run.
+    """Airflow in small: runs start in the order of their backfill, a DAG has at most `most` active runs, and a wait holds only its own run.
 
     Attributes:
         most: active runs of a DAG.
