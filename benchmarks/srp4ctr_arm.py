@@ -65,9 +65,9 @@ class Setting:
     """What an arm reads of the history.
 
     Attributes:
-        pretrained: objective of its encoder; None without one.
-        learned, cross, queries: of its `Bridge`.
-        embedding_rate: of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).
+        pretrained: the objective by which its encoder was trained; None if it has no encoder.
+        learned, cross, queries: the settings of its `Bridge`.
+        embedding_rate: the learning rate of the id embeddings, chosen on `valid` by AUC after three epochs (docs/experiments.md).
     """
 
     pretrained: str | None = None
@@ -223,10 +223,10 @@ class World:
     """What every arm reads.
 
     Attributes:
-        columns: raw ids and codes of the behaviours, P by field.
-        user: P.
-        is_known: P: behaviours among the training rows.
-        mapping: of the encoder's ids, fitted on these.
+        columns: the raw ids and codes of the behaviours, P for each field.
+        user: the user of each behaviour, P.
+        is_known: whether each behaviour is among the training rows, P.
+        mapping: from the encoder's ids to its table rows, fitted on the behaviours that are known.
     """
 
     columns: Mapping[str, Any]

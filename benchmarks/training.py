@@ -58,10 +58,10 @@ class Arm:
     """One run of one library.
 
     Attributes:
-        model, library, seed: what is trained, by whom.
-        split: of the rows.
-        epochs: over them.
-        vectors: of the processor that may be used: its own, or no more than AVX2.
+        model, library, seed: which model is trained, by which library, from which seed.
+        split: which rows it trains on and is judged on.
+        epochs: how many times it passes over the training rows.
+        vectors: which vector instructions it may use: `own`, all that the processor has, or `avx2`, no more than AVX2.
     """
 
     model: str

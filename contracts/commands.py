@@ -48,10 +48,10 @@ class CommandGroup(click.Group):
     """Commands that are declared before they are written or imported, so that the help lists them all.
 
     Args:
-        program: what is typed before a command.
-        meaning: one line for people.
-        declared: the commands by name, in order.
-        attributes: of the group, as click takes them.
+        program: what is typed before a command's name.
+        meaning: what the group does, as its help shows it.
+        declared: the commands by name, in the order of the help.
+        attributes: further arguments of `click.Group`.
     """
 
     def __init__(self, program: str, meaning: str, declared: Mapping[str, Declared], **attributes: Any) -> None:

@@ -382,8 +382,8 @@ class LaunchedProcess:
     """One of the processes that `torchrun` started.
 
     Attributes:
-        rank, count: the number of this process, from 0, and how many there are.
-        local_rank, local_count: the same on this machine.
+        rank, count: the number of this process among all, from 0, and how many processes there are.
+        local_rank, local_count: the number of this process among those of its machine, and how many those are.
     """
 
     rank: int

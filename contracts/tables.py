@@ -75,7 +75,7 @@ class Table:
     Attributes:
         name: its folder in the lake.
         grain: what one row is.
-        columns: in order.
+        columns: its columns, in order.
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
         unique: columns that no two rows of a partition share.

@@ -84,10 +84,11 @@ class DayFigures(RowFigures):
         rows_unsorted, rows_after_day: histories: rows out of order; rows with a behaviour that is younger than the day.
         compared_days: number of earlier days that the day was compared with.
         usual_rows: logs: median rows of the days before; rows_to_usual: rows / usual_rows.
-        usual_click_rate: of the days before together; click_rate_to_usual: click_rate / usual_click_rate.
-        missing_share, missing_rise: by column: share of nulls; how much it is above that of the days before.
-        drift, drift_bins: by column: population stability index against the days before, and over up to how many bins.
-        distributions: by column: rows in each bucket, from which later days compute theirs.
+        usual_click_rate: the click rate of all days before together; click_rate_to_usual: click_rate / usual_click_rate.
+        missing_share, missing_rise: for each column, the share of nulls, and by how much it is above that of the days before.
+        drift, drift_bins: for each column, the population stability index against the days before, and the largest number
+            of bins that it was computed over.
+        distributions: for each column, the rows in each bucket, which later days compare theirs with.
     """
 
     ds: date

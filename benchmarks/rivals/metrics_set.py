@@ -85,9 +85,9 @@ def area(rows: Rows, equal: float = 0.5, *, weighted: bool = False) -> float:
     """Share of the pairs (a click, a row without one) in the right order.
 
     Args:
-        rows: of both labels.
-        equal: what a pair of equal scores counts.
-        weighted: whether a pair weighs as its rows' weights multiplied.
+        rows: the scored rows, with and without a click.
+        equal: how much a pair with equal scores counts.
+        weighted: whether the weight of a pair is the product of its rows' weights; otherwise all pairs weigh the same.
     """
     ups, downs = np.flatnonzero(rows.clicks == 1), np.flatnonzero(rows.clicks == 0)
     weights = rows.weights[ups][:, None] * rows.weights[downs] if weighted else np.ones((len(ups), len(downs)))

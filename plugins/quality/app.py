@@ -116,8 +116,8 @@ def page_of_a_run(
         dag_id: the run's DAG.
         run_id: the run's id.
         session: a session of Airflow's database.
-        table: for a run that judges tables, their names.
-        kind: for a run that judges models, their kind.
+        table: the names of the tables that the run judges; None if it judges models.
+        kind: the kind of the models that the run judges; None if it judges tables.
 
     Raises:
         BadInput: there is no such run, or no such kind.

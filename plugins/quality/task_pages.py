@@ -37,12 +37,12 @@ def render_day(
     """The verdicts on some tables of a day.
 
     Args:
-        tables: which.
-        day: of which day.
+        tables: the tables' names.
+        day: the day whose verdicts are shown.
         judged: every judged day that is known.
-        reports: those of these tables' reports that lie there by the day's name; one without a verdict was written by a
-            validation that was cut short.
-        stale: what was found stale.
+        reports: the reports of these tables that exist for the day. One without a verdict was written by a validation
+            that was interrupted.
+        stale: the result of the last search for stale partitions; None if there was none.
     """
     return markup.render(
         "plugins/quality/templates/day.html.jinja",

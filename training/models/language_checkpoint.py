@@ -31,7 +31,7 @@ def read_checkpoint(source: str) -> tuple[Any, Any]:
     """The model and its tokenizer, as Hugging Face's classes.
 
     Args:
-        source: as of `language.load`.
+        source: the language model, as `language.load` takes it: a package's name, a folder, a GGUF file or a name on the hub.
 
     Raises:
         BadInput: there is no such model, or its files are cut or do not fit each other.
@@ -115,7 +115,7 @@ def require_tokenizer(tokenizer: Any, rows: int) -> None:
     """Makes a tokenizer pad on the right, or refuses it.
 
     Args:
-        tokenizer: of Hugging Face.
+        tokenizer: the tokenizer, an object of Hugging Face's transformers.
         rows: the number of rows of the model's token embeddings.
 
     Raises:

@@ -21,9 +21,9 @@ class Week:
     """An FG-BERT that an ad model of these days is bound to.
 
     Attributes:
-        hit_rate: share of held-out users whose newest item is among the ten that it thinks likeliest of all.
-        auc: of that item against one drawn by frequency.
-        loss: of its training, all fields together.
+        hit_rate: the share of held-out users whose newest item is among the ten items that the model scores highest.
+        auc: the AUC of that item's scores against those of an item drawn by frequency.
+        loss: its training loss over all fields together.
     """
 
     period: date

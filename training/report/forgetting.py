@@ -32,13 +32,13 @@ AGES = (0, 7, 14, 28)
 
 @dataclass(frozen=True, kw_only=True)
 class Remembered:
-    """Rows that lie `age` days before the model that scored them.
+    """Rows that are `age` days older than the models that scored them.
 
     Attributes:
-        age: in days.
-        scored: the rows of all models together; a row of a day is scored by one model of each setting.
-        held_out: N; rows in no training.
-        models: days whose models scored them.
+        age: how many days older.
+        scored: the rows of all models together; a row is scored by one model of each setting.
+        held_out: whether each row is in no training, N.
+        models: the days whose models scored the rows.
     """
 
     age: int

@@ -110,7 +110,7 @@ class Session:
                 "variants",
                 expected=f"{variant} among them",
                 found=", ".join(self.deployment.variants),
-                hint="Add it there, and make it of every day from actr_start on.",
+                hint="Add it there, and train it for every day from actr_start on.",
             )
         return replace(self, deployment=replace(self.deployment, variants=(variant,)))
 
