@@ -92,7 +92,7 @@ def _say(locations: Locations, done: list[tuple[str, str]], removed: list[Path],
     print(f"\n{table_text((title, 'in it'), rows)}" if rows else "\nno model and no score holds this user", flush=True)
     for path in removed:
         if path.parent == locations.exported(""):
-            print(f"make it again: tributary training export --release {path.name}")
+            print(f"export it again: tributary training export --release {path.name}")
 
 
 def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bool) -> list[str]:
