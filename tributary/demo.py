@@ -86,7 +86,7 @@ def demo(source: Source, data: Path | None, **simulated: Any) -> None:
     with PeakMemory(home) as memory:
         run(home, _source_command(home, source, data, **simulated), memory)
     print(f"\ndemo: {time.monotonic() - began:.0f} s, peak memory of all its processes {memory.peak_gib:.2f} GiB\n")
-    _say_addresses(home)
+    _print_addresses(home)
 
 
 def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
@@ -331,7 +331,7 @@ def _source_command(
     return ["sources", source, "--home", str(home), "--data", str(folder.resolve())]
 
 
-def _say_addresses(home: Path) -> None:
+def _print_addresses(home: Path) -> None:
     locations = Locations(home)
     print("The stack is left up:")
     for line in stack.info(home).lines():
