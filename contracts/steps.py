@@ -428,7 +428,7 @@ def readers(table: str) -> tuple[Step, ...]:
 
 
 def awaited_table(kind: Kind) -> str:
-    """Of the tables that a kind of model reads, the one that the daily DAGs make last: when it is there, all are."""
+    """Returns the table that the daily DAGs make last of those that a kind of model reads: once it is built, all are."""
     made = [table for one in day_steps() for table in one.writes]
     return max((table for table in kind.reads if table in made), key=made.index)
 

@@ -207,7 +207,7 @@ def _one_of(column: Column, values: Values) -> str:
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
-    """The same type with plain strings: DataFusion hands out string views, which much of Arrow cannot compute with."""
+    """Returns a type with plain strings in place of string views, which DataFusion gives and much of Arrow cannot compute with."""
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_list(kind):

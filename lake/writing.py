@@ -347,7 +347,7 @@ def _commit(
 
 
 def _inside(rows: DataFrame, contract: Table, owners: Sequence[Owner]) -> DataFrame:
-    """The same rows, where one outside the owners' partitions makes the job fail, as Delta does when it replaces partitions."""
+    """Returns the same rows; a row outside of the owners' partitions makes the job fail, as it does when Delta replaces partitions."""
     from pyspark.sql import functions as F
 
     name, predicate = contract.owner[0], owner_predicate(owners)

@@ -253,7 +253,7 @@ def _line(one: Series, labels: Sequence[str], x: Axis, y: Axis, shift: float, di
 
 
 def _shifts(drawn: Sequence[Series], places: int, x: Axis) -> list[float]:
-    """Of few places, each series stands a little aside, so that whiskers do not hide each other."""
+    """Returns how far each series is moved sideways: with few places, so that whiskers do not hide each other."""
     if places > 3:
         return [0.0] * len(drawn)
     step = min(12.0, (x(1) - x(0)) * 0.6 / len(drawn))

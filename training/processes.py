@@ -88,13 +88,13 @@ def is_first() -> bool:
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Waits until every process has called it."""
     if count() > 1:
         dist.barrier()
 
 
 def agreed(value: T) -> T:
-    """The first process's value, in all of them."""
+    """Returns the first process's value, in all processes."""
     if count() == 1:
         return value
     values: list[Any] = [value]

@@ -111,7 +111,7 @@ def _has_times(rows: DataFrame) -> bool:
 
 
 def _spreads(rows: DataFrame, table: Table, *, one_in: int) -> dict[date, dict[str, Counts]]:
-    """By day and column, rows in each bucket."""
+    """Counts the rows in each bucket, by day and column."""
     watched = [spread for spread in distributions_of(table) if spread.column in rows.columns]
     if not watched:
         return {}

@@ -117,7 +117,7 @@ def _compiled() -> Any:
 
 
 def _library() -> Any:
-    """None where torch serves."""
+    """Returns the compiled library; None if torch is to compute the attention."""
     return choice.serving("target_attention", problem)
 
 

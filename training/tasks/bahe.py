@@ -376,7 +376,10 @@ class Items:
 
 
 def shown_items(session: Session, day: date) -> Items:
-    """Of both logs; one that was shown with several texts has the least hash, so that the order of rows does not matter."""
+    """Returns the items of both logs with their texts.
+
+    Of an item that was shown with several texts it takes the smallest hash, so that the order of rows does not matter.
+    """
     ids, hashes = [], []
     for log in LOGS:
         rows = session.reader.read(f"{log}_samples", columns=["item_id", "item_text_hash"], where={"ds": day})
