@@ -125,7 +125,7 @@ class Day(click.ParamType):
     name = "day"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Reads it."""
+        """Reads the day that was typed."""
         try:
             return value if isinstance(value, date) else date.fromisoformat(value)
         except ValueError:

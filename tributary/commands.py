@@ -21,7 +21,7 @@ def up(ui_port: int, spark_port: int) -> None:
 
 @own_command("down")
 def down() -> None:
-    """Ends it."""
+    """Ends the stack."""
     stack.down(home_folder())
 
 

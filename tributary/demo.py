@@ -282,7 +282,7 @@ class PeakMemory:
         return self._interval / 2**30
 
     def start_interval(self) -> None:
-        """Begins another interval."""
+        """Begins an interval, whose highest memory use `interval_gib` gives."""
         self._interval = 0
 
     def _sample(self) -> None:
