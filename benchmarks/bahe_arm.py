@@ -342,9 +342,10 @@ def with_texts(
     ]
     with torch.no_grad():
         items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
+    of_entities: dict[Entity, np.ndarray] = {"user": user_vectors(model, world, vectors, states), "item": items}
     tables: dict[Entity, DatedVectors] = {
         entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
-        for entity, of in (("user", user_vectors(model, world, vectors, states)), ("item", items))
+        for entity, of in of_entities.items()
     }
     return found, TextVectors(tables)
 

@@ -53,7 +53,8 @@ def main() -> None:
         for length, arm in found:
             print(f"== turn {turn + 1} of {turns}: {arm}, {length} tokens", file=sys.stderr, flush=True)
             found[length, arm].append(arm_of(arm, length, steps, options))
-    rows, figures = [], {}
+    rows: list[tuple[str, ...]] = []
+    figures: dict[str, float] = {}
     details: dict[str, Any] = {
         "source": options.source,
         "threads": options.threads,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -179,10 +180,10 @@ def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> 
     duckdb_features.export_partials(home, work / "partials")
     ours, theirs = [], []
     for repeat in range(plan.repeats + 1):
-        day = run_day(spark, home, deployment)
+        own = run_day(spark, home, deployment)
         rival = duckdb_features.run_in_a_process(home, work / "partials", work / "duckdb", DAY, deployment)
         if repeat:  # the first of each warms up
-            ours.append(day)
+            ours.append(own)
             theirs.append(rival)
     duckdb_features.require_equal(home, work / "duckdb", DAY)
     our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(run["seconds"] for run in theirs)
@@ -258,8 +259,7 @@ def run_day(spark: Any, locations: Locations, deployment: Deployment) -> dict[st
     """Seconds of each job of the day, as one that was never made before."""
     forget_day(spark, locations, DAY)
     return {
-        job.__name__.rsplit(".", 1)[-1]: timed(lambda job=job: job.run(spark, locations, deployment, [DAY]))
-        for job in JOBS
+        job.__name__.rsplit(".", 1)[-1]: timed(partial(job.run, spark, locations, deployment, [DAY])) for job in JOBS
     }
 
 

@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ def unfolded(batch: Batch) -> Batch:
     """The same, with a sequence for each candidate."""
     assert batch.sequence is not None
     count, once = len(batch.label_B), batch.sequence.sequences
+    assert once.offsets is not None
     length = int(once.offsets[-1])
     many = replace(
         once,
@@ -160,10 +162,10 @@ def latencies(without: CtrModel, model: CtrModel, long: int, short: int, *, turn
         assert longer.sequence is not None
         full = longer.sequence.sequences
         ways: dict[str, Callable[[], object]] = {
-            "body": lambda given=folded: without(given),
-            "folded": lambda given=folded: model(given),
-            "unfolded": lambda given=each_alone: model(given),
-            "full_attention": lambda given=full: encode(given),
+            "body": partial(without, folded),
+            "folded": partial(model, folded),
+            "unfolded": partial(model, each_alone),
+            "full_attention": partial(encode, full),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(turns + 1):

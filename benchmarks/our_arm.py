@@ -117,7 +117,10 @@ def run(kind: str, folder: Path, split: str, *, epochs: int, seed: int, rate: fl
 
     def after_epoch() -> None:
         seconds = time.perf_counter() - clock[0]
-        recorder.epoch(seconds, *((held.click, score(model, encoded_held)) if held is not None else ()))
+        recorder.epoch(
+            seconds,
+            *((held.click, score(model, encoded_held)) if held is not None and encoded_held is not None else ()),
+        )
         clock[0] = time.perf_counter()
 
     phase = Phase(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=rate)

@@ -27,7 +27,16 @@ from benchmarks.training import make_environment
 from contracts.commands import table_text
 from contracts.settings import data_folder
 
-SIZE = {"length": 50, "layers": 2, "heads": 2, "width": 64, "inner": 256, "dropout": 0.1, "mask": 0.2, "batch": 256}
+SIZE: dict[str, Any] = {
+    "length": 50,
+    "layers": 2,
+    "heads": 2,
+    "width": 64,
+    "inner": 256,
+    "dropout": 0.1,
+    "mask": 0.2,
+    "batch": 256,
+}
 THREADS, STEPS, QUICK_STEPS, TURNS = 2, 20, 10, 3
 USERS = 1500  # of 6,040: RecBole's pipeline makes each of their prefixes anew
 WARM_UP = 3

@@ -202,6 +202,7 @@ class Bst(nn.Module):
     def forward(self, given: SequenceInput) -> Tensor:
         """R x (2 x DIM): every row's history with its own candidate."""
         sequences = given.sequences
+        assert sequences.offsets is not None and given.of_B is not None
         lengths = sequences.offsets.diff()[given.of_B]
         at_P, before = ranges(sequences.offsets[:-1][given.of_B], sequences.offsets[1:][given.of_B])
         offsets = before + torch.arange(len(before))
@@ -340,7 +341,7 @@ def pretrain(world: World, recipe: FgBertRecipe, path: Path, seed: int, *, quick
     return encoder
 
 
-def make_model(name: str, embeddings: IdEmbeddings, encoder: FgBert | None, world: World, seed: int) -> nn.Module:
+def make_model(name: str, embeddings: IdEmbeddings, encoder: FgBert | None, world: World, seed: int) -> Trainable:
     setting = SETTINGS[name]
     if name == "din":
         return RequestDin(embeddings)

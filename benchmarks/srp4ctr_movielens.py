@@ -104,7 +104,7 @@ def run(arm: str, seed: int, work: Path, split: str, epochs: int, threads: int) 
 def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str, epochs: int) -> float:
     """Mean AUC of FuxiCTR's DIN on the same rows after as many epochs."""
     make_environment(work, "fuxictr")
-    arms = [Arm(model="din", library="fuxictr", seed=seed, split=split) for seed in seeds]
+    arms = [Arm(model="din", library="fuxictr", seed=seed, split=split, epochs=epochs, vectors="own") for seed in seeds]
     done = run_arms(arms, work, zoo, keep=split == "full")
     return float(np.mean([done[tuple(arm.key)]["auc"][epochs - 1] for arm in arms]))
 

@@ -201,7 +201,8 @@ def native_figures(results: dict[str, Any], vectors: str) -> dict[str, Any]:
 
 def speed_of(runs: Sequence[dict[str, Any]]) -> float:
     """Samples a second; of several epochs the first warms up."""
-    return median(run["rows"] / seconds for run in runs for seconds in run["seconds"][1:] or run["seconds"])
+    speed: float = median(run["rows"] / seconds for run in runs for seconds in run["seconds"][1:] or run["seconds"])
+    return speed
 
 
 def figures_of(model: str, results: Sequence[tuple[Arm, dict[str, Any]]]) -> dict[str, Any]:

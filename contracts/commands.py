@@ -119,7 +119,7 @@ def run_line(command: click.Command, argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-class Day(click.ParamType):
+class Day(click.ParamType[date]):
     """A day, such as 2026-01-31."""
 
     name = "day"

@@ -250,7 +250,8 @@ def _is_written_as(value: Any, kind: type) -> bool:
 def _plain_type(hint: Any) -> type:
     """The type that a value of a field has where it is set: `int` of `int | None`, `tuple` of `tuple[str, ...]`."""
     hint = next((one for one in get_args(hint) if one is not NoneType), hint) if isinstance(hint, UnionType) else hint
-    return get_origin(hint) or hint
+    kind: type = get_origin(hint) or hint
+    return kind
 
 
 def home_folder(default: str = DEFAULT_HOME) -> Path:

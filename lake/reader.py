@@ -152,7 +152,7 @@ class LakeReader:
         )
         order = order.sort_by([("built_ts", "ascending")])
         newest = {(row["table_name"], row["owner"]): row["place"] for row in order.to_pylist()}
-        records = rows.take(pa.array(sorted(newest.values()))).to_pylist()
+        records: list[dict[str, Any]] = rows.take(pa.array(sorted(newest.values()))).to_pylist()
         for row in records:
             row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
         return records

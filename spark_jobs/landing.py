@@ -222,7 +222,8 @@ def _value(name: str, how: Delivered, column: tables.Column, *, hashed: bool) ->
         "boolean": lambda flag: flag.cast("int"),
         "date": lambda day: day.cast("timestamp"),
     }
-    value = conversions.get(how.kind, lambda same: same)(value)
+    if how.kind in conversions:
+        value = conversions[how.kind](value)
     return value.cast("string") if column.type == "string" else value
 
 

@@ -84,7 +84,8 @@ class Natively:
     def env_of(self, name: str) -> dict[str, str]:
         of_machine = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         path = {"PATH": f"{self.bin_folder}:{POSTGRES_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
-        return of_machine | path | self.env | self.services[name].get("environment", {})
+        of_service: dict[str, str] = self.services[name].get("environment", {})
+        return of_machine | path | self.env | of_service
 
     @contextmanager
     def running(

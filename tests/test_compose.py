@@ -20,6 +20,7 @@ from compose_file import COMPOSE, PROJECT
 from contracts.errors import BadInput
 from contracts.steps import commands_of
 from tributary import cli, compose_env
+from tributary.own import OWN
 
 DOCKERFILES = (PROJECT / "docker" / "Dockerfile", PROJECT / "docker" / "store.Dockerfile")
 SERVICES: dict[str, Any] = compose_file.raw()["services"]
@@ -208,7 +209,7 @@ class TestCommands:
         for name in re.findall(r"docker compose (?:run --rm|exec) (\w[\w-]*)", page):
             assert name in SERVICES, name
         for name, command in re.findall(r"docker compose run --rm (?:cli|trainer) ([a-z]\w*) ([\w-]+)", page):
-            assert name in cli.OWN or command in commands_of(name), (name, command)
+            assert name in OWN or command in commands_of(name), (name, command)
 
     @pytest.mark.slow
     def test_airflows_and_sparks_commands_parse(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ FULL = Deployment(
 
 
 def release(**changes: object) -> Release:
-    values = {
+    values: dict[str, Any] = {
         "kind": "actr",
         "variant": "tpm+cpm",
         "period": date(2026, 4, 27),

@@ -68,7 +68,8 @@ def ingested(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loca
 
 
 def counts(locations: Locations, day: date) -> dict[str, int]:
-    return LakeReader(locations).builds("natural_log")[owner_key(ds=day)]["counts"]
+    by_reason: dict[str, int] = LakeReader(locations).builds("natural_log")[owner_key(ds=day)]["counts"]
+    return by_reason
 
 
 def test_rows_in_are_kept_quarantined_or_duplicates(ingested: tuple[Locations, Any]) -> None:

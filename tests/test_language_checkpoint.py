@@ -62,7 +62,9 @@ def test_a_whole_checkpoint_with_a_head_is_taken(tmp_path):
 
     folder = _saved(tmp_path / "llama")
     model = load(str(folder))
-    assert torch.equal(model.low.embed.weight, load_file(folder / "model.safetensors")["model.embed_tokens.weight"])
+    assert torch.equal(
+        model.low.get_parameter("embed.weight"), load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    )
     bert = load(str(_saved(tmp_path / "bert", Family(type="bert", known=""), head="ForMaskedLM")))  # it has no pooler
     assert bert.family == "encoder"
 

@@ -126,11 +126,11 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
             assert [(run.period, run.state) for run in runs] == [(day(number), "success") for number in numbers]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
-    runs = {
+    run_types = {
         dag: [run.run_type for run in api.runs(dag)]
         for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")
     }
-    assert runs == {
+    assert run_types == {
         "bootstrap": [],
         "ad_ctr_daily": [],
         "cpm_weekly": [],

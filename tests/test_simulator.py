@@ -210,7 +210,8 @@ def test_probability_falls_with_position_in_each_domain_its_own_way(log: Log) ->
 
 
 def logit(probability: np.ndarray) -> np.ndarray:
-    return np.log(probability / (1 - probability))
+    value: np.ndarray = np.log(probability / (1 - probability))
+    return value
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:

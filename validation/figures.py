@@ -125,7 +125,8 @@ class DayFigures(RowFigures):
         """A figure by its name; one of a column is named such as `drift(item_id)`."""
         outer, _, column = name.partition("(")
         value = getattr(self, outer)
-        return value.get(column.rstrip(")")) if column else value
+        figure: float | None = value.get(column.rstrip(")")) if column else value
+        return figure
 
     def judged(self, name: str) -> float | None:
         """The figure as checks judge it: None for the rows of a day before the first advertisements, which may have none."""

@@ -177,7 +177,7 @@ BY_PLACE = {("torchrec", "auc"), ("torchrec", "auc, weights"), ("torchrec", "gau
 ROUNDING = 3e-6  # several libraries add up in float32
 
 
-def agrees(library: str, name: str, figures: Mapping[str, list[Any]], case: str, rows: Rows) -> bool:
+def agrees(library: str, name: str, figures: Mapping[str, list[float | str]], case: str, rows: Rows) -> bool:
     """Whether a library's figure in a case is its formula's."""
     formula, found = FORMULAS[library, name], figures[case][0]
     if isinstance(found, str):

@@ -192,12 +192,14 @@ class FbgemmTable(nn.Module):
     @property
     def weight(self) -> Tensor:
         """V x D."""
-        return self._held[0].split_embedding_weights()[0]
+        weight: Tensor = self._held[0].split_embedding_weights()[0]
+        return weight
 
     @property
     def square(self) -> Tensor:
         """V: Adagrad's sums of squares."""
-        return self._held[0].split_optimizer_states()[0][0]
+        square: Tensor = self._held[0].split_optimizer_states()[0][0]
+        return square
 
     @property
     def learning_rate(self) -> float:
@@ -358,7 +360,8 @@ class IdEmbeddings(nn.Module):
     def _step(table: Any, rows: Sequence[Tensor]) -> Sequence[Tensor]:
         flat = [part.reshape(-1) for part in rows]
         vectors: Tensor = table(torch.cat(flat) if len(flat) > 1 else flat[0])
-        return vectors.split([part.shape[0] for part in flat])
+        parts: Sequence[Tensor] = vectors.split([part.shape[0] for part in flat])
+        return parts
 
     def _of(self, name: str, what: str) -> Tensor:
         table = self.tables[str(self._dims[name])]

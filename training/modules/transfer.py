@@ -55,7 +55,7 @@ class Aggregator(nn.Module):
         scores_BMM = self.query(vectors_BMD) @ self.key(vectors_BMD).transpose(1, 2) / math.sqrt(vectors_BMD.shape[2])
         # A large negative number, not -inf, of which the softmax would be NaN for an entity that is in no month.
         weights_BMM = torch.softmax(scores_BMM.masked_fill(~present_BM[:, None, :], -1e9), dim=2)
-        mixed_BMD = weights_BMM @ self.value(vectors_BMD)
+        mixed_BMD: Tensor = weights_BMM @ self.value(vectors_BMD)
         mask_BM1 = present_BM[:, :, None].to(mixed_BMD.dtype)
         return (mixed_BMD * mask_BM1).sum(dim=1) / mask_BM1.sum(dim=1).clamp(min=1.0)
 
@@ -128,7 +128,7 @@ class TextVectors(nn.Module):
     def __init__(self, vectors: Mapping[Entity, DatedVectors]) -> None:
         super().__init__()
         self.vectors = vectors
-        self.dim = vectors["user"].vectors.shape[1]
+        self.dim: int = vectors["user"].vectors.shape[1]
         for entity in VECTOR_ENTITIES:
             self.register_buffer(entity, self.read(vectors[entity].vectors), persistent=False)
 

