@@ -254,6 +254,15 @@ def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
             expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before",
         ),
     ]
+    checks.append(
+        _between(
+            "constant_columns",
+            "constant_columns",
+            (None, 0),
+            severity="warn",
+            expected="0 delivered columns with one value in all rows",
+        )
+    )
     if log_of(table) == "ad":
         checks += [
             _between(
