@@ -31,14 +31,14 @@ class Profile:
     Attributes:
         day: the last day with a row, which `entities` is about.
         entities: for users and items: how many there are, and the distribution of the impressions that each has.
-        hours: chart of the impressions of all days by hour; empty if no time was measured.
+        hours: chart of the impressions of all days by hour; None if no time was measured.
         columns: each delivered column with its share of unknown (of features) or missing (of others) values, and what is
             to be noted.
     """
 
     day: str
     entities: list[tuple[str, ...]]
-    hours: Markup
+    hours: Markup | None
     columns: list[tuple[str, str, str]]
 
 
@@ -65,9 +65,9 @@ def profile_of(verdict: Verdict) -> Profile | None:
     )
 
 
-def _hours(days: Sequence[DayFigures]) -> Markup:
+def _hours(days: Sequence[DayFigures]) -> Markup | None:
     if not days:
-        return Markup("")
+        return None
     counts = total([day.hours for day in days])
     return pictures.plot(
         "bars",
