@@ -231,7 +231,7 @@ def test_a_log_shows_its_users_items_hours_and_columns(tmp_path: Path) -> None:
 def test_a_table_that_is_no_log_and_a_verdict_from_before_have_no_profile() -> None:
     samples = make_verdict("natural_samples")
     samples = replace(samples, days=tuple(map(with_profile, samples.days)))
-    assert "Users, items and hours" not in render(samples) + render(make_verdict())
+    assert "Users, items, requests and hours" not in render(samples) + render(make_verdict())
 
 
 def test_a_verdict_survives_its_file_and_damage_is_not_fatal(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ class DayFigures(RowFigures):
         rows_off_build: rows in the table less the rows that its build records.
         ads_from: the declared first day with advertisements, where the day lies before it and has no row.
         clicks, click_rate: rows with a click; clicks / rows.
-        users, items, requests: numbers of distinct ones; approximate, but for a log's users and items.
-        impressions_mean, impressions_p50, impressions_p95, impressions_max: logs: how many rows a user and an item (the keys)
+        users, items, requests: numbers of distinct ones; approximate but for a log's.
+        impressions_mean, impressions_p50, impressions_p95, impressions_max: logs: how many rows a user, an item and a request (the keys)
             has.
         hours: logs: rows by the hour of their event in the deployment's time zone, from 0.
         unknown_share: logs: by feature, share of the rows in which it reads as unknown (`Feature.unknown_values`).

@@ -22,7 +22,7 @@ from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment, table_address
 from contracts.tables import LANDING_COLUMNS, Table, owner_key
 from lake.reader import LakeReader
-from validation.distributions import BUCKETS, PLACES, UNITS, UNKNOWN, Distribution, distributions_of
+from validation.distributions import BUCKETS, COUNTED, PLACES, UNKNOWN, Distribution, distributions_of
 from validation.figures import Measured
 from validation.suites import HISTORIES, log_behind, log_of
 
@@ -95,11 +95,10 @@ def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Colu
     if "click" in present:
         figures.append(F.sum("click").alias("clicks"))
     log = log_of(table)
-    distinct = {"request_id": "requests"}
-    if log is None:  # of a log, the pass by value counts users and items
-        distinct |= {f"{entity}_id": name for entity, name in UNITS.items()}
-    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in present]
-    if log is not None:
+    if log is None:  # of a log, they are counted by value
+        distinct = {name: f"{one}_id" for one, name in COUNTED.items() if f"{one}_id" in present}
+        figures += [F.approx_count_distinct(column).alias(name) for name, column in distinct.items()]
+    else:
         figures += [
             F.count_if(_reads_as_unknown(f)).alias(UNKNOWNS + f.name) for f in features_in_log(log) if f.name in present
         ]
@@ -157,38 +156,39 @@ def _has_times(rows: DataFrame) -> bool:
 
 
 def _by_value(rows: DataFrame, table: Table, deployment: Deployment, *, one_in: int) -> dict[date, dict[str, Any]]:
-    """By day, fields of `Measured` that come from counting rows by value, in one pass.
+    """By day, fields of `Measured` that come from counting rows by value, in one job.
 
     These are the distributions of what is watched for drift, for which one row in `one_in` is enough, and for a log, of
-    all its rows, the hours of the day and how many impressions each user and item has.
+    all its rows, the hours of the day and how many rows each user, item and request has.
     """
-    watched = [spread for spread in distributions_of(table) if spread.column in rows.columns]
     is_log = log_of(table) is not None
-    entities = [entity for entity in UNITS if is_log and f"{entity}_id" in rows.columns]
+    watched = [spread for spread in distributions_of(table) if spread.column in rows.columns]
     hours = [_hour(deployment)] if is_log and "event_ts" in rows.columns else []
-    of_all = [*(F.col(f"{entity}_id").cast("bigint") for entity in entities), *hours]
-    if not of_all and not watched:
+    if not watched and not hours:
         return {}
-    places = F.array(*of_all, *map(_bucket, watched))
+    places = F.array(*hours, *map(_bucket, watched))
     if one_in > 1 and "event_id" in rows.columns:
         is_sampled = F.pmod(F.xxhash64("event_id"), F.lit(one_in)) == 0
-        places = F.when(is_sampled, places).otherwise(F.array(*of_all) if of_all else F.lit(None))
+        places = F.when(is_sampled, places).otherwise(F.array(*hours) if hours else F.lit(None))
     placed = rows.select("ds", F.posexplode(places).alias("which", "place")).where(F.col("place").isNotNull())
     counts = placed.groupBy("ds", "which", "place").agg(F.count(F.lit(1)).alias("rows"))
+    names = [name for name in COUNTED if is_log and f"{name}_id" in rows.columns]
+    for which, name in enumerate(names, start=len(hours) + len(watched)):
+        counts = counts.unionByName(_rows_each(rows, f"{name}_id", which), allowMissingColumns=True)
     found: dict[date, dict[str, Any]] = defaultdict(lambda: defaultdict(dict))
-    for row in (_with_entities_together(counts, len(entities)) if entities else counts).collect():
-        figures, which = found[row["ds"]], row["which"]
-        if which < len(entities):
-            entity = entities[which]
-            figures[UNITS[entity]] = row["distinct"]
-            figures["impressions_mean"][entity] = row["rows"] / row["distinct"]
-            figures["impressions_p50"][entity], figures["impressions_p95"][entity] = row["percentiles"]
-            figures["impressions_max"][entity] = row["most"]
-        elif which < len(of_all):
+    for row in counts.collect():
+        figures, which = found[row["ds"]], row["which"] - len(hours)
+        if which >= len(watched):
+            name = names[which - len(watched)]
+            figures[COUNTED[name]] = row["distinct"]
+            figures["impressions_mean"][name] = row["rows"] / row["distinct"]
+            figures["impressions_p50"][name], figures["impressions_p95"][name] = row["percentiles"]
+            figures["impressions_max"][name] = row["most"]
+        elif which < 0:
             figures["hours"][row["place"]] = row["rows"]
         else:
-            column = watched[which - len(of_all)].column
-            figures["distributions"].setdefault(column, [0] * PLACES)[row["place"]] = row["rows"]
+            spread = figures["distributions"].setdefault(watched[which].column, [0] * PLACES)
+            spread[row["place"]] = row["rows"]
     for figures in found.values():
         figures["distributions"] = {column: tuple(values) for column, values in figures["distributions"].items()}
         if hours:
@@ -196,20 +196,20 @@ def _by_value(rows: DataFrame, table: Table, deployment: Deployment, *, one_in: 
     return found
 
 
-def _with_entities_together(counts: DataFrame, entities: int) -> DataFrame:
-    """One row for all values of each of the first `entities` places: how many there are, and how many rows they have."""
-    is_entity = F.col("which") < entities
-    place = F.when(~is_entity, F.col("place")).alias("place")
-    return counts.groupBy("ds", "which", place).agg(
+def _rows_each(rows: DataFrame, column: str, which: int) -> DataFrame:
+    """By day, how many values a column has, and how many rows each of them."""
+    each = rows.where(F.col(column).isNotNull()).groupBy("ds", column).agg(F.count(F.lit(1)).alias("rows"))
+    return each.groupBy("ds").agg(
+        F.lit(which).alias("which"),
         F.sum("rows").alias("rows"),
         F.count(F.lit(1)).alias("distinct"),
         F.max("rows").alias("most"),
-        F.percentile(F.when(is_entity, F.col("rows")), F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles"),
+        F.percentile("rows", F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles"),
     )
 
 
 def _hour(deployment: Deployment) -> Column:
-    return F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("bigint")
+    return F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("int")
 
 
 def _bucket(spread: Distribution) -> Column:
@@ -220,7 +220,7 @@ def _bucket(spread: Distribution) -> Column:
         bucket = F.greatest(F.lit(0), F.least(value, F.lit(BUCKETS - 1)))
     else:  # binary digits of value + 1, which no rounding of a logarithm touches
         bucket = F.least(F.length(F.bin(F.greatest(value, F.lit(0)) + 1)) - 1, F.lit(BUCKETS - 1))
-    return F.when(value.isNull(), F.lit(UNKNOWN)).otherwise(bucket).cast("bigint")
+    return F.when(value.isNull(), F.lit(UNKNOWN)).otherwise(bucket).cast("int")
 
 
 def with_histories(

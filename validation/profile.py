@@ -10,7 +10,7 @@ from markupsafe import Markup
 from contracts.tables import LANDING_COLUMNS, TABLES
 from pages import pictures
 from pages.pictures import nice_ticks
-from validation.distributions import UNITS, total
+from validation.distributions import COUNTED, total
 from validation.figures import DayFigures
 from validation.found import constants_of, figure_text
 from validation.suites import log_of
@@ -30,7 +30,7 @@ class Profile:
 
     Attributes:
         day: the last day with a row, which `entities` is about.
-        entities: for users and items: how many there are, and the distribution of the impressions that each has.
+        entities: for users, items and requests: how many there are, and the distribution of the impressions that each has.
         hours: chart of the impressions of all days by hour; None if no time was measured.
         columns: each delivered column with its share of unknown (of features) or missing (of others) values, and what is
             to be noted.
@@ -57,7 +57,7 @@ def profile_of(verdict: Verdict) -> Profile | None:
                 figure_text(unit, last.figure(unit)),
                 *(figure_text(name, last.figure(f"{name}({entity})")) for name, _ in PER_ENTITY),
             )
-            for entity, unit in UNITS.items()
+            for entity, unit in COUNTED.items()
             if entity in last.impressions_mean
         ],
         hours=_hours([day for day in days if day.hours]),
