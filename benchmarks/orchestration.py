@@ -28,7 +28,7 @@ from contracts.settings import DATA_VARIABLE, HOME_VARIABLE, Deployment, data_fo
 from contracts.steps import CADENCES, DAY_DAGS, commands_over, release_commands
 from tributary import stack
 from tributary.backfills import spans_of_days, start_all, wait_for_all
-from tributary.demo import landing_days, plan_of
+from tributary.demo_plan import landing_days, plan_of
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from contracts.kinds import RECIPES
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder
 from contracts.transfer import TRANSFER_SETTINGS
+from tributary import first_periods
 from tributary.own import own_command
 
 
@@ -80,7 +81,8 @@ def init(force: bool, **settings: Any) -> None:
     _require_zone(deployment)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(deployment.to_toml())
-    print(f"wrote {path}")
+    print(f"wrote {path}\n")
+    print(*first_periods.report(deployment), "", sep="\n")
     print(
         f"next: landing files under {home / 'landing'} (see `tributary sources --help`), then `tributary up --home {home}`"
     )

@@ -72,6 +72,9 @@ DAGS: dict[str, Own] = {
         ("repair", "build stale days again, and then the models that rest on what changed", ""),
         ("trigger", "run one period by hand, or a DAG that has none", "logs_daily --period 2026-03-02"),
         ("runs", "runs of a DAG", "ad_ctr_daily --from 2026-03-02 --to 2026-03-09"),
+        ("tasks", "tasks of a run: state, tries, seconds", "ad_ctr_daily --period 2026-03-02"),
+        ("logs", "print the log of a task", "ad_ctr_daily train_actr --period 2026-03-02"),
+        ("stop", "end a run and its tasks", "ad_ctr_daily --period 2026-03-02"),
     )
 }
 

@@ -29,6 +29,10 @@ UNITS: dict[Entity, Unit] = {
     "item": "items",
 }  # not by categories: they are too few for a shift of their counts to differ from chance
 
+COUNTED: dict[str, Unit] = {str(entity): unit for entity, unit in UNITS.items()} | {
+    "request": "requests"
+}  # by the ids of columns such as user_id
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:

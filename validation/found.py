@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     name = check.arguments["column"]
     if check.name == "counts_recorded" and outcome["success"]:
         return "recorded"
+    if check.name == "constant_columns" and not outcome["success"]:
+        return _found_constant(days)
     values = {str(day.ds): day.figure(name) for day in days}
     applicable = {day: value for day, value in values.items() if value is not None}
     if not applicable:
@@ -92,6 +95,25 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     bad = [str(index["ds"]) for index in outcome["result"].get("unexpected_index_list") or ()]
     named = ", ".join(f"{day} ({figure_text(name, values[day])})" for day in bad[:EXAMPLES])
     return f"{len(bad)} of {len(values)} days: {named}{', ...' if len(bad) > EXAMPLES else ''}"
+
+
+def constants_of(day: DayFigures) -> dict[str, str]:
+    """By column of a log that holds one value all day, the value as it may be shown."""
+    return {name: shown(value, fields=[name], columns=[name]) for name, value in sorted(day.constant.items())}
+
+
+def _found_constant(days: Sequence[DayFigures]) -> str:
+    """The columns, each with its value; of several days, on how many of them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for day in days:
+        for name, value in constants_of(day).items():
+            found[f"{name} {value}"].append(str(day.ds))
+    if len(days) == 1:
+        return ", ".join(found)
+    return "; ".join(
+        f"{one} on {len(on)} of {len(days)} days" + ("" if len(on) > 1 else f" ({on[0]})")
+        for one, on in sorted(found.items(), key=lambda pair: -len(pair[1]))
+    )
 
 
 def _context(check: Check, day: DayFigures) -> str:

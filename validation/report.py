@@ -20,6 +20,7 @@ from pages.files import write_atomically
 from pages.pictures import nice_ticks
 from validation.figures import DayFigures
 from validation.found import figure_text
+from validation.profile import PER_ENTITY, profile_of
 from validation.quarantine import Quarantined, read_quarantined
 from validation.suites import log_of
 from validation.verdict import Result, Verdict, figures_on, history_of, keep_wider, report_path, sidecar_path, state_on
@@ -68,6 +69,8 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
         unknown=_unknown(verdict),
         plots=_plots(verdict, known),
         only_day=len(known) < 2,
+        profile=profile_of(verdict),
+        per_entity=[label for _, label in PER_ENTITY],
         quarantined=quarantined,
         picture=partial(_picture, verdict=verdict, history=history),
         day_columns=[label for _, label in used],

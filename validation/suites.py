@@ -253,21 +253,30 @@ def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
             context_figures=("usual_rows",),
             expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before",
         ),
+        _between(
+            "constant_columns",
+            "constant_columns",
+            (None, 0),
+            severity="warn",
+            expected="0 delivered columns with one value in all rows",
+        ),
     ]
-    if log_of(table) == "ad":
-        checks += [
-            _between(
-                f"shared_{entity}s",
-                f"shared_{entity}s_share",
-                (share, None),
-                severity="warn",
-                field=f"{entity}_id",
-                expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
-                f"{limits.usual_days} days before",
-            )
-            for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))
-        ]
-    return checks
+    return checks + _shared_checks(limits) if log_of(table) == "ad" else checks
+
+
+def _shared_checks(limits: Thresholds) -> list[Check]:
+    return [
+        _between(
+            f"shared_{entity}s",
+            f"shared_{entity}s_share",
+            (share, None),
+            severity="warn",
+            field=f"{entity}_id",
+            expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
+            f"{limits.usual_days} days before",
+        )
+        for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))
+    ]
 
 
 def _sample_checks(limits: Thresholds) -> list[Check]:
