@@ -51,8 +51,9 @@ def _find(reader: LakeReader, table: Table, user: User) -> Owners:
     where = table.rows_of_user(user.user_id)
     if where is None:
         return {owner: len(raws) for owner, raws in _quarantined(reader, user).items()}
-    rows = reader.read(table.name, columns=table.owner, where=where)
-    return dict(Counter(owner_key(**{name: row[name] for name in table.owner}) for row in rows.to_pylist()))
+    names = table.owner or table.partition_columns
+    rows = reader.read(table.name, columns=names, where=where)
+    return dict(Counter(owner_key(**{name: row[name] for name in names}) for row in rows.to_pylist()))
 
 
 def _quarantined(reader: LakeReader, user: User) -> dict[str, list[str]]:
