@@ -303,8 +303,8 @@ def _embedding_table(name: str, grain: str) -> Table:
                 name="string",
                 type="string",
                 nullable=True,
-                meaning="the id as it was delivered, where `published_strings` names its column; of several strings with "
-                f"one hash all, joined by `{STRINGS_JOINED_BY}`",
+                meaning="what was hashed into the id, where `published_strings` names its column; of several strings "
+                "with one hash, all of them",
             ),
             _RELEASE,
         ),
