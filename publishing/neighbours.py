@@ -61,7 +61,7 @@ def entity_id(
     Raises:
         BadInput: the text is no id, or no entity of the release has it.
     """
-    number = int(text) if re.fullmatch("[0-9]+", text) and int(text) <= LARGEST_ID else None
+    number = int(text) if re.fullmatch("[0-9]{1,19}", text) and int(text) <= LARGEST_ID else None
     if f"{entity}_id" not in deployment.string_ids:
         if number is None:
             raise BadInput("command line", "--id", expected=f"the number of an {entity}, >= 0", found=repr(text))

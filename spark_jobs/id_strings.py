@@ -58,9 +58,12 @@ def add_strings(
     deployment: Deployment,
     log: Log,
     kept: DataFrame,
-    inputs: Mapping[date, Mapping[str, str]],
+    days: Sequence[date],
 ) -> tuple[list[Build], list[str]]:
     """Adds the strings that the table does not have yet.
+
+    The builds name no inputs: the log's builds of the same days do, and a build that the settings have no string for any
+    more would stay stale for ever.
 
     Args:
         spark: the Spark session.
@@ -68,7 +71,7 @@ def add_strings(
         deployment: the deployment's settings.
         log: the log that the rows are of.
         kept: the rows that its days keep, `with_strings`.
-        inputs: digests of the landing files that each day reads.
+        days: the days.
 
     Returns:
         The builds of the days, which the caller records, and what to warn of: ids that stand for several strings.
@@ -80,14 +83,14 @@ def add_strings(
     figures = insert_new(spark, locations, TABLE, strings, by="ds")
     collisions = _collisions(spark, locations, strings)
     builds = []
-    for day, of_day in inputs.items():
+    for day in days:
         row_cnt, digest = figures.get(day, NOTHING)
         counts = {COLLIDING: sum(row["ds"] == day for row in collisions)}
         owner = owner_key(ds=day, log=log)
-        builds.append(
-            Build(table_name=TABLE, owner=owner, row_cnt=row_cnt, digest=digest, inputs=of_day, counts=counts)
-        )
-    return builds, list(dict.fromkeys(map(_warning, collisions)))[:_LONGEST_LIST]
+        builds.append(Build(table_name=TABLE, owner=owner, row_cnt=row_cnt, digest=digest, counts=counts))
+    warnings = list(dict.fromkeys(map(_warning, collisions)))
+    more = [f"and {len(warnings) - _LONGEST_LIST:,} more such hashes"] if len(warnings) > _LONGEST_LIST else []
+    return builds, [*warnings[:_LONGEST_LIST], *more]
 
 
 def _collisions(spark: SparkSession, locations: Locations, strings: DataFrame) -> list[Mapping[str, object]]:

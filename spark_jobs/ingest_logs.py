@@ -209,7 +209,7 @@ def _write(
         for day in days
     }
     inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-    strings = [] if judged is None else _add_strings(spark, locations, deployment, log, kept, inputs)
+    strings = [] if judged is None else _add_strings(spark, locations, deployment, log, kept, days)
     logs = write_partitions(
         spark,
         locations,
@@ -236,10 +236,10 @@ def _add_strings(
     deployment: Deployment,
     log: Log,
     kept: DataFrame,
-    inputs: Mapping[date, Mapping[str, str]],
+    days: Sequence[date],
 ) -> list[Build]:
     """Keeps the strings of hashed ids, before the rows that name them by their hashes are there."""
-    builds, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, inputs)
+    builds, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
     for text in warnings:
         warn(text)
     return builds

@@ -129,6 +129,7 @@ def test_each_string_that_was_kept_is_there_once_with_its_id(made: tuple[Locatio
     assert {owner: build["counts"]["colliding"] for owner, build in builds.items()} == {
         owner_key(ds=day, log=log): int(day != DAYS[2]) for day in DAYS for log in LOGS
     }
+    assert all(build["inputs"] == {} for build in builds.values()), "stale for ever, once the setting is gone"
     assert ingest_logs.partitions(DAYS, KEPT)[TABLE] == [owner_key(ds=day, log=log) for day in DAYS for log in LOGS]
     assert find_stale(locations) == []
 

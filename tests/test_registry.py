@@ -267,7 +267,7 @@ def test_an_item_is_asked_for_by_its_string_or_its_number(tmp_path: Path, capsys
 def test_a_string_is_no_id_where_ids_are_numbers(
     indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in ("N1007", "-1007", str(2**63)):
+    for text in ("N1007", "-1007", str(2**63), "9" * 5000):
         assert ask(indexed[0], "--table", "tpm_embeddings", f"--id={text}") == 2
         assert f"--id: expected the number of an item, >= 0, found '{text}'" in capsys.readouterr().err
 
