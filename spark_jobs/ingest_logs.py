@@ -30,6 +30,7 @@ from lake.persisted import persisted
 from lake.progress import each
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
+from spark_jobs import id_strings
 from spark_jobs.landing import read_landing, reading
 from spark_jobs.rules import (
     CORRUPT,
@@ -81,11 +82,17 @@ def run(
     return builds
 
 
-def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
+    with_strings = [log for log in LOGS if id_strings.kept_columns(log, deployment)]
     return {
         **{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
         "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS],
+        **(
+            {id_strings.TABLE: [owner_key(ds=day, log=log) for day in days for log in with_strings]}
+            if with_strings
+            else {}
+        ),
     }
 
 
@@ -165,7 +172,9 @@ def _ingest(
     if not files:
         return _write(spark, locations, deployment, log, days, delivered, None)
     rows = read_landing(spark, log, files, string_ids=deployment.string_ids)
-    rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
+    strings = id_strings.kept_columns(log, deployment)
+    rows = id_strings.with_strings(with_judged(rows, log, deployment, forgotten), strings)
+    rows = with_broken_rule(rows, log, deployment, keep=[id_strings.STRING + name for name in strings])
     rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
     with persisted(rows.where(F.col("ds") >= F.lit(days[0]))) as judged, reading(files):
         return _write(spark, locations, deployment, log, days, delivered, judged)
@@ -200,6 +209,7 @@ def _write(
         for day in days
     }
     inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
+    strings = [] if judged is None else _add_strings(spark, locations, deployment, log, kept, days)
     logs = write_partitions(
         spark,
         locations,
@@ -217,7 +227,22 @@ def _write(
         owners=[{"ds": day, "log": log} for day in days],
         inputs={owner_key(ds=day, log=log): inputs[day] for day in days},
     )
-    return logs + quarantined
+    return logs + quarantined + strings
+
+
+def _add_strings(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    log: Log,
+    kept: DataFrame,
+    days: Sequence[date],
+) -> list[Build]:
+    """Keeps the strings of hashed ids, before the rows that name them by their hashes are there."""
+    builds, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
+    for text in warnings:
+        warn(text)
+    return builds
 
 
 def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:

@@ -52,6 +52,20 @@ from tributary.own import own_command
     help="A landing column that holds strings; may be repeated.",
 )
 @click.option(
+    "--kept-string",
+    "kept_strings",
+    multiple=True,
+    metavar="COLUMN",
+    help="Of those, one whose strings are kept next to their hashes; may be repeated.",
+)
+@click.option(
+    "--published-string",
+    "published_strings",
+    multiple=True,
+    metavar="COLUMN",
+    help="Of those, user_id or item_id: its strings lie in the published tables too; may be repeated.",
+)
+@click.option(
     "--variant",
     "variants",
     multiple=True,
