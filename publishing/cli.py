@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -119,14 +119,14 @@ def _neighbours(
     count: int,
 ) -> None:
     from lake.reader import LakeReader
-    from publishing.neighbours import KIND_OF_TABLE, entity_id, find_release, neighbours
+    from publishing.neighbours import KIND_OF_TABLE, Neighbour, entity_id, find_release, neighbours
 
     reader = LakeReader(locations)
     variant = variant or (deployment.variants[-1] if KIND_OF_TABLE[table] == "actr" else DEFAULT_VARIANT)
     release_id = find_release(reader, table, variant, release)["release_id"]
     known_as = entity_id(reader, deployment, table, release_id, entity, of)
     itself, found = neighbours(reader, table, release_id, entity, known_as, count)
-    columns = {
+    columns: dict[str, Callable[[Neighbour], object]] = {
         "id": lambda one: one.id,
         **({"string": lambda one: one.string or "-"} if any(one.string for one in (itself, *found)) else {}),
         **({"title": lambda one: one.title} if entity == "item" else {}),

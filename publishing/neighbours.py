@@ -32,7 +32,7 @@ class Neighbour:
     Attributes:
         id: its id in the tables.
         title: of an item, the newest `item_text` of the logs, else its category; a dash where there is neither.
-        string: what was hashed into the id, where it is kept; all, if it is several strings.
+        string: the string that was hashed into the id, where it is kept; if there are several, all of them.
         cosine: how near it is.
     """
 
@@ -55,8 +55,8 @@ def entity_id(
         deployment: the deployment's settings, of which this takes `string_ids`.
         table: the table of vectors to which the release publishes.
         release_id: the release.
-        entity: what it is.
-        text: the string, as it was delivered, or the number.
+        entity: whether it is a user or an item.
+        text: what the person typed: the string as it was delivered, or the number.
 
     Raises:
         BadInput: the text is no id, or no entity of the release has it.
@@ -69,15 +69,15 @@ def entity_id(
     known = [string_id(text), *([] if number is None else [number])]
     rows = reader.read(table, columns=["id"], where={"release_id": release_id, "entity": entity, "id": known})
     there = set(rows["id"].to_pylist())
-    found = next((one for one in known if one in there), None)
-    if found is None:
+    known_id = next((one for one in known if one in there), None)
+    if known_id is None:
         raise BadInput(
             "command line",
             "--id",
             expected=f"{entity} with a vector in {release_id}: the string as it was delivered, or its hash, a number",
             found=f"{text!r} (hash {known[0]})",
         )
-    return found
+    return known_id
 
 
 def find_release(reader: LakeReader, table: str, variant: str, release_id: str | None) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def neighbours(
 
 
 def kept_strings(reader: LakeReader, entity: VectorEntity, ids: Sequence[int]) -> dict[int, str]:
-    """Returns what was hashed into ids, of those of which it was kept; several strings of one hash are joined."""
+    """Returns the strings that were hashed into these ids, where they were kept; several strings with one hash are joined."""
     rows = reader.read("id_strings", columns=["id", "string"], where={"field": f"{entity}_id", "id": ids}).to_pylist()
     strings: dict[int, list[str]] = {}
     for row in rows:

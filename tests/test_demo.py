@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from contracts.locations import Locations
 from contracts.periods import Parent
 from contracts.settings import Deployment
 from sources import deployments
-from tributary import demo
+from tributary import demo, stack
 from tributary.cli import main
 from tributary.demo_plan import MOST_BACKFILLED, landing_days, plan_of, whole_days
 
@@ -177,7 +178,7 @@ def test_the_days_of_a_teams_own_deployment_are_those_that_landed(tmp_path: Path
     ids=["nothing", "begins_later", "no_ads_yet", "last_ads_missing"],
 )
 def test_landing_days_that_are_missing_are_named(
-    tmp_path: Path, natural: range, ad: range, changes: dict[str, date], message: str
+    tmp_path: Path, natural: range, ad: range, changes: dict[str, Any], message: str
 ) -> None:
     locations = land(tmp_path, natural=natural, ad=ad)
     with pytest.raises(BadInput, match=f"(?s){message}"):
@@ -233,7 +234,7 @@ def test_a_teams_own_deployment_goes_through_all_stages_but_the_source(
     )
     monkeypatch.setattr(demo, "_print_addresses", lambda home: done.append(f"addresses of {home.name}"))
     for name in ("up_spark", "up", "api"):
-        monkeypatch.setattr(demo.stack, name, lambda home, name=name: done.append(name))
+        monkeypatch.setattr(stack, name, lambda home, name=name: done.append(name))
     assert main(["--home", str(tmp_path), "demo"]) == EXIT_OK
     assert done[0] == "up_spark" and done[-1] == f"addresses of {tmp_path.name}"
     assert not [line for line in done if line.startswith("sources")]

@@ -25,6 +25,7 @@ from contracts.settings import Deployment
 from contracts.tables import TABLES, owner_key
 from lake import xxhash
 from lake.reader import LakeReader
+from lake.writing import write_partitions
 from lake.xxhash import string_id
 from publishing.audit import audit
 from spark_jobs import forget_tables, forget_user, ingest_logs
@@ -183,7 +184,7 @@ def test_published_vectors_carry_strings_where_a_setting_says_so(spark: Any, tmp
     }
 
 
-def _strings(columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _strings(columns: tuple[str, ...]) -> dict[str, Any]:
     return {"string_ids": ("user_id", "item_id"), "kept_strings": ("user_id", "item_id"), "published_strings": columns}
 
 
@@ -205,7 +206,7 @@ def test_no_file_knows_the_string_of_a_forgotten_user(
     assert any(TABLE in path.parts for path in before)
 
     with monkeypatch.context() as patch:  # killed once two tables are rewritten
-        patch.setattr(forget_tables, "write_partitions", _killed_after(2, forget_tables.write_partitions))
+        patch.setattr(forget_tables, "write_partitions", _killed_after(2, write_partitions))
         with pytest.raises(KeyboardInterrupt):
             forget_user.command(locations, KEPT, f" {USER}", dry_run=False)
     assert forget_user.command(locations, KEPT, f" {USER}", dry_run=False) == 0

@@ -68,17 +68,17 @@ def gaps(deployment: Deployment) -> list[str]:
     start = deployment.history_start
     week = deployment.periods.closed_before("week", deployment.actr_start)
     months = [month for month in deployment.lineage.snapshots_of_day(week.start) if month is not None]
-    found = []
+    lines = []
     if any(one.cpm for one in settings) and week.start < start:
         whole = _first_whole(deployment, "week", start)
         what = "CPM of a whole week" if deployment.lineage.exists(week) else "CPM"
-        found.append(_gap(deployment, what, f"the first whole week of logs is {_span(whole)}", whole.end))
+        lines.append(_gap(deployment, what, f"the first whole week of logs is {_span(whole)}", whole.end))
     if any(one.merged_table for one in settings) and all(month < start for month in months):
         month = _first_whole(deployment, "month", start)
         reader = _first_whole(deployment, "week", month.end)
         where = f"the first whole month of logs is {_span(month)}, and the first CPM after it that of {_span(reader)}"
-        found.append(_gap(deployment, "TPM of a whole month" if months else "TPM", where, reader.end))
-    return found
+        lines.append(_gap(deployment, "TPM of a whole month" if months else "TPM", where, reader.end))
+    return lines
 
 
 def report(deployment: Deployment) -> list[str]:

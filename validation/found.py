@@ -104,15 +104,15 @@ def constants_of(day: DayFigures) -> dict[str, str]:
 
 def _found_constant(days: Sequence[DayFigures]) -> str:
     """The columns, each with its value; of several days, on how many of them."""
-    found: dict[str, list[str]] = defaultdict(list)
+    days_of: dict[str, list[str]] = defaultdict(list)
     for day in days:
         for name, value in constants_of(day).items():
-            found[f"{name} {value}"].append(str(day.ds))
+            days_of[f"{name} {value}"].append(str(day.ds))
     if len(days) == 1:
-        return ", ".join(found)
+        return ", ".join(days_of)
     return "; ".join(
         f"{one} on {len(on)} of {len(days)} days" + ("" if len(on) > 1 else f" ({on[0]})")
-        for one, on in sorted(found.items(), key=lambda pair: -len(pair[1]))
+        for one, on in sorted(days_of.items(), key=lambda pair: -len(pair[1]))
     )
 
 

@@ -175,9 +175,9 @@ def _by_value(rows: DataFrame, table: Table, deployment: Deployment, *, one_in: 
     names = [name for name in COUNTED if is_log and f"{name}_id" in rows.columns]
     for which, name in enumerate(names, start=len(hours) + len(watched)):
         counts = counts.unionByName(_rows_each(rows, f"{name}_id", which), allowMissingColumns=True)
-    found: dict[date, dict[str, Any]] = defaultdict(lambda: defaultdict(dict))
+    by_day: dict[date, dict[str, Any]] = defaultdict(lambda: defaultdict(dict))
     for row in counts.collect():
-        figures, which = found[row["ds"]], row["which"] - len(hours)
+        figures, which = by_day[row["ds"]], row["which"] - len(hours)
         if which >= len(watched):
             name = names[which - len(watched)]
             figures[COUNTED[name]] = row["distinct"]
@@ -189,11 +189,11 @@ def _by_value(rows: DataFrame, table: Table, deployment: Deployment, *, one_in: 
         else:
             spread = figures["distributions"].setdefault(watched[which].column, [0] * PLACES)
             spread[row["place"]] = row["rows"]
-    for figures in found.values():
+    for figures in by_day.values():
         figures["distributions"] = {column: tuple(values) for column, values in figures["distributions"].items()}
         if hours:
             figures["hours"] = tuple(figures["hours"].get(hour, 0) for hour in range(HOURS))
-    return found
+    return by_day
 
 
 def _rows_each(rows: DataFrame, column: str, which: int) -> DataFrame:
