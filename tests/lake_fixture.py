@@ -111,7 +111,10 @@ def make_lake(home: Path, world: World) -> Deployment:
 def write_table(
     locations: Locations, name: str, rows: pa.Table, *, mode: Any = "append", predicate: str | None = None
 ) -> None:
+    """Writes rows of a table; vectors without the strings of their ids have none, as where no setting publishes them."""
     contract = table(name)
+    if {"vector", "string"} <= set(contract.column_names) and "string" not in rows.column_names:
+        rows = rows.append_column("string", pa.nulls(len(rows), pa.string()))
     write_deltalake(
         str(locations.table(name)),
         rows.select(list(contract.column_names)),

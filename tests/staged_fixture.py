@@ -209,9 +209,7 @@ def released(locations: Locations, folder: Path, now: datetime = NOW) -> Path:
     rows = pq.read_table(folder / VECTORS_FILE)
     if rows.num_rows:
         names = pa.array([release.release_id] * rows.num_rows)
-        strings = pa.nulls(rows.num_rows, pa.string())
-        rows = rows.append_column("string", strings).append_column("release_id", names)
-        write_table(locations, KINDS[release.kind].vectors, rows)
+        write_table(locations, KINDS[release.kind].vectors, rows.append_column("release_id", names))
     publish(locations.home, [folder], now)
     return folder
 
