@@ -14,7 +14,7 @@ UV_VERSION := 0.13.9
 SOURCE ?= simulator
 DATA ?= $(TRIBUTARY_DATA)
 # The deployment that up, down and status are about: TRIBUTARY_HOME, else that of the demo.
-HOME_FOLDER = $(or $(TRIBUTARY_HOME),tributary-home/demo-$(SOURCE))
+HOME_FOLDER = $(or $(TRIBUTARY_HOME),tributary-home$(if $(filter-out own,$(SOURCE)),/demo-$(SOURCE)))
 # Tests in two processes; those of a file stay together.
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -36,8 +36,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m lake
 	@touch $(STAMP)
 
-demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>
-	@$(BIN)/tributary demo --source $(SOURCE) $(if $(DATA),--data $(DATA))
+demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movielens, DATA=<folder of the original files>; SOURCE=own: your landing files of TRIBUTARY_HOME
+	@$(BIN)/tributary demo --source $(SOURCE) $(if $(and $(DATA),$(filter-out own,$(SOURCE))),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: some twenty minutes on two cores
 	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" $(IN_TWO)

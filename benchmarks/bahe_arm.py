@@ -49,11 +49,11 @@ class Arm:
 
     Attributes:
         name: `bahe`, `llm_ctr` or `downstream`.
-        seed: of fresh weights and of the order of requests.
-        requests: of training.
-        epochs: passes over them.
-        source, low_layers, pooling: of the language model.
-        texts: of `downstream`: whether it reads Q_u and Q_i.
+        seed: the seed of fresh weights and of the order of requests.
+        requests: how many requests it trains on.
+        epochs: how many times it passes over them.
+        source, low_layers, pooling: the settings of the language model, as in `TextRecipe`.
+        texts: for `downstream`: whether it reads Q_u and Q_i.
     """
 
     name: str
@@ -85,11 +85,11 @@ class World:
     """Requests of MovieLens-1M.
 
     Attributes:
-        texts: distinct behaviour texts.
-        tokens: of each text, without the model's marks.
-        behaviour: P, which text each click is.
-        lengths: of each text in a row of them: its tokens and a mark behind it.
-        candidate: by item, which text it is as a candidate.
+        texts: the distinct behaviour texts.
+        tokens: the tokens of each text, without those by which the model marks the beginning and the end.
+        behaviour: for each click, P, the number of its text.
+        lengths: the length of each text when several are read in a row: its tokens, and the mark that ends it.
+        candidate: for each item, the number of its text as a candidate.
     """
 
     texts: Sequence[str]
@@ -127,11 +127,11 @@ class Requests:
 
     Attributes:
         world: the texts.
-        start, end: of the histories, G each.
-        first: G + 1, of the rows.
-        item, label: of the rows.
-        user: of the requests.
-        vectors: of the texts, for BAHE; None for LLM-CTR.
+        start, end: where the history of each request begins and ends, G each.
+        first: where the rows of each request begin, G + 1.
+        item, label: the item and the label of each row.
+        user: the user of each request.
+        vectors: the vector of each text, for BAHE; None for LLM-CTR.
         marks: the tokens that begin and end a text of the model.
         filler: token of padding.
     """
@@ -342,9 +342,10 @@ def with_texts(
     ]
     with torch.no_grad():
         items = torch.cat([model.item(part) for part in vectors[torch.from_numpy(world.candidate)].split(256)]).numpy()
+    of_entities: dict[Entity, np.ndarray] = {"user": user_vectors(model, world, vectors, states), "item": items}
     tables: dict[Entity, DatedVectors] = {
         entity: DatedVectors(ids=np.arange(len(of)), days=np.zeros(len(of), np.int64), vectors=of)
-        for entity, of in (("user", user_vectors(model, world, vectors, states)), ("item", items))
+        for entity, of in of_entities.items()
     }
     return found, TextVectors(tables)
 
@@ -354,8 +355,8 @@ class States:
     """Users as they were after some of their clicks.
 
     Attributes:
-        start, end: of their histories.
-        place: for the rows of each split, one more than the state that they see; 0 of a user who had none.
+        start, end: where the history of each state begins and ends.
+        place: for each row of each split, one more than the number of the state that it sees; 0 for a user without any.
     """
 
     start: np.ndarray
@@ -364,7 +365,7 @@ class States:
 
     @classmethod
     def of(cls, samples: Sequence[Samples]) -> States:
-        """A user's vector is made again after every so many clicks, as a daily one is not made again for each request either."""
+        """A user's vector is recomputed after a fixed number of clicks, since a daily one is not recomputed for each request either."""
         histories = [one.histories for one in samples if one.histories]
         user = np.concatenate([one.features["user_id"] for one in samples])
         start, end = np.concatenate([of.long_start for of in histories]), np.concatenate([of.end for of in histories])

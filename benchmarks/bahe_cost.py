@@ -1,4 +1,4 @@
-"""What a training step of BAHE costs beside LLM-CTR, which reads the behaviours' whole text: seconds a sample, and peak memory.
+"""What a training step of BAHE costs compared with LLM-CTR, which reads the behaviours' whole text: seconds a sample, and peak memory.
 
 `python -m benchmarks.bahe_cost [--quick] [--lengths 512,1024] [--source smollm2]`. Same backbone, same trainable half
 with the same adapters, same head, batches of one; texts of 512 to 4,096 tokens are behaviours of 20 tokens each. Each
@@ -53,7 +53,8 @@ def main() -> None:
         for length, arm in found:
             print(f"== turn {turn + 1} of {turns}: {arm}, {length} tokens", file=sys.stderr, flush=True)
             found[length, arm].append(arm_of(arm, length, steps, options))
-    rows, figures = [], {}
+    rows: list[tuple[str, ...]] = []
+    figures: dict[str, float] = {}
     details: dict[str, Any] = {
         "source": options.source,
         "threads": options.threads,

@@ -106,7 +106,7 @@ class Bench:
     at_once: int
 
     def rival(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """BAHE beside LLM-CTR, at equal epochs and at equal time."""
+        """BAHE compared with LLM-CTR, at equal epochs and at equal time."""
         arms, found = self.rivals()
         gains = self.gains(arms, "llm_ctr")
         print_arms(found, gains)
@@ -143,7 +143,7 @@ class Bench:
         return {"auc_by_split": areas}, {"arms": found, "gains": gains}
 
     def smollm2(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A decoder learns, in a smaller run of one seed: its AUC with the interval over users, beside MiniLM's on the same rows."""
+        """A decoder learns, in a smaller run of one seed: its AUC with the interval over users, and MiniLM's on the same rows."""
         smaller = replace(self, requests=SMOLLM2_REQUESTS, test_requests=SMOLLM2_TEST_REQUESTS, seeds=(1,))
         arms = {
             "MiniLM": smaller.of_seeds("bahe"),

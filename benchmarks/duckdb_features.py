@@ -50,7 +50,7 @@ def run_in_a_process(
 
 
 def require_equal(ours: Locations, theirs: Path, day: date) -> None:
-    """Raises AssertionError unless samples and statistics have the same rows, as far as sums over all columns can tell."""
+    """Raises AssertionError unless samples and statistics have the same rows, as far as sums over all columns show."""
     reader = LakeReader(ours)
     for log in LOGS:
         mine = reader.read(f"{log}_samples", where={"ds": day}).to_pandas()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -45,7 +46,7 @@ class Plan:
         histories: days of history before the measured day.
         repeats: runs that are counted; one more warms up.
         history, rival, large: impressions a day of each part.
-        sizes: days of growing size, beside nothing but themselves.
+        sizes: days of growing size, which are measured without a history.
     """
 
     histories: tuple[int, ...]
@@ -109,9 +110,9 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
     longest = plan.histories[-1] + MID_CYCLE
     base = Locations(work / "base")
     deployment = make_home(base, DAY - timedelta(days=longest), DAY)
-    said(f"history: {longest} days of {plan.history.rows:,} impressions")
+    progress(f"history: {longest} days of {plan.history.rows:,} impressions")
     seed_logs(spark, base, days_before(DAY, longest), plan.history)
-    said("history: its partials")
+    progress("history: its partials")
     for begin in range(0, longest, 30):
         build_partials.run(spark, base, deployment, days_before(DAY, longest)[begin : begin + 30])
     homes = {}
@@ -123,13 +124,13 @@ def history_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) ->
             copy_partials(spark, base, homes[days], days_before(DAY, length))
         for day in (DAY - timedelta(days=1), DAY):
             write_landing(homes[days], day, plan.history)
-        said(f"history: a first day after {days} days")
+        progress(f"history: a first day after {days} days")
         run_day(spark, homes[days], of_length)  # warms up, and makes the checkpoints that daily life has made before
     seconds: dict[int, list[dict[str, float]]] = {days: [] for days in plan.histories}
     recomputed: dict[int, list[float]] = {plan.histories[-1]: []}
     scratch = Locations(work / "recomputed")
     for repeat in range(plan.repeats):
-        said(f"history: repeat {repeat + 1} of {plan.repeats}")
+        progress(f"history: repeat {repeat + 1} of {plan.repeats}")
         for days in plan.histories:
             seconds[days].append(run_day(spark, homes[days], Deployment.load(homes[days].home)))
         shutil.rmtree(scratch.home, ignore_errors=True)
@@ -171,7 +172,7 @@ def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> 
     """A day of a million impressions with seven days before it: our jobs, and the same features by DuckDB in one process."""
     home = Locations(work / "ours")
     deployment = make_home(home, DAY - timedelta(days=7), DAY)
-    said(f"DuckDB: a day of {plan.rival.rows:,} impressions")
+    progress(f"DuckDB: a day of {plan.rival.rows:,} impressions")
     seed_logs(spark, home, days_before(DAY, 7), plan.rival)
     build_partials.run(spark, home, deployment, days_before(DAY, 7))
     for day in (DAY - timedelta(days=1), DAY):
@@ -179,10 +180,10 @@ def duckdb_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> 
     duckdb_features.export_partials(home, work / "partials")
     ours, theirs = [], []
     for repeat in range(plan.repeats + 1):
-        day = run_day(spark, home, deployment)
+        own = run_day(spark, home, deployment)
         rival = duckdb_features.run_in_a_process(home, work / "partials", work / "duckdb", DAY, deployment)
         if repeat:  # the first of each warms up
-            ours.append(day)
+            ours.append(own)
             theirs.append(rival)
     duckdb_features.require_equal(home, work / "duckdb", DAY)
     our_seconds, their_seconds = median(sum(run.values()) for run in ours), median(run["seconds"] for run in theirs)
@@ -234,7 +235,7 @@ def sizes_part(spark: Any, work: Path, plan: Plan, details: dict[str, Any]) -> d
 def first_day(spark: Any, home: Locations, size: Size, before: Size, *, repeats: int) -> dict[str, Any]:
     """Seconds by job of a day after a day of `before`, of the median repeat, and what the lake grows by; the home is removed."""
     deployment = make_home(home, DAY - timedelta(days=1), DAY)
-    said(f"a day of {size.rows:,} impressions")
+    progress(f"a day of {size.rows:,} impressions")
     write_landing(home, DAY - timedelta(days=1), before)
     for job in (ingest_logs, build_partials):
         job.run(spark, home, deployment, [DAY - timedelta(days=1)])
@@ -258,8 +259,7 @@ def run_day(spark: Any, locations: Locations, deployment: Deployment) -> dict[st
     """Seconds of each job of the day, as one that was never made before."""
     forget_day(spark, locations, DAY)
     return {
-        job.__name__.rsplit(".", 1)[-1]: timed(lambda job=job: job.run(spark, locations, deployment, [DAY]))
-        for job in JOBS
+        job.__name__.rsplit(".", 1)[-1]: timed(partial(job.run, spark, locations, deployment, [DAY])) for job in JOBS
     }
 
 
@@ -297,7 +297,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.parquet"))
 
 
-def said(text: str) -> None:
+def progress(text: str) -> None:
     print(f"== {text}", flush=True)
 
 

@@ -3,7 +3,7 @@
 `python -m benchmarks.folding [--quick]`. The default recipe's A-CTR body (D = 16, DIN over the long and the short
 history, one cross layer, MLP 256-128-64) without transfer and with FG-BERT's bridges, random weights, one user, one
 thread. *Folded* encodes the user's sequence once for all candidates, *unfolded* once for each; *full attention* reads
-each candidate as one more behaviour of the sequence (the encoder alone). Latencies are medians by turns.
+each candidate as one more behaviour of the sequence (only the encoder). Latencies are medians by turns.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ def unfolded(batch: Batch) -> Batch:
     """The same, with a sequence for each candidate."""
     assert batch.sequence is not None
     count, once = len(batch.label_B), batch.sequence.sequences
+    assert once.offsets is not None
     length = int(once.offsets[-1])
     many = replace(
         once,
@@ -114,7 +116,7 @@ def main() -> None:
             [
                 ("body", *_row(base)),
                 ("body with SRP4CTR", *_row(both)),
-                ("SRP4CTR's part alone", *_row(of_bridge)),
+                ("only SRP4CTR's part", *_row(of_bridge)),
                 ("full attention", "-", f"{full:,.0f}", f"{full:,.0f}", f"{full:,.0f}"),
             ],
         )
@@ -123,7 +125,7 @@ def main() -> None:
     print("\nmilliseconds of a request, one thread, medians by turns")
     print(
         table_text(
-            ("candidates", "body", "folded", "unfolded", "full attention, encoder alone"),
+            ("candidates", "body", "folded", "unfolded", "full attention, only the encoder"),
             [(str(count), *(f"{value:.2f}" for value in of.values())) for count, of in milliseconds.items()],
         )
     )
@@ -160,10 +162,10 @@ def latencies(without: CtrModel, model: CtrModel, long: int, short: int, *, turn
         assert longer.sequence is not None
         full = longer.sequence.sequences
         ways: dict[str, Callable[[], object]] = {
-            "body": lambda given=folded: without(given),
-            "folded": lambda given=folded: model(given),
-            "unfolded": lambda given=each_alone: model(given),
-            "full_attention": lambda given=full: encode(given),
+            "body": partial(without, folded),
+            "folded": partial(model, folded),
+            "unfolded": partial(model, each_alone),
+            "full_attention": partial(encode, full),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(turns + 1):

@@ -1,4 +1,4 @@
-"""What ingesting a day costs, by format, beside an earlier commit: both in warm sessions of their own, in turns, on the same files.
+"""What ingesting a day costs, by format, compared with an earlier commit: each in a warm session of its own, in turns, on the same files.
 
 `python -m benchmarks.ingestion --against COMMIT [--quick] [--work FOLDER]`. Nothing else may run meanwhile.
 """

@@ -60,7 +60,9 @@ def main() -> None:
     torch.set_num_threads(1)
     example = json.loads((options.folders[1] / EXAMPLE_FILE).read_text())
     scorers, own = [open_scorer(folder) for folder in options.folders], example["candidates"]
-    rows, figures, details = [], {}, {"release": scorers[1].model["release"], "behaviours": len(example["behaviours"])}
+    rows: list[tuple[str, ...]] = []
+    figures: dict[str, float] = {}
+    details = {"release": scorers[1].model["release"], "behaviours": len(example["behaviours"])}
     for count in each(CANDIDATES, description="latencies", unit="size"):
         request = {**example, "candidates": (own * count)[:count]}
         apart = float(np.abs(np.subtract(*(scorer.score(request) for scorer in scorers))).max())

@@ -1,4 +1,4 @@
-"""What it costs to map ids to rows: our mapping, frozen before a run, beside TorchRec's managed collision, which learns it in each step.
+"""What it costs to map ids to rows: our mapping, frozen before a run, and TorchRec's managed collision, which learns it in each step.
 
 `python -m benchmarks.managed_collision [--quick]`. 400,000 rows of eight features, whose ids are drawn from a million
 each, few often and most rarely; one pass in batches of 4,096, one thread. Managed collision gets as many rows as our

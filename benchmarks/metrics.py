@@ -97,7 +97,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> tuple[list[tuple[str, ...
     """A row for each figure, and which figures are not their formula's."""
     rows_of = cases(fixed_rows())
     ours = {name: of_cases["all"][0] for name, of_cases in results[OURS]["figures"].items()}
-    lines, wrong = [], []
+    lines: list[tuple[str, ...]] = []
+    wrong: list[str] = []
     for library, result in results.items():
         for name, figures in result["figures"].items():
             broken = [

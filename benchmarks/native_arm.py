@@ -1,4 +1,4 @@
-"""Each native operation beside its twin in torch, on the problem of its trial, and which vectors it was compiled for."""
+"""Each native operation compared with its twin in torch, on the problem of its trial, and which vectors it was compiled for."""
 
 import json
 

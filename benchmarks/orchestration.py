@@ -1,4 +1,4 @@
-"""What Airflow costs a day: its wall time through the DAGs, beside the sum of the same commands run by hand.
+"""What Airflow costs a day: its wall time through the DAGs, compared with the sum of the same commands run by hand.
 
 `python -m benchmarks.orchestration --data FOLDER [--quick]`. KuaiRand's days 1 to 4 May, their history and the models
 that they rest on made before. Two homes hold the same; each day's commands run one after the other in the one, then the
@@ -28,7 +28,7 @@ from contracts.settings import DATA_VARIABLE, HOME_VARIABLE, Deployment, data_fo
 from contracts.steps import CADENCES, DAY_DAGS, commands_over, release_commands
 from tributary import stack
 from tributary.backfills import spans_of_days, start_all, wait_for_all
-from tributary.demo import landing_days, plan_of
+from tributary.demo_plan import landing_days, plan_of
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=data_folder(), help="folder of KuaiRand's original files (default: TRIBUTARY_DATA)"
     )
-    parser.add_argument("--quick", action="store_true", help="the data's DAGs alone, and one day; nothing is recorded")
+    parser.add_argument("--quick", action="store_true", help="only the data's DAGs, and one day; nothing is recorded")
     parser.add_argument("--work", type=Path, default=Path("tributary-home/benchmark-orchestration"))
     parser.add_argument("--ui-port", type=int, default=stack.UI_PORT)
     parser.add_argument("--spark-port", type=int, default=stack.SPARK_PORT)

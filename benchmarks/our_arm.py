@@ -43,7 +43,7 @@ NAMES = tuple({"genre": "category_id"}.get(name, name) for name in FLAT)
 
 
 class Din(Trainable):
-    """DIN (arXiv 1706.06978) alone: features, one history, an MLP."""
+    """DIN (arXiv 1706.06978) and nothing else: features, one history, an MLP."""
 
     def __init__(self, embeddings: IdEmbeddings) -> None:
         super().__init__()
@@ -117,7 +117,10 @@ def run(kind: str, folder: Path, split: str, *, epochs: int, seed: int, rate: fl
 
     def after_epoch() -> None:
         seconds = time.perf_counter() - clock[0]
-        recorder.epoch(seconds, *((held.click, score(model, encoded_held)) if held is not None else ()))
+        recorder.epoch(
+            seconds,
+            *((held.click, score(model, encoded_held)) if held is not None and encoded_held is not None else ()),
+        )
         clock[0] = time.perf_counter()
 
     phase = Phase(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, embedding_learning_rate=rate)

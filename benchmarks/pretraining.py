@@ -3,7 +3,7 @@
 `python -m benchmarks.pretraining --data FOLDER [--quick]`. Equal sizes (two layers, two heads, width 64, FFN 256,
 dropout .1, a fifth masked, softmax over all items, 256 sequences a batch) on the same sequences: every prefix of a
 user's clicks, its last 50, as RecBole makes them. A behaviour counts once, padding not; making batches and masks is in
-the time. FG-BERT on the same sequences is shown beside. Attention weights are not dropped out in either.
+the time. FG-BERT on the same sequences is shown too. Attention weights are not dropped out in either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from benchmarks.training import make_environment
 from contracts.commands import table_text
 from contracts.settings import data_folder
 
-SIZE = {"length": 50, "layers": 2, "heads": 2, "width": 64, "inner": 256, "dropout": 0.1, "mask": 0.2, "batch": 256}
+SIZE: dict[str, Any] = {
+    "length": 50,
+    "layers": 2,
+    "heads": 2,
+    "width": 64,
+    "inner": 256,
+    "dropout": 0.1,
+    "mask": 0.2,
+    "batch": 256,
+}
 THREADS, STEPS, QUICK_STEPS, TURNS = 2, 20, 10, 3
 USERS = 1500  # of 6,040: RecBole's pipeline makes each of their prefixes anew
 WARM_UP = 3

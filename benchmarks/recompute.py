@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import reduce
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, STATISTIC_WINDOWS, WHOLE_LOG
+from contracts.features import BEHAVIOUR_TYPE, ENTITIES, LOGS, STATISTIC_WINDOWS, WHOLE_LOG, Log
 from contracts.locations import Locations
 from contracts.settings import Deployment, table_address
 from lake.writing import replace_partitions
@@ -33,10 +34,11 @@ def run(spark: Any, source: Locations, target: Locations, deployment: Deployment
 
 
 def _read(spark: Any, locations: Locations, name: str) -> DataFrame:
-    return spark.read.format("delta").load(table_address(locations, name))
+    rows: DataFrame = spark.read.format("delta").load(table_address(locations, name))
+    return rows
 
 
-def histories(logs: dict[str, DataFrame], day: date) -> DataFrame:
+def histories(logs: Mapping[Log, DataFrame], day: date) -> DataFrame:
     """The last 200 positives before the day and those of the day, of every user with an impression on it."""
     names = ("event_ts", "event_id", "item_id", "category_id", "action", "dwell_seconds")
     rows = reduce(
@@ -71,7 +73,7 @@ def histories(logs: dict[str, DataFrame], day: date) -> DataFrame:
     return positives.select("user_id", both.alias("behaviours"), F.lit(day).alias("ds"))
 
 
-def statistics(logs: dict[str, DataFrame], day: date) -> DataFrame:
+def statistics(logs: Mapping[Log, DataFrame], day: date) -> DataFrame:
     """Window sums of every user, item and category of the day, over the rows of the longest window."""
     first = day - timedelta(days=max(STATISTIC_WINDOWS))
     ids = {entity: F.col(f"{entity}_id") for entity in ENTITIES} | {WHOLE_LOG: F.lit(0).cast("bigint")}

@@ -43,7 +43,7 @@ def finish(
 
 
 def result_in(output: str, code: int, what: str) -> dict[str, Any]:
-    """The result that an arm printed; one that failed ends the benchmark, and says why."""
+    """Returns the result that an arm printed; an arm that failed ends the benchmark, with the reason."""
     lines = [line for line in output.splitlines() if line.startswith(MARK)]
     if code or not lines:
         raise SystemExit(f"{what} failed ({code})\n{output[-3000:]}")

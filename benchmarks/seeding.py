@@ -50,7 +50,7 @@ def forget_day(spark: Any, locations: Locations, day: date) -> None:
 
 
 def copy_partials(spark: Any, source: Locations, target: Locations, days: Sequence[date]) -> None:
-    """A partial depends on its own day alone, so it is the same whatever came before."""
+    """Copies partials; a partial depends only on its own day, so it is the same whatever came before."""
     owners = [{"ds": day, "log": log} for day in days for log in LOGS]
     for name in ("behaviour_partials", "statistic_partials"):
         rows = read_partitions(spark, source, name, days)

@@ -65,9 +65,9 @@ class Setting:
     """What an arm reads of the history.
 
     Attributes:
-        pretrained: objective of its encoder; None without one.
-        learned, cross, queries: of its `Bridge`.
-        embedding_rate: of the id embeddings; chosen on `valid` by AUC after three epochs (docs/experiments.md).
+        pretrained: the objective by which its encoder was trained; None if it has no encoder.
+        learned, cross, queries: the settings of its `Bridge`.
+        embedding_rate: the learning rate of the id embeddings, chosen on `valid` by AUC after three epochs (docs/experiments.md).
     """
 
     pretrained: str | None = None
@@ -154,7 +154,7 @@ class Requests:
 class HistoryCtr(Trainable):
     """`MLP([features, history])`; SRP4CTR's head where the history is a `Bridge`.
 
-    The history's columns of the first layer begin at zero: the model begins as one of the features alone.
+    The history's columns of the first layer begin at zero: the model begins as one of only the features.
     """
 
     def __init__(self, embeddings: IdEmbeddings, history: nn.Module, width: int) -> None:
@@ -202,6 +202,7 @@ class Bst(nn.Module):
     def forward(self, given: SequenceInput) -> Tensor:
         """R x (2 x DIM): every row's history with its own candidate."""
         sequences = given.sequences
+        assert sequences.offsets is not None and given.of_B is not None
         lengths = sequences.offsets.diff()[given.of_B]
         at_P, before = ranges(sequences.offsets[:-1][given.of_B], sequences.offsets[1:][given.of_B])
         offsets = before + torch.arange(len(before))
@@ -223,10 +224,10 @@ class World:
     """What every arm reads.
 
     Attributes:
-        columns: raw ids and codes of the behaviours, P by field.
-        user: P.
-        is_known: P: behaviours among the training rows.
-        mapping: of the encoder's ids, fitted on these.
+        columns: the raw ids and codes of the behaviours, P for each field.
+        user: the user of each behaviour, P.
+        is_known: whether each behaviour is among the training rows, P.
+        mapping: from the encoder's ids to its table rows, fitted on the behaviours that are known.
     """
 
     columns: Mapping[str, Any]
@@ -340,7 +341,7 @@ def pretrain(world: World, recipe: FgBertRecipe, path: Path, seed: int, *, quick
     return encoder
 
 
-def make_model(name: str, embeddings: IdEmbeddings, encoder: FgBert | None, world: World, seed: int) -> nn.Module:
+def make_model(name: str, embeddings: IdEmbeddings, encoder: FgBert | None, world: World, seed: int) -> Trainable:
     setting = SETTINGS[name]
     if name == "din":
         return RequestDin(embeddings)

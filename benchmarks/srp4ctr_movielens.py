@@ -2,7 +2,7 @@
 
 `python -m benchmarks.srp4ctr_movielens --data FOLDER [--fuxictr-zoo FOLDER] [--quick] [--seeds N] [--arms
 din,srp4ctr]`. A rating of 4 or 5 is a click; a history is the user's last 50 clicks strictly before. Encoders are
-pre-trained on the training rows' clicks alone. Differences are paired on the test rows, with 95 % intervals of 1,000
+pre-trained on only the training rows' clicks. Differences are paired on the test rows, with 95 % intervals of 1,000
 draws over users and seeds. An arm that has run is not run again. The long tail is the fifth of the known items with the
 fewest training rows, and items that training never saw.
 """
@@ -104,7 +104,7 @@ def run(arm: str, seed: int, work: Path, split: str, epochs: int, threads: int) 
 def fuxictr_din(work: Path, zoo: Path, seeds: range, split: str, epochs: int) -> float:
     """Mean AUC of FuxiCTR's DIN on the same rows after as many epochs."""
     make_environment(work, "fuxictr")
-    arms = [Arm(model="din", library="fuxictr", seed=seed, split=split) for seed in seeds]
+    arms = [Arm(model="din", library="fuxictr", seed=seed, split=split, epochs=epochs, vectors="own") for seed in seeds]
     done = run_arms(arms, work, zoo, keep=split == "full")
     return float(np.mean([done[tuple(arm.key)]["auc"][epochs - 1] for arm in arms]))
 

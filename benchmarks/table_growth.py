@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks.rivals.common import BATCH, DIM, LEARNING_RATE, MLP, NUM_IDS, THREADS
 from contracts.commands import table_text
 from training.engine.loop import prepare_process
-from training.modules.embedding import IdEmbeddings
+from training.modules.embedding import FbgemmTable, IdEmbeddings, Table
 from training.modules.interaction import relu_mlp
 
 ROWS = (100_000, 1_000_000, 10_000_000)
@@ -27,6 +27,7 @@ def growth(quick: bool) -> dict[str, Any]:
         names = [f"id{number}" for number in range(NUM_IDS)]
         tables[rows] = IdEmbeddings(dict.fromkeys(names, rows // NUM_IDS), dict.fromkeys(names, DIM), seed=1)
         for table in tables[rows].tables.values():
+            assert isinstance(table, Table | FbgemmTable)
             table.learning_rate = 0.1
     mlp = relu_mlp(NUM_IDS * DIM, MLP)
     optimizer = torch.optim.Adam(mlp.parameters(), lr=LEARNING_RATE, fused=True)

@@ -139,7 +139,7 @@ def look_ups(locations: Locations, turns: int) -> dict[str, float]:
         "index_select from memory": median(of_memory[half:]),
         "store, mapped": median(of_map[half:]),
         "store, read, hashes looked up too": median(of_store[half:]),
-        "hashes -> rows alone": median(of_search[half:]),
+        "only hashes -> rows": median(of_search[half:]),
     }
     print(
         table_text(

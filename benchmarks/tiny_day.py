@@ -1,4 +1,4 @@
-"""All Spark work of a KuaiRand day, by its commands against a running Spark Connect server, beside the same day in pandas.
+"""All Spark work of a KuaiRand day, by its commands against a running Spark Connect server, compared with the same day in pandas.
 
 `python -m benchmarks.tiny_day --data FOLDER [--quick]`. The commands run without a Java on their path: none of them
 starts a JVM.

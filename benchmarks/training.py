@@ -1,4 +1,4 @@
-"""How fast models train: Tributary beside FuxiCTR, DeepCTR-Torch, torch-rechub and RecBole on MovieLens-1M, and tables of many ids.
+"""How fast models train: Tributary compared with FuxiCTR, DeepCTR-Torch, torch-rechub and RecBole on MovieLens-1M, and tables of many ids.
 
 `python -m benchmarks.training --data FOLDER --fuxictr-zoo FOLDER [--quick] [--part dnn|din|ids|growth|native] [--seeds
 N] [--epochs N] [--library NAME]`. FuxiCTR's wheel lacks DNN and DIN: `--fuxictr-zoo` is the folder `model_zoo` of its
@@ -6,7 +6,7 @@ repository (commit 0245987). Every library runs in an environment of its own, ma
 process of its own, arms by turns. An arm that has run is not run again (its figures are in `<work>/arms.jsonl`, by
 model, library, seed and vectors), so that the hours of a full run may be cut anywhere.
 
-A ratio holds for a kind of processor: its vectors are printed beside it. On one with AVX-512 everything runs a second
+A ratio holds for a kind of processor: its vectors are printed next to it. On one with AVX-512 everything runs a second
 time without, by all libraries (`--vectors`); those figures end in `_avx2`. `--part native` runs our models with and
 without native code, and each operation.
 """
@@ -58,10 +58,10 @@ class Arm:
     """One run of one library.
 
     Attributes:
-        model, library, seed: what is trained, by whom.
-        split: of the rows.
-        epochs: over them.
-        vectors: of the processor that may be used: its own, or no more than AVX2.
+        model, library, seed: which model is trained, by which library, from which seed.
+        split: which rows it trains on and is judged on.
+        epochs: how many times it passes over the training rows.
+        vectors: which vector instructions it may use: `own`, all that the processor has, or `avx2`, no more than AVX2.
     """
 
     model: str
@@ -177,7 +177,7 @@ def arms_of(parts: Sequence[str], rivals: set[str]) -> dict[str, list[str]]:
 
 
 def native_figures(results: dict[str, Any], vectors: str) -> dict[str, Any]:
-    """How much native code gains: our models with it and without, and each operation beside its twin on the problem of its trial."""
+    """How much native code gains: our models with it and without, and each operation compared with its twin on the problem of its trial."""
     figures = {}
     for model in ("dnn", "din"):
         speed = {
@@ -201,7 +201,8 @@ def native_figures(results: dict[str, Any], vectors: str) -> dict[str, Any]:
 
 def speed_of(runs: Sequence[dict[str, Any]]) -> float:
     """Samples a second; of several epochs the first warms up."""
-    return median(run["rows"] / seconds for run in runs for seconds in run["seconds"][1:] or run["seconds"])
+    speed: float = median(run["rows"] / seconds for run in runs for seconds in run["seconds"][1:] or run["seconds"])
+    return speed
 
 
 def figures_of(model: str, results: Sequence[tuple[Arm, dict[str, Any]]]) -> dict[str, Any]:
@@ -268,7 +269,7 @@ def run_arms(arms: Sequence[Arm], work: Path, zoo: Path | None, *, keep: bool) -
 
 
 def run_arm(arm: Arm, work: Path, zoo: Path | None, *, keep: bool) -> dict[str, Any]:
-    """Runs an arm, its memory (all its processes, shared pages shared) beside it; one that failed says why and ends the benchmark."""
+    """Runs an arm, and measures its memory (proportional, of all its processes); one that fails ends the benchmark with the reason."""
     own_modules = {OURS: "benchmarks.our_arm", IN_TORCH: "benchmarks.our_arm", LOOP: "benchmarks.fbgemm_arm"}
     module = own_modules.get(arm.library, f"benchmarks.rivals.{arm.library}_arm")
     python = (
@@ -333,9 +334,9 @@ def make_environment(work: Path, name: str) -> None:
     pins = HERE / "rivals" / f"{name}.txt"
     install = [*uv, "pip", "install", "--quiet", "--python", python]
     subprocess.run([*install, f"torch=={torch.__version__.split('+')[0]}", "-r", str(pins)], check=True)
-    alone = HERE / "rivals" / f"{name}-alone.txt"  # whose own requirements contradict each other
-    if alone.is_file():
-        subprocess.run([*install, "--no-deps", "-r", str(alone)], check=True)
+    without = HERE / "rivals" / f"{name}-alone.txt"  # packages whose own requirements contradict each other
+    if without.is_file():
+        subprocess.run([*install, "--no-deps", "-r", str(without)], check=True)
     (folder / "made").touch()
 
 

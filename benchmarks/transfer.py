@@ -51,10 +51,10 @@ class Scores:
     """The same ad impressions, scored by every setting with every seed.
 
     Attributes:
-        users: N, each user's number.
-        clicks: N.
-        of: by setting, S x N.
-        truth: N; None of real logs.
+        users: the number of each row's user, N.
+        clicks: whether each row was clicked, N.
+        of: for each setting, its scores with each seed, S x N.
+        truth: the true click probability of each row, N; None for real logs.
     """
 
     users: NDArray[np.int64]
@@ -199,11 +199,11 @@ def read_scores(lake: Lake, folder: Path, seeds: Sequence[int], arms: Mapping[st
     """The reported days' scores, rows in the same order for all.
 
     Args:
-        lake: what was scored.
-        folder: its folder.
-        seeds: of the chains.
-        arms: by name, where scores lie: what follows the seed in the name of the chain's home, the recipe, and the
-            column.
+        lake: the source of logs whose days were scored.
+        folder: the folder with the homes of its chains.
+        seeds: the seeds of the chains.
+        arms: for each name, where its scores are: what follows the seed in the name of the chain's home, the recipe, and
+            the column.
     """
     found: dict[str, list[Floats]] = {name: [] for name in arms}
     rows: pa.Table | None = None

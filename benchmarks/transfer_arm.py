@@ -54,7 +54,7 @@ def _rates(recipe: Recipe, *, restart: tuple[float, float], daily: tuple[float, 
 
 
 def _one_pass(recipe: Recipe) -> Recipe:
-    """Less pre-training: where days are few, more of it learns the natural log by heart."""
+    """Less pre-training: with few days, more of it overfits to the natural log."""
     return replace(
         recipe,
         cpm=replace(recipe.cpm, train=replace(recipe.cpm.train, epochs=1)),

@@ -24,7 +24,7 @@ class Lake:
     """One source of logs, and which of its days are for what.
 
     Attributes:
-        name: of its folder.
+        name: the name of its folder.
         source: what follows `tributary sources`.
         real: whether it is read from original files, below --data.
         actr_start: the ad models' first day; every day after it is scored by the models of the day before.

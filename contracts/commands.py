@@ -48,10 +48,10 @@ class CommandGroup(click.Group):
     """Commands that are declared before they are written or imported, so that the help lists them all.
 
     Args:
-        program: what is typed before a command.
-        meaning: one line for people.
-        declared: the commands by name, in order.
-        attributes: of the group, as click takes them.
+        program: what is typed before a command's name.
+        meaning: what the group does, as its help shows it.
+        declared: the commands by name, in the order of the help.
+        attributes: further arguments of `click.Group`.
     """
 
     def __init__(self, program: str, meaning: str, declared: Mapping[str, Declared], **attributes: Any) -> None:
@@ -119,13 +119,13 @@ def run_line(command: click.Command, argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-class Day(click.ParamType):
+class Day(click.ParamType[date]):
     """A day, such as 2026-01-31."""
 
     name = "day"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Reads it."""
+        """Reads the day that was typed."""
         try:
             return value if isinstance(value, date) else date.fromisoformat(value)
         except ValueError:
@@ -190,9 +190,9 @@ def with_tables(help: str, names: Collection[str] | None = None) -> Decorator:
 
 with_landing_files = together(  # of `tributary sources check`, and of the job that it runs
     with_home,
-    click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="PATH..."),
-    click.option("--log", type=click.Choice(LOGS), help="Default: what landing/<log>/ in the path says."),
-    one_day("Day of arrival (default: what landing/<log>/<day>/ in the path says)."),
+    click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]..."),
+    click.option("--log", type=click.Choice(LOGS), help="Default: the log that landing/<log>/ in the path names."),
+    one_day("Day of arrival (default: the day that landing/<log>/<day>/ in the path names)."),
     click.option("--strict", is_flag=True, help="Exit with 2 on a warning too."),
 )
 

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and the exit codes by which commands tell them apart.
+"""Errors that a user can act on, and the exit code that a command ends with for each kind of them.
 
 A scheduler reads only the exit code: bad input and failed checks are not retried, anything unexpected is.
 """

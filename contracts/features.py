@@ -57,6 +57,11 @@ class Feature:
     embedding_dim: int = 16
     maximum: int | None = None
 
+    @property
+    def unknown_values(self) -> tuple[int | None, ...]:
+        """The values that read as unknown: null and, of an id, 0, which a team delivers where it knows none; a rank of 0 is known."""
+        return (None, 0) if self.maximum is None else (None,)
+
 
 FEATURES: tuple[Feature, ...] = (
     Feature(name="user_id", side="user", meaning="who saw it"),

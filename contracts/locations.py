@@ -99,7 +99,7 @@ class Locations:
 
     @property
     def stale_found(self) -> Path:
-        """JSON file with the result of the last search for stale partitions: `contracts.quality.StaleFound`."""
+        """JSON file with the result of the last search for stale partitions: `contracts.quality.StaleReport`."""
         return self.reports / "stale.json"
 
     @property

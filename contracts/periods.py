@@ -128,7 +128,7 @@ def days_between(start: date, end: date) -> Iterator[date]:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Parent:
-    """A release that another release is made from; `role` tells what it is read for."""
+    """A release that another release is made from; `role` names what it is used for."""
 
     role: Role
     kind: str

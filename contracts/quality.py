@@ -67,7 +67,7 @@ class StaleDay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StaleFound:
+class StaleReport:
     """The result of one search for stale partitions.
 
     Attributes:
@@ -97,7 +97,7 @@ class StaleFound:
         return json.dumps({"format": FORMAT, **asdict(self)}, default=str, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> StaleFound:
+    def from_json(cls, text: str) -> StaleReport:
         """Reads what `to_json` wrote.
 
         Raises:

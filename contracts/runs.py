@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from contracts.errors import BadInput
-from contracts.periods import Cadence, Period
+from contracts.kinds import Cadence
+from contracts.periods import Period
 from contracts.settings import Deployment
 
 MANUAL = "manual"

@@ -21,7 +21,7 @@ from contracts.kinds import RECIPES
 from contracts.landing import LandingSettings
 from contracts.locations import Locations
 from contracts.periods import Lineage, Period, PeriodSettings
-from contracts.tables import LANDING_COLUMNS, LANDING_ID_COLUMNS
+from contracts.tables import ENTITY_ID_COLUMNS, LANDING_COLUMNS, LANDING_ID_COLUMNS, VECTOR_ID_COLUMNS
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 
 HOME_VARIABLE = "TRIBUTARY_HOME"
@@ -45,6 +45,9 @@ class Deployment:
         allowed_lateness_days: how many days after its own an event may arrive and still count.
         feedback_delay_seconds: a sample at time t sees behaviours with `event_ts + feedback_delay < t`.
         string_ids: landing columns that hold strings; they are hashed once, at ingest. Other ids are integers >= 0.
+        kept_strings: columns of `string_ids` whose strings are kept next to their hashes, in the table `id_strings`.
+        published_strings: columns of `kept_strings`, of those that vectors are published of, whose strings lie next to
+            the ids in the published tables.
         variants: transfer settings that A-CTR trains side by side, on the same rows and days.
         replay_days: ad days that an A-CTR replays when it starts from a new CPM.
         recipe: recipe of the models, unless a command or a run names another; a chain of models keeps the one that it
@@ -54,7 +57,7 @@ class Deployment:
         ad_start: first day with advertisements: a day before it needs no ad folder, and may have ad files without a
             row. None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
-            input. None: no one is told.
+            input. None: nobody is notified.
         landing: where each log is delivered, and how its rows become landing rows.
     """
 
@@ -65,6 +68,8 @@ class Deployment:
     allowed_lateness_days: int = 1
     feedback_delay_seconds: int = 600
     string_ids: tuple[str, ...] = ()
+    kept_strings: tuple[str, ...] = ()
+    published_strings: tuple[str, ...] = ()
     variants: tuple[str, ...] = DEFAULT_VARIANTS
     replay_days: int = 30
     recipe: str = RECIPES[0]
@@ -104,6 +109,18 @@ class Deployment:
             "string_ids",
             set(self.string_ids) <= set(LANDING_ID_COLUMNS),
             f"ids of the landing files: {', '.join(LANDING_ID_COLUMNS)}",
+        )
+        keepable = [name for name in ENTITY_ID_COLUMNS if name in self.string_ids]
+        check(
+            "kept_strings",
+            set(self.kept_strings) <= set(keepable),
+            f"columns that string_ids names, of {', '.join(ENTITY_ID_COLUMNS)}: {', '.join(keepable) or 'here none'}",
+        )
+        publishable = [name for name in VECTOR_ID_COLUMNS if name in self.kept_strings]
+        check(
+            "published_strings",
+            set(self.published_strings) <= set(publishable),
+            f"columns that kept_strings names, of {', '.join(VECTOR_ID_COLUMNS)}: {', '.join(publishable) or 'here none'}",
         )
         check(
             "variants",
@@ -278,7 +295,8 @@ def _is_written_as(value: Any, kind: type) -> bool:
 def _plain_type(hint: Any) -> type:
     """The type that a value of a field has where it is set: `int` of `int | None`, `tuple` of `tuple[str, ...]`."""
     hint = next((one for one in get_args(hint) if one is not NoneType), hint) if isinstance(hint, UnionType) else hint
-    return get_origin(hint) or hint
+    kind: type = get_origin(hint) or hint
+    return kind
 
 
 def home_folder(default: str = DEFAULT_HOME) -> Path:
@@ -410,8 +428,8 @@ class LaunchedProcess:
     """One of the processes that `torchrun` started.
 
     Attributes:
-        rank, count: the number of this process, from 0, and how many there are.
-        local_rank, local_count: the same on this machine.
+        rank, count: the number of this process among all, from 0, and how many processes there are.
+        local_rank, local_count: the number of this process among those of its machine, and how many those are.
     """
 
     rank: int

@@ -32,7 +32,7 @@ class Step:
         name: its name there: `tributary <folder> <name>`.
         meaning: one line for people.
         reads: tables, or landing files, that it reads.
-        writes: tables that it writes; no other step writes them, unless its name says that it is part of a shared
+        writes: tables that it writes; no other step writes them, unless the names show that both are parts of a shared
             writing.
         span: the days it takes: `days` (a day or a range), `until` (all days before one), or none.
         dag: the daily DAG whose runs it belongs to.
@@ -141,7 +141,7 @@ STEPS: tuple[Step, ...] = (
         span="days",
         dag="logs_daily",
         reads=(*LANDING, "forgotten"),
-        writes=(*LOG_TABLES, "quarantine"),
+        writes=(*LOG_TABLES, "quarantine", "id_strings"),
         judged=LOG_TABLES,
         check_task="validate_logs",
         meaning="landing files -> the logs: rows that arrive for the first time; bad ones are set aside in quarantine",
@@ -253,6 +253,7 @@ STEPS: tuple[Step, ...] = (
         folder="spark_jobs",
         name="publish_release",
         options="--kind actr --period 2026-03-02",
+        reads=("id_strings",),
         writes=(*(kind.vectors for kind in KINDS.values()), "predictions", "model_metrics", "releases", "activations"),
         meaning="commits the vectors and metrics of an audited release to the tables, the release last",
         when_it_stops="it is safe to run again: the same release is a no-op.",
@@ -268,7 +269,7 @@ STEPS: tuple[Step, ...] = (
         folder="spark_jobs",
         name="forget_user",
         options="--user 17 --dry-run",
-        reads=(*LOG_TABLES, "quarantine"),
+        reads=(*LOG_TABLES, "quarantine", "id_strings"),
         writes=("forgotten",),
         meaning="delete every trace of a user; `tributary forget` asks before it does",
     ),
@@ -366,8 +367,8 @@ STEPS: tuple[Step, ...] = (
         folder="publishing",
         name="neighbours",
         options="--table actr_embeddings --id 17",
-        reads=(*LOG_TABLES, *(kind.vectors for kind in KINDS.values())),
-        meaning="entities nearest to one, with their titles, from a release",
+        reads=(*LOG_TABLES, "id_strings", *(kind.vectors for kind in KINDS.values())),
+        meaning="entities nearest to one, with their titles and strings, from a release",
     ),
 )
 
@@ -428,7 +429,7 @@ def readers(table: str) -> tuple[Step, ...]:
 
 
 def awaited_table(kind: Kind) -> str:
-    """Of the tables that a kind of model reads, the one that the daily DAGs make last: when it is there, all are."""
+    """Returns the table that the daily DAGs make last of those that a kind of model reads: once it is built, all are."""
     made = [table for one in day_steps() for table in one.writes]
     return max((table for table in kind.reads if table in made), key=made.index)
 

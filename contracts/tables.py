@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from contracts.errors import BadInput
 from contracts.features import (
@@ -75,7 +76,7 @@ class Table:
     Attributes:
         name: its folder in the lake.
         grain: what one row is.
-        columns: in order.
+        columns: its columns, in order.
         owner: columns whose values name the one partition that a producer may replace.
         partition: columns that Delta partitions by; the owner columns unless that would leave tiny files.
         unique: columns that no two rows of a partition share.
@@ -139,6 +140,8 @@ class Table:
         names = self.column_names
         if "user_id" in names:
             return {"user_id": user_id}
+        if {"field", "id"} <= set(names):
+            return {"field": "user_id", "id": user_id}
         if "entity" in names:
             return {"entity": "user", "entity_id" if "entity_id" in names else "id": user_id}
         return None
@@ -255,7 +258,8 @@ LANDING_COLUMNS: dict[Log, tuple[str, ...]] = {
     for log in LOGS
 }
 OPTIONAL_LANDING_COLUMNS = ("arrival_ts", "item_text", *(f.name for f in FEATURES if not f.required))
-LANDING_ID_COLUMNS = ("event_id", "request_id", *(f.name for f in FEATURES if f.name.endswith("_id")))
+ENTITY_ID_COLUMNS = tuple(f.name for f in FEATURES if f.name.endswith("_id"))
+LANDING_ID_COLUMNS = ("event_id", "request_id", *ENTITY_ID_COLUMNS)
 
 _ENTITY_KEY = (
     Column(
@@ -280,15 +284,28 @@ _BEHAVIOURS = Column(
 _RELEASE = Column(name="release_id", type="string", meaning="the release that it belongs to")
 
 
+VectorEntity = Literal["user", "item"]
+VECTOR_ENTITIES: tuple[VectorEntity, ...] = get_args(VectorEntity)
+VECTOR_ID_COLUMNS = tuple(f"{entity}_id" for entity in VECTOR_ENTITIES)
+STRINGS_JOINED_BY = " | "
+
+
 def _embedding_table(name: str, grain: str) -> Table:
     return Table(
         name=name,
         grain=grain,
         columns=(
-            Column(name="entity", type="string", meaning="user or item", allowed=("user", "item")),
+            Column(name="entity", type="string", meaning="user or item", allowed=VECTOR_ENTITIES),
             _id("id", "the entity's raw id"),
             Column(name="vector", type="array<float>", meaning="the embedding"),
             Column(name="dim", type="int", meaning="its width", minimum=1),
+            Column(
+                name="string",
+                type="string",
+                nullable=True,
+                meaning="what was hashed into the id, where `published_strings` names its column; of several strings "
+                "with one hash, all of them",
+            ),
             _RELEASE,
         ),
         owner=("release_id",),
@@ -425,6 +442,24 @@ _ALL = (
         ),
         owner=(),
         unique=("encoder_id", "text_hash"),
+        content_addressed=True,
+    ),
+    Table(
+        name="id_strings",
+        grain="one string that was hashed into an id",
+        columns=(
+            Column(
+                name="field",
+                type="string",
+                meaning="the landing column, one of those that `kept_strings` names",
+                allowed=ENTITY_ID_COLUMNS,
+            ),
+            _id("id", "the id: xxhash64 of the string, masked to 63 bits"),
+            Column(name="string", type="string", meaning="the string as it was delivered, without blanks around it"),
+        ),
+        owner=(),
+        partition=("field",),
+        unique=("field", "id", "string"),
         content_addressed=True,
     ),
     *(_embedding_table(kind.vectors, kind.vectors_meaning) for kind in KINDS.values()),

@@ -1,1 +1,1 @@
-"""DAGs: one per file, the file's name is the DAG's id. They say when; the folders' commands do the work."""
+"""DAGs: one per file, the file's name is the DAG's id. They decide when something runs; the folders' commands do the work."""

@@ -2,8 +2,8 @@
 
     TRIBUTARY_HOME=<deployment> .venv/bin/python docs/make_screenshots.py [folder]
 
-It looks and changes nothing: the backfill form is filled in and not sent. Without a failed run of `logs_daily` there is
-no picture of one; it says so.
+It only looks, and changes nothing: the backfill form is filled in and not sent. Without a failed run of `logs_daily` there
+is no picture of one, which it prints.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def day_without_run(home: Path, api: AirflowApi) -> date:
-    """A day for the form, of which it says that a run is missing."""
+    """Returns a day without a run, for which the form shows that one is missing."""
     periods = {run.period for run in api.runs("logs_daily")}
     day = Deployment.load(home).history_start
     while day in periods:

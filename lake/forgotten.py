@@ -22,12 +22,11 @@ from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from lake.reader import LakeReader
-from lake.xxhash import xxhash64
+from lake.xxhash import LARGEST_ID, string_id
 
 # What separates the words of a line that cannot be parsed; a regular expression of Python and of Java.
 WORD_ENDS = r'[\s,;|^~"\x01\x1f{}\[\]:]+'
 _INTEGER = re.compile(r"\+?[0-9]+(\.0*)?")
-_LARGEST_ID = 2**63 - 1
 _UUID_BYTES = 16
 
 
@@ -54,8 +53,8 @@ class User:
         """
         text = text.strip(" ")
         if "user_id" in deployment.string_ids and text:
-            return cls(text=text, user_id=xxhash64(text) & _LARGEST_ID, hashed=True)
-        if not re.fullmatch("[0-9]+", text) or int(text) > _LARGEST_ID:
+            return cls(text=text, user_id=string_id(text), hashed=True)
+        if not re.fullmatch("[0-9]+", text) or int(text) > LARGEST_ID:
             raise BadInput(
                 "command line", "--user", expected="a user's id as the landing files hold it", found=text or "nothing"
             )
@@ -114,7 +113,7 @@ class Forgotten:
         """Reads them from the lake; None if nobody was forgotten.
 
         Raises:
-            BadInput: somebody was forgotten and the salt is missing, so that nothing can tell whether a row is theirs.
+            BadInput: somebody was forgotten and the salt is missing, so that their rows cannot be recognized.
         """
         rows = LakeReader(locations).read("forgotten").to_pylist()
         if not rows:

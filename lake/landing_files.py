@@ -145,7 +145,7 @@ def names_read(log: Log, source: LandingSource, paths: Iterable[AnyFile] = ()) -
 
 
 def format_of(path: AnyFile, source: LandingSource = HOME) -> Format | None:
-    """The format that the settings or a file's name tell; None for a file that is no landing file."""
+    """Returns the format that the settings or a file's name give; None for a file that is no landing file."""
     if source.format is not None:
         return cast(Format, source.format)
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)

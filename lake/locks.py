@@ -137,22 +137,22 @@ def release_session(folder: Path, session_id: str) -> None:
 
 
 @contextmanager
-def share(path: Path, *, alone: bool = False, timeout_seconds: float = 600) -> Iterator[None]:
+def share(path: Path, *, exclusive: bool = False, timeout_seconds: float = 600) -> Iterator[None]:
     """Holds a lock together with all who share it, or exclusively.
 
     Args:
         path: the lock file.
-        alone: whether to hold it exclusively: after all sharers have ended, and before others begin.
+        exclusive: whether to hold it without sharing: it waits until all sharers have ended, and none begins meanwhile.
         timeout_seconds: how long to wait for it.
 
     Raises:
         Locked: it was not free after the timeout.
     """
-    with _wait_for(path, timeout_seconds, shared=not alone) as file:
-        if alone:
+    with _wait_for(path, timeout_seconds, shared=not exclusive) as file:
+        if exclusive:
             write_holder(file)
         yield
-        if alone:
+        if exclusive:
             file.seek(0)
             file.truncate()
 

@@ -119,7 +119,7 @@ def _columns_of(
             raise BadInput(
                 path,
                 name,
-                expected="one column of this name: Spark does not tell upper from lower case in Parquet files",
+                expected="one column of this name: Spark ignores upper and lower case in the names of Parquet columns",
                 found=f"columns {', '.join(alike)}",
             )
         if name in alike:

@@ -152,7 +152,7 @@ class LakeReader:
         )
         order = order.sort_by([("built_ts", "ascending")])
         newest = {(row["table_name"], row["owner"]): row["place"] for row in order.to_pylist()}
-        records = rows.take(pa.array(sorted(newest.values()))).to_pylist()
+        records: list[dict[str, Any]] = rows.take(pa.array(sorted(newest.values()))).to_pylist()
         for row in records:
             row["inputs"], row["counts"] = dict(row["inputs"] or ()), dict(row["counts"] or ())
         return records
@@ -207,7 +207,7 @@ def _one_of(column: Column, values: Values) -> str:
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
-    """The same type with plain strings: DataFusion hands out string views, which much of Arrow cannot compute with."""
+    """Returns a type with plain strings in place of string views, which DataFusion gives and much of Arrow cannot compute with."""
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_list(kind):

@@ -105,7 +105,7 @@ def released_folder(locations: Locations, row: Mapping[str, Any], *, hint: str =
     Raises:
         BadInput: the folder has another manifest, or none; the message ends with `hint`, or names the release.
     """
-    folder = locations.home / row["artifact"]
+    folder: Path = locations.home / row["artifact"]
     digest = _digest(folder / MANIFEST)
     if digest != row["sha256"]:
         raise BadInput(
@@ -262,7 +262,8 @@ def _let_through(locations: Locations, folder: Path) -> Path:
         return folder
     if verdict["fallback"] is None:
         raise BadInput(path, "gate", expected="a passed gate, or a fallback", found=f"failed: {failed_names(verdict)}")
-    return locations.home / verdict["fallback"]
+    fallback: Path = locations.home / verdict["fallback"]
+    return fallback
 
 
 def require_same_manifest(path: Path, verdict: Mapping[str, Any], *, hint: str) -> None:

@@ -238,7 +238,7 @@ def reading_session(locations: Locations, *, app: str) -> Iterator[SparkSession]
 
 @contextmanager
 def writing_session(
-    locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]], alone: bool = False
+    locations: Locations, *, app: str, partitions: Mapping[str, Iterable[str]], exclusive: bool = False
 ) -> Iterator[SparkSession]:
     """A session that holds the locks of the partitions it is about to write.
 
@@ -246,7 +246,7 @@ def writing_session(
         locations: the deployment's paths.
         app: name of the application in Spark's lists.
         partitions: owner keys by table, e.g. `{"natural_log": ["ds=2026-01-01"]}`.
-        alone: whether to wait until all other writing sessions have ended, and let no other begin meanwhile.
+        exclusive: whether to wait until all other writing sessions have ended, and let no other begin meanwhile.
     """
     session_id = str(uuid.uuid4())
     ended: list[str] = []
@@ -257,9 +257,9 @@ def writing_session(
             ended.append(old)
 
     with ExitStack() as stack:
-        stack.enter_context(locks.share(locations.writers_lock, alone=alone))
+        stack.enter_context(locks.share(locations.writers_lock, exclusive=exclusive))
         paths = {locations.locks / table / f"{owner}.lock" for table, owners in partitions.items() for owner in owners}
-        if alone:  # a killed client that left its lock file may still have a query running in the server
+        if exclusive:  # a killed client that left its lock file may still have a query running in the server
             paths |= {path for table in TABLES for path in (locations.locks / table).glob("*.lock")}
         stack.enter_context(locks.hold(paths, session_id=session_id, end_session=end))
         stack.enter_context(locks.hold_session(locations.writing_sessions, session_id))

@@ -36,6 +36,7 @@ COMMIT_ATTEMPTS = 6
 OVERTAKEN = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 NOTHING = (0, "0:0")  # row count and digest of an empty partition
 _PREPARING = threading.Lock()  # jobs may write at the same time, even two logs into one table
+_MERGING = threading.Lock()  # two merges at once would have one view's name, and one would be overtaken by the other
 UNSHUFFLED_PARTITIONS = 2
 OBSERVED_PARTITIONS = 8  # above it, digests are read back after the write: docs/adr/0003
 
@@ -163,9 +164,10 @@ def insert_new(
             .agg(F.count(F.lit(1)).alias("row_cnt"), digest_of(contract).alias("digest"))
             .collect()
         }
-        _merge_new(
-            spark, locations, contract, kept.select(*contract.column_names).dropDuplicates(list(contract.unique))
-        )
+        with _MERGING:
+            _merge_new(
+                spark, locations, contract, kept.select(*contract.column_names).dropDuplicates(list(contract.unique))
+            )
     return figures
 
 
@@ -347,7 +349,7 @@ def _commit(
 
 
 def _inside(rows: DataFrame, contract: Table, owners: Sequence[Owner]) -> DataFrame:
-    """The same rows, where one outside the owners' partitions makes the job fail, as Delta does when it replaces partitions."""
+    """Returns the same rows; a row outside of the owners' partitions makes the job fail, as it does when Delta replaces partitions."""
     from pyspark.sql import functions as F
 
     name, predicate = contract.owner[0], owner_predicate(owners)

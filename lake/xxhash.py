@@ -6,6 +6,7 @@ Source: XXH64 by Yann Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xx
 from __future__ import annotations
 
 SEED = 42
+LARGEST_ID = 2**63 - 1
 _P1, _P2, _P3, _P4, _P5 = (
     0x9E3779B185EBCA87,
     0xC2B2AE3D27D4EB4F,
@@ -15,6 +16,11 @@ _P1, _P2, _P3, _P4, _P5 = (
 )
 _64_BITS = 2**64 - 1
 _STRIPE = 32  # bytes: four lanes of eight
+
+
+def string_id(text: str) -> int:
+    """The id that ingestion makes of a string: its hash without the blanks around it, masked to 63 bits."""
+    return xxhash64(text.strip(" ")) & LARGEST_ID
 
 
 def xxhash64(text: str) -> int:

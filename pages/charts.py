@@ -1,6 +1,6 @@
 """Charts of several series with intervals, as SVG: lines over days or ages, points against a diagonal, differences from zero.
 
-A series is told by its colour, its mark, its dashes and its name beside it, never by colour alone. Colours are the
+A series is recognized by its colour, its mark, its dashes and the name next to it, never only by colour. Colours are the
 page's, so that they follow light and dark; a page that holds a chart includes `templates/charts.css`. They are drawn by
 hand: a library would bring scripts or colours of its own.
 """
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 480, 250
 TOP, BOTTOM = 14, 28
 PANEL, PANEL_EDGE = 230, 36
 LABEL_STEP, LABEL_CHAR, LONGEST_LABEL = 14.0, 7.6, 18
-MARKED_POINTS = 31  # of more, a line has a mark at its end alone
+MARKED_POINTS = 31  # a line with more points has a mark only at its end
 X_LABELS = 5
 REFERENCE = -1  # the place of a series that is no setting: dashed, in the colour of text
 
@@ -34,7 +34,7 @@ class Series:
     """One line, or one set of points.
 
     Attributes:
-        name: said beside it.
+        name: the name that is written next to it.
         place: its colour, mark and dashes; `REFERENCE` for what is no setting.
         values: one a place on the axis; None where there is none.
         low, high: its intervals, None where there is none; empty for a series without.
@@ -66,12 +66,12 @@ def lines(
     """Lines over the places of an axis, each with a band and its name at its end.
 
     Args:
-        series: those without any value are left out.
-        labels: one a place; at most five are written.
-        caption: said above the chart.
-        flags: places marked below the lines.
+        series: the lines; those without any value are left out.
+        labels: the label of each place on the axis; at most five are written.
+        caption: the text above the chart.
+        flags: places that are marked below the lines.
         flag_meaning: what such a mark means.
-        digits: of the spoken values.
+        digits: how many decimals values have in the text for screen readers.
     """
     drawn = [one for one in series if any(value is not None for value in one.values)]
     if not drawn:
@@ -119,12 +119,12 @@ def lines(
 
 
 def against_diagonal(one: Series, at: Sequence[float], *, top: float) -> Markup:
-    """Points beside the diagonal on which they should lie, a small panel.
+    """Draws points in a small panel with the diagonal on which they should lie.
 
     Args:
-        one: the heights, with their intervals.
-        at: where each lies along the bottom.
-        top: the end of both axes.
+        one: the points' heights, with their intervals.
+        at: the place of each point along the bottom.
+        top: where both axes end.
     """
     span = PANEL - PANEL_EDGE - 14
 
@@ -163,9 +163,9 @@ def from_zero(
     """Differences with their intervals, a line each, about zero.
 
     Args:
-        rows: name, place, value and interval.
-        caption: said above the chart.
-        digits: of the written values.
+        rows: the name, place, value and interval of each difference.
+        caption: the text above the chart.
+        digits: how many decimals values are written with.
     """
     label = 16 + LABEL_CHAR * max(len(_cut(name)) for name, *_ in rows)
     height = 34 + 30 * len(rows)
@@ -190,11 +190,11 @@ def from_zero(
             else f'<path class="whisker" d="M{x(interval[0]):.1f} {at}H{x(interval[1]):.1f}"/>'
             + "".join(f'<path class="whisker" d="M{x(bound):.1f} {at - 5}V{at + 5}"/>' for bound in interval)
         )
-        said = f"{name} {value:+.{digits}f}" + (
+        words = f"{name} {value:+.{digits}f}" + (
             "" if interval is None else f" ({interval[0]:+.{digits}f} .. {interval[1]:+.{digits}f})"
         )
-        spoken.append(said)
-        marks.append(_group(place, bar + _mark(place, x(value), at, 4.2, said)))
+        spoken.append(words)
+        marks.append(_group(place, bar + _mark(place, x(value), at, 4.2, words)))
         marks.append(f'<text class="label" x="{label:.1f}" y="{at + 4}" text-anchor="end">{text(_cut(name))}</text>')
     return _figure(caption, ", ".join(spoken), "".join(marks), WIDTH, height)
 
@@ -253,7 +253,7 @@ def _line(one: Series, labels: Sequence[str], x: Axis, y: Axis, shift: float, di
 
 
 def _shifts(drawn: Sequence[Series], places: int, x: Axis) -> list[float]:
-    """Of few places, each series stands a little aside, so that whiskers do not hide each other."""
+    """Returns how far each series is moved sideways: with few places, so that whiskers do not hide each other."""
     if places > 3:
         return [0.0] * len(drawn)
     step = min(12.0, (x(1) - x(0)) * 0.6 / len(drawn))
@@ -279,9 +279,9 @@ def _end_labels(drawn: Sequence[Series], y: Axis, right: float) -> list[str]:
     ]
 
 
-def _mark(place: int, x: float, y: float, size: float, said: str = "") -> str:
+def _mark(place: int, x: float, y: float, size: float, words: str = "") -> str:
     """Circle, square, triangle, diamond or downward triangle; a reference has a small ring."""
-    title = f"<title>{text(said)}</title>" if said else ""
+    title = f"<title>{text(words)}</title>" if words else ""
     if place == REFERENCE:
         return f'<circle class="whisker" cx="{x:.1f}" cy="{y:.1f}" r="{size * 0.7:.1f}">{title}</circle>'
     shape = place % SHAPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from contracts.quality import JudgedDay, StaleFound, judged_from_json
+from contracts.quality import JudgedDay, StaleReport, judged_from_json
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -24,9 +24,9 @@ def read_judged(path: Path) -> list[JudgedDay]:
         return []
 
 
-def read_stale(path: Path) -> StaleFound | None:
+def read_stale(path: Path) -> StaleReport | None:
     """What was found stale; None where nobody has looked, or the file cannot be read."""
     try:
-        return StaleFound.from_json(path.read_text(encoding="utf-8"))
+        return StaleReport.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,7 +1,7 @@
 """Self-contained HTML pages, by Jinja2: no script, no address outside.
 
 Pages show log content, which is hostile: templates escape every value that is no `Markup`, and the page's policy
-forbids scripts and any request. Colours are variables, so that light and dark differ in them alone; the pictures
+forbids scripts and any request. Colours are variables, so that light and dark differ only in these; the pictures
 (`pages.pictures`) use the same.
 """
 
@@ -32,10 +32,10 @@ class Mark:
     """What a table's day came to, as one sign of a calendar.
 
     Attributes:
-        kind: a status, `stale` or `absent`: the class that gives it its colour.
-        sign: what is seen.
-        meaning: what is said of it.
-        address: of the report that it leads to; "" if there is none.
+        kind: a status, `stale` or `absent`; it is also the CSS class that gives the sign its colour.
+        sign: the character that is shown.
+        meaning: what it stands for, in words.
+        address: the address of the report that it links to; "" if there is none.
     """
 
     kind: str

@@ -18,7 +18,11 @@ WIDTH, HEIGHT = 380, 160
 LEFT, RIGHT, TOP, BOTTOM = 54, 8, 10, 22
 SPARK_WIDTH, SPARK_HEIGHT, SPARK_MARGIN = 124, 28, 4
 CLASSES: dict[State, str] = {"pass": "held", "warn": "warned", "fail": "broke"}
-TICK_HEIGHTS: dict[State, float] = {"pass": 0.35, "warn": 0.65, "fail": 1.0}  # told by height too, not by colour alone
+TICK_HEIGHTS: dict[State, float] = {
+    "pass": 0.35,
+    "warn": 0.65,
+    "fail": 1.0,
+}  # statuses differ in height too, not only in colour
 
 
 def plot(
@@ -34,11 +38,11 @@ def plot(
 
     Args:
         kind: `bars` or `line`.
-        labels: one a value, along the bottom; the first, middle and last are written.
-        values: >= 0.
-        caption: said above it, and to who cannot see it.
+        labels: the label of each value, along the bottom; the first, middle and last are written.
+        values: the values, all >= 0.
+        caption: the text above the plot, which a screen reader reads too.
         ticks: (value, label) of the horizontal lines; the largest is the top.
-        strong: which values belong to the days of the report, drawn stronger.
+        strong: which values belong to the days of the report; these are drawn stronger.
     """
     top = max([value for value, _ in ticks] + [1e-12])
     step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)

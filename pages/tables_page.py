@@ -1,4 +1,4 @@
-"""`docs/tables.md`, made from the contracts: `python -m pages.tables_page` writes it, `--check` says whether it is current."""
+"""`docs/tables.md`, made from the contracts: `python -m pages.tables_page` writes it, `--check` reports whether it is current."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {PAGE}: {len(TABLES)} tables")
         return EXIT_OK
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
-        print(f"{PAGE} is not what the contracts say. Make it again: {COMMAND}", file=sys.stderr)
+        print(f"{PAGE} differs from the contracts. Rebuild it: {COMMAND}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(f"{PAGE} is current")
     return EXIT_OK

@@ -1,1 +1,1 @@
-"""Audits staged runs, indexes their vectors, answers from the index, and says which parents a period waits for."""
+"""Audits staged runs, indexes their vectors, answers from the index, and lists the parents that a period waits for."""

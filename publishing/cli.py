@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.releases import DEFAULT_VARIANT, Served
 from contracts.settings import Deployment
+from contracts.tables import VECTOR_ENTITIES, VectorEntity
 
 if TYPE_CHECKING:
     from lake.registry import Registry
@@ -96,11 +97,11 @@ def _state(registry: Registry, served: Served, stale: Mapping[str, str]) -> str:
 @commands.add("neighbours")
 @with_deployment
 @click.option("--table", default="actr_embeddings", type=click.Choice(TABLES), metavar="TABLE", help="Whose vectors.")
-@click.option("--id", "of", required=True, type=int, help="The raw id.")
+@click.option("--id", "of", required=True, help="The id as the landing files hold it, or the number in the tables.")
 @click.option(
     "--entity",
     default="item",
-    type=click.Choice(("item", "user")),
+    type=click.Choice(VECTOR_ENTITIES),
     help="Items are asked of the index, users compared with all users of the release.",
 )
 @click.option("--variant", help="Transfer setting of an A-CTR (default: the deployment's last).")
@@ -111,21 +112,27 @@ def _neighbours(
     deployment: Deployment,
     *,
     table: str,
-    of: int,
-    entity: str,
+    of: str,
+    entity: VectorEntity,
     variant: str | None,
     release: str | None,
     count: int,
 ) -> None:
     from lake.reader import LakeReader
-    from publishing.neighbours import KIND_OF_TABLE, find_release, neighbours
+    from publishing.neighbours import KIND_OF_TABLE, Neighbour, entity_id, find_release, neighbours
 
     reader = LakeReader(locations)
     variant = variant or (deployment.variants[-1] if KIND_OF_TABLE[table] == "actr" else DEFAULT_VARIANT)
     release_id = find_release(reader, table, variant, release)["release_id"]
-    title, found = neighbours(reader, table, release_id, entity, of, count)
-    print(f"{entity} {of} ({title}) in {release_id}" if entity == "item" else f"user {of} in {release_id}")
-    if entity == "item":
-        print(table_text(("id", "title", "cosine"), [(one.id, one.title, one.cosine) for one in found]))
-    else:
-        print(table_text(("id", "cosine"), [(one.id, one.cosine) for one in found]))
+    known_as = entity_id(reader, deployment, table, release_id, entity, of)
+    itself, found = neighbours(reader, table, release_id, entity, known_as, count)
+    columns: dict[str, Callable[[Neighbour], object]] = {
+        "id": lambda one: one.id,
+        **({"string": lambda one: one.string or "-"} if any(one.string for one in (itself, *found)) else {}),
+        **({"title": lambda one: one.title} if entity == "item" else {}),
+        "cosine": lambda one: one.cosine,
+    }
+    string = "" if itself.string is None else f" = {itself.string}"
+    title = f" ({itself.title})" if entity == "item" else ""
+    print(f"{entity} {itself.id}{string}{title} in {release_id}")
+    print(table_text(tuple(columns), [tuple(value(one) for value in columns.values()) for one in found]))

@@ -1,8 +1,9 @@
-"""Finds the nearest neighbours of an entity in a release, with the titles of items."""
+"""Finds the nearest neighbours of an entity in a release, with the titles of items and the strings of hashed ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -14,7 +15,10 @@ from contracts.errors import BadInput
 from contracts.features import HISTORY_DAYS, LOGS
 from contracts.kinds import KINDS
 from contracts.masking import printable
+from contracts.settings import Deployment
+from contracts.tables import STRINGS_JOINED_BY, VectorEntity
 from lake.reader import LakeReader
+from lake.xxhash import LARGEST_ID, string_id
 from publishing.index import Vectors, nearest, nearest_exactly
 
 KIND_OF_TABLE = {kind.vectors: kind.name for kind in KINDS.values()}
@@ -23,11 +27,57 @@ LONGEST_TITLE = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """A neighbour of an entity; its title is the newest `item_text` of the logs, else its category, else a dash."""
+    """A neighbour of an entity.
+
+    Attributes:
+        id: its id in the tables.
+        title: of an item, the newest `item_text` of the logs, else its category; a dash where there is neither.
+        string: the string that was hashed into the id, where it is kept; if there are several, all of them.
+        cosine: how near it is.
+    """
 
     id: int
     title: str
+    string: str | None
     cosine: float
+
+
+def entity_id(
+    reader: LakeReader, deployment: Deployment, table: str, release_id: str, entity: VectorEntity, text: str
+) -> int:
+    """Returns the id in the tables of an entity that a person typed.
+
+    Where the entity's ids are strings, the text is hashed as ingestion does; if no vector has this id, and the text is
+    a number, it is taken for the id itself.
+
+    Args:
+        reader: reads the tables of the deployment.
+        deployment: the deployment's settings, of which this takes `string_ids`.
+        table: the table of vectors to which the release publishes.
+        release_id: the release.
+        entity: whether it is a user or an item.
+        text: what the person typed: the string as it was delivered, or the number.
+
+    Raises:
+        BadInput: the text is no id, or no entity of the release has it.
+    """
+    number = int(text) if re.fullmatch("[0-9]{1,19}", text) and int(text) <= LARGEST_ID else None
+    if f"{entity}_id" not in deployment.string_ids:
+        if number is None:
+            raise BadInput("command line", "--id", expected=f"the number of an {entity}, >= 0", found=repr(text))
+        return number
+    known = [string_id(text), *([] if number is None else [number])]
+    rows = reader.read(table, columns=["id"], where={"release_id": release_id, "entity": entity, "id": known})
+    there = set(rows["id"].to_pylist())
+    known_id = next((one for one in known if one in there), None)
+    if known_id is None:
+        raise BadInput(
+            "command line",
+            "--id",
+            expected=f"{entity} with a vector in {release_id}: the string as it was delivered, or its hash, a number",
+            found=f"{text!r} (hash {known[0]})",
+        )
+    return known_id
 
 
 def find_release(reader: LakeReader, table: str, variant: str, release_id: str | None) -> dict[str, Any]:
@@ -67,9 +117,9 @@ def find_release(reader: LakeReader, table: str, variant: str, release_id: str |
 
 
 def neighbours(
-    reader: LakeReader, table: str, release_id: str, entity: str, entity_id: int, count: int
-) -> tuple[str, list[Neighbour]]:
-    """Returns the title of an entity, and its neighbours in the same release, nearest first.
+    reader: LakeReader, table: str, release_id: str, entity: VectorEntity, of: int, count: int
+) -> tuple[Neighbour, list[Neighbour]]:
+    """Returns an entity, and its neighbours in the same release, nearest first.
 
     Items are looked up in the release's index. Users have no index, since nobody looks up users by the thousand: a user
     is compared exactly with all users of the release, which reads their vectors once. A user is never compared with
@@ -79,22 +129,34 @@ def neighbours(
         reader: reads the tables of the deployment.
         table: the table of vectors to which the release publishes.
         release_id: the release.
-        entity: `user` or `item`.
-        entity_id: the entity whose neighbours are wanted.
+        entity: what is looked for.
+        of: the id of the entity whose neighbours are wanted.
         count: how many to return at most.
 
     Raises:
         BadInput: the entity has no vector in this release.
     """
     if entity == "item":
-        found = nearest(reader.locations.index(release_id), entity_id, count)
-        titles = item_titles(reader, [entity_id, *(i for i, _ in found)])
+        found = nearest(reader.locations.index(release_id), of, count)
     else:
         rows = reader.read(table, columns=["id", "vector", "dim"], where={"release_id": release_id, "entity": entity})
-        found, titles = nearest_exactly(Vectors.of(rows), entity_id, count), {}
-    return titles.get(entity_id, "-"), [
-        Neighbour(id=i, title=titles.get(i, "-"), cosine=round(cosine, 4)) for i, cosine in found
-    ]
+        found = nearest_exactly(Vectors.of(rows), of, count)
+    ids = [of, *(one for one, _ in found)]
+    titles, strings = item_titles(reader, ids) if entity == "item" else {}, kept_strings(reader, entity, ids)
+    itself, *others = (
+        Neighbour(id=one, title=titles.get(one, "-"), string=strings.get(one), cosine=round(cosine, 4))
+        for one, cosine in [(of, 1.0), *found]
+    )
+    return itself, others
+
+
+def kept_strings(reader: LakeReader, entity: VectorEntity, ids: Sequence[int]) -> dict[int, str]:
+    """Returns the strings that were hashed into these ids, where they were kept; several strings with one hash are joined."""
+    rows = reader.read("id_strings", columns=["id", "string"], where={"field": f"{entity}_id", "id": ids}).to_pylist()
+    strings: dict[int, list[str]] = {}
+    for row in rows:
+        strings.setdefault(row["id"], []).append(printable(row["string"], LONGEST_TITLE))
+    return {one: STRINGS_JOINED_BY.join(sorted(of_id)) for one, of_id in strings.items()}
 
 
 def item_titles(reader: LakeReader, ids: Iterable[int]) -> dict[int, str]:

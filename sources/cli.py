@@ -52,7 +52,7 @@ def _original(name: str) -> Decorator:
 def simulator_settings(
     *, start: date, days: int, duplicate_rate: float, malformed_rate: float, late_rate: float, **world: Any
 ) -> SimulatorSettings:
-    """What the options of `simulate` say; `world` are those of the world's settings."""
+    """Makes the simulator's settings from the options of `simulate`; `world` are the options of the made world."""
     from sources.faults import FaultRates
     from sources.simulator import SimulatorSettings
     from sources.world import WorldSettings
@@ -103,7 +103,7 @@ def _simulate(home: Path, **options: Any) -> None:
     print(
         f"Wrote the true probabilities by day, and which faults each file holds ({simulator.INJECTED_FILE}), under {home / 'truth'}"
     )
-    _say_next(home, done.rows)
+    _print_next(home, done.rows)
 
 
 @commands.add("kuairand")
@@ -113,7 +113,7 @@ def _simulate(home: Path, **options: Any) -> None:
 def _kuairand(home: Path, data: Path, **options: Any) -> None:
     from sources.kuairand import KuaiRandSettings, convert
 
-    _say(home, convert(data, home, KuaiRandSettings(**options)))
+    _print_counts(home, convert(data, home, KuaiRandSettings(**options)))
 
 
 @commands.add("movielens")
@@ -124,7 +124,7 @@ def _kuairand(home: Path, data: Path, **options: Any) -> None:
 def _movielens(home: Path, data: Path, **options: Any) -> None:
     from sources.movielens import MovieLensSettings, convert
 
-    _say(home, convert(data, home, MovieLensSettings(**options)))
+    _print_counts(home, convert(data, home, MovieLensSettings(**options)))
 
 
 @commands.add("taobao")
@@ -133,7 +133,7 @@ def _movielens(home: Path, data: Path, **options: Any) -> None:
 def _taobao(home: Path, data: Path, **options: Any) -> None:
     from sources.taobao import TaobaoSettings, convert
 
-    _say(
+    _print_counts(
         home,
         convert(data, home, TaobaoSettings(**{name: value for name, value in options.items() if value is not None})),
     )
@@ -159,14 +159,14 @@ def _check(home: Path, paths: Sequence[Path], strict: bool, **given: object) -> 
     return subprocess.run(command, check=False).returncode
 
 
-def _say(home: Path, done: Converted) -> None:
+def _print_counts(home: Path, done: Converted) -> None:
     """What a conversion of original files has noticed and written."""
     for line in done.notes:
         print(line)
-    _say_next(home, done.rows)
+    _print_next(home, done.rows)
 
 
-def _say_next(home: Path, rows: Mapping[str, int]) -> None:
+def _print_next(home: Path, rows: Mapping[str, int]) -> None:
     from contracts.settings import SETTINGS_FILE, Deployment
 
     first = Deployment.load(home).history_start

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
 
 from contracts.errors import BadInput
 from contracts.features import LOGS
@@ -116,17 +117,17 @@ def convert(data: Path, home: Path, settings: MovieLensSettings) -> Converted:
     return done
 
 
-def splitmix64(values: np.ndarray) -> np.ndarray:
+def splitmix64(values: np.ndarray) -> NDArray[np.uint64]:
     """A well-mixed 64-bit hash of integers (N), the same everywhere. Source: Steele, Lea and Flood, OOPSLA 2014."""
-    mixed = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed: NDArray[np.uint64] = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _is_ad(user_N: np.ndarray, item_N: np.ndarray, share: float) -> np.ndarray:
+def _is_ad(user_N: np.ndarray, item_N: np.ndarray, share: float) -> NDArray[np.bool_]:
     """Which ratings (N) make the ad log."""
-    advertised_N = splitmix64(item_N) % np.uint64(AD_ITEM_ONE_IN) == 0
+    advertised_N: NDArray[np.bool_] = splitmix64(item_N) % np.uint64(AD_ITEM_ONE_IN) == 0
     # The item is hashed before it is joined to the user: small ids must not collide.
     pair_N = splitmix64(splitmix64(item_N) ^ user_N.astype(np.uint64))
     return advertised_N & (pair_N < np.uint64(int(share * 2**64)))
@@ -219,7 +220,7 @@ def _read_dat(path: Path, fields: tuple[str, ...], numbers: tuple[str, ...]) -> 
     require_file(path)
     # One tab instead of two colons: readers of multi-character separators are fifty times slower.
     text = path.read_bytes().replace(b"::", b"\t")
-    frame = None
+    frame: pd.DataFrame | None = None
     try:
         types = {name: pa.int64() if name in numbers else pa.string() for name in fields}
         frame = pa_csv.read_csv(

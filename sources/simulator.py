@@ -74,7 +74,7 @@ class Simulated:
     """What a simulation wrote, for the command's summary.
 
     Attributes:
-        rows, clicks, impressions: by log.
+        rows, clicks, impressions: the number of delivered rows, of clicks and of impressions, by log.
         injected: rows of each landing file by what they are.
         items_born, items_ended: items that came and went while it ran.
     """

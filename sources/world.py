@@ -117,7 +117,10 @@ class Tastes:
 
     def affinity(self, user_N: np.ndarray, item_N: np.ndarray) -> np.ndarray:
         """User . item, of about unit variance over impressions (N)."""
-        return np.einsum("nd,nd->n", self.user_UD[user_N], self.item_ID[item_N]) / np.sqrt(self.user_UD.shape[1])
+        affinity_N: np.ndarray = np.einsum("nd,nd->n", self.user_UD[user_N], self.item_ID[item_N]) / np.sqrt(
+            self.user_UD.shape[1]
+        )
+        return affinity_N
 
     def drifted(self, share: float, rng: np.random.Generator) -> Tastes:
         """These tastes with `share` of the users' variance drawn anew."""
@@ -215,7 +218,7 @@ class World:
         position_cost_N = (
             settings.position * position_N if log == "natural" else settings.ad_position * np.log1p(position_N)
         )
-        return (
+        logit_N: np.ndarray = (
             settings.taste * self.affinity(log, user_N, item_N)
             + settings.quality * tastes.quality_I[item_N]
             + settings.openness * tastes.openness_U[user_N]
@@ -224,6 +227,7 @@ class World:
             + settings.recency * attention_N
             + settings.burst * self.burst_strength(log, user_N, item_N, time_ms_N)
         )
+        return logit_N
 
     def _replace_items(self, rng: np.random.Generator) -> None:
         """Some items end; as many are born, and advertised where those were."""
@@ -312,4 +316,5 @@ def _nearest(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-logit))
+    probability: np.ndarray = 1.0 / (1.0 + np.exp(-logit))
+    return probability

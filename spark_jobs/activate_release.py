@@ -81,7 +81,7 @@ def _print_stale(registry: Registry) -> None:
         return
     of = {row["release_id"]: served for served, row in registry.activations.items()}
     print(table_text(("stale", "why"), list(stale.items())))
-    print("make them again, in this order:")
+    print("rebuild them, in this order:")
     for served in dict.fromkeys((of[name].period, of[name].kind) for name in stale):
         period, kind = served
         print(f"  tributary dags backfill {KINDS[kind].dag} --from {period} --to {period} --reprocess completed")

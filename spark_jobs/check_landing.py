@@ -44,7 +44,7 @@ from lake.store_files import AnyFile, files_like
 from spark_jobs.ingest_logs import (
     NOT_READ,
     STATUS_COUNTS,
-    of_no_use,
+    all_quarantined,
     status_counts,
     unknown_counts,
     with_broken_rule,
@@ -68,7 +68,7 @@ Group = tuple[Log, date | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A row that breaks a rule: its file, its line (None where it could not be told), and the value at fault as it may be shown."""
+    """A row that breaks a rule: its file, its line (None if it is not known), and the value at fault in a form that may be shown."""
 
     file: str
     line: int | None
@@ -133,7 +133,7 @@ def command(paths: Sequence[Path], home: Path, *, log: Log | None, day: date | N
     """Checks files and folders, prints what was found, and returns the exit code.
 
     Raises:
-        BadInput: there is no such file, or neither the options nor its path tell which log it belongs to.
+        BadInput: there is no such file, or neither the options nor its path name the log that it belongs to.
     """
     from lake.session import reading_session
 
@@ -226,7 +226,7 @@ def declared(
 def by_day(
     paths: Sequence[Path], log: Log | None, day: date | None, landing: LandingSettings = _IN_HOME
 ) -> dict[Group, list[AnyFile]]:
-    """Landing files by log and landing day, as the options or `landing/<log>/<day>/` in their paths tell."""
+    """Groups landing files by log and landing day, which the options or `landing/<log>/<day>/` in their paths name."""
     found: dict[Group, list[AnyFile]] = defaultdict(list)
     for given in paths:
         if log is not None and not (source := landing.of(log)).is_home:
@@ -246,7 +246,7 @@ def by_day(
                 raise BadInput(
                     path,
                     "--log",
-                    expected="natural or ad, since no .../natural/<day>/ or .../ad/<day>/ in the path tells it",
+                    expected="natural or ad, since the path has no .../natural/<day>/ or .../ad/<day>/ that names it",
                     found="none",
                 )
             found[of_log, day or _folder_day(parts[-2])].append(path.absolute())
@@ -378,7 +378,7 @@ def _add_rules(
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
-        if row[ROW_INDEX] is None:  # A row of text; Spark tells the places of all others.
+        if row[ROW_INDEX] is None:  # a row of a text file; for all others Spark gives the row's place
             of_file[row["file"]].add(row["raw"])
     lines = {name: lines_of(files[name], raws, source) for name, raws in of_file.items() if name in files}
     for row in shown:
@@ -396,7 +396,7 @@ def _name_in_day(file: str) -> str:
 
 def _conclude(done: Checked, paths: Sequence[AnyFile], *, may_be_empty: bool) -> None:
     for name, counts in done.files.items():
-        if counts and of_no_use(counts):
+        if counts and all_quarantined(counts):
             done.problems.append(f"{name}: all {counts['read']:,} rows would go to quarantine")
     if not done.counts["read"] and not done.problems and not may_be_empty:
         done.problems.append(str(no_rows(paths[0])))
@@ -430,7 +430,7 @@ def _print(done: Checked, *, strict: bool) -> None:
             (printable(name), *(of_file[column] if of_file else "" for column in columns), _fate(of_file))
             for name, of_file in done.files.items()
         ]
-        print("\n" + table_text(("file", *columns, "which is"), of_files))
+        print("\n" + table_text(("file", *columns, "outcome"), of_files))
     outcomes = [
         ("kept", counts["kept"]),
         ("  of them late", counts["late"]),
@@ -450,7 +450,7 @@ def _print(done: Checked, *, strict: bool) -> None:
 def _fate(counts: Counter[str] | None) -> str:
     if counts is None:
         return "unreadable: the day is refused"
-    return "hopeless" if of_no_use(counts) else "ingested"
+    return "all quarantined" if all_quarantined(counts) else "ingested"
 
 
 def _verdict(done: Checked, *, strict: bool) -> str:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_day_job(name: str) -> None:
     def job(locations: Locations, deployment: Deployment, days: list[date], **options: Any) -> None:
         deployment.refuse_unfinished(days[-1], datetime.now(UTC))
-        _say(locations, run_days(locations, deployment, name, days, **options), days)
+        _print_builds(locations, run_days(locations, deployment, name, days, **options), days)
         print(f"next: tributary {next_command(name)} {span_option(days[0], days[-1])}")
 
     if name == "ingest_logs":
@@ -59,7 +59,7 @@ for _name in DAY_JOBS:
 @with_deployment
 @one_day("The day before which all days are merged.", required=True)
 def _build_checkpoints(locations: Locations, deployment: Deployment, ds: date) -> None:
-    _say(locations, run_checkpoint(locations, deployment, ds), [ds])
+    _print_builds(locations, run_checkpoint(locations, deployment, ds), [ds])
 
 
 @commands.add("check_landing")
@@ -171,7 +171,7 @@ def _forget_user(locations: Locations, deployment: Deployment, user: str, dry_ru
     return forget_user.command(locations, deployment, given_user(user), dry_run=dry_run)
 
 
-def _say(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
+def _print_builds(locations: Locations, builds: Sequence[Any], days: Sequence[date]) -> None:
     """Prints what was read and written: a row a partition for a day, a row a table for a range."""
     if not builds:
         print("nothing to do: it is there already")

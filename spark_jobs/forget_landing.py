@@ -187,7 +187,7 @@ def _text(record: bytes) -> str:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines with their ends, as Spark tells them apart: by a line feed, a carriage return or both."""
+    """Yields lines with their ends, divided as Spark does it: by a line feed, a carriage return or both."""
     with cast(IO[bytes], gzip.open(path, "rb") if _is_packed(path) else path.open("rb")) as file:
         for block in file:
             yield from block.splitlines(keepends=True)

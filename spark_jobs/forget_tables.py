@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow.dataset as ds
 
+from contracts.features import FEATURES
 from contracts.locations import Locations
 from contracts.settings import table_address
-from contracts.tables import TABLES, Table, owner_key
+from contracts.steps import LOG_TABLES
+from contracts.tables import ENTITY_ID_COLUMNS, TABLES, Table, owner_key
 from lake.forgotten import User
 from lake.progress import each
 from lake.reader import LakeReader, open_table
@@ -26,7 +28,10 @@ from lake.writing import Build, owner_predicate, prepare, record_builds, write_p
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-QUARANTINE = "quarantine"
+QUARANTINE, ID_STRINGS = "quarantine", "id_strings"
+OF_USERS = [
+    one.name for one in FEATURES if one.side == "user" and one.name in ENTITY_ID_COLUMNS and one.name != "user_id"
+]
 Owners = dict[str, int]  # rows of a user by owner key
 
 
@@ -48,11 +53,44 @@ def find_rows(locations: Locations, user: User) -> dict[str, Owners]:
 
 
 def _find(reader: LakeReader, table: Table, user: User) -> Owners:
-    where = table.rows_of_user(user.user_id)
-    if where is None:
+    if table.name == QUARANTINE:
         return {owner: len(raws) for owner, raws in _quarantined(reader, user).items()}
-    rows = reader.read(table.name, columns=table.owner, where=where)
-    return dict(Counter(owner_key(**{name: row[name] for name in table.owner}) for row in rows.to_pylist()))
+    names = table.owner or table.partition_columns
+    rows = [
+        row
+        for where in _rows_of(reader, table, user)
+        for row in reader.read(table.name, columns=names, where=where).to_pylist()
+    ]
+    return dict(Counter(owner_key(**{name: row[name] for name in names}) for row in rows))
+
+
+def _rows_of(reader: LakeReader, table: Table, user: User) -> list[dict[str, int | str]]:
+    """Columns and values that select the rows about a user, each by itself."""
+    where = table.rows_of_user(user.user_id)
+    assert where is not None, table.name
+    return [where, *(_own_strings(reader, user) if table.name == ID_STRINGS else [])]
+
+
+def _own_strings(reader: LakeReader, user: User) -> list[dict[str, int | str]]:
+    """The rows of `id_strings` that hold what the logs show of this user and of nobody else, such as a segment of one."""
+    of_user: dict[str, set[int]] = {}
+    for name in OF_USERS:
+        there = reader.read(ID_STRINGS, columns=["id"], where={"field": name})["id"].to_pylist()
+        seen = {
+            value
+            for log in (LOG_TABLES if there else ())
+            for value in reader.read(log, columns=[name], where={"user_id": user.user_id})[name].to_pylist()
+        }
+        of_user[name] = seen & set(there)
+    for fragment in (fragment for log in LOG_TABLES for fragment in reader.fragments(log)):
+        names = [name for name, values in of_user.items() if values and name in fragment.physical_schema.names]
+        if not any(of_user.values()):
+            break  # a segment of many users is seen with another in the first file
+        if names:
+            others = fragment.to_table(columns=names, filter=ds.field("user_id") != user.user_id)
+            for name in names:
+                of_user[name] -= set(others[name].unique().to_pylist())
+    return [{"field": name, "id": value} for name, values in of_user.items() for value in sorted(values)]
 
 
 def _quarantined(reader: LakeReader, user: User) -> dict[str, list[str]]:
@@ -71,7 +109,9 @@ def remove_rows(
 ) -> list[Build]:
     """Replaces these partitions by their rows without the user, without recording the builds."""
     builds: list[Build] = []
-    for name, keys in each(partitions.items(), description="rewrite", unit="table"):
+    # Strings first: which of them are the user's own is read from the logs.
+    in_order = sorted(partitions.items(), key=lambda item: item[0] != ID_STRINGS)
+    for name, keys in each(in_order, description="rewrite", unit="table"):
         contract, owners = TABLES[name], [dict(part.split("=", 1) for part in key.split(",")) for key in keys]
         prepare(spark, locations, contract)
         rows = spark.read.format("delta").load(table_address(locations, name)).where(owner_predicate(owners))
@@ -84,12 +124,13 @@ def remove_rows(
 def _others(spark: SparkSession, locations: Locations, contract: Table, rows: DataFrame, user: User) -> DataFrame:
     from pyspark.sql import functions as F
 
-    where = contract.rows_of_user(user.user_id)
-    if where is not None:
-        is_users = reduce(
-            lambda both, one: both & one, (F.col(name).eqNullSafe(F.lit(value)) for name, value in where.items())
-        )
-        return rows.where(~is_users)
+    if contract.name != QUARANTINE:
+        for where in _rows_of(LakeReader(locations), contract, user):
+            is_users = reduce(
+                lambda both, one: both & one, (F.col(name).eqNullSafe(F.lit(value)) for name, value in where.items())
+            )
+            rows = rows.where(~is_users)
+        return rows
     removed = {raw for raws in _quarantined(LakeReader(locations), user).values() for raw in raws}
     raws = spark.createDataFrame([(raw,) for raw in sorted(removed)], "raw string")
     return rows.join(F.broadcast(raws), "raw", "left_anti")

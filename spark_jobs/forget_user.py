@@ -110,7 +110,7 @@ def command(locations: Locations, deployment: Deployment, text: str, *, dry_run:
     with (
         stage("forget_user"),
         writing_session(
-            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, alone=True
+            locations, app="forget_user", partitions={"releases": [f"kind={kind}" for kind in KINDS]}, exclusive=True
         ) as spark,
     ):
         run(spark, locations, deployment, user)
@@ -167,7 +167,7 @@ def run(spark: SparkSession, locations: Locations, deployment: Deployment, user:
         f"\nforgotten. {followed} partitions that nothing was removed from are recorded as built from the others as they are now: none "
         "became stale. Old versions of these tables can no longer be read."
     )
-    _say_traces(locations, work)
+    _print_traces(locations, work)
 
 
 def remember(spark: SparkSession, locations: Locations, deployment: Deployment, user: User) -> None:
@@ -274,7 +274,7 @@ def _table(title: str, work: Work, truth: dict[str, set[int]]) -> str:
     return table_text((title, "of", "rows"), rows) if rows else "no landing file and no table holds a row of this user"
 
 
-def _say_traces(locations: Locations, work: Work) -> None:
+def _print_traces(locations: Locations, work: Work) -> None:
     """Which models that serve have learnt from the user's rows."""
     keys = {f"{name}/{owner}" for name, owners in work.partitions.items() for owner in owners}
     reader = LakeReader(locations)

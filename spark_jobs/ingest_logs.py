@@ -34,6 +34,7 @@ from lake.persisted import persisted
 from lake.progress import each
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
+from spark_jobs import id_strings
 from spark_jobs.landing import read_landing, reading
 from spark_jobs.rules import (
     CORRUPT,
@@ -92,11 +93,17 @@ def run(
     return builds
 
 
-def partitions(days: Sequence[date], _: Deployment) -> dict[str, list[str]]:
+def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[str]]:
     """What `run` writes, by table: its locks."""
+    with_strings = [log for log in LOGS if id_strings.kept_columns(log, deployment)]
     return {
         **{f"{log}_log": [owner_key(ds=day) for day in days] for log in LOGS},
         "quarantine": [owner_key(ds=day, log=log) for day in days for log in LOGS],
+        **(
+            {id_strings.TABLE: [owner_key(ds=day, log=log) for day in days for log in with_strings]}
+            if with_strings
+            else {}
+        ),
     }
 
 
@@ -130,8 +137,8 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def of_no_use(counts: Mapping[str, int]) -> bool:
-    """Whether all rows of a file go to quarantine, which is reported as a fault of the whole file."""
+def all_quarantined(counts: Mapping[str, int]) -> bool:
+    """Whether every row of a file goes to quarantine, which is reported as a fault of the whole file."""
     return counts["read"] > 0 and counts["read"] == counts["quarantined"]
 
 
@@ -163,13 +170,15 @@ def _judged(
         rows = read_landing(spark, log, files, source=source, string_ids=deployment.string_ids)
         if not source.has_days:  # files or a table of more days than these; a row without a day is counted, and refused
             rows = rows.where(F.col("ds").between(min(delivered), days[-1]) | F.col("ds").isNull())
-        rows = with_broken_rule(with_judged(rows, log, deployment, forgotten), log, deployment)
+        strings = id_strings.kept_columns(log, deployment)
+        rows = id_strings.with_strings(with_judged(rows, log, deployment, forgotten), strings)
+        rows = with_broken_rule(rows, log, deployment, keep=[id_strings.STRING + name for name in strings])
         rows = with_status(rows, log=log, lateness_days=deployment.allowed_lateness_days)
         rows = kept.enter_context(persisted(rows.where(F.coalesce(F.col("ds") >= days[0], F.lit(True)))))
         counted = rows.groupBy("ds", "file").agg(*status_counts(), *unknown_counts(log, deployment).values())
         counts = [row.asDict() for row in counted.collect()]
     _refuse_without_day(counts, log)
-    for row in filter(of_no_use, counts):
+    for row in filter(all_quarantined, counts):
         warn(f"{landing_address(locations, row['file'])}: all {row['read']:,} rows go to quarantine")
     return Judged(rows=rows, counts=counts)
 
@@ -198,6 +207,7 @@ def _write(
         for day in days
     }
     inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
+    strings = [] if judged is None else _add_strings(spark, locations, deployment, log, kept, days)
     logs = write_partitions(
         spark,
         locations,
@@ -215,7 +225,22 @@ def _write(
         owners=[{"ds": day, "log": log} for day in days],
         inputs={owner_key(ds=day, log=log): inputs[day] for day in days},
     )
-    return logs + quarantined
+    return logs + quarantined + strings
+
+
+def _add_strings(
+    spark: SparkSession,
+    locations: Locations,
+    deployment: Deployment,
+    log: Log,
+    kept: DataFrame,
+    days: Sequence[date],
+) -> list[Build]:
+    """Keeps the strings of hashed ids, before the rows that name them by their hashes are there."""
+    builds, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
+    for text in warnings:
+        warn(text)
+    return builds
 
 
 def landing_address(locations: Locations, file: str) -> str:

@@ -30,7 +30,7 @@ from spark_jobs.rules import CORRUPT, DELIVERED, PARTITION, RAW
 
 BY_FOLDER = "by folder"  # the landing day is what the file's path, or the row, tells
 FRAMES_JUDGED_APART = 2
-_EXACT_BELOW = float(2**53)  # a double tells all whole numbers below it apart
+_EXACT_BELOW = float(2**53)  # a double holds every whole number below this exactly
 _PLAIN_NAME = re.compile(r"[\w.=-]*", re.ASCII)
 _PARTITIONS = "_partitions"  # values that the folders of a file's path name
 # Kinds of values by how Spark's name of their type begins; the first that fits.

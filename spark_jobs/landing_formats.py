@@ -227,7 +227,8 @@ def _as_its_kind(name: str, how: Delivered) -> Column:
         ),
         "uuid": _uuid_text,
     }
-    return as_kind.get(how.kind, lambda same: same)(F.col(_quoted(name)))
+    value, convert = F.col(_quoted(name)), as_kind.get(how.kind)
+    return value if convert is None else convert(value)
 
 
 def _uuid_text(value: Column) -> Column:

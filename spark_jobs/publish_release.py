@@ -40,6 +40,7 @@ from lake.registry import Registry
 from lake.run_folders import failed_names, gated_runs, read_release, require_same_manifest, require_unchanged, sha256_of
 from lake.session import writing_session
 from lake.writing import Build, record_builds, write_partitions
+from spark_jobs.id_strings import with_published
 
 
 def command(locations: Locations, deployment: Deployment, kind: str, period: date) -> int:
@@ -70,6 +71,7 @@ def command(locations: Locations, deployment: Deployment, kind: str, period: dat
         publish(
             spark,
             locations,
+            deployment,
             {
                 folder: release
                 for folder, release in zip(folders, releases, strict=True)
@@ -165,7 +167,9 @@ def audited(locations: Locations, folder: Path) -> Release:
     return release
 
 
-def publish(spark: SparkSession, locations: Locations, releases: Mapping[Path, Release]) -> None:
+def publish(
+    spark: SparkSession, locations: Locations, deployment: Deployment, releases: Mapping[Path, Release]
+) -> None:
     """Commits the files of runs of one kind to their tables, and the rows of their releases after them.
 
     There is one commit per table, however many releases: a commit takes a second, and a day of A-CTR has one release
@@ -174,6 +178,7 @@ def publish(spark: SparkSession, locations: Locations, releases: Mapping[Path, R
     Args:
         spark: the session.
         locations: the deployment's paths.
+        deployment: the deployment's settings, of which this takes `published_strings`.
         releases: the releases by run folder; none of them is published yet.
     """
     if not releases:
@@ -184,7 +189,7 @@ def publish(spark: SparkSession, locations: Locations, releases: Mapping[Path, R
         spark,
         locations,
         KINDS[kind].vectors,
-        _files(spark, releases, VECTORS_FILE),
+        with_published(spark, locations, deployment, _files(spark, releases, VECTORS_FILE)),
         inputs=inputs,
         owners=[{"release_id": release.release_id} for release in releases.values()],
     )

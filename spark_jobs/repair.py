@@ -12,7 +12,7 @@ from contracts.errors import TributaryError
 from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
-from contracts.quality import StaleDay, StaleFound
+from contracts.quality import StaleDay, StaleReport
 from contracts.settings import Deployment
 from contracts.steps import step
 from lake.reader import LakeReader
@@ -80,7 +80,7 @@ def _validate(locations: Locations, job: str, span: tuple[date, date]) -> None:
         raise error
 
 
-def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
+def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleReport:
     """Writes what is stale, and the commands that repair it, to the file that Airflow's UI shows."""
     registry = Registry.read(LakeReader(locations))
     releases = [
@@ -88,7 +88,7 @@ def _write_found(locations: Locations, stale: Sequence[Stale]) -> StaleFound:
         for name, changed in stale_releases(locations)
     ]
     releases += registry.stale().items()
-    result = StaleFound(
+    result = StaleReport(
         looked_ts=datetime.now(UTC),
         commands=tuple(repair_commands(stale)),
         days=tuple(StaleDay(table=item.table, day=item.day, why=_why(item.changed)) for item in stale),
@@ -108,7 +108,7 @@ def _periods(registry: Registry, stale: Sequence[str]) -> Iterator[tuple[str, da
             yield kind.dag, periods[0], periods[-1]
 
 
-def _print_releases(found: StaleFound) -> None:
+def _print_releases(found: StaleReport) -> None:
     for name, why in found.releases:
         print(f"{name}: {why}")
     if found.periods:

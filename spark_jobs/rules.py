@@ -64,7 +64,7 @@ def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> str:
     text = _text(raw)
     if column.type == "timestamp" and not hashed:
         return times.timestamp_of(text)
-    trimmed = f"trim({text})"
+    trimmed = trimmed_text(column.name)
     if hashed:
         return f"CASE WHEN {trimmed} != '' AND {is_utf8(trimmed)} THEN xxhash64({trimmed}) & {POSITIVE_BITS} END"
     if column.type == "string":
@@ -74,6 +74,11 @@ def typed(column: tables.Column, raw_type: str, *, hashed: bool) -> str:
         whole = f"left({trimmed}, length({trimmed}) - 2)"
         return f"coalesce({value}, CASE WHEN endswith({trimmed}, '.0') THEN try_cast({whole} AS {column.type}) END)"
     return value
+
+
+def trimmed_text(name: str) -> str:
+    """SQL of a landing column as it was delivered, as text without the blanks around it: what an id's hash is of."""
+    return f"trim({_text(RAW + name)})"
 
 
 def is_utf8(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lake_fixture import World, make_lake, publish_staged
+from numpy.typing import NDArray
 from opened_tables import assert_as_declared, opened_tables
 
 from contracts.periods import ONE_DAY
@@ -28,7 +29,7 @@ from contracts.steps import step
 from contracts.transfer import TRANSFER_SETTINGS
 from lake.run_folders import Run
 from training.data.mapping import IdMapping
-from training.data.vectors import EntityVectors, write_vectors
+from training.data.vectors import Entity, EntityVectors, write_vectors
 from training.engine.checkpoint import save_weights
 from training.engine.runs import Metric, write_held_out, write_run
 from training.recipes import quick
@@ -67,7 +68,10 @@ def write_bahe(session: Session, day: date) -> Run:
     )
     rng = np.random.default_rng(day.toordinal())
     world = World()
-    ids = {"user": np.arange(0, world.users, 2) * 7 + 1, "item": np.arange(0, world.items, 2) * 11 + 3}
+    ids: dict[Entity, NDArray[np.int64]] = {
+        "user": np.arange(0, world.users, 2) * 7 + 1,
+        "item": np.arange(0, world.items, 2) * 11 + 3,
+    }
 
     def fill(folder: Path) -> dict[str, int]:
         save_weights({}, folder / MODEL_FILE)

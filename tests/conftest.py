@@ -1,4 +1,4 @@
-"""One Spark session for the whole run; real data where TRIBUTARY_DATA says."""
+"""One Spark session for the whole run; real data from the folder that TRIBUTARY_DATA names."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from lake.reader import LakeReader
 def logs(locations: Locations) -> pd.DataFrame:
     """All kept rows of both logs, with a column `log`."""
     reader = LakeReader(locations)
-    return pd.concat([reader.read(f"{log}_log").to_pandas().assign(log=log) for log in LOGS], ignore_index=True)
+    frames: list[pd.DataFrame] = [reader.read(f"{log}_log").to_pandas().assign(log=log) for log in LOGS]
+    return pd.concat(frames, ignore_index=True)
 
 
 def known(rows: pd.DataFrame, deployment: Deployment) -> pd.Series:
@@ -33,7 +34,7 @@ def histories(rows: pd.DataFrame, day: date, deployment: Deployment) -> dict[int
     rows = rows.assign(known=known(rows, deployment)).sort_values(["known", "log", "event_id"])
     start, end = (pd.Timestamp(deployment.day_start(one)) for one in (day, day + timedelta(days=1)))
     found = {}
-    for user, of_user in rows[rows["ds"] <= day].groupby("user_id"):
+    for _, of_user in rows[rows["ds"] <= day].groupby("user_id"):
         if not (of_user["ds"] == day).any():
             continue
         positives = of_user[of_user["action"] >= 1]
@@ -41,7 +42,7 @@ def histories(rows: pd.DataFrame, day: date, deployment: Deployment) -> dict[int
         before, today = positives[is_before].tail(HISTORY_LENGTH), positives[~is_before & (positives["known"] < end)]
         both = pd.concat([before, today]).sort_values(["known", "log", "event_id"])
         if len(both):
-            found[int(user)] = both["event_id"].tolist()
+            found[int(of_user["user_id"].iloc[0])] = both["event_id"].tolist()
     return found
 
 
@@ -73,9 +74,9 @@ def history_ends(rows: pd.DataFrame, log: str, day: date, deployment: Deployment
     of_day = rows[(rows["log"] == log) & (rows["ds"] == day) & ~rows["late"]]
     delay = pd.Timedelta(seconds=deployment.feedback_delay_seconds)
     found = {}
-    for (_, user), request in of_day.groupby(["request_id", "user_id"]):
+    for _, request in of_day.groupby(["request_id", "user_id"]):
         start = request["event_ts"].min()
-        visible = sum(times[event] + delay < start for event in stored.get(int(user), []))
+        visible = sum(times[event] + delay < start for event in stored.get(int(request["user_id"].iloc[0]), []))
         found.update(dict.fromkeys(request["event_id"].tolist(), visible))
     return found
 

@@ -1,4 +1,4 @@
-"""A small lake with real signal, written by `deltalake` alone: for tests that need tables, and neither Spark nor a source.
+"""A small lake with real signal, written only by `deltalake`: for tests that need tables, and neither Spark nor a source.
 
 Users and items have tastes; the natural and the ad log share them, unless `shared=False`. Histories, statistics and
 samples are computed here by numpy, in one pass over all days, independent of the Spark jobs.
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from deltalake import write_deltalake
+from numpy.typing import NDArray
 
 from contracts.features import FEATURES, HISTORY_LENGTH, STATISTICS
 from contracts.kinds import KINDS
@@ -74,15 +75,16 @@ class World:
         )
 
 
-def text_hash(item_ids: np.ndarray) -> np.ndarray:
+def text_hash(item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """What stands for the hash of an item's text here."""
     return item_ids + 1_000_000
 
 
 def write_texts(locations: Locations, world: World) -> dict[int, str]:
-    """Writes `behaviour_texts`: an item's text says its category; returns the texts by hash."""
+    """Writes `behaviour_texts`: an item's text names its category; returns the texts by hash."""
     items = np.arange(world.items)
-    texts = {int(text_hash(item * 11 + 3)): f"Clicked film {item}, kind {item % world.categories}" for item in items}
+    hashes = text_hash(items * 11 + 3).tolist()
+    texts = {of: f"Clicked film {item}, kind {item % world.categories}" for of, item in zip(hashes, items, strict=True)}
     write_table(locations, "behaviour_texts", pa.table({"text_hash": list(texts), "text": list(texts.values())}))
     return texts
 
@@ -109,7 +111,10 @@ def make_lake(home: Path, world: World) -> Deployment:
 def write_table(
     locations: Locations, name: str, rows: pa.Table, *, mode: Any = "append", predicate: str | None = None
 ) -> None:
+    """Writes rows of a table; vectors without the strings of their ids have none, as where no setting publishes them."""
     contract = table(name)
+    if {"vector", "string"} <= set(contract.column_names) and "string" not in rows.column_names:
+        rows = rows.append_column("string", pa.nulls(len(rows), pa.string()))
     write_deltalake(
         str(locations.table(name)),
         rows.select(list(contract.column_names)),
@@ -168,7 +173,8 @@ def _log(world: World, log: str) -> pd.DataFrame:
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
-    return weights / weights.sum()
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def _with_histories(world: World, log: pd.DataFrame) -> pa.Table:
@@ -179,7 +185,8 @@ def _with_histories(world: World, log: pd.DataFrame) -> pa.Table:
     keys = positive["user_id"].to_numpy() * scale + positive["event_us"].to_numpy() - start_us
 
     def before(user: np.ndarray, time_us: np.ndarray) -> np.ndarray:
-        return np.searchsorted(keys, user * scale + np.maximum(time_us - start_us, 0), side="left")
+        count: np.ndarray = np.searchsorted(keys, user * scale + np.maximum(time_us - start_us, 0), side="left")
+        return count
 
     pairs = log[["day", "user_id"]].drop_duplicates().sort_values(["day", "user_id"], ignore_index=True)
     user, day_us = pairs["user_id"].to_numpy(), pairs["day"].to_numpy() * DAY_US + start_us

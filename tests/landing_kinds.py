@@ -257,13 +257,14 @@ def csv_bytes_and_values(make: Maker) -> None:
 
 
 def json_lines(make: Maker) -> None:
-    for name, pack in {
+    packings: dict[str, Callable[[bytes], bytes]] = {
         "plain.jsonl": bytes,
         "packed.jsonl.gz": gzip.compress,
         "cr-lf.jsonl": lambda content: content.replace(b"\n", b"\r\n"),
         "byte-order-mark.jsonl": lambda content: b"\xef\xbb\xbf" + content,
         "blank-lines.jsonl": lambda content: content.replace(b"\n", b"\n \t\n"),
-    }.items():
+    }
+    for name, pack in packings.items():
         rows = make.rows()
         make.add(name, pack(json_bytes(rows)), rows)
     rows = make.rows()
@@ -472,7 +473,8 @@ def parquet_times(make: Maker) -> None:
     local = {"user_id": pa.array([10] * ROWS), "arrival_ts": pa.nulls(ROWS)}
     for unit in ("s", "ms", "us", "ns"):
         with_zone: dict[str, Any] = {"event_ts": pa.timestamp(unit, "UTC")} | (fixed if unit == "ns" else {})
-        rows = make.rows(event_ts=f"{DAY}T10:00:01Z", **({"user_id": "K1"} if unit == "ns" else {}))
+        own_ids: dict[str, Any] = {"user_id": "K1"} if unit == "ns" else {}
+        rows = make.rows(event_ts=f"{DAY}T10:00:01Z", **own_ids)
         make.parquet(f"time-{unit}-utc.parquet", with_zone, rows=rows)
         rows = make.rows(event_ts=f"{DAY}T10:00:01Z", user_id="K1" if unit == "ns" else "10")
         times = usual_column("event_ts", rows).cast(pa.timestamp("us")).cast(pa.timestamp(unit))

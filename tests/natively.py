@@ -1,7 +1,7 @@
 """Services of docker-compose.yml as processes on hosts of their own: their commands, environment, names, ports and health checks.
 
 Network namespaces stand for containers (`network_hosts`). The store's program is looked for on PATH, an interpreter
-with the packages of Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md says how to have both.
+with the packages of Airflow's image in TRIBUTARY_PYTHON_AIRFLOW_IMAGE; CONTRIBUTING.md describes how to get both.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Natively:
     def env_of(self, name: str) -> dict[str, str]:
         of_machine = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         path = {"PATH": f"{self.bin_folder}:{POSTGRES_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
-        return of_machine | path | self.env | self.services[name].get("environment", {})
+        of_service: dict[str, str] = self.services[name].get("environment", {})
+        return of_machine | path | self.env | of_service
 
     @contextmanager
     def running(

@@ -1,6 +1,6 @@
 """Network namespaces as the hosts of docker-compose.yml: one for each service, a bridge for each network, names as Docker gives them.
 
-A service reaches those alone with which it shares a network, by the names of the file, on the ports of the file; its
+A service reaches only those with which it shares a network, by the names of the file, on the ports of the file; its
 loopback is its own. There is no way out, of any network. Needs root and `ip` (iproute2).
 """
 

@@ -57,7 +57,7 @@ class Staged:
         loss: the training loss.
         dims: the width that the manifest claims.
         known_items: items that the model's mapping knows.
-        seed: of what tells its vectors from those of another run.
+        seed: the seed of its vectors, which differ from those of a run with another seed.
         scored: columns of predictions; none are written by default.
     """
 

@@ -1,4 +1,4 @@
-"""Days before advertisements began: no ad folder is needed, everything that follows works, and every page says why they are empty."""
+"""Days before advertisements began: no ad folder is needed, everything that follows works, and every page states why they are empty."""
 
 from __future__ import annotations
 

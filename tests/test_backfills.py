@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from contracts.kinds import KINDS
 from contracts.locations import Locations
 from contracts.periods import days_between
-from contracts.quality import StaleFound
+from contracts.quality import StaleReport
 from contracts.settings import HOME_VARIABLE, Deployment
 from contracts.steps import CADENCES
 from contracts.transfer import reads
@@ -64,7 +66,7 @@ class FakeApi:
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfills.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
 def test_a_range_means_the_periods_that_end_within_it() -> None:
@@ -94,7 +96,7 @@ def test_a_kind_that_nothing_reads_or_whose_first_period_comes_later_is_left_out
 def test_every_parent_of_a_day_is_in_the_range_of_the_whole_history(deployment: Deployment) -> None:
     assert deployment.history_end is not None
     found = spans_of_days(deployment, deployment.history_start, deployment.history_end)
-    kinds = {kind.name: kind.dag for kind in backfills.KINDS.values()}
+    kinds = {kind.name: kind.dag for kind in KINDS.values()}
     for name, dag in kinds.items():
         if dag not in found:
             continue
@@ -118,14 +120,14 @@ def test_backfills_start_in_order_with_their_dags_let_run() -> None:
         "bahe_daily": (APRIL_30, APRIL_30),
     }
     start_all(
-        api,
+        api,  # type: ignore[arg-type]
         spans,
         max_active_runs={"logs_daily": 2},
         backwards=True,
         recipe="quick",
         transfer="tpm",
         say=lambda _: None,
-    )  # type: ignore[arg-type]
+    )
     of_logs = {"max_active_runs": 2, "reprocess": "failed", "conf": {}, "backwards": True}
     of_models = {
         "max_active_runs": 1,
@@ -143,7 +145,7 @@ def test_backfills_start_in_order_with_their_dags_let_run() -> None:
         ("ad_ctr_daily", APRIL_30, APRIL_30, of_ads),
     ]
     start_all(api, {"ad_ctr_daily": (APRIL_30, APRIL_30)}, backwards=True, say=lambda _: None)  # type: ignore[arg-type]
-    assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow says why not"
+    assert api.calls[-1][3]["backwards"], "of one DAG it is asked for, and Airflow gives the reason if it refuses"
 
 
 LOOKS = [
@@ -205,7 +207,7 @@ def test_a_repair_builds_stale_days_and_then_makes_models_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = StaleFound(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
+    found = StaleReport(looked_ts=datetime(2026, 5, 1, tzinfo=UTC), days=(), releases=(), commands=(), periods=periods)
     locations = Locations(tmp_path)
 
     def repaired(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -216,17 +218,17 @@ def test_a_repair_builds_stale_days_and_then_makes_models_again(
 
     api = FakeApi([{dag: [run(dag, 30, "success")] for dag in backfills.ORDER}])
     monkeypatch.setattr(stack, "api", lambda home: api)
-    monkeypatch.setattr(dags_command.subprocess, "run", repaired)
+    monkeypatch.setattr(subprocess, "run", repaired)
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     assert dags_command.main(["repair"]) == 0
     assert [(call[0], call[1], call[2]) for call in api.calls if call[0] != "unpause"] == list(periods)
     assert all(call[3]["reprocess"] == "completed" for call in api.calls if call[0] != "unpause")
-    assert ("no model has to be made again" in capsys.readouterr().out) == (not periods)
+    assert ("no model has to be rebuilt" in capsys.readouterr().out) == (not periods)
 
 
 def test_a_mend_that_stops_starts_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi([])
     monkeypatch.setattr(stack, "api", lambda home: api)
-    monkeypatch.setattr(dags_command.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     assert dags_command.main(["repair"]) == 3
     assert not api.calls

@@ -73,9 +73,12 @@ class TestTextStore:
 
         locations, read = Locations(tmp_path), []
         batches = module._batches
-        monkeypatch.setattr(
-            module, "_batches", lambda fragment, encoder: read.append(fragment.path) or batches(fragment, encoder)
-        )
+
+        def noting(fragment, encoder):
+            read.append(fragment.path)
+            return batches(fragment, encoder)
+
+        monkeypatch.setattr(module, "_batches", noting)
         _add(locations, [1, 2], [[1, 1], [2, 2]])
         before = _open(locations)
         _add(locations, [3], [[3, 3]])

@@ -42,5 +42,7 @@ def test_equal_settings_gain_nothing_and_a_better_one_gains_with_every_draw():
     assert set(_gains(rows, "same", draws, "none").values()) == {(0.0, 0.0, 0.0)}
     mean, low, high = _gains(rows, "tpm+cpm", draws, "none")["auc_gain"]
     assert 0 < low < mean < high
-    expected = auc(scores, clicks) - np.mean([auc(seed, clicks) for seed in worse])
+    whole = auc(scores, clicks)
+    assert whole is not None
+    expected = whole - float(np.mean([auc(seed, clicks) for seed in worse]))
     assert mean == pytest.approx(expected)

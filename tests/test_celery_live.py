@@ -40,7 +40,7 @@ CELERY = {  # docs/scaling.md
 
 def services() -> dict[str, Any]:
     """Those of the file, with a broker and two workers; the scheduler reaches neither Spark nor the store."""
-    found = deepcopy(compose_file.raw()["services"])
+    found: dict[str, Any] = deepcopy(compose_file.raw()["services"])
     worker = deepcopy(found["airflow-scheduler"]) | {
         "command": ["airflow", "celery", "worker"],
         "healthcheck": {

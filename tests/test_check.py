@@ -117,7 +117,7 @@ def test_the_findings_are_printed_with_a_verdict(capsys: pytest.CaptureFixture[s
     assert "click_range     3  one of 0, 1  a.csv     3  7" in out
     assert [line.split()[-1] for line in out.splitlines() if line[:2] in ("a.", "b.", "c.")] == [
         "ingested",
-        "hopeless",
+        "quarantined",
         "refused",
     ]
     assert "warning: 3 of 12 rows would go to quarantine" in out and "verdict: cannot be ingested" in out

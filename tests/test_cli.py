@@ -1,4 +1,4 @@
-"""The command `tributary`: starts at once, hands on, and says what is wrong."""
+"""The command `tributary`: it starts at once, passes arguments on, and reports what is wrong."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ def scored(rng: np.random.Generator, *, ours: float, base: float, users: int = 3
 def test_a_better_variant_is_above_zero() -> None:
     found = difference(scored(np.random.default_rng(1), ours=2.0, base=0.5), "tpm+cpm")
     assert found is not None
+    assert found.low is not None and found.high is not None
     assert 0 < found.low < found.value < found.high
     assert "above zero" in str(found)
 
@@ -39,7 +40,7 @@ def test_equal_variants_are_not_distinguished() -> None:
     excluded = 0
     for seed in range(30):
         found = difference(scored(np.random.default_rng(seed), ours=1.0, base=1.0, users=80), "tpm+cpm")
-        assert found is not None
+        assert found is not None and found.low is not None and found.high is not None
         excluded += not found.low <= 0 <= found.high
     assert excluded <= 5
 
@@ -67,8 +68,8 @@ def test_scores_that_are_not_numbers_are_no_difference_and_are_counted() -> None
     assert found is not None and np.isnan(found.value) and found.low is found.high is None
     assert found.verdict == "not a number" and str(found) == "tpm+cpm - none: not a number, since scores are not"
     assert (
-        np.isnan([rows.auc("tpm+cpm"), rows.gauc("tpm+cpm")]).all()
-        and np.isfinite([rows.auc("none"), rows.gauc("none")]).all()
+        np.isnan(np.array([rows.auc("tpm+cpm"), rows.gauc("tpm+cpm")], float)).all()
+        and np.isfinite(np.array([rows.auc("none"), rows.gauc("none")], float)).all()
     )
     assert rows.num_judged == replace(rows, scores={}).num_judged > 100
     assert list(rows.not_numbers.values()) == [

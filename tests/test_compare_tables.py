@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -30,7 +31,7 @@ def write(home: Path, rows: list[tuple[date, str]], *, run: str) -> None:
         "date": pa.date32(),
     }
     contract = TABLES[NAME]
-    values = {column.name: [None] * len(rows) for column in contract.columns}
+    values: dict[str, list[Any]] = {column.name: [None] * len(rows) for column in contract.columns}
     values |= {
         "ds": [day for day, _ in rows],
         "raw": [raw for _, raw in rows],
@@ -47,7 +48,8 @@ def write(home: Path, rows: list[tuple[date, str]], *, run: str) -> None:
 def compared(tmp_path: Path, mine: list[tuple[date, str]], theirs: list[tuple[date, str]]) -> Compared:
     write(tmp_path / "a", mine, run="1")
     write(tmp_path / "b", theirs, run="2")
-    return compare(*(LakeReader(Locations(tmp_path / name)) for name in "ab"), TABLES[NAME])
+    first, second = (LakeReader(Locations(tmp_path / name)) for name in "ab")
+    return compare(first, second, TABLES[NAME])
 
 
 def test_equal_but_for_what_differs_between_equal_runs(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_day_on_the_cluster_with_its_lake_in_the_store(
     assert "Asked to launch executor" in (tmp_path / "spark-worker.log").read_text()
 
 
-# What docs/roles.md says of each role, as requests. The last of these is guarded by the view that the reports in the UI
+# What docs/roles.md states about each role, as requests. The last of these is guarded by the view that the reports in the UI
 # ask for.
 ASKED: dict[str, tuple[str, Any]] = {
     "list DAGs": ("/api/v2/dags", None),

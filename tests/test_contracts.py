@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,9 @@ FULL = Deployment(
     history_end=date(2022, 5, 4),
     actr_start=date(2022, 5, 1),
     periods=PeriodSettings(anchor=date(2022, 4, 25), month_days=2, week_days=2),
-    string_ids=("event_id",),
+    string_ids=("event_id", "user_id", "item_id"),
+    kept_strings=("user_id", "item_id"),
+    published_strings=("item_id",),
     source="kuairand",
     ad_start=date(2022, 4, 26),
     notify="tell --channel 'on call' \"ads\"",
@@ -33,7 +36,7 @@ FULL = Deployment(
 
 
 def release(**changes: object) -> Release:
-    values = {
+    values: dict[str, Any] = {
         "kind": "actr",
         "variant": "tpm+cpm",
         "period": date(2026, 4, 27),
@@ -73,6 +76,15 @@ def test_settings_survive_a_file(deployment: Deployment, tmp_path: Path) -> None
         ),
         ("variants = ['none', 'gpsd']", r"variants: expected distinct values of none, tpm, cpm"),
         ("string_ids = ['title']", "string_ids: expected ids of the landing files"),
+        ("kept_strings = ['item_id']", "kept_strings: expected columns that string_ids names, .* here none, found"),
+        (
+            "string_ids = ['event_id', 'item_id']\nkept_strings = ['event_id']",
+            r"kept_strings: expected columns that string_ids names, .*: item_id, found \('event_id',\)",
+        ),
+        (
+            "string_ids = ['campaign_id', 'item_id']\nkept_strings = ['campaign_id']\npublished_strings = ['item_id']",
+            "published_strings: expected columns that kept_strings names, of user_id, item_id: here none, found",
+        ),
         ("ad_start = 2026-05-01", "ad_start: expected a day of history_start 2026-01-01 .. actr_start 2026-04-27"),
         ('notify = "tell \'them"', "notify: expected a command line such as /opt/tell_on_call --channel ads, or none"),
         ("recipe = 'quik'", "recipe: expected one of default, quick, found 'quik'"),

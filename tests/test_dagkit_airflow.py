@@ -22,7 +22,7 @@ pytestmark = pytest.mark.airflow
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deployment whose `notify` command keeps what it is told."""
+    """A deployment whose `notify` command keeps what it gets on its standard input."""
     home = tmp_path_factory.mktemp("home")
     tell = home / "tell"
     tell.write_text(

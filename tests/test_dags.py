@@ -16,13 +16,12 @@ import pytest
 
 import dags
 from contracts.errors import EXIT_NOT_YET, BadInput
-from contracts.kinds import KINDS, RECIPES
-from contracts.periods import Cadence, PeriodSettings
+from contracts.kinds import KINDS, RECIPES, Cadence
+from contracts.periods import PeriodSettings
 from contracts.runs import period_of_run
 from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.steps import CADENCES, LANDING, STEPS, commands_of
+from contracts.steps import CADENCES, DAG_IDS, LANDING, STEPS, commands_of
 from dags.dagkit.child import Child
-from tributary.dags_command import DAG_IDS
 
 FOLDER = Path(dags.__file__).parent
 CALENDAR = Deployment(

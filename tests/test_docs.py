@@ -1,4 +1,4 @@
-"""Pages that are made from the contracts are current, and what they tell people to run works."""
+"""Pages that are made from the contracts are current, and the commands that they show work."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import pytest
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from contracts.steps import REGISTRY, producers, readers
+from contracts.steps import FOLDERS, REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, TABLES
 from pages import tables_page
 from spark_jobs.check_landing import by_day, check_files
-from tributary import cli
 
 DOCS = Path(tables_page.__file__).parent.parent / "docs"
 OWN_LOGS = (DOCS / "your_own_logs.md").read_text(encoding="utf-8")
@@ -39,16 +38,16 @@ def test_the_page_of_tables_is_current(capsys: pytest.CaptureFixture[str]) -> No
     assert "is current" in capsys.readouterr().out
 
 
-def test_a_page_that_is_not_current_is_said_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_not_current_is_reported_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_page, "PAGE", tmp_path / "docs" / "tables.md")
     assert tables_page.main(["--check"]) == 2
     assert tables_page.main([]) == 0 == tables_page.main(["--check"])
     changed = TABLES["ad_log"]
-    monkeypatch.setitem(tables_page.TABLES, "ad_log", replace(changed, grain="one thing"))
+    monkeypatch.setitem(TABLES, "ad_log", replace(changed, grain="one thing"))
     assert tables_page.main(["--check"]) == 2
 
 
-def test_the_page_says_all_of_every_column() -> None:
+def test_the_page_states_all_of_every_column() -> None:
     for table in TABLES.values():
         section = tables_page.page().split(f"\n## {table.name}\n")[1].split("\n## ")[0]
         assert table.grain in section
@@ -103,7 +102,7 @@ def test_the_example_makes_landing_files_that_are_sound(spark: Any, tmp_path: Pa
 
 
 def test_commands_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    named = {pair for pair in re.findall(r"tributary (\w+) (\w+)", OWN_LOGS) if pair[0] in cli.FOLDERS}
+    named = {pair for pair in re.findall(r"tributary (\w+) (\w+)", OWN_LOGS) if pair[0] in FOLDERS}
     assert len(named) > 4
     for folder, command in sorted(named):
         assert importlib.import_module(f"{folder}.cli").main([command, "--help"]) == 0, capsys.readouterr().err

@@ -90,7 +90,7 @@ def small_log(draw: st.DrawFn) -> dict[tuple[str, date], list[Row]]:
 
 def next_to_each_other(logs: list[dict[tuple[str, date], list[Row]]]) -> dict[tuple[str, date], list[Row]]:
     """The rows of logs that share no id, as one: what is built from it is built from each of them. No day is without a row."""
-    rows = {
+    rows: dict[tuple[str, date], list[Row]] = {
         (log, day): [good_row(number, log=log, event_ts=day.isoformat(), arrival_ts="")]
         for number, (log, day) in enumerate((log, day) for log in LOGS for day in DAYS)
     }
@@ -222,7 +222,7 @@ def test_a_user_with_a_million_events_in_a_day(spark: Any) -> None:
         "ds", "user_id", "behaviours"
     )
     ends = build_samples.with_history_end(build_samples.aggregate_requests(events), histories, DEPLOYMENT)
-    last, total, smallest = ends.agg(F.max("history_end"), F.count(F.lit(1)), F.min("history_end")).first()
+    ((last, total, smallest),) = ends.agg(F.max("history_end"), F.count(F.lit(1)), F.min("history_end")).collect()
     assert (total, smallest) == (count, 0)
     assert abs(last - (count - 600 * count / 86_000)) < 20  # all but those of the last ten minutes
 
@@ -267,7 +267,8 @@ def test_a_behaviour_counts_once_it_has_arrived(spark: Any, tmp_path: Path, monk
     with monkeypatch.context() as before:
         before.setattr(tables.Table, "rules_input", {})
         build_partials.run(spark, locations, DEPLOYMENT, [first, second])
-    assert missing_partials(LakeReader(locations), DEPLOYMENT, second).periods == (first, second)
+    missing = missing_partials(LakeReader(locations), DEPLOYMENT, second)
+    assert missing is not None and missing.periods == (first, second)
     assert {(one.table, one.changed) for one in find_stale(locations)} == {
         ("behaviour_partials", ("rules/behaviour_partials",))
     }

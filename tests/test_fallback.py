@@ -1,4 +1,4 @@
-"""A refused day: its fallback serves, says what it carries, and the days after go on from it."""
+"""A refused day: its fallback serves and records what it carries, and the days after continue from it."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_a_week_goes_on_from_the_one_before(chain, monkeypatch):
 
 def test_held_out_users_reach_no_training_step_and_are_judged(chain, monkeypatch):
     home, runs = chain
-    seen = []
+    seen: list[tuple[int, int]] = []
 
     def noting(model, samples, phase, **others):
         seen.extend(zip(samples.start_S.tolist(), samples.end_S.tolist(), strict=True))
@@ -160,10 +160,16 @@ def test_a_model_that_gives_no_numbers_has_figures_that_are_none(chain):
     sequences = Sequences.of(behaviours, 50)
     model, own = open_fg_bert(runs[2])
     rows = _encoded(_session(home), behaviours, sequences, own)
-    assert all(np.isfinite(metric.value) for metric in _judge(model, rows, behaviours, sequences).metrics)
+    assert all(
+        metric.value is not None and np.isfinite(metric.value)
+        for metric in _judge(model, rows, behaviours, sequences).metrics
+    )
     with torch.no_grad():
         next(iter(model.parameters())).fill_(np.nan)
-    assert all(np.isnan(metric.value) for metric in _judge(model, rows, behaviours, sequences).metrics)
+    assert all(
+        metric.value is not None and np.isnan(metric.value)
+        for metric in _judge(model, rows, behaviours, sequences).metrics
+    )
 
 
 def test_the_gate_and_the_audit_let_it_through(chain):

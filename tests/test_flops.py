@@ -54,7 +54,9 @@ def test_they_are_the_products_of_matrices(encoder, long, short, body):
 
 def test_full_attention_counts_the_candidate_as_one_more_behaviour():
     model = make_model(Body(), FgBertRecipe()).eval()
-    recipe, sequences = model.bridge.network.recipe, make_request(1, 21, 3).sequence.sequences
+    sequence = make_request(1, 21, 3).sequence
+    assert model.bridge is not None and sequence is not None
+    recipe, sequences = model.bridge.network.recipe, sequence.sequences
     expected = _of_linear_layers(model.bridge.network, sequences) + 4 * recipe.layers * 21 * 21 * recipe.width
     assert flops_of_full_attention(model.bridge, 20) == expected
     assert flops_of_full_attention(model.bridge, 49) > 10 * flops_of_bridge(model.bridge, 50).by_sample(100)

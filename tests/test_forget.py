@@ -209,10 +209,11 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 
 def test_every_table_with_users_is_known() -> None:
     telling = {"user_id", "raw", "entity"}
-    assert {table.name for table in tables_with_users(USER)} == {
+    assert {table.name for table in tables_with_users(USER)} == {"id_strings"} | {
         name for name, one in TABLES.items() if telling & set(one.column_names)
     }
     assert TABLES["actr_embeddings"].rows_of_user(42) == {"entity": "user", "id": 42}
+    assert TABLES["id_strings"].rows_of_user(42) == {"field": "user_id", "id": 42}
     assert TABLES["builds"].rows_of_user(42) is None
 
 
@@ -222,11 +223,11 @@ def test_writers_share_and_one_writes_alone(tmp_path: Path) -> None:
         locks.share(path),
         locks.share(path),
         pytest.raises(locks.Locked),
-        locks.share(path, alone=True, timeout_seconds=0),
+        locks.share(path, exclusive=True, timeout_seconds=0),
     ):
         pass
     with (
-        locks.share(path, alone=True),
+        locks.share(path, exclusive=True),
         pytest.raises(locks.Locked, match="held by process"),
         locks.share(path, timeout_seconds=0),
     ):

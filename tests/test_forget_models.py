@@ -146,7 +146,9 @@ def test_the_user_is_gone_and_everybody_else_keeps_what_was_theirs(
             assert sha256_of(folder / MANIFEST) == manifests[folder] and not (folder / REWRITTEN).exists()
     assert not list((home / "exported").iterdir()) and not Locations(home).unfinished("x").exists()
     said = capsys.readouterr().out
-    assert "removed whole" in said and "make it again: tributary training export --release actr-none-2026-01-10" in said
+    assert (
+        "removed whole" in said and "export it again: tributary training export --release actr-none-2026-01-10" in said
+    )
 
 
 def test_the_forgotten_user_scores_as_a_stranger(home: Path) -> None:

@@ -31,10 +31,11 @@ from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import DAY_JOBS
 from contracts.tables import TABLES, owner_key
 from lake import writing
+from lake.forgotten import User
 from lake.reader import LakeReader
 from lake.run_folders import sha256_of, staged_runs
 from publishing.audit import audit
-from spark_jobs import build_statistics, build_user_histories, forget_user, ingest_logs, publish_release
+from spark_jobs import build_statistics, build_user_histories, forget_tables, forget_user, ingest_logs, publish_release
 from spark_jobs.staleness import find_stale, stale_releases
 from training.data.mapping import IdMapping
 from training.data.vectors import read_vectors
@@ -229,7 +230,7 @@ def forgotten(made: Locations) -> dict[str, Any]:
         "landing": {path: path.read_bytes() for path in made.landing.rglob("*.*")},
     }
     with pytest.MonkeyPatch.context() as patch:  # killed after the tables were written and before the journal was
-        patch.setattr(forget_user.forget_tables, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(forget_tables, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             forget_user.command(made, DEPLOYMENT, str(USER), dry_run=False)
     assert forget_user.command(made, DEPLOYMENT, str(USER), dry_run=False) == 0
@@ -259,7 +260,7 @@ def test_no_file_knows_the_user(made: Locations, forgotten: dict[str, Any]) -> N
     named = {file.split("/")[1] for file in forgotten["files"] if file.startswith("lake/")}
     assert named == {
         table.name
-        for table in forget_user.forget_tables.tables_with_users(forget_user.User.of(str(USER), DEPLOYMENT))
+        for table in forget_tables.tables_with_users(User.of(str(USER), DEPLOYMENT))
         if made.table(table.name).exists()
     }
     assert holding(made.home) == set()
@@ -325,7 +326,7 @@ def test_old_landing_files_do_not_bring_the_user_back(shared: Any, made: Locatio
 
 def test_a_user_who_comes_back_later_is_a_new_one(shared: Any, tmp_path: Path) -> None:
     locations, strings = Locations(tmp_path), replace(DEPLOYMENT, string_ids=("user_id",))
-    user = forget_user.User.of("ann e", strings)
+    user = User.of("ann e", strings)
     forget_user.remember(shared, locations, strings, user)
     today = LakeReader(locations).read("forgotten")["forgotten_on"].to_pylist()[0]
     for log in LOGS:

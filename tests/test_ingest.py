@@ -68,7 +68,8 @@ def ingested(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loca
 
 
 def counts(locations: Locations, day: date) -> dict[str, int]:
-    return LakeReader(locations).builds("natural_log")[owner_key(ds=day)]["counts"]
+    by_reason: dict[str, int] = LakeReader(locations).builds("natural_log")[owner_key(ds=day)]["counts"]
+    return by_reason
 
 
 def test_rows_in_are_kept_quarantined_or_duplicates(ingested: tuple[Locations, Any]) -> None:
@@ -142,7 +143,7 @@ def test_check_finds_the_same_before(spark: Any, ingested: tuple[Locations, Any]
         assert {name: checked.counts[name] for name in ingest_logs.STATUS_COUNTS} == {
             name: count for name, count in counts(locations, checked.day).items() if name in ingest_logs.STATUS_COUNTS
         }
-        if checked.day == DAY:  # every rule that is broken, not the first of each row alone
+        if checked.day == DAY:  # every rule that is broken, not only the first of each row
             rows = LakeReader(locations).read("quarantine", where={"ds": DAY, "log": "natural"}).to_pylist()
             first = Counter(row["rule"] for row in rows)
             assert checked.broken.keys() >= first.keys() and all(checked.broken[rule] >= first[rule] for rule in first)

@@ -35,7 +35,7 @@ COLUMNS = [
 ]
 IMPRESSIONS = [
     #  user video date      time_ms                click like follow comment forward play  tab
-    (7, 1, 20220425, MIDNIGHT - 1, 1, 0, 0, 0, 0, 900, 1),  # the 24th: left out, whatever `date` says
+    (7, 1, 20220425, MIDNIGHT - 1, 1, 0, 0, 0, 0, 900, 1),  # the 24th: left out, whatever is in `date`
     (7, 1, 20220424, MIDNIGHT, 1, 0, 0, 0, 0, 12_345, 1),
     (7, 1, 20220424, MIDNIGHT, 1, 0, 0, 0, 0, 12_345, 1),  # a raw repeat: kept
     (7, 2, 20220425, MIDNIGHT + DAY - 1, 1, 1, 1, 0, 0, 90_000_000, 1),  # like and follow; a dwell past a day

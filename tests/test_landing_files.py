@@ -1,4 +1,4 @@
-"""What is wrong with a landing file is said before anything runs, by its name, field, what was expected and what was found."""
+"""What is wrong with a landing file is reported before anything runs, by its name, field, what was expected and what was found."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ PIECES = (
 
 
 def fuzzed(seed: int, kinds: list[Kind]) -> tuple[str, bytes]:
-    """A file of a kind, damaged in a few places: the name tells the seed."""
+    """A file of a kind, damaged in a few places: the name holds the seed."""
     draw = random.Random(seed)
     kind = draw.choice(kinds)
     content = bytearray(kind.content)

@@ -1,4 +1,4 @@
-"""Over a hundred kinds of landing files: what the file says is what is ingested, check says so before, and every row is counted."""
+"""Over a hundred kinds of landing files: what is ingested is what is in the file, check reports it before, and every row is counted."""
 
 from __future__ import annotations
 
@@ -133,20 +133,20 @@ def test_check_and_ingestion_agree_and_every_row_is_counted(
 
 
 @pytest.mark.spark
-def test_a_file_of_no_use_and_files_that_are_not_read_are_named_by_both(
+def test_a_file_whose_rows_are_all_quarantined_and_files_that_are_not_read_are_named_by_both(
     ingested: tuple[Locations, Checked, str], kinds: dict[str, Kind]
 ) -> None:
     locations, checked, warnings = ingested
-    hopeless = [kind for kind in kinds.values() if kind.rows and not kind.kept]
-    assert {kind.name for kind in hopeless} >= {"no-utf8-id.csv", "time-far.parquet"}
+    all_quarantined = [kind for kind in kinds.values() if kind.rows and not kind.kept]
+    assert {kind.name for kind in all_quarantined} >= {"no-utf8-id.csv", "time-far.parquet"}
     assert sorted(checked.problems) == sorted(
-        f"{kind.name}: all {kind.rows} rows would go to quarantine" for kind in hopeless
+        f"{kind.name}: all {kind.rows} rows would go to quarantine" for kind in all_quarantined
     )
     assert checked.exit_code(strict=False) == 2
     not_read = f"{ingest_logs.NOT_READ}: UPPER.CSV, hour=11/, lines.ndjson, packed.csv.bz2"
     assert f"{DAY}: {not_read}" in checked.warnings
     assert f"warning: {locations.landing_day('natural', DAY)}: {not_read}\n" in warnings
-    for kind in hopeless:
+    for kind in all_quarantined:
         assert f"{kind.name}: all {kind.rows} rows go to quarantine\n" in warnings
 
 

@@ -10,7 +10,7 @@ from contracts.errors import BadInput
 from training.models.bahe import Bahe, FullTextCtr, TextBatch, VectorBatch
 from training.models.language import encode_texts, encoder_id, load, padded, pool, split, with_lora
 
-pytestmark = pytest.mark.slow  # the libraries of Hugging Face alone take seconds to import
+pytestmark = pytest.mark.slow  # importing the libraries of Hugging Face takes seconds
 
 TEXTS = [
     "Clicked Toy Story (1995), Animation",
@@ -106,7 +106,7 @@ def test_an_encoder_is_named_by_all_that_a_vector_depends_on(minilm):
     }
     changed = load("minilm")
     with torch.no_grad():
-        changed.low.layers[0].output.dense.weight[0, 0] += 1e-3
+        changed.low.get_parameter("layers.0.output.dense.weight")[0, 0] += 1e-3
     names.add(encoder_id(changed, pooling="mean", longest=64))
     assert len(names) == 5
     assert encoder_id(load("minilm"), pooling="mean", longest=64) in names
@@ -220,7 +220,7 @@ def test_more_behaviours_than_positions_are_refused(minilm):
 def test_vectors_are_read_as_standard_scores_and_none_as_none(minilm):
     model = Bahe(split(_tiny_decoder(), minilm.tokenizer).high, 32).eval()
     texts = 5 + torch.randn(200, 32) * torch.linspace(0.1, 3, 32)
-    texts[:, 7] = 4.0  # tells nothing, and must not become infinite
+    texts[:, 7] = 4.0  # carries no information, and must not become infinite
     batch = _batch(32, sequences=1)
     batch = replace(
         batch, behaviours=[texts[:20].view(4, 5, 32)], candidate_BE=torch.stack([*texts[20:23], torch.zeros(32)])

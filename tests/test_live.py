@@ -103,7 +103,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, 
     second = tmp_path_factory.mktemp("b") / "home"
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks"))
     said: list[str] = []
-    stack.up_spark(first, ui_port=free_port(), spark_port=free_port())  # the rest comes beside it, as in the demo
+    stack.up_spark(first, ui_port=free_port(), spark_port=free_port())  # the rest is started later, as in the demo
     info = stack.up(first, say=said.append)
     assert said[0] == "still running: spark-connect"
     try:
@@ -126,11 +126,11 @@ def test_a_backfill_equals_hand_commands(homes: tuple[Commands, Commands, stack.
             assert [(run.period, run.state) for run in runs] == [(day(number), "success") for number in numbers]
 
     by_hand.build("--from", str(day(HISTORY[0])), "--to", str(last))
-    runs = {
+    run_types = {
         dag: [run.run_type for run in api.runs(dag)]
         for dag in ("bootstrap", "ad_ctr_daily", "cpm_weekly", "logs_daily")
     }
-    assert runs == {
+    assert run_types == {
         "bootstrap": [],
         "ad_ctr_daily": [],
         "cpm_weekly": [],

@@ -84,13 +84,13 @@ def test_a_score_that_is_not_a_number_makes_every_figure_nan(bad, at):
     rng = np.random.default_rng(4)
     scores, clicks, users = rng.random(60), rng.integers(0, 2, 60), np.repeat(np.arange(6), 10)
     clicks[users == 5] = 0
-    assert all(np.isfinite(value) for value in evaluate(scores, clicks, users).values())
+    assert all(value is not None and np.isfinite(value) for value in evaluate(scores, clicks, users).values())
     place = {"click": np.flatnonzero(clicks == 1)[3], "none": np.flatnonzero(clicks == 0)[3], "user of one label": 55}[
         at
     ]
     scores[place] = bad
     found = evaluate(scores, clicks, users)
-    assert set(found) == set(METRICS) and all(np.isnan(value) for value in found.values())
+    assert set(found) == set(METRICS) and all(value is not None and np.isnan(value) for value in found.values())
     assert np.isnan(grouped_auc(scores, clicks, users)[0]).all() and np.isnan(auc_of_rivals(clicks, scores))
     assert np.flatnonzero(np.isnan(row_losses(scores, clicks))).tolist() == [place]
     assert has_both_labels(clicks, users).tolist() == [True] * 5 + [False]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import BadInput
+from contracts.kinds import Cadence
 from contracts.periods import Lineage, Parent, PeriodSettings
 
 CALENDAR = PeriodSettings()
@@ -29,7 +30,7 @@ settings = st.one_of(
 
 
 @given(settings, days, st.sampled_from(["day", "week", "month"]))
-def test_periods_tile_the_days(how: PeriodSettings, day: date, cadence: str) -> None:
+def test_periods_tile_the_days(how: PeriodSettings, day: date, cadence: Cadence) -> None:
     period = how.containing(cadence, day)
     assert period.start <= day < period.end
     assert how.previous(period).end == period.start
@@ -38,7 +39,7 @@ def test_periods_tile_the_days(how: PeriodSettings, day: date, cadence: str) -> 
 
 
 @given(settings, days, st.sampled_from(["day", "week", "month"]))
-def test_closed_before_is_the_last_that_ended(how: PeriodSettings, day: date, cadence: str) -> None:
+def test_closed_before_is_the_last_that_ended(how: PeriodSettings, day: date, cadence: Cadence) -> None:
     period = how.closed_before(cadence, day)
     assert period.end <= day < how.containing(cadence, period.end).end
 

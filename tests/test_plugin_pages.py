@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 
 from contracts.errors import BadInput
 from contracts.locations import Locations
-from contracts.quality import JudgedDay, StaleDay, StaleFound, judged_to_json
+from contracts.quality import JudgedDay, StaleDay, StaleReport, judged_to_json
 from contracts.releases import Release
 from pages import markup
 from pages.files import read_judged, read_stale
@@ -23,7 +23,7 @@ from plugins.quality.task_pages import GateFound, known_table, read_gate, render
 DAY = date(2026, 3, 9)
 NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'&"
-STALE = StaleFound(
+STALE = StaleReport(
     looked_ts=NOW - timedelta(hours=5),
     commands=("tributary spark_jobs ingest_logs --ds 2026-03-08", "second"),
     releases=(("actr-none-2026-03-08-a", "trained on other rows"),),
@@ -44,7 +44,7 @@ def judged(table: str = "natural_log", day: date = DAY, **changes: object) -> Ju
 
 
 def calendar(
-    *days: JudgedDay, stale: StaleFound | None = None, reports: tuple[str, ...] = (), month: date | None = None
+    *days: JudgedDay, stale: StaleReport | None = None, reports: tuple[str, ...] = (), month: date | None = None
 ) -> str:
     return render_calendar(Known(judged=days, stale=stale, model_reports=reports), month=month, now=NOW)
 
@@ -55,7 +55,7 @@ def test_a_day_before_advertisements_began_says_so() -> None:
 
 
 def marks(page: str) -> dict[str, str]:
-    """By what a mark says of itself, its class."""
+    """Marks by the text and the class that they carry."""
     body = page[page.index('<table class="days">') :]
     return {said: kind for kind, said in re.findall(r'class="mark (\w+)"[^>]*? title="([^"]*)"', body)}
 
@@ -129,7 +129,7 @@ def test_an_empty_deployment_says_what_to_do() -> None:
 
 def test_pages_are_harmless_whatever_the_logs_and_addresses_hold() -> None:
     broken = judged(table=HOSTILE, status="fail", broken=(HOSTILE,), report=HOSTILE)
-    stale = StaleFound(
+    stale = StaleReport(
         looked_ts=NOW,
         days=(StaleDay(table=HOSTILE, day=DAY, why=HOSTILE),),
         releases=((HOSTILE, HOSTILE),),

@@ -34,7 +34,7 @@ def _model(encoder):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
         for layer in model.bridge_in or ():
-            layer.weight.normal_()
+            layer.get_parameter("weight").normal_()
     return model
 
 
@@ -72,9 +72,12 @@ def test_a_request_is_scored_as_in_training(encoder, is_native, monkeypatch):
 
 def test_the_mean_of_a_sequence_takes_the_place_of_queries():
     torch.manual_seed(4)
-    bridge = Bridge(make_model(Body(), FgBertRecipe()).bridge.network, learned=True, queries=0).eval()
+    encoded = make_model(Body(), FgBertRecipe()).bridge
+    assert encoded is not None
+    bridge = Bridge(encoded.network, learned=True, queries=0).eval()
     for length in (0, 1, 9):
         given = make_request(3, length, 0).sequence
+        assert given is not None
         whole = replace(given, of_B=None, sequences=replace(given.sequences, offsets=None))
         torch.testing.assert_close(bridge(whole), bridge(given), rtol=0, atol=1e-5)
 
@@ -93,7 +96,7 @@ def test_the_program_is_the_module_for_any_request_and_computes_what_the_user_ha
     run = partial(program_of(tmp_path / "program.py"), *program.weights.values())
     for size in SIZES:
         inputs = _inputs(make_request(*size), size[0])
-        assert list(inputs) == list(request_model.inputs(*size)), "in the order that the scorer is told"
+        assert list(inputs) == list(request_model.inputs(*size)), "in the order that the scorer gets"
         with torch.no_grad():
             torch.testing.assert_close(run(*inputs.values())[0], request_model(inputs), rtol=0, atol=1e-6)
     called = {name for name in re.findall(r"[\w.]+(?=\()", program.source.partition("return")[0]) if "." in name}
@@ -112,5 +115,7 @@ def test_a_program_keeps_what_it_reads_only(made):
     )
     others = ("encoder_heads", "encoder_biases", "encoder_masked", "querying_project", "num_batches_tracked")
     assert not [name for name in program.weights if any(other in name for other in others)]
-    arguments = re.search(r"def forward\(([^)]*)\)", program.source)[1].split(", ")
+    found = re.search(r"def forward\(([^)]*)\)", program.source)
+    assert found is not None
+    arguments = found[1].split(", ")
     assert arguments == [*program.weights, *(f"inputs_{name}" for name in request_model.inputs(1, 1, 1))]

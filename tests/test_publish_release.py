@@ -64,7 +64,7 @@ def test_a_release_is_what_others_read(spark: Any, tmp_path: Path) -> None:
         audited(locations, folder)
     audit(locations, DEPLOYMENT, folder)
     release = audited(locations, folder)
-    publish(spark, locations, {folder: release})
+    publish(spark, locations, DEPLOYMENT, {folder: release})
     assert LakeReader(locations).active("tpm", "default", release.period) is None, "visible before its activation"
     activate(spark, locations, {release.served: release.release_id})
 
@@ -79,7 +79,7 @@ def test_a_release_is_what_others_read(spark: Any, tmp_path: Path) -> None:
 
     tables = ("tpm_embeddings", "model_metrics", "releases", "activations")
     before = {name: reference.content(locations, name) for name in tables}
-    publish(spark, locations, {folder: release})
+    publish(spark, locations, DEPLOYMENT, {folder: release})
     activate(spark, locations, {release.served: release.release_id})
     assert {name: reference.content(locations, name) for name in tables} == before
 

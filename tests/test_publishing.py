@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -293,7 +294,7 @@ def test_predictions_of_another_model_or_day_are_refused(
     chain: tuple[Locations, Path, Path], column: str, value: object, failed: str
 ) -> None:
     locations, cpm, first = chain
-    scored = {
+    scored: dict[str, list[Any]] = {
         "event_id": [1, 2],
         "user_id": [1, 2],
         "score": [0.2, 0.7],
@@ -455,7 +456,7 @@ class Blind:
 class Repeating:
     """Finds each query's nearest, ten times."""
 
-    def __init__(self, index: object) -> None:
+    def __init__(self, index: faiss.Index) -> None:
         self.index = index
 
     def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -477,7 +478,8 @@ def test_recall_counts_what_an_index_misses() -> None:
 
 def random_units(rng: np.random.Generator, count: int) -> np.ndarray:
     values = rng.normal(size=(count, DIM)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    unit: np.ndarray = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return unit
 
 
 def test_an_inverted_file_reads_as_many_lists_as_recall_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,7 +494,8 @@ def test_an_inverted_file_reads_as_many_lists_as_recall_needs(tmp_path: Path, mo
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     read = faiss.read_index(str(tmp_path / "a"))
     assert nprobe_of(read) == nprobe_of(index)
-    assert 1 < nprobe_of(read) < 77
+    read_lists = nprobe_of(read)
+    assert read_lists is not None and 1 < read_lists < 77
     others = np.arange(5, 6000, 31)
     assert measured_recall(read, unit, ids, others) >= 0.95
     faiss.extract_index_ivf(read).nprobe = 1

@@ -66,7 +66,8 @@ def read_current(locations: Locations) -> str:
     reader = LakeReader(locations)
     row = reader.current("actr", VARIANT)
     assert row is not None, "nothing is current"
-    release_id, folder = row["release_id"], locations.home / row["artifact"]
+    release_id: str = row["release_id"]
+    folder = locations.home / row["artifact"]
     assert sha256_of(folder / MANIFEST) == row["sha256"]
     vectors = reader.read("actr_embeddings", where={"release_id": release_id})
     staged = pq.read_table(folder / VECTORS_FILE)
@@ -85,11 +86,12 @@ def read_current(locations: Locations) -> str:
 
 
 class ReadingInALoop(threading.Thread):
-    """Reads what is current until it is told to stop, or something is wrong."""
+    """Reads what is current until it has to stop, or something is wrong."""
 
     def __init__(self, locations: Locations) -> None:
         super().__init__(daemon=True)
-        self.locations, self.reads, self.wrong = locations, 0, None
+        self.locations, self.reads = locations, 0
+        self.wrong: BaseException | None = None
         self._stop_reading = threading.Event()
 
     def run(self) -> None:

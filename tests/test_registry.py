@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lake_fixture import NOW, publish, write_builds, write_table
-from staged_fixture import DAYS, DEPLOYMENT, MONTH, released, stage_cpm, stage_day, stage_run, write_settings
+from staged_fixture import (
+    DAYS,
+    DEPLOYMENT,
+    ITEMS,
+    MONTH,
+    Rows,
+    released,
+    stage_cpm,
+    stage_day,
+    stage_run,
+    write_manifest,
+    write_settings,
+)
 
 from contracts.errors import run_command
 from contracts.locations import Locations
+from contracts.releases import MAPPING_FILE
+from contracts.settings import SETTINGS_FILE
 from contracts.tables import owner_key
 from lake.reader import LakeReader
 from lake.registry import Registry
 from lake.run_folders import read_release
+from lake.xxhash import LARGEST_ID, xxhash64
 from publishing.audit import audit
 from publishing.cli import main
 from spark_jobs.repair import _periods
@@ -201,6 +218,58 @@ def test_users_are_compared_with_users(indexed: tuple[Locations, Path], capsys: 
     assert {int(line.split()[0]) % 10 for line in lines} == {7}
     assert ask(locations, "--table", "tpm_embeddings", "--entity", "user", "--id", "1007") == 2
     assert "id: expected an id with a vector in this release, found 1007" in capsys.readouterr().err
+
+
+def named_by_strings(locations: Locations, known: dict[str, int]) -> None:
+    """A release of item vectors whose ids are the hashes of strings, and whose deployment keeps the strings."""
+    settings = replace(DEPLOYMENT, string_ids=("item_id", "user_id"), kept_strings=("item_id",))
+    (locations.home / SETTINGS_FILE).write_text(settings.to_toml())
+    numbers = dict(zip(range(1000, 1000 + ITEMS), known.values(), strict=True))
+
+    def hash_ids(rows: Rows) -> None:
+        rows["id"] = [numbers.get(one, one) for one in rows["id"]]
+
+    folder = stage_run(locations, change=hash_ids)
+    rows = pq.read_table(folder / MAPPING_FILE).to_pydict()
+    hash_ids(rows)
+    pq.write_table(pa.table(rows), folder / MAPPING_FILE)
+    write_manifest(folder, read_release(folder))
+    audit(locations, DEPLOYMENT, folder)
+    released(locations, folder)
+    kept = [("item_id", number, text) for text, number in known.items() if text != "N13"]
+    kept += [("item_id", known["N17"], "its twin\x1b[31m"), ("user_id", known["N3"], "not an item")]
+    fields = ("field", "id", "string")
+    write_table(locations, "id_strings", pa.Table.from_pylist([dict(zip(fields, row, strict=True)) for row in kept]))
+
+
+def test_an_item_is_asked_for_by_its_string_or_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    locations = write_settings(tmp_path)
+    known = {f"N{n}": xxhash64(f"N{n}") & LARGEST_ID for n in range(ITEMS)}
+    named_by_strings(locations, known)
+    show(locations, date(2026, 1, 3), known["N13"], "Climbing rope")
+    answers = []
+    for text in ("N3", " N3", str(known["N3"])):
+        assert ask(locations, "--table", "tpm_embeddings", "--id", text, "--count", "40") == 0
+        answers.append(capsys.readouterr().out)
+    assert len(set(answers)) == 1
+    first, header, _, *lines = answers[0].splitlines()
+    assert first.startswith(f"item {known['N3']} = N3 (-) in tpm-")
+    assert header.split() == ["id", "string", "title", "cosine"]
+    rows = {int(line.split()[0]): line.split(maxsplit=1)[1] for line in lines}
+    assert rows[known["N23"]].startswith("N23 ")
+    assert rows[known["N13"]].startswith("- ") and "Climbing rope" in rows[known["N13"]]
+    assert ask(locations, "--table", "tpm_embeddings", "--id", "N7", "--count", "40") == 0
+    assert "N17 | its twin\\x1b[31m" in capsys.readouterr().out
+    assert ask(locations, "--table", "tpm_embeddings", "--id", "N34700") == 2
+    assert f"'N34700' (hash {xxhash64('N34700') & LARGEST_ID})" in capsys.readouterr().err
+
+
+def test_a_string_is_no_id_where_ids_are_numbers(
+    indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("N1007", "-1007", str(2**63), "9" * 5000):
+        assert ask(indexed[0], "--table", "tpm_embeddings", f"--id={text}") == 2
+        assert f"--id: expected the number of an item, >= 0, found '{text}'" in capsys.readouterr().err
 
 
 def test_a_release_can_be_asked_by_its_id(indexed: tuple[Locations, Path], capsys: pytest.CaptureFixture[str]) -> None:

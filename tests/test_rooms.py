@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-SOURCES = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"]
+SOURCES = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 FILES = {
     "open",
     "read_text",

@@ -13,7 +13,6 @@ import pytest
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.releases import GATE, MANIFEST, Release
-from lake import run_folders
 from lake.run_folders import (
     finished,
     folder_of,
@@ -64,7 +63,7 @@ def test_a_training_that_was_killed_leaves_no_run_and_the_next_one_cleans_up(
 ) -> None:
     locations = Locations(tmp_path)
     with monkeypatch.context() as another, pytest.raises(KeyboardInterrupt):
-        another.setattr(run_folders.os, "getpid", lambda: 0)
+        another.setattr(os, "getpid", lambda: 0)
         make_run(locations, DRAFT, killed)
     (left,) = folder_of(locations, DRAFT).parent.iterdir()
     assert left.name.startswith(".") and finished(locations, DRAFT) is None

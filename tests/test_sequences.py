@@ -65,7 +65,7 @@ def test_attention_in_segments_is_attention_over_each_alone(causal):
         torch.randn(int(offsets[-1]), 2, 4, dtype=torch.float64, requires_grad=True)
         for offsets in (queries, keys, keys)
     ]
-    found = attend(*parts, Segments(queries, keys, causal))
+    found = attend(parts[0], parts[1], parts[2], Segments(queries, keys, causal))
     for segment in range(4):
         q, k, v = (
             part[offsets[segment] : offsets[segment + 1]]
@@ -79,7 +79,7 @@ def test_attention_in_segments_is_attention_over_each_alone(causal):
         expected = torch.einsum("hqk,khd->qhd", scores.softmax(dim=2), v) if len(k) else torch.zeros_like(q)
         torch.testing.assert_close(found[queries[segment] : queries[segment + 1]], expected)
     assert torch.autograd.gradcheck(
-        lambda *given: attend(*given, Segments(queries, keys, causal)), parts, fast_mode=True
+        lambda q, k, v: attend(q, k, v, Segments(queries, keys, causal)), parts, fast_mode=True
     )
 
 
@@ -98,7 +98,7 @@ def test_native_attention_is_torchs(causal, heads, width, size):
     upstream, results = torch.randn(heads, int(queries[-1]), width).transpose(0, 1), []  # not contiguous
     for way, dtype in ((attend, torch.float32), (in_torch, torch.float64)):
         given = [part.detach().to(dtype).requires_grad_() for part in parts]
-        found = way(*given, Segments(queries, keys, causal))
+        found = way(given[0], given[1], given[2], Segments(queries, keys, causal))
         assert ("_Native" in type(found.grad_fn).__name__) == (way is attend)
         results.append([found.detach(), *torch.autograd.grad(found, given, upstream.to(dtype))])
     for ours, expected in zip(*results, strict=True):
@@ -119,7 +119,7 @@ def test_native_attention_is_the_same_to_the_bit_for_any_number_of_threads():
     parts = [torch.randn(139, 2, 16, requires_grad=True) for _ in range(3)]
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found = attend(*parts, Segments.within(offsets))
+        found = attend(parts[0], parts[1], parts[2], Segments.within(offsets))
         results.append([found, *torch.autograd.grad(found.sum(), parts)])
     torch.set_num_threads(1)
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
@@ -139,7 +139,7 @@ def test_a_hidden_side_gives_nothing_away():
         }
         output = model.encode(batch).output_PE
         torch.testing.assert_close(model.encode(replace(batch, rows=other)).output_PE, output, rtol=0, atol=0)
-        for name in names:  # every field alone tells, where it is not hidden
+        for name in names:  # every field by itself gives it away, where it is not hidden
             shown = {**batch.rows, name: torch.where(hidden, batch.rows[name], (batch.rows[name] + 1) % sizes[name])}
             assert not torch.equal(model.encode(replace(batch, rows=shown)).output_PE, output), name
 
@@ -198,7 +198,7 @@ def test_each_objective_learns(objective, heads):
     rng = np.random.default_rng(2)
     recipe = replace(SMALL, objective=objective, dropout=0.0, train=replace(SMALL.train, epochs=40))
     start = rng.integers(0, 5, 40)
-    items = np.repeat(start + 1, 10)  # any other behaviour of its sequence tells a hidden item
+    items = np.repeat(start + 1, 10)  # any other behaviour of its sequence gives a hidden item away
     columns = {**_columns(rng, 400), "item_id": items, "category_id": items}
     seen = {name: Seen.of(Coded.of(columns[name]), np.zeros(400, np.int64)) for name in ID_FIELDS}
     mapping, _ = IdMapping.empty(ID_FIELDS).grown(seen, ID_FIELDS, Admission(sightings=1))
@@ -392,7 +392,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, is_native, monkeypatc
         and in_columns.std() < 2 * (share * (1 - share) / 401) ** 0.5
     )
     dropped.sum().backward()
-    assert torch.equal(values.grad, dropped)  # of ones: the same elements, scaled the same
+    assert values.grad is not None and torch.equal(values.grad, dropped)  # of ones: the same elements, scaled the same
     assert not torch.equal(layer(values) != 0, kept), "drawn anew each time"
     torch.set_num_threads(3)
     torch.manual_seed(5)

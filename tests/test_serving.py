@@ -1,10 +1,11 @@
-"""Scores outside of training: a day by any release, and exported folders that score requests with torch alone."""
+"""Scores outside of training: a day by any release, and exported folders that score requests with nothing but torch."""
 
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ from training.serving.scorer import BadRequest, Scorer
 
 def _settings():
     """Every setting; those whose switches are all in settings before are slow, since an export takes seconds."""
-    seen = set()
+    seen: set[tuple[str, object]] = set()
     for name, setting in TRANSFER_SETTINGS.items():
         switches = {
             ("table", setting.merged_table),
@@ -43,7 +44,7 @@ def folders(chain, tmp_path_factory):
     session, _, actrs = chain
     home = tmp_path_factory.mktemp("exported")
 
-    class Folders(dict):
+    class Folders(dict[str, Path]):
         def __missing__(self, name):
             self[name] = export(session, actrs[DAYS[1]][name], home / name)
             return self[name]
@@ -60,7 +61,8 @@ def _published(actrs, name):
 @pytest.mark.parametrize("name", list(_settings()))
 def test_an_exported_model_scores_as_the_daily_task_did(chain, folders, name):
     session, _, actrs = chain
-    opened, scores = Scorer(folders[name]), {}
+    opened = Scorer(folders[name])
+    scores: dict[int, float] = {}
     for events, request in requests(session.reader, DAYS[2]):
         scores |= dict(zip(events, opened.score(json.loads(json.dumps(request))), strict=True))
     published = _published(actrs, name)
@@ -188,6 +190,7 @@ def test_the_report_says_what_encoders_learned_and_what_they_cost(chain):
     session, _, actrs = chain
     days, variants = DAYS[1:], session.deployment.variants
     found = encoders_of(session, session.reader.active_releases("actr"), variants, days)
+    assert found is not None
     bound = {
         name for day in days for run in actrs[day].values() for name in of_role(run.release.parents, "encoder").values()
     }

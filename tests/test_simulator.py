@@ -1,4 +1,4 @@
-"""The simulator is deterministic, delivers what it says, and its domains share what they should."""
+"""The simulator is deterministic, delivers what it reports, and its domains share what they should."""
 
 from __future__ import annotations
 
@@ -210,7 +210,8 @@ def test_probability_falls_with_position_in_each_domain_its_own_way(log: Log) ->
 
 
 def logit(probability: np.ndarray) -> np.ndarray:
-    return np.log(probability / (1 - probability))
+    value: np.ndarray = np.log(probability / (1 - probability))
+    return value
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -300,7 +301,7 @@ def test_what_was_clicked_an_hour_ago_is_clicked_again() -> None:
     before = both[(gap > 0) & (gap < 1) & (both["request"] != both["request_before"])]
     rates = before.groupby("click_before")["burst"].mean()
     assert len(before) > 2_000
-    assert rates[1] > 1.15 * rates[0] > 0, "a click tells of an interest that lives on"
+    assert rates[1] > 1.15 * rates[0] > 0, "a click shows an interest that lasts"
     assert before["burst"].mean() < 3 * frame["burst"].mean()
 
 
@@ -390,7 +391,7 @@ def test_malformed_lines_break_what_they_say(home: Path) -> None:
 
 
 def test_the_truth_orders_clicks_and_the_domains_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the best model could reach, and what one that knows the natural domain alone could."""
+    """What the best model could reach, and what one that knows only the natural domain could."""
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {log: [] for log in LOGS}
     for _, world, drawn in simulator.days_of(
         SimulatorSettings(days=8, world=WorldSettings(users=1500, ad_requests=0.9))

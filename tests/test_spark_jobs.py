@@ -66,7 +66,7 @@ def day(number: int) -> date:
 
 @pytest.fixture(scope="module")
 def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Locations, Deployment]:
-    """All days built: by one range job each, and the last day alone, from a checkpoint."""
+    """All days built: by one range job each, and the last day by itself, from a checkpoint."""
     locations, deployment = make_logs(tmp_path_factory.mktemp("built"))
     opened = [
         build(spark, locations, deployment, days)

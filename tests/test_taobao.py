@@ -70,7 +70,10 @@ def data(tmp_path: Path) -> Path:
 
 
 def read(home: Path, log: str, day: str) -> list[dict[str, object]]:
-    return pa_parquet.read_table(home / "landing" / log / day / "part-00000.parquet", partitioning=None).to_pylist()
+    rows: list[dict[str, object]] = pa_parquet.read_table(
+        home / "landing" / log / day / "part-00000.parquet", partitioning=None
+    ).to_pylist()
+    return rows
 
 
 def test_behaviours_become_the_natural_log(data: Path, tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_all_days_are_there_and_the_deployment_fits(data: Path, tmp_path: Path) 
     for log in ("natural", "ad"):
         assert len(list((tmp_path / "landing" / log).iterdir())) == 22
         columns = pa_parquet.read_schema(tmp_path / "landing" / log / "2017-05-07" / "part-00000.parquet").names
-        assert [name for name in LANDING_COLUMNS[log] if name not in ("arrival_ts", "item_text")] == columns  # type: ignore[index]
+        assert [name for name in LANDING_COLUMNS[log] if name not in ("arrival_ts", "item_text")] == columns
     deployment = Deployment.load(tmp_path)
     assert (deployment.day_timezone, str(deployment.actr_start), deployment.string_ids) == (
         "Asia/Shanghai",
@@ -148,9 +151,14 @@ def test_a_range_of_days(data: Path, tmp_path: Path) -> None:
     )
     assert sorted(path.name for path in (tmp_path / "landing" / "natural").iterdir()) == ["2017-05-06", "2017-05-07"]
     assert len(read(tmp_path, "ad", "2017-05-06")) == 3
-    for wrong in ({"first": "2017-04-21"}, {"last": "2017-05-05"}, {"first": "2017-05-10", "last": "2017-05-09"}):
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"first": date(2017, 4, 21)},
+        {"last": date(2017, 5, 5)},
+        {"first": date(2017, 5, 10), "last": date(2017, 5, 9)},
+    )
+    for wrong in wrongs:
         with pytest.raises(BadInput, match=r"taobao: --(from|to): expected a day of"):
-            TaobaoSettings(**{name: pd.Timestamp(day).date() for name, day in wrong.items()})
+            TaobaoSettings(**wrong)
 
 
 def many_rows(folder: Path, count: int) -> None:

@@ -1,6 +1,7 @@
 """Vectors of behaviour texts: only what is new, the same after a kill, under an encoder's own name; and into the table."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ from lake_fixture import write_table
 import training.tasks.text_vectors
 from contracts.errors import BadInput
 from contracts.locations import Locations
+from contracts.releases import MANIFEST
 from lake.reader import LakeReader
 from training.models.language import encode_texts, load
 from training.recipes import TextRecipe
-from training.tasks.text_vectors import MANIFEST, SCHEMA, encode_new_texts
+from training.tasks.text_vectors import SCHEMA, encode_new_texts
 
 RECIPE = TextRecipe(longest=12)
 TEXTS = {hash_: f"Clicked the film number {hash_ % 7}" + " and more" * (hash_ % 5) for hash_ in range(100, 130)}
@@ -64,7 +66,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_vectors(minilm, tmp_path, mon
     monkeypatch.setattr(training.tasks.text_vectors, "CHUNK", 8)
     whole = _lake(tmp_path / "whole", TEXTS)
     expected = _staged(encode_new_texts(whole, LakeReader(whole), minilm, RECIPE))
-    locations, written = _lake(tmp_path / "killed", TEXTS), []
+    locations = _lake(tmp_path / "killed", TEXTS)
+    written: list[Path] = []
     write = training.tasks.text_vectors._write_chunk
 
     def die_at_the_third(path, *rest):
@@ -81,7 +84,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_vectors(minilm, tmp_path, mon
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("part-*")}
     monkeypatch.setattr(training.tasks.text_vectors, "_write_chunk", write)
     assert _staged(encode_new_texts(locations, LakeReader(locations), minilm, RECIPE)) == expected
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was there is not made again"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was there is not rebuilt"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Which texts of a landing file are times, and what is said of those that are none."""
+"""Which texts of a landing file are times, and what is reported about those that are none."""
 
 from __future__ import annotations
 

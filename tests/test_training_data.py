@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from training.data.batches import LOG_COUNT_SCALE, Encoding, shuffled
 from training.data.histories import HistorySlices, PackedHistories, slice_histories
 from training.data.mapping import Coded, FieldMapping, IdMapping, Seen
 from training.data.samples import Columns, Samples, read_days
-from training.data.vectors import EntityIndex, EntityVectors, Snapshots, read_vectors, write_vectors
+from training.data.vectors import Entity, EntityIndex, EntityVectors, Snapshots, read_vectors, write_vectors
 from training.recipes import Admission
 from training.slices import slices
 
@@ -88,7 +89,7 @@ def test_ids_not_seen_for_long_lose_their_rows_and_the_others_keep_their_vectors
     assert later.mapping.ids.tolist() == [1, 2, 9] and later.carried.tolist() == [0, 2, 3, 4]
     assert later.mapping.last_day.tolist() == [15, 16, 15]
     assert later.mapping.grown(seen(), rule).mapping.ids.tolist() == [1, 2, 9], (
-        "a run without rows says nothing about time"
+        "a run without rows means nothing for time"
     )
 
 
@@ -108,7 +109,8 @@ def test_mapping_survives_its_file(tmp_path):
 def test_what_a_run_has_seen_equals_plain_python():
     rng = np.random.default_rng(5)
     ids, days, weights = rng.integers(-1, 9, 60), rng.integers(1, 6, 60), rng.integers(0, 3, 60)
-    found, expected = Seen.of(Coded.of(ids), days, weights), {}
+    found = Seen.of(Coded.of(ids), days, weights)
+    expected: dict[int, tuple[int, int]] = {}
     for i, day, weight in zip(ids.tolist(), days.tolist(), weights.tolist(), strict=True):
         if i >= 0 and weight:
             cnt, last = expected.get(i, (0, 0))
@@ -123,7 +125,7 @@ def test_histories_equal_plain_python():
     """Random histories longer than the windows, rows in any order: each slice is what a loop over rows finds."""
     rng = np.random.default_rng(3)
     t0 = datetime(2026, 6, 1, tzinfo=UTC)
-    behaviours = {}
+    behaviours: dict[int, list[dict[str, Any]]] = {}
     for user in rng.choice(10**6, 12, replace=False).tolist():
         ages = np.sort(
             rng.choice(np.r_[np.arange(0, 8 * 86_400, 3600), np.arange(0, 400) * 86_400], rng.integers(0, 40))
@@ -214,7 +216,7 @@ def test_trainable_rows_are_those_not_held_out(samples):
 
 def test_ids_count_as_candidates_and_in_visible_histories(samples):
     found = samples.seen(("item_id",))["item_id"]
-    expected = {}
+    expected: dict[int, tuple[int, int]] = {}
     h = samples.histories
     for row in range(len(samples)):
         start = min(h.long_start[row], h.short_start[row])
@@ -230,7 +232,7 @@ def test_ids_count_as_candidates_and_in_visible_histories(samples):
 def test_a_batch_holds_what_its_samples_have(samples):
     names = ("user_id", "item_id", "category_id")
     mapping = grown(samples, names)
-    index = {"user": EntityIndex(np.unique(samples.user_id)[::2])}
+    index: dict[Entity, EntityIndex] = {"user": EntityIndex(np.unique(samples.user_id)[::2])}
     columns = STATISTICS[0].columns
     encoded = Encoding(mapping=mapping, statistics=columns, rate_prior=(2.0, 10.0), transfer=index).encode(samples)
     chosen = np.random.default_rng(1).permutation(len(samples))[:50]
@@ -245,6 +247,7 @@ def test_a_batch_holds_what_its_samples_have(samples):
             [np.log1p(seen[0]) / LOG_COUNT_SCALE, (seen[1] + 2) / (seen[0] + 10)]
         )
         for jagged, start in ((batch.long, h.long_start), (batch.short, h.short_start)):
+            assert jagged is not None and jagged.offsets is not None
             own = slice(int(jagged.offsets[b]), int(jagged.offsets[b + 1]))
             for name, ids in (("item_id", h.item_ids), ("category_id", h.category_ids)):
                 assert (
@@ -282,7 +285,7 @@ def test_no_batch_of_one_row(samples):
 
 
 def test_vectors_survive_their_file(tmp_path):
-    vectors = {
+    vectors: dict[Entity, EntityVectors] = {
         "user": EntityVectors(ids=np.array([2, 5]), vectors=np.array([[1, 2], [3, 4]], np.float32)),
         "item": EntityVectors(ids=np.zeros(0, np.int64), vectors=np.zeros((0, 3), np.float32)),
     }

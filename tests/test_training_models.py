@@ -8,18 +8,18 @@ from torch import nn
 from training import native
 from training.data.batches import Batch, Encoding
 from training.data.mapping import FieldMapping, IdMapping
-from training.data.vectors import EntityIndex, EntityVectors, Snapshots
+from training.data.vectors import Entity, EntityIndex, EntityVectors, Snapshots
 from training.engine.optimizer import Adam
 from training.engine.prefetch import DEPTH, prefetched
 from training.models.ctr import CtrModel, batch_norm_names, load_transferred, load_weights
 from training.modules.attention import TargetAttention, _Native
-from training.modules.embedding import IdEmbeddings
+from training.modules.embedding import FbgemmTable, IdEmbeddings, Table
 from training.modules.field_mlp import FieldMlp
 from training.modules.interaction import Cross
 from training.modules.transfer import AggregatedSnapshots, Aggregator, MergedTable, TransferSource
 from training.recipes import Body
 
-DIMS = {"user": 3, "item": 3}
+DIMS: dict[Entity, int] = {"user": 3, "item": 3}
 
 
 def _padded_din(attention, query, keys, lengths):
@@ -234,6 +234,7 @@ def test_tables_learn_by_row_wise_adagrad_in_the_backward_pass(kernel):
     dims, row_cnts = {"a": 8, "b": 4, "c": 8}, {"a": 5, "b": 6, "c": 3}
     embeddings = IdEmbeddings(row_cnts, dims, seed=3, kernel=kernel)
     for table in embeddings.tables.values():
+        assert isinstance(table, Table | FbgemmTable)
         table.learning_rate = 0.1
     weights = {name: embeddings.weight(name).double().numpy().copy() for name in dims}
     squares = {name: np.zeros(row_cnts[name]) for name in dims}
@@ -273,7 +274,7 @@ def test_tables_are_saved_by_feature_and_are_nobody_elses_parameters(kernel):
     }
     other = IdEmbeddings({"b": 4, "a": 9}, {"a": 4, "b": 4}, seed=2)
     alone = IdEmbeddings({"a": 3}, {"a": 4}, seed=1)
-    assert torch.equal(alone.weight("a"), embeddings.weight("a")), "fresh rows depend on seed and name alone"
+    assert torch.equal(alone.weight("a"), embeddings.weight("a")), "fresh rows depend only on seed and name"
     assert not torch.equal(other.weight("a")[:3], embeddings.weight("a"))
 
 
@@ -307,7 +308,9 @@ def test_the_native_mlp_equals_torch(row_cnts, hidden, monkeypatch):
         embeddings = IdEmbeddings(
             dict(zip(names, row_cnts, strict=True)), dict.fromkeys(names, 16), seed=3, kernel="torch"
         )
-        embeddings.tables["16"].learning_rate = 0.1
+        table = embeddings.tables["16"]
+        assert isinstance(table, Table)
+        table.learning_rate = 0.1
         mlp = FieldMlp(embeddings, hidden)
         logits = mlp(embeddings, rows)
         assert ("_Native" in type(logits.grad_fn).__name__) == (is_native and native.library("field_mlp") is not None)

@@ -125,6 +125,7 @@ def test_parents_are_those_that_the_period_computes(chain):
                 if parent.role in ("encoder", "texts") or (release.variant == "none" and parent.role == "pretrained"):
                     continue
                 row = active(parent.kind, release.variant if parent.kind == "actr" else "default", parent.period)
+                assert row is not None
                 expected[f"{parent.role}/{parent.kind}/{parent.period}"] = row["release_id"]
             assert dict(release.parents) == expected
     (cpm,) = runs["cpm", WEEKS[0]]
@@ -154,7 +155,7 @@ def test_inputs_are_the_days_that_were_trained_on_or_judged(chain):
 
 
 def test_a_replay_begins_at_the_click_rate_of_its_rows(chain, tmp_path, monkeypatch):
-    """The natural log is clicked far more often than the ads: what starts from its model would spend a replay on that alone."""
+    """The natural log is clicked far more often than the ads: what starts from its model would spend a whole replay on that difference."""
     home, runs = chain
     other = tmp_path / "other"
     shutil.copytree(home, other)
@@ -262,7 +263,8 @@ def test_an_ad_model_reads_the_merged_table_of_its_own_cpm(chain):
     home, runs = chain
     session = _session(home)
     plan = plan_variant(session, DAYS[2], "tpm+cpm")
-    assert plan.restart and plan.cpm.folder == runs["cpm", WEEKS[1]][0]
+    assert plan.restart and plan.cpm is not None and plan.cpm.folder == runs["cpm", WEEKS[1]][0]
+    assert plan.predecessor is not None
     scorer = open_released(session, plan.predecessor)
     own = read_vectors(runs["cpm", WEEKS[0]][0] / VECTORS_FILE, {"user": 16, "item": 16})
     assert scorer.encoding.transfer["user"].ids.tolist() == own["user"].ids.tolist()
@@ -277,6 +279,7 @@ def test_a_restart_begins_with_the_weights_of_its_cpm(chain):
     plan = plan_variant(session, DAYS[2], "tpm+cpm")
     rows = training.tasks.actr.Days(session)(plan.days).trainable()
     model = start_model(session, plan, rows).model
+    assert plan.cpm is not None
     source, norms = load_file(plan.cpm.folder / MODEL_FILE), batch_norm_names(model)
     compared = 0
     for name, tensor in model.state_dict().items():

@@ -20,6 +20,7 @@ from publishing.parents import missing_inputs
 from training.data.mapping import IdMapping
 from training.data.vectors import read_vectors
 from training.engine.loop import train
+from training.models.adapted import AdaptedCtrModel
 from training.models.ctr import batch_norm_names
 from training.recipes import quick
 from training.tasks.actr import Days
@@ -152,12 +153,14 @@ def test_a_request_is_encoded_once_and_scored_as_each_row_alone(chain):
     model = scorer.model.eval()
     together = encoded.batch(torch.arange(len(rows)))
     sequence = together.sequence
+    assert sequence is not None and sequence.of_B is not None and sequence.sequences.offsets is not None
     assert len(sequence.sequences.offsets) - 1 < len(rows), "requests have several rows"
     with torch.no_grad():
         scores = model(together)
         alone = torch.cat([model(encoded.batch(torch.tensor([row]))) for row in range(len(rows))])
     torch.testing.assert_close(scores, alone, rtol=0, atol=1e-5)
     histories = rows.histories
+    assert histories is not None
     lengths = np.minimum(histories.end - histories.long_start, 50)
     assert torch.equal(sequence.sequences.offsets.diff()[sequence.of_B], torch.from_numpy(lengths))
     own = IdMapping.load(
@@ -195,6 +198,7 @@ def test_adapters_read_the_frozen_cpm_by_ids_and_not_by_rows(chain):
     assert not [key for key in _trained(run) if "source" in key], "the source is the CPM's, and stays there"
     scorer, rows = open_released(session, run), Days(session)([DAYS[1]])
     every = torch.arange(len(rows))
+    assert isinstance(scorer.model, AdaptedCtrModel)
     assert len(scorer.model._source[0].hidden(scorer.encode(session, rows).batch(every))) == len(
         quick().actr.body.hidden
     )
@@ -223,6 +227,7 @@ def test_the_source_of_adapters_does_not_learn(chain):
     rows = Days(session)(plan.days).trainable()
     scorer = start_model(session, plan, rows)
     train(scorer.model, scorer.encode(session, rows), quick().actr.restart, seed=1, description="test")
+    assert isinstance(scorer.model, AdaptedCtrModel)
     after = scorer.model._source[0].model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not torch.equal(
@@ -248,7 +253,7 @@ def test_joint_training_reads_the_natural_log_too(chain):
     assert metrics["train_loss", "train"] == (~rows.held_out).sum()
     judged = Days(session, held_out_only=True)(plan.judged_days)
     assert metrics["auc", "held_out"] == len(judged) > 0 and (judged.features["campaign_id"] >= 0).all(), (
-        "it is judged on ads alone"
+        "it is judged only on ads"
     )
 
 
@@ -261,7 +266,7 @@ def test_a_day_waits_for_every_cpm_that_its_settings_are_bound_to(chain):
 
 
 def test_snapshots_of_all_rows_may_be_those_of_the_merged_table(chain):
-    """The ablation of the snapshots by the row's day: another release, from the merged table's months alone."""
+    """The ablation of the snapshots by the row's day: another release, from only the merged table's months."""
     session, cpms, _ = chain
     recipe = replace(session.recipe, cpm=replace(session.recipe.cpm, snapshots_by_day=False))
     staged = Locations(session.locations.home).staged("cpm", WEEKS[1])

@@ -176,7 +176,7 @@ def test_without_days_before_there_is_nothing_to_compare_with() -> None:
             assert found_of(check, {"success": True}, [found], total_rows=1, columns=()) == "nothing to compare with"
 
 
-def test_what_was_found_tells_the_figures_beside() -> None:
+def test_what_was_found_names_the_context_figures_too() -> None:
     figures = day(
         0,
         click_rate_to_usual=0.5,

@@ -195,6 +195,45 @@ def test_a_range_says_what_it_covers() -> None:
     assert all(f'data-label="rows"><span>{rows:,}</span>' in text for rows in (1000, 1001, 1002))
 
 
+def with_profile(figures: DayFigures) -> DayFigures:
+    return replace(
+        figures,
+        users=40,
+        items=7,
+        impressions_mean={"user": 25.0, "item": 142.857},
+        impressions_p50={"user": 20.0, "item": 100.0},
+        impressions_p95={"user": 61.0, "item": 400.0},
+        impressions_max={"user": 93, "item": 512},
+        hours=(*[0] * 9, 10, *[0] * 14),
+        unknown_share={"user_segment_id": 0.25, "position": 0.0},
+        missing_share={"item_text": 1.0, "arrival_ts": 0.5},
+        constant={"position": "0", "user_id": "48213"},
+        constant_columns=2,
+    )
+
+
+def test_a_log_shows_its_users_items_hours_and_columns(tmp_path: Path) -> None:
+    verdict = make_verdict(days=2)
+    days = tuple(map(with_profile, verdict.days))
+    days = (replace(days[0], unknown_share={"user_segment_id": 0.75}, constant={}), days[1])
+    text = write_report(Locations(tmp_path), replace(verdict, days=days)).read_text()
+    assert read_verdict(Locations(tmp_path), "natural_log", DAY) == replace(verdict, days=days)
+    cells = [re.findall(r"<span>(.*?)</span>", row) for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)]
+    assert ["users", "40", "25", "20", "61", "93"] in cells
+    assert ["items", "7", "142.86", "100", "400", "512"] in cells
+    assert "Impressions by hour of the day: 0:00 0" in text and "9:00 20" in text
+    assert ["<code>user_segment_id</code>", "49.99 %", ""] in cells  # of 1,000 rows 75 %, of 1,001 25 %
+    assert ["<code>position</code>", "0.00 %", "always 0, on 1 of 2 days"] in cells
+    assert ["<code>item_text</code>", "100.00 %", "never delivered"] in cells
+    assert ["<code>arrival_ts</code>", "50.00 %", ""] in cells and "48213" not in text
+
+
+def test_a_table_that_is_no_log_and_a_verdict_from_before_have_no_profile() -> None:
+    samples = make_verdict("natural_samples")
+    samples = replace(samples, days=tuple(map(with_profile, samples.days)))
+    assert "Users, items, requests and hours" not in render(samples) + render(make_verdict())
+
+
 def test_a_verdict_survives_its_file_and_damage_is_not_fatal(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     verdict = make_verdict(
@@ -286,7 +325,10 @@ def test_the_calendar_has_a_grid_a_month_and_a_square_a_day(tmp_path: Path) -> N
     january = months[0][1]
     assert january.count('<td class="pass">') == 2 and january.count('<td class="fail">') == 1
     (square,) = re.findall(r'<td class="fail">.*?</td>', january)
-    assert re.findall(r">(.)</a>", square) == ["✓", "✕"]  # told by a sign too, in the order of the tables
+    assert re.findall(r">(.)</a>", square) == [
+        "✓",
+        "✕",
+    ]  # a status has a sign too; the signs are in the order of the tables
     assert january.count("ad_log, 2026-01-08: not judged") == 1
 
 

@@ -49,7 +49,7 @@ def log_row(log: Log, day: date, i: int) -> dict[str, Any]:
         "user_id": 50_000 + i,
         "click": int(i % 4 == 0),
         "action": int(i % 4 == 0),
-        "dwell_seconds": 1.5,
+        "dwell_seconds": 1.5 + i % 9,
         "item_text": None,
         "late": i < LATE,
         "ds": day,
@@ -83,7 +83,9 @@ def history_row(day: date, i: int, *, size: int, seconds_before: int = 86_400) -
 
 
 def damaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A null, a negative and an illegal value, and an event_id that stands twice."""
+    """A null, a negative and an illegal value, an event_id that stands twice, and one segment for all."""
+    for row in rows:
+        row["user_segment_id"] = 0
     rows[10]["item_id"] = None
     rows[11]["user_id"] = -48213
     rows[12]["click"] = 3
@@ -159,9 +161,9 @@ def test_a_good_day_passes_and_leaves_report_and_results(
     assert [Path(address).is_file() for address in addresses] == [True] * 3  # the index and two reports
     rows = LakeReader(lake).read("quality_results", where={"ds": GOOD}).to_pylist()
     assert {row["table_name"] for row in rows} == {"natural_log", "ad_samples"}
-    assert len(rows) == 45 + 147 and all(row["success"] for row in rows)
+    assert len(rows) == 46 + 147 and all(row["success"] for row in rows)
     built = LakeReader(lake).builds("quality_results")
-    assert built[owner_key(table_name="natural_log", ds=GOOD)]["counts"] == {"checks": 45, "failed": 0, "warned": 0}
+    assert built[owner_key(table_name="natural_log", ds=GOOD)]["counts"] == {"checks": 46, "failed": 0, "warned": 0}
 
 
 def test_each_damage_breaks_its_own_check(spark: SparkSession, lake: Locations) -> None:
@@ -222,6 +224,8 @@ def test_a_range_is_judged_at_once_and_names_its_bad_days(spark: SparkSession, l
 
     verdict = run_range(spark, lake, "natural_log", GOOD, EMPTY)
     assert [day.rows for day in verdict.days] == [ROWS, ROWS, 0]
+    (constant,) = (result for result in verdict.results if result.name == "constant_columns")
+    assert (constant.success, constant.found) == (False, "user_segment_id 0 on 1 of 3 days (2026-01-02)")
     found = failed(verdict)
     assert found["rows"] == "1 of 3 days: 2026-01-03 (0)"
     assert (
@@ -306,7 +310,57 @@ def test_values_are_counted_by_bucket(spark: SparkSession) -> None:
     assert sum(found.distributions["item_id"]) == len(values) and found.distributions["item_id"][-1] == 1
     magnitudes = measure(rows, TABLES["natural_samples"], DEPLOYMENT)[GOOD].distributions["history_end"]
     assert magnitudes[:8] == (1, 2, 4, 8, 16, 32, 7, 0) and magnitudes[40] == 1 and magnitudes[-1] == 1
-    assert found.items == pytest.approx(71, rel=0.1) and found.nulls == {}  # about so many distinct ones
+    assert found.items == 71 and found.nulls == {}
+
+
+def test_a_log_is_counted_by_user_item_and_hour(spark: SparkSession) -> None:
+    """One user has 60 rows, one 40, ten 2 each; every other row is of item 1; half of the events are of 23:30 in Shanghai."""
+    from validation.measuring import measure
+
+    users = [1] * 60 + [2] * 40 + [user for user in range(3, 13) for _ in range(2)]
+    rows = [
+        log_row("natural", GOOD, 0)
+        | {
+            "event_id": place,
+            "request_id": place // 3,
+            "user_id": user,
+            "item_id": 1 if place % 2 else 100 + place,
+            "event_ts": datetime(2026, 1, 1, 15 if place % 2 else 16, 30, tzinfo=UTC),
+            "category_id": None if place < 30 else 0 if place < 60 else 5,
+            "position": 0,
+            "item_text": "the same",
+            "dwell_seconds": 0.0,
+        }
+        for place, user in enumerate(users)
+    ]
+    contract = TABLES["natural_log"]
+    values = [tuple(row[name] for name in contract.column_names) for row in rows]
+    frame = spark.createDataFrame(values, schema=contract.ddl)
+    local = replace(DEPLOYMENT, day_timezone="Asia/Shanghai")
+    for most_rows in (0, 4_000_000):  # of a large day only the spreads are sampled
+        found = measure(frame, contract, local, most_rows=most_rows)[GOOD]
+        assert (found.users, found.items, found.requests) == (12, 61, 40)
+        assert found.impressions_mean == {"user": 10.0, "item": pytest.approx(120 / 61), "request": 3.0}
+        assert found.impressions_p50 == {"user": 2.0, "item": 1.0, "request": 3.0}
+        assert found.impressions_p95 == {"user": pytest.approx(49.0), "item": 1.0, "request": 3.0}  # between 40 and 60
+        assert found.impressions_max == {"user": 60, "item": 60, "request": 3}
+        assert found.hours == (60, *[0] * 22, 60)
+        assert found.unknowns == {
+            "user_id": 0,
+            "item_id": 0,
+            "category_id": 60,
+            "user_segment_id": 120,
+            "position": 0,  # the top of the page
+        }
+        assert {name: found.constant.get(name) for name in ("position", "dwell_seconds", "item_text", "user_id")} == {
+            "position": "0",
+            "dwell_seconds": "0",
+            "item_text": "one text",
+            "user_id": None,
+        }
+        # Never delivered, two values, and two columns that no team delivers.
+        assert not {"arrival_ts", "category_id", "late", "ds"} & set(found.constant)
+        assert sum(found.distributions["position"]) == (120 if not most_rows else pytest.approx(30, abs=20))
 
 
 def test_users_and_items_are_shared_with_the_natural_log_of_the_week(spark: SparkSession) -> None:
@@ -327,7 +381,8 @@ def test_users_and_items_are_shared_with_the_natural_log_of_the_week(spark: Spar
         "entity string, entity_id bigint, ds date",
     )
     found = with_shared({day: Measured() for day in (GOOD, last)}, ads, natural, 7)
-    assert (found[last].shared_users_share, found[last].shared_items_share) == (0.5, pytest.approx(1 / 3))
+    assert found[last].shared_users_share == 0.5
+    assert found[last].shared_items_share == pytest.approx(1 / 3)
     assert (found[GOOD].shared_users_share, found[GOOD].shared_items_share) == (0.0, 0.0)
 
 
@@ -357,7 +412,12 @@ def test_days_before_are_measured_only_where_they_were_not_judged(
 
     calls: list[int] = []
     measure = measuring.measure
-    monkeypatch.setattr(measuring, "measure", lambda *args, **settings: calls.append(1) or measure(*args, **settings))
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        calls.append(1)
+        return measure(*args, **settings)
+
+    monkeypatch.setattr(measuring, "measure", counted)
     for path in (lake.reports / "natural_log").glob("*.json"):
         path.unlink()
     alone = run(spark, lake, "natural_log", BAD).days[0]

@@ -10,7 +10,7 @@ import pytest
 from contracts.errors import BadInput
 from contracts.steps import VALIDATED_TABLES
 from contracts.tables import TABLES, Column, Table
-from validation.figures import DayBuilds, DayFigures, Measured, day_figures
+from validation.figures import CONSTANT_ROWS, DayBuilds, DayFigures, Measured, day_figures
 from validation.found import figure_text, found_of
 from validation.suites import Check, derive_suite, judged_table
 from validation.thresholds import Thresholds
@@ -18,7 +18,7 @@ from validation.thresholds import Thresholds
 DAY = date(2026, 1, 9)
 BY_DAY = [table for table in TABLES.values() if table.owner == ("ds",)]
 # How many checks a table had when this was last looked at: a check that vanishes is noticed, a new column raises it.
-FEWEST_CHECKS = {"natural_log": 45, "ad_log": 53, "natural_samples": 143, "ad_samples": 147, "user_histories": 9}
+FEWEST_CHECKS = {"natural_log": 46, "ad_log": 54, "natural_samples": 143, "ad_samples": 147, "user_histories": 9}
 
 
 def checks_of(name: str) -> dict[str, Check]:
@@ -82,6 +82,7 @@ def test_a_nullable_column_may_be_null_and_is_still_bounded() -> None:
         ("ad_log", "event_day(event_ts)", "fail", (0, 0)),
         ("ad_log", "late", "warn", (None, 0.10)),
         ("ad_log", "undeclared_columns", "warn", (None, 0)),
+        ("ad_log", "constant_columns", "warn", (None, 0)),
         ("ad_log", "shared_users(user_id)", "warn", (0.10, None)),
         ("ad_log", "shared_items(item_id)", "warn", (0.01, None)),
         ("ad_log", "click_rate_as_usual(click)", "warn", (0.5, 2.0)),
@@ -106,7 +107,8 @@ def test_figures_have_their_bounds(table: str, check: str, severity: str, bounds
     assert (found.arguments["min_value"], found.arguments["max_value"]) == bounds
     figures = DayFigures(ds=DAY, rows=0, rows_off_build=0)
     assert all(
-        figures.figure(name) is None or name.startswith("rows") for name in (found.arguments["column"], *found.beside)
+        figures.figure(name) is None or name.startswith("rows")
+        for name in (found.arguments["column"], *found.context_figures)
     )
 
 
@@ -154,6 +156,33 @@ def test_figures_of_samples_compare_with_the_log_without_its_late_rows() -> None
     builds = DayBuilds(own={DAY: build(97)}, log={DAY: build(100, late=2)})
     figures = day_figures(TABLES["ad_samples"], DAY, Measured(rows=97, clicks=0, with_history=0), builds, usual_days=7)
     assert (figures.rows_off_log, figures.history_share, figures.rows_unaccounted) == (-1, 0, None)
+
+
+def test_columns_of_one_value_are_one_warning_that_names_them() -> None:
+    (check,) = (check for check in derive_suite(TABLES["natural_log"]) if check.name == "constant_columns")
+    outcome = {"success": False, "result": {}}
+    build_of = {DAY: build(CONSTANT_ROWS)}
+    constant = {"user_segment_id": "0", "dwell_seconds": "0", "user_id": "48213"}
+    measured = Measured(rows=CONSTANT_ROWS, constant=constant, unknowns={"user_segment_id": CONSTANT_ROWS})
+    day = day_figures(TABLES["natural_log"], DAY, measured, DayBuilds(own=build_of, log={}), usual_days=7)
+    assert (day.constant_columns, day.unknown_share) == (3, {"user_segment_id": 1.0})
+
+    def words(*days: DayFigures) -> str:
+        return found_of(check, outcome, days, total_rows=1, columns=())
+
+    assert words(day) == "dwell_seconds 0, user_id 99999, user_segment_id 0"
+    other = DayFigures(ds=DAY + timedelta(days=1), rows=9, rows_off_build=0, constant={"dwell_seconds": "0"})
+    assert words(day, other) == (
+        "dwell_seconds 0 on 2 of 2 days; user_id 99999 on 1 of 2 days (2026-01-09); "
+        "user_segment_id 0 on 1 of 2 days (2026-01-09)"
+    )
+
+
+def test_a_day_of_few_rows_has_columns_of_one_value_by_chance() -> None:
+    measured = Measured(rows=CONSTANT_ROWS - 1, constant={"position": "0"})
+    few = {DAY: build(CONSTANT_ROWS - 1)}
+    day = day_figures(TABLES["natural_log"], DAY, measured, DayBuilds(own=few, log={}), usual_days=7)
+    assert (day.constant_columns, day.constant) == (None, {})
 
 
 def test_what_was_found_names_the_days_and_masks_user_ids() -> None:

@@ -120,7 +120,8 @@ class TestWatch:
         assert self.judged("made") == [(0, "made", False)]
 
     def test_made_and_still_missing_is_given_up_after_the_grace(self) -> None:
-        assert self.judged(*["made"] * 5, asked_again=True) == [(3, "made", True)]
+        made: list[State] = ["made"]
+        assert self.judged(*made * 5, asked_again=True) == [(3, "made", True)]
 
     @pytest.mark.parametrize("state", ["absent", "behind", "failed"])
     def test_the_grace(self, state: State) -> None:
@@ -134,7 +135,8 @@ class TestWatch:
         assert self.judged("coming", "absent", "absent", "absent") == [(3, "absent", True)]
 
     def test_waiting_ends(self) -> None:
-        assert self.judged(*["coming"] * 30) == [(20, "late", True)]
+        coming: list[State] = ["coming"]
+        assert self.judged(*coming * 30) == [(20, "late", True)]
 
     def test_one_that_does_not_come_ends_it_for_all(self) -> None:
         watch = Watch(asked_again=False, wait_seconds=20, grace_seconds=3, now=0)
@@ -156,7 +158,7 @@ def test_a_line_says_what_is_awaited() -> None:
 
 @dataclass
 class Scheduler:
-    """Airflow in small: runs start in the order of their backfill, each DAG has as many active runs as it may, a wait holds its run alone.
+    """Airflow in small: runs start in the order of their backfill, a DAG has at most `most` active runs, and a wait holds only its own run.
 
     Attributes:
         most: active runs of a DAG.

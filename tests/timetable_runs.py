@@ -12,7 +12,7 @@ from unittest.mock import patch
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables import interval
-from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from pendulum import instance
 
 from contracts.kinds import Cadence
@@ -41,7 +41,9 @@ def latest_run(timetable: Any, earliest: datetime, now: datetime) -> DataInterva
     """The run that a DAG without catch-up gets next at an instant."""
     restriction = TimeRestriction(earliest=instance(earliest), latest=None, catchup=False)
     with patch.object(interval, "utcnow", lambda: instance(now)):
-        return timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction).data_interval
+        run: DagRunInfo = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+        assert run.data_interval is not None
+        return run.data_interval
 
 
 def wrong_days(name: str, first: date, last: date) -> list[str]:

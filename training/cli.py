@@ -141,7 +141,7 @@ def _train(
     with held_device(chosen, locations.locks) as free, processes.joined(free) as joined:
         session = Session.open(locations.home, settings, joined, compute=Compute(bf16=bf16, compiled=compiled), **how)
         task = getattr(import_module(f"training.tasks.{kind.name}"), f"run_{kind.name}")  # a kind's task, by its name
-        task(session if transfer == ALL_SETTINGS else session.alone(transfer), period)
+        task(session if transfer == ALL_SETTINGS else session.only_variant(transfer), period)
 
 
 for _kind in KINDS.values():
@@ -192,7 +192,7 @@ def _report(
     found = gather(_reading(locations, device, threads), days, forgetting_days=forgetting_days)
     path = (out or locations.model_report(days[0], days[-1])).resolve()
     write_atomically(path, render(found))
-    for line in verdicts(found) or ["nothing to compare; the report says what is missing"]:
+    for line in verdicts(found) or ["nothing to compare; the report lists what is missing"]:
         print(line)
     print(f"report: {path.as_uri()}")
     if out is None:

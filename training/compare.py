@@ -76,7 +76,7 @@ class Scored:
 
     @property
     def not_numbers(self) -> dict[str, str]:
-        """By variant, a sentence on how many scores are NaN or infinite; variants without such scores are absent."""
+        """For each variant that has scores which are NaN or infinite, a sentence with their number."""
         return {
             name: f"{bad} of {len(scores)} scores of {name} are not numbers: its figures on these rows are NaN"
             for name, scores in self.scores.items()

@@ -82,17 +82,17 @@ def forget(locations: Locations, user_id: int, *, dry_run: bool) -> int:
         removed = [*_exports_of(locations, user_id), *([] if not done else _left_behind(locations))]
         for path in removed if not dry_run else []:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    _say(locations, done, removed, dry_run=dry_run)
+    _print_changes(locations, done, removed, dry_run=dry_run)
     return 0
 
 
-def _say(locations: Locations, done: list[tuple[str, str]], removed: list[Path], *, dry_run: bool) -> None:
+def _print_changes(locations: Locations, done: list[tuple[str, str]], removed: list[Path], *, dry_run: bool) -> None:
     rows = [*done, *((str(path.relative_to(locations.home)), "removed whole") for path in removed)]
     title = "would change" if dry_run else "changed"
     print(f"\n{table_text((title, 'in it'), rows)}" if rows else "\nno model and no score holds this user", flush=True)
     for path in removed:
         if path.parent == locations.exported(""):
-            print(f"make it again: tributary training export --release {path.name}")
+            print(f"export it again: tributary training export --release {path.name}")
 
 
 def _forget_run(locations: Locations, folder: Path, user_id: int, *, dry_run: bool) -> list[str]:

@@ -1,7 +1,7 @@
-"""Several processes that train one model, as `torchrun` starts them: what they tell each other, and who does what.
+"""Several processes that train one model, as `torchrun` starts them: what they exchange, and which of them does what.
 
-All of them take the same steps: of each batch every process takes its share of the rows, gradients are averaged, and
-the first process alone shows progress, prints and writes. In a single process every function here does nothing.
+All of them take the same steps: of each batch every process takes its share of the rows, and gradients are averaged. Only
+the first process shows progress, prints and writes. In a single process every function here does nothing.
 
 Shapes: N rows of a batch.
 """
@@ -88,13 +88,13 @@ def is_first() -> bool:
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Waits until every process has called it."""
     if count() > 1:
         dist.barrier()
 
 
 def agreed(value: T) -> T:
-    """The first process's value, in all of them."""
+    """Returns the first process's value, in all processes."""
     if count() == 1:
         return value
     values: list[Any] = [value]

@@ -1,6 +1,8 @@
-"""Recipes: each is a function that returns the whole frozen configuration; a variant calls another and replaces fields.
+"""Recipes: named sets of training settings for all kinds of models.
 
-A release records the part of its kind, and its id hashes it: another recipe is another release.
+Each recipe is a function that returns the whole configuration as frozen dataclasses; one recipe may call another and
+replace some of its fields. A release records the settings of its own kind, and they are part of what its id is a hash of:
+a model that is trained with other settings is another release.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from contracts.releases import Release
 OBJECTIVES = ("fg_bert", "bert4rec", "sasrec")
 Pooling = Literal["mean", "last"]
 Unseen = Literal["encode", "unknown"]
-CHECKPOINT_SECONDS = 120.0  # how often a long training writes its state
+CHECKPOINT_SECONDS = 120.0  # a long training writes its state each time so many seconds have passed
 
 
 def _check(owner: object, name: str, ok: bool, expected: str) -> None:
@@ -28,14 +30,15 @@ def _check(owner: object, name: str, ok: bool, expected: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training with an optimiser of its own.
+    """One stretch of training with an optimiser of its own, which starts fresh.
 
     Attributes:
-        epochs: passes over its rows; the optimiser starts fresh with the first.
-        batch_size: rows of a step; results depend on it.
-        learning_rate: Adam's, for everything but the embedding tables.
-        embedding_learning_rate: row-wise Adagrad's, for the embedding tables.
-        in_time_order: days one after the other, shuffled within the day; otherwise all rows are shuffled together.
+        epochs: how many times it passes over all rows.
+        batch_size: the number of rows in a step; results depend on it.
+        learning_rate: the rate of Adam, which trains everything but the embedding tables.
+        embedding_learning_rate: the rate of row-wise Adagrad, which trains the embedding tables.
+        in_time_order: whether days are trained on one after the other, with rows shuffled within each day; otherwise all rows
+            are shuffled together.
     """
 
     epochs: int = 1
@@ -51,18 +54,22 @@ class Phase:
         _check(self, "embedding_learning_rate", self.embedding_learning_rate > 0, "a number > 0")
 
     def rate_at(self, step: int, steps: int) -> float:
-        """Returns the learning rate at a step, counted from 0, of all `steps`."""
-        """Adam's rate in step `step` (from 0) of `steps`."""
+        """Returns Adam's learning rate at a step.
+
+        Args:
+            step: the step, counted from 0.
+            steps: how many steps the phase has.
+        """
         return self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecayingPhase(Phase):
-    """A phase whose rate rises over the first steps and then falls by a polynomial to zero.
+    """A phase in which Adam's rate rises over the first steps, and then falls to zero by a polynomial.
 
     Attributes:
-        warmup_share: share of the steps in which it rises.
-        power: the power of the polynomial; 1 is a line.
+        warmup_share: the share of all steps in which the rate rises.
+        power: the degree of the polynomial; with 1 the rate falls along a line.
     """
 
     warmup_share: float = 0.05
@@ -83,7 +90,7 @@ class DecayingPhase(Phase):
 
 @dataclass(frozen=True, kw_only=True)
 class CosinePhase(DecayingPhase):
-    """A phase whose rate rises over the first steps and then falls to zero by half a cosine."""
+    """A phase in which Adam's rate rises over the first steps, and then falls to zero by half a cosine."""
 
     def rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate at a step, counted from 0, of all `steps`."""
@@ -95,11 +102,11 @@ class CosinePhase(DecayingPhase):
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """When an id gets a row of its own in an embedding table, and when it loses it.
+    """When an id gets a row of its own in an embedding table, and when it loses the row.
 
     Attributes:
-        sightings: how often an id must have been seen, over all runs of the chain.
-        forget_after_days: days without a sighting after which a row is given up; None never does.
+        sightings: how often an id must have been seen to get a row, over the trainings of all releases of a chain.
+        forget_after_days: after so many days without being seen an id loses its row; None: it keeps the row for ever.
     """
 
     sightings: int = 2
@@ -117,15 +124,16 @@ class Admission:
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """The body that CPM and A-CTR share; the production body is unpublished, so every value here is our choice.
+    """The settings of the network that CPM and A-CTR share. The paper publishes none of them, so every value is our choice.
 
     Attributes:
-        long_length: most recent behaviours of the long history that the model reads.
-        short_length: the same of the short history.
-        attention_hidden: widths of the attention's hidden layers.
-        cross_layers: number of DCN-V2 cross layers.
-        hidden: widths of the MLP.
-        rate_prior_clicks, rate_prior_impressions: added to a statistic's counts before the rate is taken.
+        long_length: how many behaviours of the long history the model reads, the most recent ones.
+        short_length: how many behaviours of the short history it reads.
+        attention_hidden: the widths of the hidden layers of the attention over histories.
+        cross_layers: the number of DCN-V2 cross layers.
+        hidden: the widths of the MLP's hidden layers.
+        rate_prior_clicks: clicks that are added to a statistic's clicks before its click rate is computed.
+        rate_prior_impressions: impressions that are added to its impressions.
     """
 
     long_length: int = 50
@@ -138,7 +146,7 @@ class Body:
 
     @property
     def rate_prior(self) -> tuple[float, float]:
-        """Clicks and impressions that are added to a statistic's counts before the rate is taken."""
+        """The clicks and the impressions that are added to a statistic's counts before its click rate is computed."""
         return self.rate_prior_clicks, self.rate_prior_impressions
 
     def __post_init__(self) -> None:
@@ -157,7 +165,14 @@ class Body:
 
 @dataclass(frozen=True, kw_only=True)
 class TpmRecipe:
-    """The tiny pre-training model: embeddings and a shallow MLP."""
+    """The tiny pre-training model (TPM): embeddings and a shallow MLP.
+
+    Attributes:
+        hidden: the widths of the MLP's hidden layers.
+        train: how it is trained on the rows of its month.
+        admission: when an id gets a row of its own.
+        seed: the seed of fresh parameters and of the order of rows.
+    """
 
     hidden: tuple[int, ...] = (64, 32)
     train: Phase = Phase(epochs=5, batch_size=1024, learning_rate=2e-3, embedding_learning_rate=1.0)
@@ -167,15 +182,16 @@ class TpmRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class CpmRecipe:
-    """The complete pre-training model, with the aggregator of the snapshots.
+    """The complete pre-training model (CPM), with the aggregator of the monthly snapshots.
 
     Attributes:
-        body: equal to that of the A-CTR that starts from it.
-        train: the last month's rows.
+        body: the settings of its network; they must equal those of the A-CTR that starts from it.
+        train: how it is trained on the rows of the last month.
         admission: when an id gets a row of its own.
-        snapshots_by_day: while it trains, a row takes the months closed before its own day; otherwise all rows take
-            those of the merged table, inside whose last snapshot their labels may be (an ablation).
-        seed: of fresh parameters and of the order of rows.
+        snapshots_by_day: whether, in training, a row reads the snapshots of the months that had closed before its own day.
+            Otherwise all rows read the snapshots of the merged table, the last of which may have been trained on the rows'
+            own labels (for an ablation only).
+        seed: the seed of fresh parameters and of the order of rows.
     """
 
     body: Body = field(default_factory=Body)
@@ -187,16 +203,16 @@ class CpmRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ActrRecipe:
-    """The ad model; every variant of transfer has the same recipe, so the same tuning budget.
+    """The ad model (A-CTR). All of its variants share one recipe, so that none is tuned more than another.
 
     Attributes:
-        body: equal to that of the CPM that it starts from.
-        restart: replay of the last ad days, from a CPM or from fresh parameters.
-        daily: only the newest day, from the predecessor.
-        corrects_base_rate: before a replay, logits are shifted so that the mean score is the click rate of the rows to
-            come.
+        body: the settings of its network; they must equal those of the CPM that it starts from.
+        restart: how it is trained on the replayed last ad days, when it starts from a CPM or from fresh parameters.
+        daily: how it is trained on the newest day, when it continues its predecessor.
+        corrects_base_rate: whether, before a replay, all logits are shifted so that the mean score equals the click rate of
+            the rows that follow.
         admission: when an id gets a row of its own.
-        seed: of fresh parameters and of the order of rows.
+        seed: the seed of fresh parameters and of the order of rows.
     """
 
     body: Body = field(default_factory=Body)
@@ -211,23 +227,29 @@ class ActrRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class FgBertRecipe:
-    """The sequence encoder. Layers and length are the paper's, as far as is known; the rest are BERT4Rec's public values or ours.
+    """The sequence encoder (FG-BERT).
 
-    Half of BERT4Rec's width and FFN: with them SRP4CTR's part of a sample would cost more than the paper's
-    (docs/experiments.md).
+    Layers and length are the paper's, as far as it publishes them; the other values are those of BERT4Rec's code, or our
+    choice. Width and FFN are half of BERT4Rec's: with the whole, a sample would spend more on SRP4CTR's part than in the
+    paper (docs/experiments.md).
 
     Attributes:
-        objective: `fg_bert` masks item and behaviour sides apart and predicts all fields; `bert4rec` masks and predicts
-            the item alone; `sasrec` predicts the next item from those before.
-        fields: side information that it reads.
-        length: most recent behaviours of a sequence.
-        layers, heads, width, inner, dropout: of the transformer.
-        item_mask, behaviour_mask: share of positions that each mask hides.
-        sampled_above: from how many rows on a field's softmax is sampled, with log-Q correction.
-        negatives: drawn for it, once a step.
-        train: sequences, not behaviours, make a batch.
+        objective: `fg_bert` masks the item side and the behaviour side of a behaviour separately and predicts all fields;
+            `bert4rec` masks and predicts only the item; `sasrec` predicts the next item from those before it.
+        fields: the fields of a behaviour that it reads, `item_id` among them.
+        length: how many behaviours of a sequence it reads, the most recent ones.
+        layers: the number of transformer layers.
+        heads: the number of attention heads.
+        width: the width of a token.
+        inner: the width of the FFN's hidden layer.
+        dropout: the share of values that dropout sets to zero.
+        item_mask: the share of positions whose item side is masked.
+        behaviour_mask: the share of positions whose behaviour side is masked.
+        sampled_above: a field with more rows than this is predicted by a sampled softmax with log-Q correction.
+        negatives: how many negatives the sampled softmax draws, once a step.
+        train: how it is trained; a batch counts sequences, not behaviours.
         admission: when an id gets a row of its own.
-        seed: of fresh parameters, masks and the order of sequences.
+        seed: the seed of fresh parameters, masks and the order of sequences.
     """
 
     objective: str = "fg_bert"
@@ -263,13 +285,16 @@ class FgBertRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """How behaviour texts become vectors (BAHE, arXiv 2403.19347: pre-trained low layers, frozen, and a pooling).
+    """How behaviour texts become vectors: by the lowest layers of a language model, which are not trained, and a pooling.
+
+    The source is BAHE, arXiv 2403.19347.
 
     Attributes:
-        source: `minilm` or `smollm2`, which packages carry; a folder, a GGUF file, or a name on the hub.
-        low_layers: layers of the low half; None is half of them.
-        pooling: mean over the tokens, or the last token.
-        longest: tokens read of a text.
+        source: the language model: `minilm` or `smollm2`, which Python packages contain, a folder, a GGUF file, or a name on
+            the Hugging Face hub.
+        low_layers: how many of its layers are the lowest; None: half of them.
+        pooling: what becomes a text's vector: the mean over its tokens, or its last token.
+        longest: how many tokens of a text are read.
     """
 
     source: str = "minilm"
@@ -284,19 +309,24 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class BaheRecipe:
-    """The model over behaviour texts (BAHE, arXiv 2403.19347): LoRA rank, batch and cosine decay are the paper's, the rest is our choice.
+    """The model over behaviour texts (BAHE, arXiv 2403.19347).
+
+    The rank of LoRA, the batch size and the cosine decay are the paper's; the rest is our choice.
 
     Attributes:
-        length: most recent behaviours of each sequence, a sequence for each log.
-        lora_rank: the rank of the high layers' adapters.
-        dims: width of the user's and the item's vector, as they are published.
-        hidden: widths of the head.
-        natural_requests, ad_requests: of a day, at most so many are trained on, picked by a hash.
-        first_days: days that the first release of all trains on.
-        unseen: what a text without a vector reads as: encoded on demand, or unknown. Both are counted.
-        first, daily: of the first release, and of the others; requests, not rows, make a batch. A day moves the vectors
-            little, so that an ad model which reads them can go on.
-        seed: of fresh parameters and of the order of requests.
+        length: how many behaviours of a sequence it reads, the most recent ones; a user has a sequence for each log.
+        lora_rank: the rank of the adapters in the language model's high layers.
+        dims: the width of the published vectors of users and items.
+        hidden: the widths of the head's hidden layers.
+        natural_requests: at most so many requests of the natural log are trained on a day, chosen by a hash.
+        ad_requests: at most so many requests of the ad log are trained on a day, chosen by a hash.
+        first_days: how many days the first release of a chain trains on.
+        unseen: what happens with a text that has no vector yet: `encode` encodes it on demand, `unknown` reads it as unknown.
+            Either way such texts are counted.
+        first: how the first release of a chain is trained; a batch counts requests, not rows.
+        daily: how the other releases are trained. Its rate is low, so that a day changes the vectors little and an ad model
+            that reads them can continue.
+        seed: the seed of fresh parameters and of the order of requests.
     """
 
     length: int = 30
@@ -321,7 +351,7 @@ class BaheRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of every kind of model of one deployment."""
+    """The training settings of every kind of model."""
 
     tpm: TpmRecipe = field(default_factory=TpmRecipe)
     cpm: CpmRecipe = field(default_factory=CpmRecipe)
@@ -332,12 +362,12 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """The settings that the documentation's figures were made with."""
+    """Returns the settings with which the documentation's figures were measured."""
     return Recipe()
 
 
 def quick() -> Recipe:
-    """Smaller and shorter: for demonstrations on two cores, and for tests."""
+    """Returns settings of smaller models and shorter trainings, for demonstrations on two cores and for tests."""
     base = default()
     body = replace(base.cpm.body, long_length=20, short_length=10, attention_hidden=(16,), hidden=(64, 32))
     return replace(
@@ -353,10 +383,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = dict(zip(RECIPE_NAMES, (default, quic
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """Returns the recipe of a name.
 
     Raises:
-        BadInput: there is none of this name.
+        BadInput: there is no recipe of this name.
     """
     if name not in RECIPES:
         raise BadInput("--recipe", "recipe", expected=f"one of {', '.join(RECIPES)}", found=name)
@@ -364,12 +394,12 @@ def recipe(name: str) -> Recipe:
 
 
 def as_json(part: TpmRecipe | CpmRecipe | FgBertRecipe | BaheRecipe | ActrRecipe) -> dict[str, Any]:
-    """A recipe's part as JSON values, as a release records it."""
+    """Converts the settings of one kind to JSON values, as a release records them."""
     return {name: _jsonable(value) for name, value in asdict(part).items()}
 
 
 def body_of(release: Release) -> Body:
-    """The body that a CPM or A-CTR was made with."""
+    """Reads from a release of CPM or A-CTR the settings of its network."""
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in release.recipe["body"].items()}
     return replace(Body(), **values)
 

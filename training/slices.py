@@ -48,4 +48,5 @@ def _impressions(
     columns = [s.impressions for s in STATISTICS if s.entity == entity and s.window_days == days and s.log in logs]
     if len(columns) < len(logs) or not set(columns) <= set(samples.statistics):
         return None
-    return np.sum([samples.statistics[name] for name in columns], axis=0)
+    total: NDArray[np.int64] = np.sum([samples.statistics[name] for name in columns], axis=0)
+    return total

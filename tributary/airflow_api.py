@@ -54,6 +54,7 @@ class Run:
         state: queued, running, success or failed.
         run_type: scheduled, backfill or manual.
         seconds: how long it ran; None before it has ended.
+        queued_ts: when it was made; None in answers that leave it out.
     """
 
     dag_id: str
@@ -62,6 +63,12 @@ class Run:
     run_type: str
     period: date | None
     seconds: float | None
+    queued_ts: datetime | None = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it runs, or waits to."""
+        return self.state in UNFINISHED
 
 
 class AirflowApi:
@@ -183,24 +190,26 @@ class AirflowApi:
         """Scheduled and backfilled runs of the periods that begin on `first` .. `last`, in order; all by default."""
         begin = first and self._ticks(dag_id, first, first)[0]
         end = last and self._ticks(dag_id, last, last)[1]
-        found: list[Run] = []
-        while True:
-            page = self.call(
-                "GET",
-                f"/dags/{dag_id}/dagRuns",
-                limit=PAGE,
-                offset=len(found),
-                order_by=["logical_date", "id"],
-                logical_date_gte=begin,
-                logical_date_lte=end,
-            )
-            found += [self._run(row) for row in page["dag_runs"]]
-            if len(found) >= page["total_entries"] or not page["dag_runs"]:
-                return found
+        order = ["logical_date", "id"]
+        return [
+            self._run(row) for row in self._rows(dag_id, order_by=order, logical_date_gte=begin, logical_date_lte=end)
+        ]
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Returns one run of a DAG."""
         return self._run(self.call("GET", f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}"))
+
+    def runs_of_period(self, dag_id: str, period: date) -> list[Run]:
+        """All runs of a period, whoever started them, in the order in which they were made."""
+        rows = self._rows(dag_id, run_type="manual", order_by=["id"])
+        runs = [*self.runs(dag_id, period, period), *(run for run in map(self._run, rows) if run.period == period)]
+        unique = {run.run_id: run for run in runs}
+        return sorted(unique.values(), key=lambda run: run.queued_ts.timestamp() if run.queued_ts else 0.0)
+
+    def stop(self, dag_id: str, run_id: str) -> None:
+        """Marks a run as failed: its running tasks fail and are ended at their next heartbeat, those to come are skipped."""
+        path = f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}"
+        self.call("PATCH", path, body={"state": "failed"}, update_mask="state")
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Returns the task instances of a run as Airflow's API describes them."""
@@ -249,6 +258,13 @@ class AirflowApi:
     ) -> list[Run]:
         """Waits until every run of these periods has ended; returns them.
 
+        Args:
+            dag_id: the DAG whose runs are waited for.
+            first: the first period.
+            last: the last period, included.
+            timeout_seconds: the longest wait.
+            say: called with a line for the person who waits, whenever a run has changed; None for no lines.
+
         Raises:
             RunFailed: a run failed (raised at once, though others may still run), or the timeout passed.
         """
@@ -263,13 +279,13 @@ class AirflowApi:
     def _wait(
         self, look: Callable[[], list[Run]], what: str, timeout_seconds: float, say: Callable[[str], None] | None
     ) -> list[Run]:
-        began, said = time.monotonic(), ""
+        began, shown = time.monotonic(), ""
         while True:
             runs = look()
             line = f"{what}: " + (", ".join(f"{run.period or run.run_id} {run.state}" for run in runs) or "no runs")
-            if say is not None and line != said:
+            if say is not None and line != shown:
                 say(f"{time.monotonic() - began:6.1f} s  {line}")
-                said = line
+                shown = line
             failed = [run for run in runs if run.state == "failed"]
             if failed:
                 raise RunFailed(
@@ -281,6 +297,15 @@ class AirflowApi:
             if time.monotonic() - began > timeout_seconds:
                 raise RunFailed(f"{line}: expected an end within {timeout_seconds:.0f} s. See {self.address}")
             time.sleep(1)
+
+    def _rows(self, dag_id: str, **query: object) -> list[dict[str, Any]]:
+        """All runs of a DAG that the query selects, as the API describes them."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            page = self.call("GET", f"/dags/{dag_id}/dagRuns", limit=PAGE, offset=len(rows), **query)
+            rows += page["dag_runs"]
+            if len(rows) >= page["total_entries"] or not page["dag_runs"]:
+                return rows
 
     def _ticks(self, dag_id: str, first: date, last: date) -> tuple[str, str]:
         """Logical dates of the runs of two periods: their beginnings, or the last days of shrunken weeks and months."""
@@ -310,6 +335,7 @@ class AirflowApi:
             run_type=row["run_type"],
             period=self._period(row),
             seconds=row.get("duration"),
+            queued_ts=datetime.fromisoformat(queued) if (queued := row.get("queued_at")) else None,
         )
 
     def _send(self, method: str, path: str, body: object) -> Any:

@@ -76,15 +76,15 @@ def start_all(
     """Starts a backfill of each DAG, those that others wait for first.
 
     Args:
-        api: of the running stack.
-        spans: which periods.
-        max_active_runs: periods at a time, of all DAGs or by DAG.
-        reprocess: what to do beside the missing runs.
-        backwards: newest first; of several DAGs, those whose periods are chained go forwards all the same, since
-            Airflow refuses it.
-        recipe: of those that make models.
-        transfer: the one setting of the ad model to make, instead of all.
-        say: takes the lines.
+        api: the API of the running stack.
+        spans: for each DAG, the first and the last period to run.
+        max_active_runs: how many periods run at a time, for all DAGs or by DAG.
+        reprocess: which periods are run besides those that have no run yet.
+        backwards: whether to run the newest period first. Of several DAGs, those whose periods are chained run the oldest
+            first all the same, since Airflow refuses to run them backwards.
+        recipe: the recipe of the DAGs that train models; None for the recipe of the deployment.
+        transfer: the one transfer setting for which the ad model is trained; None for all of the deployment.
+        say: called with a line for the person who waits, once a backfill has started.
     """
     for dag in sorted(spans, key=ORDER.index):
         api.unpause(dag)  # the runs of a paused DAG stay queued
@@ -136,23 +136,23 @@ def wait_for_all(
     """Waits until every run of these DAGs and periods has ended, with a line whenever one changes.
 
     Args:
-        api: of the running stack.
-        spans: which runs.
+        api: the API of the running stack.
+        spans: for each DAG, the first and the last period to wait for.
         at_first_failure: whether to stop waiting when one has failed; otherwise all that can still end is waited for.
-        timeout_seconds: after which it gives up waiting.
-        say: takes the lines.
+        timeout_seconds: the longest wait.
+        say: called with a line for the person who waits, whenever a run has changed.
 
     Raises:
         RunFailed: `at_first_failure`, and one failed; the message ends with the tail of its log.
         BackfillsLate: they did not end in time.
     """
-    began, said = time.monotonic(), ""
+    began, shown = time.monotonic(), ""
     while True:
         ended = [Ended(dag=dag, runs=tuple(api.runs(dag, *spans[dag]))) for dag in sorted(spans, key=ORDER.index)]
         line = ", ".join(one.progress for one in ended)
-        if line != said:
+        if line != shown:
             say(f"{time.monotonic() - began:6.1f} s  {line}")
-            said = line
+            shown = line
         failed = [run for one in ended for run in one.failed]
         if failed and at_first_failure:
             raise RunFailed(
@@ -162,7 +162,7 @@ def wait_for_all(
             return ended
         if time.monotonic() - began >= timeout_seconds:
             raise BackfillsLate(
-                f"{said}: expected all runs to end within {timeout_seconds:.0f} s. They go on: see {api.address}"
+                f"{shown}: expected all runs to end within {timeout_seconds:.0f} s. They go on: see {api.address}"
             )
         time.sleep(3)
 

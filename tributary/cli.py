@@ -22,11 +22,11 @@ class Tributary(CommandGroup):
     """The command's own sub-commands, each imported when it is asked for, and the working folders."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of both."""
+        """Returns the names of the sub-commands and of the working folders."""
         return [*OWN, *FOLDERS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The sub-command, or what hands on to the folder."""
+        """Returns a sub-command, or a command that passes its arguments on to a working folder."""
         if cmd_name in FOLDERS:
             return Folder(cmd_name)
         found: click.Command = getattr(import_module(f"tributary.{OWN[cmd_name].module}"), cmd_name.replace("-", "_"))

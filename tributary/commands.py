@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
+
 from contracts.locations import Locations
-from contracts.settings import folder_python, home_folder, lake_address
-from tributary import stack
+from contracts.settings import Deployment, folder_python, home_folder, lake_address
+from tributary import first_periods, stack
 from tributary.own import own_command
 from tributary.stack.options import with_ports
 
@@ -21,14 +23,20 @@ def up(ui_port: int, spark_port: int) -> None:
 
 @own_command("down")
 def down() -> None:
-    """Ends it."""
+    """Ends the stack."""
     stack.down(home_folder())
 
 
 @own_command("status")
-def status() -> int:
-    """Says what runs, and what is stale."""
+@click.option(
+    "--periods", is_flag=True, help="Instead: the first periods of the models, and the days of logs that they read."
+)
+def status(periods: bool) -> int:
+    """Prints what runs, and what is stale."""
     home = home_folder()
+    if periods:
+        print(*first_periods.report(Deployment.load(home)), sep="\n")
+        return 0
     print(stack.status(home))
     if lake_address() is None and not Locations(home).table("builds").is_dir():
         return 0

@@ -13,7 +13,7 @@ from contracts.errors import BadInput
 from tributary.own import own_command
 from tributary.stack.processes import write_private
 
-ENV_FILE = ".env"  # Docker Compose reads the one beside docker-compose.yml
+ENV_FILE = ".env"  # Docker Compose reads the file of this name in the folder of docker-compose.yml
 
 
 def _token() -> str:
@@ -47,10 +47,10 @@ SECRETS: dict[str, tuple[str, Callable[[], str]]] = {
 )
 @click.option("--force", is_flag=True, help="Make new secrets where there are some.")
 def compose_env(out: Path, force: bool) -> None:
-    """Writes the secrets, and says what is next."""
+    """Writes the secrets, and prints the next commands."""
     path = out.absolute()
     write(path, force=force)
-    print(f"wrote {path}: {len(SECRETS)} secrets, readable by you alone; keep a copy with your backups")
+    print(f"wrote {path}: {len(SECRETS)} secrets, readable only by you; keep a copy with your backups")
     print(
         "next: docker compose run --rm cli init --history-start DAY --actr-start DAY, then docker compose up --detach"
     )
@@ -58,7 +58,7 @@ def compose_env(out: Path, force: bool) -> None:
 
 
 def write(path: Path, *, force: bool = False) -> None:
-    """Writes new secrets into a file that its owner alone can read.
+    """Writes new secrets into a file that only its owner can read.
 
     Raises:
         BadInput: there is such a file and `force` is not set; there is no such folder.
@@ -71,6 +71,6 @@ def write(path: Path, *, force: bool = False) -> None:
             "file",
             expected="no such file",
             found="one",
-            hint="The volumes were made with its secrets. `--force` writes new ones: docs/compose.md says what they open.",
+            hint="The volumes were made with its secrets. `--force` writes new ones: docs/compose.md describes what each one opens.",
         )
     write_private(path, "".join(f"# {purpose}\n{name}={make()}\n" for name, (purpose, make) in SECRETS.items()))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from contracts.commands import DAY, CommandGroup, Decorator, Function, run_line, span, together
+from contracts.commands import DAY, CommandGroup, Decorator, Function, run_line, span, table_text, together
 from contracts.errors import BadInput
 from contracts.kinds import RECIPES
 from contracts.locations import Locations
@@ -20,7 +20,7 @@ from contracts.steps import BOOTSTRAP, CADENCES, DAG_IDS
 from contracts.transfer import TRANSFER_SETTINGS
 from pages.files import read_stale
 from tributary import stack
-from tributary.airflow_api import AirflowApi
+from tributary.airflow_api import AirflowApi, Run
 from tributary.backfills import AD_MODEL, Spans, spans_of_days, start_all, table_of, wait_for_all
 from tributary.own import DAGS, HOME, OWN
 
@@ -126,10 +126,10 @@ def _backfill(api: AirflowApi, *, dag_id: str | None, first: date, last: date, n
             found=f"{first} .. {last}",
         )
     start_all(api, spans, say=_say, **how)
-    return 0 if no_wait else _wait_and_tell(api, spans)
+    return 0 if no_wait else _wait_and_report(api, spans)
 
 
-def _wait_and_tell(api: AirflowApi, spans: Spans) -> int:
+def _wait_and_report(api: AirflowApi, spans: Spans) -> int:
     """Waits for all runs; ends with a table, and with the logs of those that failed and what to run again."""
     ended = wait_for_all(api, spans, at_first_failure=False, say=_say)
     print(f"\n{table_of(ended)}")
@@ -156,10 +156,10 @@ def _repair(api: AirflowApi) -> int:
     assert found is not None, "a repair leaves what is still stale"
     spans = {dag: (first, last) for dag, first, last in found.periods}
     if not spans:
-        print("no model has to be made again")
+        print("no model has to be rebuilt")
         return 0
     start_all(api, spans, reprocess="completed", say=_say)
-    return _wait_and_tell(api, spans)
+    return _wait_and_report(api, spans)
 
 
 @_command("trigger")
@@ -205,3 +205,106 @@ def _runs(api: AirflowApi, dag_id: str, first: date | None, last: date | None) -
     for run in api.runs(dag_id, first, last):
         seconds = "" if run.seconds is None else f"{run.seconds:8.1f} s"
         print(f"{run.period!s:<12}{run.state:<10}{run.run_type:<12}{seconds}  {run.run_id}")
+
+
+_with_run = together(  # of what is about one run: which
+    _dag(),
+    click.option("--period", type=DAY, help="First day of the period; of several runs of it, the newest."),
+    click.option("--run", "run_id", metavar="RUN_ID", help="The run, as `runs` lists it; for DAGs without a period."),
+)
+
+
+def _run_of(api: AirflowApi, name: str, dag_id: str, period: date | None, run_id: str | None) -> Run:
+    """The run that the options name.
+
+    Raises:
+        BadInput: neither or both options, or a period without a run.
+    """
+    where = f"tributary dags {name} {dag_id}"
+    if (period is None) == (run_id is None):
+        options = "--run" if dag_id not in BY_PERIOD else "either --period or --run"
+        given = "both" if period else "neither"
+        raise BadInput(
+            where, "run", expected=options, found=given, hint=f"`tributary dags runs {dag_id}` lists the runs."
+        )
+    if run_id is not None:
+        return api.run(dag_id, run_id)
+    if dag_id not in BY_PERIOD:
+        raise BadInput(where, "--period", expected="--run, since this DAG has no periods", found=period)
+    assert period is not None
+    runs = api.runs_of_period(dag_id, period)
+    if not runs:
+        raise BadInput(
+            where,
+            "--period",
+            expected="a period with a run",
+            found=period,
+            hint=f"`tributary dags backfill {dag_id} --from {period} --to {period}` makes one.",
+        )
+    return runs[-1]
+
+
+def _tasks_text(api: AirflowApi, run: Run) -> str:
+    rows = [
+        (
+            task["task_id"],
+            task["state"] or "to come",
+            task["try_number"],
+            "" if task["duration"] is None else f"{task['duration']:.1f}",
+            (task["start_date"] or "")[:19].replace("T", " "),
+        )
+        for task in sorted(api.tasks(run.dag_id, run.run_id), key=lambda task: task["start_date"] or "~")
+    ]
+    return f"{run.dag_id} {run.run_id}: {run.state}\n\n" + table_text(
+        ("task", "state", "try", "seconds", "began (UTC)"), rows
+    )
+
+
+@_command("tasks")
+@_with_run
+def _tasks(api: AirflowApi, **which: Any) -> None:
+    print(_tasks_text(api, _run_of(api, "tasks", **which)))
+
+
+@_command("logs", "Without the lines that Airflow adds to every log.")
+@_with_run
+@click.argument("task_id", metavar="TASK")
+@click.option("--try", "try_number", type=click.IntRange(min=1), metavar="N", help="Which try (default: the last).")
+def _logs(api: AirflowApi, *, task_id: str, try_number: int | None, **which: Any) -> None:
+    run = _run_of(api, "logs", **which)
+    tries = {task["task_id"]: task["try_number"] for task in api.tasks(run.dag_id, run.run_id)}
+    where = f"tributary dags logs {run.dag_id}"
+    if task_id not in tries:
+        raise BadInput(where, "TASK", expected=f"one of {', '.join(tries)}", found=task_id)
+    last = tries[task_id]
+    if not last:
+        raise BadInput(
+            where, "TASK", expected="a task that has begun", found=f"{task_id}, which has not, in {run.run_id}"
+        )
+    if try_number is not None and try_number > last:
+        raise BadInput(where, "--try", expected=f"1 .. {last}", found=try_number)
+    print(*api.log(run.dag_id, run.run_id, task_id, try_number or last), sep="\n")
+
+
+@_command(
+    "stop",
+    "Its running tasks are ended, those to come are skipped. Runs that wait for it go on as after a run that has failed.",
+)
+@_with_run
+def _stop(api: AirflowApi, **which: Any) -> None:
+    run = _run_of(api, "stop", **which)
+    if not run.is_unfinished:
+        raise BadInput(
+            f"tributary dags stop {run.dag_id}",
+            "run",
+            expected="one that runs or waits",
+            found=f"{run.run_id}: {run.state}",
+        )
+    api.stop(run.dag_id, run.run_id)
+    print(_tasks_text(api, api.run(run.dag_id, run.run_id)))
+    again = (
+        f"backfill {run.dag_id} --from {run.period} --to {run.period} --reprocess failed"
+        if run.period
+        else f"trigger {run.dag_id}"
+    )
+    print(f"\nits running tasks end within seconds; to run it again: tributary dags {again}")

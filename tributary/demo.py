@@ -1,4 +1,4 @@
-"""`tributary demo`: the whole platform from nothing, on made logs or on real ones.
+"""`tributary demo`: the whole platform from nothing, on made logs, on public ones, or on those that a team has landed.
 
 History is loaded as range jobs, TPM and CPM are trained by hand commands, and the last days go through Airflow: a real
 backfill of every DAG that they need. Everything it calls is a command that a person can run alike.
@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,51 +23,43 @@ import click
 from contracts.errors import BadInput, TributaryError
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.periods import ONE_DAY, Parent
-from contracts.settings import DATA_VARIABLE, DEFAULT_HOME, HOME_VARIABLE, Deployment, data_folder, home_folder
+from contracts.periods import Parent
+from contracts.settings import (
+    DATA_VARIABLE,
+    DEFAULT_HOME,
+    HOME_VARIABLE,
+    SETTINGS_FILE,
+    Deployment,
+    data_folder,
+    home_folder,
+)
 from contracts.steps import DAY_DAGS, commands_over, release_commands
-from contracts.transfer import reads
-from tributary import stack
+from tributary import first_periods, stack
 from tributary.airflow_api import AirflowApi
 from tributary.backfills import start_all, wait_for_all
+from tributary.demo_plan import Plan, plan_of, whole_days
 from tributary.own import own_command
 from tributary.stack import postgres, processes
 
-Source = Literal["simulator", "kuairand", "movielens"]
-SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens")
+Source = Literal["simulator", "kuairand", "movielens", "own"]
+SOURCES: tuple[Source, ...] = ("simulator", "kuairand", "movielens", "own")
+OWN: Source = "own"  # a deployment that a team has described, with landing files of its own
 TRAINED_AT_ONCE = 2  # a training keeps one core busy
 
 
 class StageFailed(TributaryError):
-    """A command of the demo failed; it has said why."""
+    """A command of the demo failed; it has printed the reason."""
 
     exit_code = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is loaded as history, and what goes through Airflow.
-
-    Attributes:
-        history: first and last day loaded by range jobs.
-        backfilled: the last days, in order.
-        trained: parents whose periods end with the history, trained by hand commands, in order.
-        scheduled: parents whose periods end later, trained by Airflow.
-    """
-
-    history: tuple[date, date]
-    backfilled: tuple[date, ...]
-    trained: tuple[Parent, ...]
-    scheduled: tuple[Parent, ...]
-
-    @property
-    def encoded(self) -> bool:
-        """Whether there is an FG-BERT: then the users of the last day are encoded by it."""
-        return any(parent.kind == "fg_bert" for parent in (*self.trained, *self.scheduled))
-
-
 @own_command("demo")
-@click.option("--source", type=click.Choice(SOURCES), default="simulator", help="Where the logs come from.")
+@click.option(
+    "--source",
+    type=click.Choice(SOURCES),
+    help=f"Where the logs come from; own: the landing files of a deployment that is there (default: what the "
+    f"{SETTINGS_FILE} of --home names, else simulator).",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -78,24 +69,42 @@ class Plan:
 @click.option("--days", type=int, default=100, help="Days to simulate.")
 @click.option("--users", type=int, default=1500, help="Users to simulate.")
 @click.option("--unrelated-domains", is_flag=True, help="Simulate domains that share neither taste nor item quality.")
-def demo(source: Source, data: Path | None, **simulated: Any) -> None:
+def demo(source: Source | None, data: Path | None, **simulated: Any) -> None:
     """Runs all stages, and leaves the stack up."""
-    home = home_folder(f"{DEFAULT_HOME}/demo-{source}")
+    source = source or source_of(home_folder(f"{DEFAULT_HOME}/demo-simulator"))
+    home = home_folder(DEFAULT_HOME if source == OWN else f"{DEFAULT_HOME}/demo-{source}")
     os.environ[HOME_VARIABLE] = str(home)
+    made_by = _source_command(home, source, data, **simulated)
     began = time.monotonic()
     with PeakMemory(home) as memory:
-        run(home, _source_command(home, source, data, **simulated), memory)
+        run(home, made_by, memory)
     print(f"\ndemo: {time.monotonic() - began:.0f} s, peak memory of all its processes {memory.peak_gib:.2f} GiB\n")
-    _say_addresses(home)
+    _print_addresses(home)
 
 
-def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
-    """All stages, each with a line that says its seconds."""
+def source_of(home: Path) -> Source:
+    """The source that the settings in a folder name, `own` if it is none of the demo's; the simulator for a folder without settings."""
+    if not (home / SETTINGS_FILE).is_file():
+        return "simulator"
+    named = Deployment.load(home).source
+    return next((source for source in SOURCES if source == named), OWN)
+
+
+def run(home: Path, source_command: Sequence[str] | None, memory: PeakMemory) -> None:
+    """Runs all stages, and prints after each how many seconds it took.
+
+    Args:
+        home: the deployment's folder.
+        source_command: the command that makes its settings and landing files; None if they are there already.
+        memory: the measurement that each stage's peak is read from.
+    """
     stages = Stages(memory)
-    with stages.stage("landing files"):
-        command(*source_command)
+    if source_command is not None:
+        with stages.stage("landing files"):
+            command(*source_command)
     deployment = Deployment.load(home)
-    plan = plan_of(deployment, landing_days(Locations(home)))
+    plan = plan_of(deployment, whole_days(deployment, Locations(home), datetime.now(UTC)))
+    print(*plan.lines(), *first_periods.report(deployment), sep="\n", flush=True)
     with stages.stage("start Spark Connect"):
         stack.up_spark(home)  # an idle Airflow would take a seventh of two cores from what follows
     first, last = map(str, plan.history)
@@ -116,38 +125,6 @@ def run(home: Path, source_command: Sequence[str], memory: PeakMemory) -> None:
     command("training", "report", *scored)
     command("validation", "index")  # links the report
     stages.print_table()
-
-
-def plan_of(deployment: Deployment, days: Sequence[date]) -> Plan:
-    """Splits the landing days into history and the last days, and finds the models that these rest on.
-
-    Raises:
-        BadInput: too few days.
-    """
-    backfilled = tuple(
-        day for day in days if day >= deployment.actr_start
-    )  # the first has no predecessor, the others are scored
-    if len(backfilled) < 2 or backfilled[0] == days[0]:
-        raise BadInput(
-            "demo",
-            "--days",
-            expected=f"days before {deployment.actr_start}, and two or more from it on",
-            found=len(days),
-        )
-    needed = _ancestors(deployment, [Parent(role="predecessor", kind="actr", period=day) for day in backfilled])
-    ended = [parent for parent in needed if deployment.lineage.period(parent.kind, parent.period).end <= backfilled[0]]
-    later = [parent for parent in needed if parent not in ended and parent.kind != "actr"]
-    return Plan(
-        history=(days[0], backfilled[0] - ONE_DAY), backfilled=backfilled, trained=tuple(ended), scheduled=tuple(later)
-    )
-
-
-def landing_days(locations: Locations) -> list[date]:
-    """Days with landing files, in order; what a killed source left behind is hidden by a leading dot."""
-    folders = (locations.landing / "natural").iterdir()
-    return sorted(
-        date.fromisoformat(folder.name) for folder in folders if folder.is_dir() and not folder.name.startswith(".")
-    )
 
 
 def train(deployment: Deployment, releases: Sequence[Parent]) -> None:
@@ -198,8 +175,8 @@ def command(*arguments: str, prefix: str = "") -> None:
     """Runs `tributary <arguments>`, its output shown as it comes.
 
     Args:
-        arguments: of the command line.
-        prefix: of each line that is shown, where others run beside it.
+        arguments: the words of the command line after `tributary`.
+        prefix: put before each line of output, to tell commands that run at the same time apart.
 
     Raises:
         StageFailed: it failed.
@@ -282,7 +259,7 @@ class PeakMemory:
         return self._interval / 2**30
 
     def start_interval(self) -> None:
-        """Begins another interval."""
+        """Begins an interval, whose highest memory use `interval_gib` gives."""
         self._interval = 0
 
     def _sample(self) -> None:
@@ -296,26 +273,17 @@ class PeakMemory:
             self._peak, self._interval = max(self._peak, used), max(self._interval, used)
 
 
-def _ancestors(deployment: Deployment, releases: Sequence[Parent]) -> list[Parent]:
-    """All releases that these are made from, parents before children, without the A-CTRs themselves."""
-    found: dict[tuple[str, date], Parent] = {}
-
-    def visit(release: Parent) -> None:
-        if (release.kind, release.period) in found:
-            return
-        for parent in deployment.lineage.parents(release.kind, release.period):
-            if reads(parent.role, deployment.variants):
-                visit(parent)
-        found[release.kind, release.period] = release
-
-    for release in releases:
-        visit(release)
-    return [release for release in found.values() if release.kind != "actr"]
-
-
 def _source_command(
     home: Path, source: Source, data: Path | None, *, days: int, users: int, unrelated_domains: bool
-) -> list[str]:
+) -> list[str] | None:
+    """The command that makes the landing files; None where they are a team's own."""
+    if source == OWN:
+        Deployment.load(home)
+        if data is not None:
+            raise BadInput(
+                "tributary demo", "--data", expected="none with --source own, whose landing files are there", found=data
+            )
+        return None
     if source == "simulator":
         unrelated = ["--unrelated-domains"] if unrelated_domains else []
         return ["sources", "simulate", "--home", str(home), "--days", str(days), "--users", str(users), *unrelated]
@@ -331,7 +299,7 @@ def _source_command(
     return ["sources", source, "--home", str(home), "--data", str(folder.resolve())]
 
 
-def _say_addresses(home: Path) -> None:
+def _print_addresses(home: Path) -> None:
     locations = Locations(home)
     print("The stack is left up:")
     for line in stack.info(home).lines():

@@ -1,4 +1,4 @@
-"""`tributary forget`: says what a user has left, asks, and deletes it."""
+"""`tributary forget`: lists what is stored of a user, asks for a yes, and deletes it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contracts.settings import folder_python, home_folder
 from tributary.own import own_command
 
 WARNING = """
-This cannot be undone. It writes to the lake alone: jobs that run are waited for, others wait until it has ended; pause the DAGs first. Old
-versions of every table with users are deleted too: a reader who holds one open, or reads by version, gets an error and has to open the
-table again."""
+This cannot be undone. Nothing else writes to the lake meanwhile: it waits until running jobs have ended, and later jobs wait until it has
+ended. Pause the DAGs first. Old versions of every table with users are deleted too: a reader who holds one open, or reads by version, gets
+an error and has to open the table again."""
 
 
 @own_command("forget")
 @with_user
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget(user: str, dry_run: bool, yes: bool) -> int:
-    """Runs the command; 1 if the person said no."""
+    """Runs the command; returns 1 if the answer to its question was not yes."""
     given = given_user(user)
     if not yes and not dry_run and (user == "-" or not sys.stdin.isatty()):
         raise BadInput(
@@ -40,7 +40,7 @@ def forget(user: str, dry_run: bool, yes: bool) -> int:
 
 
 def _run(user: str, *more: str) -> int:
-    """The folder's command; the id goes by its standard input."""
+    """Runs the command of `spark_jobs`, which reads the user's id from its standard input; returns its exit code."""
     python = folder_python("spark_jobs") or sys.executable
     argv = [python, "-m", "spark_jobs", "forget_user", "--home", str(home_folder()), "--user", "-", *more]
     return subprocess.run(argv, input=f"{user}\n", text=True, check=False).returncode

@@ -17,6 +17,7 @@ from contracts.kinds import RECIPES
 from contracts.periods import PeriodSettings
 from contracts.settings import SETTINGS_FILE, Deployment, folder_python, home_folder
 from contracts.transfer import TRANSFER_SETTINGS
+from tributary import first_periods
 from tributary.own import own_command
 
 
@@ -51,6 +52,20 @@ from tributary.own import own_command
     help="A landing column that holds strings; may be repeated.",
 )
 @click.option(
+    "--kept-string",
+    "kept_strings",
+    multiple=True,
+    metavar="COLUMN",
+    help="Of those, one whose strings are kept next to their hashes; may be repeated.",
+)
+@click.option(
+    "--published-string",
+    "published_strings",
+    multiple=True,
+    metavar="COLUMN",
+    help="Of those, user_id or item_id: its strings lie in the published tables too; may be repeated.",
+)
+@click.option(
     "--variant",
     "variants",
     multiple=True,
@@ -80,7 +95,8 @@ def init(force: bool, **settings: Any) -> None:
     _require_zone(deployment)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(deployment.to_toml())
-    print(f"wrote {path}")
+    print(f"wrote {path}\n")
+    print(*first_periods.report(deployment), "", sep="\n")
     print(
         f"next: landing files under {home / 'landing'} (see `tributary sources --help`), then `tributary up --home {home}`"
     )

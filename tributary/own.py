@@ -39,7 +39,7 @@ OWN: dict[str, Own] = {
         Own("init", "write a deployment's settings", "--history-start 2026-01-01 --actr-start 2026-03-02", "init"),
         Own("up", "start PostgreSQL, Spark Connect and Airflow on this machine", "--home tributary-home", "commands"),
         Own("down", "end them", "--home tributary-home", "commands"),
-        Own("status", "say what runs, and where", "--home tributary-home", "commands"),
+        Own("status", "report what runs, and where", "--home tributary-home", "commands"),
         Own("dags", "backfill, trigger and watch the DAGs of the running stack", "list", "dags_command"),
         Own("demo", "the whole platform on made or real logs, from nothing", "--days 100 --users 1500", "demo"),
         Own(
@@ -72,6 +72,9 @@ DAGS: dict[str, Own] = {
         ("repair", "build stale days again, and then the models that rest on what changed", ""),
         ("trigger", "run one period by hand, or a DAG that has none", "logs_daily --period 2026-03-02"),
         ("runs", "runs of a DAG", "ad_ctr_daily --from 2026-03-02 --to 2026-03-09"),
+        ("tasks", "tasks of a run: state, tries, seconds", "ad_ctr_daily --period 2026-03-02"),
+        ("logs", "print the log of a task", "ad_ctr_daily train_actr --period 2026-03-02"),
+        ("stop", "end a run and its tasks", "ad_ctr_daily --period 2026-03-02"),
     )
 }
 

@@ -27,7 +27,11 @@ Unit = Literal["users", "items", "requests"]
 UNITS: dict[Entity, Unit] = {
     "user": "users",
     "item": "items",
-}  # categories are too few to tell a shift of their counts from chance
+}  # not by categories: they are too few for a shift of their counts to differ from chance
+
+COUNTED: dict[str, Unit] = {str(entity): unit for entity, unit in UNITS.items()} | {
+    "request": "requests"
+}  # by the ids of columns such as user_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from contracts.tables import Table
 from validation.distributions import Counts, distributions_of, number_of_bins, stability_index, total
 from validation.suites import log_behind, log_of
 
+CONSTANT_ROWS = 100  # a day of fewer may have columns of one value by chance
 ADDENDS = ("kept", "duplicates", "quarantined")  # what the rows read by `ingest_logs` must add up to
 
 
@@ -41,6 +42,12 @@ class RowFigures:
     rows_after_day: int | None = None
     shared_users_share: float | None = None
     shared_items_share: float | None = None
+    impressions_mean: Mapping[str, float] = field(default_factory=dict)
+    impressions_p50: Mapping[str, float] = field(default_factory=dict)
+    impressions_p95: Mapping[str, float] = field(default_factory=dict)
+    impressions_max: Mapping[str, int] = field(default_factory=dict)
+    hours: Counts = ()
+    constant: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, Counts] = field(default_factory=dict)
 
 
@@ -51,6 +58,7 @@ class Measured(RowFigures):
     rows: int = 0
     with_history: int | None = None
     nulls: Mapping[str, int] = field(default_factory=dict)
+    unknowns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +71,13 @@ class DayFigures(RowFigures):
         rows_off_build: rows in the table less the rows that its build records.
         ads_from: the declared first day with advertisements, where the day lies before it and has no row.
         clicks, click_rate: rows with a click; clicks / rows.
-        users, items, requests: approximate numbers of distinct ones.
+        users, items, requests: numbers of distinct ones; approximate but for a log's.
+        impressions_mean, impressions_p50, impressions_p95, impressions_max: logs: how many rows a user, an item and a request (the keys)
+            has.
+        hours: logs: rows by the hour of their event in the deployment's time zone, from 0.
+        unknown_share: logs: by feature, share of the rows in which it reads as unknown (`Feature.unknown_values`).
+        constant: logs: by column, the value that all rows share, in words; columns that are null throughout are not among them.
+        constant_columns: how many those are; None, as `constant` is empty, for a day of fewer than `CONSTANT_ROWS` rows.
         read, kept, duplicates, conflicting_duplicates, quarantined, late, undeclared_columns: logs: counts of
             `ingest_logs`; conflicting duplicates are among the duplicates, late rows among the kept; columns that no
             contract knows.
@@ -84,10 +98,11 @@ class DayFigures(RowFigures):
         rows_unsorted, rows_after_day: histories: rows out of order; rows with a behaviour that is younger than the day.
         compared_days: number of earlier days that the day was compared with.
         usual_rows: logs: median rows of the days before; rows_to_usual: rows / usual_rows.
-        usual_click_rate: of the days before together; click_rate_to_usual: click_rate / usual_click_rate.
-        missing_share, missing_rise: by column: share of nulls; how much it is above that of the days before.
-        drift, drift_bins: by column: population stability index against the days before, and over up to how many bins.
-        distributions: by column: rows in each bucket, from which later days compute theirs.
+        usual_click_rate: the click rate of all days before together; click_rate_to_usual: click_rate / usual_click_rate.
+        missing_share, missing_rise: for each column, the share of nulls, and by how much it is above that of the days before.
+        drift, drift_bins: for each column, the population stability index against the days before, and the largest number
+            of bins that it was computed over.
+        distributions: for each column, the rows in each bucket, which later days compare theirs with.
     """
 
     ds: date
@@ -108,6 +123,8 @@ class DayFigures(RowFigures):
     duplicate_share: float | None = None
     late_share: float | None = None
     text_share: float | None = None
+    unknown_share: Mapping[str, float] = field(default_factory=dict)
+    constant_columns: int | None = None
     rows_off_log: int | None = None
     history_share: float | None = None
     compared_days: int | None = None
@@ -124,7 +141,8 @@ class DayFigures(RowFigures):
         """A figure by its name; one of a column is named such as `drift(item_id)`."""
         outer, _, column = name.partition("(")
         value = getattr(self, outer)
-        return value.get(column.rstrip(")")) if column else value
+        figure: float | None = value.get(column.rstrip(")")) if column else value
+        return figure
 
     def judged(self, name: str) -> float | None:
         """The figure as checks judge it: None for the rows of a day before the first advertisements, which may have none."""
@@ -132,7 +150,9 @@ class DayFigures(RowFigures):
 
     def as_json(self) -> dict[str, Any]:
         """The figures as JSON values, without those that do not apply."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {})} | {"ds": str(self.ds)}
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}, ())} | {
+            "ds": str(self.ds)
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DayFigures:
@@ -145,6 +165,7 @@ class DayFigures(RowFigures):
             | {
                 "ds": date.fromisoformat(values["ds"]),
                 "distributions": counts,
+                "hours": tuple(values.get("hours", ())),
                 "ads_from": None if ads_from is None else date.fromisoformat(ads_from),
             }
         )
@@ -179,11 +200,15 @@ def day_figures(table: Table, day: date, measured: Measured, builds: DayBuilds, 
         figures |= _log_figures(build["counts"])
         usual = usual_rows(builds, day, usual_days)
         missing_text = figures["missing_share"].get("item_text")
+        is_judged = measured.rows >= CONSTANT_ROWS
         figures |= {
             "usual_rows": usual,
             "rows_to_usual": _ratio(measured.rows, usual),
             "late_share": _ratio(build["counts"].get("late"), measured.rows),
             "text_share": None if missing_text is None else 1 - missing_text,
+            "unknown_share": {name: rows / measured.rows for name, rows in measured.unknowns.items() if measured.rows},
+            "constant": measured.constant if is_judged else {},
+            "constant_columns": len(measured.constant) if is_judged else None,
         }
     if log_behind(table) is not None and day in builds.log:
         log = builds.log[day]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,12 +80,14 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     name = check.arguments["column"]
     if check.name == "counts_recorded" and outcome["success"]:
         return "recorded"
+    if check.name == "constant_columns" and not outcome["success"]:
+        return _found_constant(days)
     values = {str(day.ds): day.figure(name) for day in days}
     applicable = {day: value for day, value in values.items() if value is not None}
     if not applicable:
         return _why_none(check, days) if outcome["success"] else "no such figure"
     if len(values) == 1:
-        return figure_text(name, next(iter(applicable.values()))) + _beside(check, days[0])
+        return figure_text(name, next(iter(applicable.values()))) + _context(check, days[0])
     low, high = min(applicable.values()), max(applicable.values())
     spread = figure_text(name, low) + ("" if low == high else f" .. {figure_text(name, high)}")
     if outcome["success"]:
@@ -94,11 +97,30 @@ def _found_in_figures(check: Check, outcome: Mapping[str, Any], days: Sequence[D
     return f"{len(bad)} of {len(values)} days: {named}{', ...' if len(bad) > EXAMPLES else ''}"
 
 
-def _beside(check: Check, day: DayFigures) -> str:
+def constants_of(day: DayFigures) -> dict[str, str]:
+    """By column of a log that holds one value all day, the value as it may be shown."""
+    return {name: shown(value, fields=[name], columns=[name]) for name, value in sorted(day.constant.items())}
+
+
+def _found_constant(days: Sequence[DayFigures]) -> str:
+    """The columns, each with its value; of several days, on how many of them."""
+    days_of: dict[str, list[str]] = defaultdict(list)
+    for day in days:
+        for name, value in constants_of(day).items():
+            days_of[f"{name} {value}"].append(str(day.ds))
+    if len(days) == 1:
+        return ", ".join(days_of)
+    return "; ".join(
+        f"{one} on {len(on)} of {len(days)} days" + ("" if len(on) > 1 else f" ({on[0]})")
+        for one, on in sorted(days_of.items(), key=lambda pair: -len(pair[1]))
+    )
+
+
+def _context(check: Check, day: DayFigures) -> str:
     """Further figures that explain the judged one, in brackets."""
     parts = [
         WORDS[name.partition("(")[0]].format(figure_text(name, value))
-        for name in check.beside
+        for name in check.context_figures
         if (value := day.figure(name)) is not None
     ]
     return f" ({', '.join(parts)})" if parts else ""

@@ -25,10 +25,10 @@ class GateSettings:
     """When a model is refused.
 
     Attributes:
-        fewest_rows: with fewer held-out rows, figures only warn.
-        auc_tolerance: by how much AUC may be lower than that of the model before.
-        logloss_tolerance: by what share LogLoss may be higher than that of the model before.
-        calibration_tolerance: expected clicks over clicks may lie between 1 / (1 + this) and 1 + this.
+        fewest_rows: if there are fewer held-out rows than this, figures only warn.
+        auc_tolerance: how much lower AUC may be than the predecessor's.
+        logloss_tolerance: by what share LogLoss may be higher than the predecessor's.
+        calibration_tolerance: the ratio of expected to actual clicks may lie between 1 / (1 + this) and 1 + this.
         confidence: confidence level of the one-sided bounds.
         draws: number of draws of the bootstrap over users.
         seed: random seed of the draws.

@@ -125,7 +125,7 @@ def _mark(verdict: Verdict | None, table: str, day: date, newest: Cells) -> Mark
 
 
 def _newest(verdicts: Iterable[Verdict]) -> Cells:
-    """By last day and table, the verdict whose files are named by that day."""
+    """Returns the newest verdict for each last day and table, whose report is the one that is named by that day."""
     return {
         (verdict.last_day, verdict.table): verdict for verdict in sorted(verdicts, key=lambda verdict: verdict.run_ts)
     }

@@ -1,4 +1,4 @@
-"""What Spark measures on a table's days: one pass for the figures and one for the distributions of values, by day.
+"""What Spark measures on a table's days: one pass for the figures and one that counts rows by value, by day.
 
 Two tables need more: samples are joined with the histories that they point into, the ad log with the natural log's ids.
 Arrays are not filtered or sorted where one element or a count gives the same answer.
@@ -16,17 +16,21 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from contracts.features import Feature, features_in_log
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import Deployment, table_address
-from contracts.tables import Table, owner_key
+from contracts.tables import LANDING_COLUMNS, Table, owner_key
 from lake.reader import LakeReader
-from validation.distributions import BUCKETS, PLACES, UNKNOWN, Counts, Distribution, distributions_of
+from validation.distributions import BUCKETS, COUNTED, PLACES, UNKNOWN, Distribution, distributions_of
 from validation.figures import Measured
 from validation.suites import HISTORIES, log_behind, log_of
 
 SPREAD_ROWS = 1_000_000  # of a day with more rows, about so many are sampled for the distributions
-NULLS = "nulls_"  # prefix of a column's count of nulls among the figures of the pass
+# Prefixes, among the figures of the pass, of a column's count of nulls, of a feature's count of unknown values, and of the
+# one value of a constant column.
+NULLS, UNKNOWNS, ONLY = "nulls_", "unknowns_", "only_"
+HOURS = 24
 
 
 def load_days(spark: SparkSession, locations: Locations, name: str, days: Sequence[date]) -> DataFrame:
@@ -46,16 +50,38 @@ def measure(rows: DataFrame, table: Table, deployment: Deployment, *, most_rows:
     figures_by_day = {
         row["ds"]: row.asDict() for row in rows.groupBy("ds").agg(*_figures(rows, table, deployment)).collect()
     }
-    spreads = _spreads(rows, table, one_in=-(-most_rows // SPREAD_ROWS))
+    by_value = _by_value(rows, table, deployment, one_in=-(-most_rows // SPREAD_ROWS))
     measured = {}
     for day, figures in figures_by_day.items():
         p50, p95 = figures.pop("percentiles", None) or (None, None)
-        nulls = {name.removeprefix(NULLS): figures.pop(name) for name in list(figures) if name.startswith(NULLS)}
+        nulls, unknowns, only = (_taken(figures, prefix) for prefix in (NULLS, UNKNOWNS, ONLY))
+        constant = {
+            name: _in_words(table, name, value)
+            for name, value in only.items()
+            if value is not None and not nulls.get(name)
+        }
         figures.pop("ds")
         measured[day] = Measured(
-            **figures, history_p50=p50, history_p95=p95, nulls=nulls, distributions=spreads.get(day, {})
+            **figures,
+            **by_value.get(day, {}),
+            history_p50=p50,
+            history_p95=p95,
+            nulls=nulls,
+            unknowns=unknowns,
+            constant=constant,
         )
     return measured
+
+
+def _taken(figures: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Takes the figures with this prefix out, by the column that each is about."""
+    return {name.removeprefix(prefix): figures.pop(name) for name in list(figures) if name.startswith(prefix)}
+
+
+def _in_words(table: Table, name: str, value: Any) -> str:
+    if table.column(name).type == "string":  # only its hash is known
+        return "one text"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Column]:
@@ -68,9 +94,16 @@ def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Colu
     ]
     if "click" in present:
         figures.append(F.sum("click").alias("clicks"))
-    distinct = {"user_id": "users", "item_id": "items", "request_id": "requests"}
-    figures += [F.approx_count_distinct(column).alias(name) for column, name in distinct.items() if column in present]
-    if log_of(table) is not None and {"event_ts", "late"} <= present:
+    log = log_of(table)
+    if log is None:  # of a log, they are counted by value
+        distinct = {name: f"{one}_id" for one, name in COUNTED.items() if f"{one}_id" in present}
+        figures += [F.approx_count_distinct(column).alias(name) for name, column in distinct.items()]
+    else:
+        figures += [
+            F.count_if(_reads_as_unknown(f)).alias(UNKNOWNS + f.name) for f in features_in_log(log) if f.name in present
+        ]
+        figures += [_only_value(table, name) for name in LANDING_COLUMNS[log] if name in present]
+    if log is not None and {"event_ts", "late"} <= present:
         figures.append(F.count_if(_outside_day(deployment)).alias("rows_outside_day"))
     if "history_end" in present:
         figures += [F.count_if(F.col("history_end") > 0).alias("with_history"), *_lengths(F.col("history_end"))]
@@ -84,6 +117,18 @@ def _figures(rows: DataFrame, table: Table, deployment: Deployment) -> list[Colu
             *_lengths(F.size("behaviours")),
         ]
     return figures
+
+
+def _reads_as_unknown(feature: Feature) -> Column:
+    known = [value for value in feature.unknown_values if value is not None]
+    column = F.col(feature.name)
+    return column.isNull() | column.isin(known) if known else column.isNull()
+
+
+def _only_value(table: Table, name: str) -> Column:
+    """The value that all rows with one share, of a text its hash; null if there are several."""
+    value = F.xxhash64(name) if table.column(name).type == "string" else F.col(name)
+    return F.when(F.min(value) == F.max(value), F.min(value)).alias(ONLY + name)
 
 
 def _lengths(length: Column) -> list[Column]:
@@ -110,18 +155,61 @@ def _has_times(rows: DataFrame) -> bool:
     )
 
 
-def _spreads(rows: DataFrame, table: Table, *, one_in: int) -> dict[date, dict[str, Counts]]:
-    """By day and column, rows in each bucket."""
+def _by_value(rows: DataFrame, table: Table, deployment: Deployment, *, one_in: int) -> dict[date, dict[str, Any]]:
+    """By day, fields of `Measured` that come from counting rows by value, in one job.
+
+    These are the distributions of what is watched for drift, for which one row in `one_in` is enough, and for a log, of
+    all its rows, the hours of the day and how many rows each user, item and request has.
+    """
+    is_log = log_of(table) is not None
     watched = [spread for spread in distributions_of(table) if spread.column in rows.columns]
-    if not watched:
+    hours = [_hour(deployment)] if is_log and "event_ts" in rows.columns else []
+    if not watched and not hours:
         return {}
+    places = F.array(*hours, *map(_bucket, watched))
     if one_in > 1 and "event_id" in rows.columns:
-        rows = rows.where(F.pmod(F.xxhash64("event_id"), F.lit(one_in)) == 0)
-    places = rows.select("ds", F.posexplode(F.array(*map(_bucket, watched))).alias("which", "place"))
-    counts: dict[date, dict[str, list[int]]] = defaultdict(dict)
-    for row in places.groupBy("ds", "which", "place").agg(F.count(F.lit(1)).alias("rows")).collect():
-        counts[row["ds"]].setdefault(watched[row["which"]].column, [0] * PLACES)[row["place"]] = row["rows"]
-    return {day: {column: tuple(values) for column, values in columns.items()} for day, columns in counts.items()}
+        is_sampled = F.pmod(F.xxhash64("event_id"), F.lit(one_in)) == 0
+        places = F.when(is_sampled, places).otherwise(F.array(*hours) if hours else F.lit(None))
+    placed = rows.select("ds", F.posexplode(places).alias("which", "place")).where(F.col("place").isNotNull())
+    counts = placed.groupBy("ds", "which", "place").agg(F.count(F.lit(1)).alias("rows"))
+    names = [name for name in COUNTED if is_log and f"{name}_id" in rows.columns]
+    for which, name in enumerate(names, start=len(hours) + len(watched)):
+        counts = counts.unionByName(_rows_each(rows, f"{name}_id", which), allowMissingColumns=True)
+    by_day: dict[date, dict[str, Any]] = defaultdict(lambda: defaultdict(dict))
+    for row in counts.collect():
+        figures, which = by_day[row["ds"]], row["which"] - len(hours)
+        if which >= len(watched):
+            name = names[which - len(watched)]
+            figures[COUNTED[name]] = row["distinct"]
+            figures["impressions_mean"][name] = row["rows"] / row["distinct"]
+            figures["impressions_p50"][name], figures["impressions_p95"][name] = row["percentiles"]
+            figures["impressions_max"][name] = row["most"]
+        elif which < 0:
+            figures["hours"][row["place"]] = row["rows"]
+        else:
+            spread = figures["distributions"].setdefault(watched[which].column, [0] * PLACES)
+            spread[row["place"]] = row["rows"]
+    for figures in by_day.values():
+        figures["distributions"] = {column: tuple(values) for column, values in figures["distributions"].items()}
+        if hours:
+            figures["hours"] = tuple(figures["hours"].get(hour, 0) for hour in range(HOURS))
+    return by_day
+
+
+def _rows_each(rows: DataFrame, column: str, which: int) -> DataFrame:
+    """By day, how many values a column has, and how many rows each of them."""
+    each = rows.where(F.col(column).isNotNull()).groupBy("ds", column).agg(F.count(F.lit(1)).alias("rows"))
+    return each.groupBy("ds").agg(
+        F.lit(which).alias("which"),
+        F.sum("rows").alias("rows"),
+        F.count(F.lit(1)).alias("distinct"),
+        F.max("rows").alias("most"),
+        F.percentile("rows", F.array(F.lit(0.5), F.lit(0.95))).alias("percentiles"),
+    )
+
+
+def _hour(deployment: Deployment) -> Column:
+    return F.hour(F.from_utc_timestamp("event_ts", deployment.day_timezone)).cast("int")
 
 
 def _bucket(spread: Distribution) -> Column:
@@ -189,7 +277,7 @@ def with_shared(
         return dict(measured)
     known = natural.groupBy("entity", "entity_id").agg(F.collect_set("ds").alias("seen"))
     joined = entities_of(ads).join(known, ["entity", "entity_id"], "left")
-    # The newest day not after ds tells as much as all of them.
+    # The newest day that is not after ds is enough; the others add nothing.
     newest = F.array_max(F.filter("seen", lambda day: day <= F.col("ds")))
     is_shared = F.coalesce(newest >= F.date_sub("ds", usual_days), F.lit(False)).cast("int")
     shares = joined.groupBy("ds").pivot("entity", ["user", "item"]).agg(F.avg(is_shared))

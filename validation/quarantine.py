@@ -121,7 +121,8 @@ def _some_rows(found: pa.Table, group: dict[str, Any], count: int) -> list[dict[
     order = pc.select_k_unstable(
         own, k=count, sort_keys=[("ds", "ascending"), ("file", "ascending"), ("found", "ascending")]
     )
-    return own.take(order).to_pylist()
+    rows: list[dict[str, Any]] = own.take(order).to_pylist()
+    return rows
 
 
 def _broken_rule(group: dict[str, Any], rows: Sequence[dict[str, Any]], table: str, line: str) -> BrokenRule:

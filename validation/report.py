@@ -20,6 +20,7 @@ from pages.files import write_atomically
 from pages.pictures import nice_ticks
 from validation.figures import DayFigures
 from validation.found import figure_text
+from validation.profile import PER_ENTITY, profile_of
 from validation.quarantine import Quarantined, read_quarantined
 from validation.suites import log_of
 from validation.verdict import Result, Verdict, figures_on, history_of, keep_wider, report_path, sidecar_path, state_on
@@ -67,7 +68,9 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
         counts=_counts(verdict),
         unknown=_unknown(verdict),
         plots=_plots(verdict, known),
-        alone=len(known) < 2,
+        only_day=len(known) < 2,
+        profile=profile_of(verdict),
+        per_entity=[label for _, label in PER_ENTITY],
         quarantined=quarantined,
         picture=partial(_picture, verdict=verdict, history=history),
         day_columns=[label for _, label in used],
@@ -78,7 +81,7 @@ def render_report(verdict: Verdict, *, history: History, quarantined: Quarantine
 
 
 def _no_ads(verdict: Verdict) -> str:
-    """What is said of days before advertisements began; "" if there are none."""
+    """The page's remark on days before advertisements began; "" if there are none."""
     early = [day for day in verdict.days if day.ads_from is not None]
     if not early:
         return ""

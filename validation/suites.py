@@ -1,7 +1,7 @@
 """Which checks a table has. They derive from its contract, so that a new column is judged without a line here.
 
 A check declares how to make its expectation, but nothing here imports Great Expectations. A check's subject is either
-the table's own rows, or its figures: a frame with one row a day (`validation.figures`) for what no column can tell.
+the table's own rows, or its figures, a frame with one row a day (`validation.figures`), for what no column shows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Check:
         subject: what it is judged on: the table's rows, or the figures of each day.
         expectation: class name in `great_expectations.expectations`.
         arguments: its arguments, as JSON values.
-        beside: further figures that explain the judged one; they are reported with the result.
+        context_figures: further figures that explain the judged one; they are reported with the result.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Check:
     subject: Subject = "rows"
     expectation: str
     arguments: Mapping[str, Any]
-    beside: tuple[str, ...] = ()
+    context_figures: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -250,24 +250,33 @@ def _log_checks(table: Table, limits: Thresholds) -> list[Check]:
             "rows_to_usual",
             (low, high),
             severity="warn",
-            beside=("usual_rows",),
+            context_figures=("usual_rows",),
             expected=f"{low:g} .. {high:g} times the median rows of up to {limits.usual_days} days before",
         ),
+        _between(
+            "constant_columns",
+            "constant_columns",
+            (None, 0),
+            severity="warn",
+            expected="0 delivered columns with one value in all rows",
+        ),
     ]
-    if log_of(table) == "ad":
-        checks += [
-            _between(
-                f"shared_{entity}s",
-                f"shared_{entity}s_share",
-                (share, None),
-                severity="warn",
-                field=f"{entity}_id",
-                expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
-                f"{limits.usual_days} days before",
-            )
-            for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))
-        ]
-    return checks
+    return checks + _shared_checks(limits) if log_of(table) == "ad" else checks
+
+
+def _shared_checks(limits: Thresholds) -> list[Check]:
+    return [
+        _between(
+            f"shared_{entity}s",
+            f"shared_{entity}s_share",
+            (share, None),
+            severity="warn",
+            field=f"{entity}_id",
+            expected=f"at least {_percent(share)} of the {entity}s also in the natural log, of the day or "
+            f"{limits.usual_days} days before",
+        )
+        for entity, share in (("user", limits.shared_users_warn), ("item", limits.shared_items_warn))
+    ]
 
 
 def _sample_checks(limits: Thresholds) -> list[Check]:
@@ -290,7 +299,7 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
             "rows_beyond_history",
             (0, 0),
             field="history_end",
-            beside=("history_max",),
+            context_figures=("history_max",),
             expected="0 rows that see more behaviours than their user's history of the day holds",
         ),
         _between(
@@ -313,7 +322,7 @@ def _sample_checks(limits: Thresholds) -> list[Check]:
             (limits.history_share_warn, None),
             severity="warn",
             field="history_end",
-            beside=("history_mean", "history_p50", "history_p95", "history_max"),
+            context_figures=("history_mean", "history_p50", "history_p95", "history_max"),
             expected=f"at least {_percent(limits.history_share_warn)} of the rows with a history",
         ),
     ]
@@ -337,7 +346,7 @@ def _history_checks() -> list[Check]:
             (1, None),
             severity="warn",
             field="behaviours",
-            beside=("history_mean", "history_p50", "history_p95"),
+            context_figures=("history_mean", "history_p50", "history_p95"),
             expected="at least one behaviour in the longest history",
         ),
     ]
@@ -360,7 +369,7 @@ def _click_checks(limits: Thresholds) -> list[Check]:
             (low, high),
             severity="warn",
             field="click",
-            beside=("click_rate", "usual_click_rate"),
+            context_figures=("click_rate", "usual_click_rate"),
             expected=f"{low:g} .. {high:g} times the click rate of up to {limits.usual_days} days before",
         ),
     ]
@@ -375,7 +384,7 @@ def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
             (None, limits.missing_rise_warn),
             severity="warn",
             field=column.name,
-            beside=(f"missing_share({column.name})",),
+            context_figures=(f"missing_share({column.name})",),
             expected=f"at most {limits.missing_rise_warn * 100:g} points more nulls than in up to {limits.usual_days} days before",
         )
         for column in table.columns
@@ -388,7 +397,7 @@ def _checks_against_the_week(table: Table, limits: Thresholds) -> list[Check]:
             (None, limits.drift_warn),
             severity="warn",
             field=spread.column,
-            beside=(f"drift_bins({spread.column})",),
+            context_figures=(f"drift_bins({spread.column})",),
             expected=f"a stability index of at most {limits.drift_warn:g} against up to {limits.usual_days} days before",
         )
         for spread in distributions_of(table)
@@ -403,7 +412,7 @@ def _between(
     expected: str,
     severity: Severity = "fail",
     field: str | None = None,
-    beside: tuple[str, ...] = (),
+    context_figures: tuple[str, ...] = (),
 ) -> Check:
     low, high = bounds
     return Check(
@@ -412,7 +421,7 @@ def _between(
         severity=severity,
         expected=expected,
         subject="figures",
-        beside=beside,
+        context_figures=context_figures,
         expectation="ExpectColumnValuesToBeBetween",
         arguments={"column": figure, "min_value": low, "max_value": high},
     )

@@ -34,7 +34,8 @@ def week_before(figures: Iterable[DayFigures], day: date, usual_days: int) -> li
 
 
 def _speaks_for(verdict: Verdict, day: date, build: Mapping[str, Any]) -> bool:
-    return verdict.digests.get(owner_key(ds=day)) == build["digest"]
+    digest: str = build["digest"]
+    return verdict.digests.get(owner_key(ds=day)) == digest
 
 
 def _is_complete(table: Table, figures: DayFigures) -> bool:

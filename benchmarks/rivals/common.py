@@ -1,4 +1,4 @@
-"""What every arm has in common: settings, rows, figures. Needs numpy and pyarrow alone, so that it runs in any environment."""
+"""What every arm has in common: settings, rows, figures. Needs only numpy and pyarrow, so that it runs in any environment."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ from fuxictr.pytorch.torch_utils import seed_everything  # noqa: E402
 
 def preprocessed() -> Path:
     """FuxiCTR's own form of the rows, made once per split."""
-    root = asked.data / f"fuxictr-{asked.split}"
+    root: Path = asked.data / f"fuxictr-{asked.split}"
     if (root / "done").is_file():
         return root
     shutil.rmtree(root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One fixed set of scored rows, and each library's AUC, GAUC and LogLoss on it as a plain formula. Needs numpy alone.
+"""One fixed set of scored rows, and each library's AUC, GAUC and LogLoss on it as a plain formula. Needs only numpy.
 
 A formula stands for a library where that is not installed; `benchmarks.metrics` shows that it gives what the library
 gives.
@@ -54,7 +54,7 @@ class Rows:
 
 
 def fixed_rows() -> Rows:
-    """The set: few users have many rows and many users few, some of these with one label alone."""
+    """The set: few users have many rows and many users few, some of these with only one label."""
     rng = np.random.default_rng(SEED)
     users = np.minimum((USERS * rng.random(ROWS) ** 2.5).astype(np.int64), USERS - 1)
     logit = -1 + 1.3 * rng.normal(size=ROWS) + 0.8 * rng.normal(size=USERS)[users]
@@ -85,9 +85,9 @@ def area(rows: Rows, equal: float = 0.5, *, weighted: bool = False) -> float:
     """Share of the pairs (a click, a row without one) in the right order.
 
     Args:
-        rows: of both labels.
-        equal: what a pair of equal scores counts.
-        weighted: whether a pair weighs as its rows' weights multiplied.
+        rows: the scored rows, with and without a click.
+        equal: how much a pair with equal scores counts.
+        weighted: whether the weight of a pair is the product of its rows' weights; otherwise all pairs weigh the same.
     """
     ups, downs = np.flatnonzero(rows.clicks == 1), np.flatnonzero(rows.clicks == 0)
     weights = rows.weights[ups][:, None] * rows.weights[downs] if weighted else np.ones((len(ups), len(downs)))
@@ -132,7 +132,7 @@ def plain_of_several_scores(rows: Rows, equal: float = 0.5) -> float:
 
 
 def by_impressions_of_all(rows: Rows, equal: float = 0.5) -> float:
-    """By impressions over all users: NaN if one of them has one label alone."""
+    """By impressions over all users: NaN if one of them has only one label."""
     return by_impressions(rows, equal) if len(rows.judged()) == len(np.unique(rows.users)) else float("nan")
 
 
@@ -177,7 +177,7 @@ BY_PLACE = {("torchrec", "auc"), ("torchrec", "auc, weights"), ("torchrec", "gau
 ROUNDING = 3e-6  # several libraries add up in float32
 
 
-def agrees(library: str, name: str, figures: Mapping[str, list[Any]], case: str, rows: Rows) -> bool:
+def agrees(library: str, name: str, figures: Mapping[str, list[float | str]], case: str, rows: Rows) -> bool:
     """Whether a library's figure in a case is its formula's."""
     formula, found = FORMULAS[library, name], figures[case][0]
     if isinstance(found, str):

@@ -28,7 +28,7 @@ name = f"ml1m{asked.model}{asked.split}"
 
 def atomic_files() -> Path:
     """RecBole's own form of the rows, made once per model and split."""
-    root = data / "recbole"
+    root: Path = data / "recbole"
     folder = root / name
     if (folder / "done").is_file():
         return root

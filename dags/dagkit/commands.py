@@ -10,7 +10,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARENT_MISSING, EXIT_QUALITY_FAILED, BadInput
-from contracts.periods import Cadence, Period
+from contracts.kinds import Cadence
+from contracts.periods import Period
 from dags.dagkit.child import Child
 from dags.dagkit.days import period_of_context
 from dags.dagkit.deployment import deployment

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from contracts.periods import Cadence, Period
+from contracts.kinds import Cadence
+from contracts.periods import Period
 from contracts.runs import period_of_run
 from contracts.settings import Deployment
 

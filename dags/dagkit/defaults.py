@@ -7,8 +7,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from contracts.kinds import RECIPES
-from contracts.periods import Cadence
+from contracts.kinds import RECIPES, Cadence
 from contracts.transfer import ALL_SETTINGS
 from dags.dagkit.deployment import deployment
 from dags.dagkit.notify import late_after, task_failed

@@ -44,7 +44,7 @@ def page(makes: str, *paragraphs: str, tasks: Sequence[Task], ends: Sequence[str
     """Returns the Markdown of a DAG's page.
 
     Args:
-        makes: the first paragraph, which says what the DAG makes.
+        makes: the first paragraph, which names what the DAG makes.
         paragraphs: further paragraphs before the tasks; empty ones are left out.
         tasks: the DAG's tasks, in the order in which they run.
         ends: paragraphs after the tasks; empty ones are left out.

@@ -42,7 +42,7 @@ class RunsTrigger(BaseTrigger):
         grace_seconds: float = GRACE_SECONDS,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow gives it no types.
         self.own_dag, self.awaited, self.asked_again, self.wait_seconds = own_dag, awaited, asked_again, wait_seconds
         self.grace_seconds, self.poll_seconds = grace_seconds, poll_seconds
 

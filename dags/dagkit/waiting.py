@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from contracts.awaited import Awaited
 from contracts.errors import EXIT_NOT_YET, EXIT_OK
-from contracts.periods import Cadence
+from contracts.kinds import Cadence
 from dags.dagkit.commands import Command
 from dags.dagkit.runs import RunsTrigger
 

@@ -12,18 +12,18 @@ from datetime import UTC, date, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
-from airflow.api_fastapi.core_api.security import AccessView, requires_access_dag, requires_access_view
+from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
 from airflow.models import DagRun
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 
 from contracts.errors import BadInput
-from contracts.kinds import KINDS
+from contracts.kinds import KINDS, Cadence
 from contracts.locations import Locations
-from contracts.periods import Cadence, Period
+from contracts.periods import Period
 from contracts.runs import period_of_run
 from contracts.settings import Deployment, home_folder
 from pages.files import read_judged, read_stale
@@ -116,8 +116,8 @@ def page_of_a_run(
         dag_id: the run's DAG.
         run_id: the run's id.
         session: a session of Airflow's database.
-        table: for a run that judges tables, their names.
-        kind: for a run that judges models, their kind.
+        table: the names of the tables that the run judges; None if it judges models.
+        kind: the kind of the models that the run judges; None if it judges tables.
 
     Raises:
         BadInput: there is no such run, or no such kind.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from contracts.periods import ONE_DAY, days_between
-from contracts.quality import JudgedDay, StaleDay, StaleFound, Status
+from contracts.quality import JudgedDay, StaleDay, StaleReport, Status
 from contracts.steps import VALIDATED_TABLES
 from pages import markup
 from pages.markup import NO_SIGN, SIGNS, Mark
@@ -35,7 +35,7 @@ class Known:
     """
 
     judged: Sequence[JudgedDay]
-    stale: StaleFound | None
+    stale: StaleReport | None
     model_reports: Sequence[str]
 
     @property
@@ -72,12 +72,12 @@ def render_calendar(known: Known, *, month: date | None, now: datetime) -> str:
     )
 
 
-def render_stale(found: StaleFound | None, now: datetime) -> str:
+def render_stale(found: StaleReport | None, now: datetime) -> str:
     """What is stale, how long ago somebody looked, and the commands that repair it."""
     return markup.render("plugins/quality/templates/stale.html.jinja", stale=_stale(found, now))
 
 
-def _stale(found: StaleFound | None, now: datetime) -> dict[str, object] | None:
+def _stale(found: StaleReport | None, now: datetime) -> dict[str, object] | None:
     if found is None:
         return None
     tables = dict.fromkeys(day.table for day in found.days)
@@ -95,7 +95,7 @@ def _months_shown(known: Known, month: date) -> list[date]:
 
 
 def _other_months(known: Known, month: date) -> list[tuple[date, str]]:
-    """The months beside the one that is shown, each with what stands before its name."""
+    """The months before and after the one that is shown, each with what stands before its name."""
     later = [first for first in known.months if first > month]
     earlier = [first for first in known.months if first < month]
     return [

@@ -1,7 +1,7 @@
-"""What a task has found: the tables that it judged on a day, or the models that its gate judged. Made from files, at any time.
+"""The page of a task's results: the tables that it judged on a day, or the models that its gate judged.
 
-Also while the task runs, and after it was killed: the page then says that there is nothing yet, and the command that
-makes it.
+It is made from files, so it can be opened at any time, also while the task runs and after it was killed. As long as there
+are no results, the page states that, and names the command that makes them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from contracts.errors import BadInput
 from contracts.kinds import KINDS
 from contracts.locations import Locations
-from contracts.quality import JudgedDay, StaleFound
+from contracts.quality import JudgedDay, StaleReport
 from contracts.releases import GATE, Release
 from contracts.tables import TABLES
 from lake.run_folders import read_release, staged_runs
@@ -25,24 +25,24 @@ from pages import markup
 
 @dataclass(frozen=True, kw_only=True)
 class GateFound:
-    """What the gate said of one staged run; `verdict` is None until it has said something."""
+    """The gate's verdict on one staged run; `verdict` is None until the gate has judged it."""
 
     release: Release
     verdict: dict[str, Any] | None
 
 
 def render_day(
-    tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str], stale: StaleFound | None
+    tables: Sequence[str], day: date, *, judged: Sequence[JudgedDay], reports: Sequence[str], stale: StaleReport | None
 ) -> str:
     """The verdicts on some tables of a day.
 
     Args:
-        tables: which.
-        day: of which day.
+        tables: the tables' names.
+        day: the day whose verdicts are shown.
         judged: every judged day that is known.
-        reports: those of these tables' reports that lie there by the day's name; one without a verdict was written by a
-            validation that was cut short.
-        stale: what was found stale.
+        reports: the reports of these tables that exist for the day. One without a verdict was written by a validation
+            that was interrupted.
+        stale: the result of the last search for stale partitions; None if there was none.
     """
     return markup.render(
         "plugins/quality/templates/day.html.jinja",
@@ -66,7 +66,7 @@ def known_table(name: str) -> str:
 
 
 def read_gate(locations: Locations, kind: str, period: date) -> list[GateFound]:
-    """What the gate said of each staged run of a period.
+    """Reads the gate's verdict on each staged run of a period.
 
     Raises:
         BadInput: no such kind, or nothing was staged; the message names the command that trains it.
@@ -78,7 +78,7 @@ def read_gate(locations: Locations, kind: str, period: date) -> list[GateFound]:
 
 
 def render_gate(kind: str, period: date, found: Sequence[GateFound], *, model_reports: Sequence[str]) -> str:
-    """What the gate said of a period's models; of ad models, the reports that cover the day too."""
+    """The page of the gate's verdicts on a period's models; for ad models, it links the reports that cover the day too."""
     return markup.render(
         "plugins/quality/templates/gate.html.jinja",
         kind=kind,
@@ -90,7 +90,7 @@ def render_gate(kind: str, period: date, found: Sequence[GateFound], *, model_re
 
 
 def render_message(title: str, message: str) -> str:
-    """A page that says why there is nothing to see."""
+    """A page that explains why there is nothing to show."""
     return markup.render("plugins/quality/templates/message.html.jinja", title=title, message=message)
 
 

@@ -86,7 +86,7 @@ class Seen:
         return _chosen(cls(ids=coded.ids, cnt=cnt, last_day=last_day), cnt > 0)
 
     def __add__(self, other: Seen) -> Seen:
-        """The sightings of both."""
+        """Returns the sightings of both added up."""
         if len(self.ids) == 0 or len(other.ids) == 0:
             return self if len(other.ids) == 0 else other
         ids, at = np.unique(np.concatenate([self.ids, other.ids]), return_inverse=True)

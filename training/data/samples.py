@@ -17,7 +17,8 @@ from contracts.features import FEATURES, STATISTICS, Log
 from contracts.tables import table
 from lake.progress import each
 from lake.reader import LakeReader
-from training.data.histories import HISTORY_FEATURES, HistorySlices, Ints, PackedHistories, slice_histories
+from training.data.codes import Ints
+from training.data.histories import HISTORY_FEATURES, HistorySlices, PackedHistories, slice_histories
 from training.data.mapping import Coded, Seen
 
 

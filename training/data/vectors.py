@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contracts import tables
 from contracts.errors import BadInput
 from training.data.mapping import IdMapping, Ids
 
 Floats = NDArray[np.float32]
-Entity = Literal["user", "item"]
-VECTOR_ENTITIES: tuple[Entity, ...] = ("user", "item")
+Entity = tables.VectorEntity
+VECTOR_ENTITIES = tables.VECTOR_ENTITIES
 ID_COLUMN: dict[Entity, str] = {"user": "user_id", "item": "item_id"}
 
 

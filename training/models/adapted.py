@@ -72,7 +72,8 @@ class Adapter(nn.Module):
 
     def forward(self, x_BH: Tensor) -> Tensor:
         """Returns the gated values of a hidden layer, B x H."""
-        return self.value(x_BH) * torch.sigmoid(self.gate(x_BH))
+        value_BH: Tensor = self.value(x_BH)
+        return value_BH * torch.sigmoid(self.gate(x_BH))
 
 
 class AdaptedCtrModel(CtrModel):

@@ -31,7 +31,7 @@ def read_checkpoint(source: str) -> tuple[Any, Any]:
     """The model and its tokenizer, as Hugging Face's classes.
 
     Args:
-        source: as of `language.load`.
+        source: the language model, as `language.load` takes it: a package's name, a folder, a GGUF file or a name on the hub.
 
     Raises:
         BadInput: there is no such model, or its files are cut or do not fit each other.
@@ -96,7 +96,7 @@ def require_all_weights(source: str, report: Mapping[str, Any]) -> None:
         raise BadInput(
             source,
             "weights",
-            expected=f"{mismatched[0]} of shape {expected}, as config.json says",
+            expected=f"{mismatched[0]} of shape {expected}, by config.json",
             found=f"one of {found}",
             hint=f"{len(mismatched)} do not fit, and would be random: config.json is of another model.",
         )
@@ -105,9 +105,9 @@ def require_all_weights(source: str, report: Mapping[str, Any]) -> None:
         raise BadInput(
             source,
             "weights",
-            expected="layers as config.json says",
+            expected="weights only of the layers that config.json has",
             found=f"weights without a place: {_some(without_place)}",
-            hint="They would be left out: config.json is of another model, or says too few layers.",
+            hint="They would be left out: config.json is of another model, or has too few layers.",
         )
 
 
@@ -115,7 +115,7 @@ def require_tokenizer(tokenizer: Any, rows: int) -> None:
     """Makes a tokenizer pad on the right, or refuses it.
 
     Args:
-        tokenizer: of Hugging Face.
+        tokenizer: the tokenizer, an object of Hugging Face's transformers.
         rows: the number of rows of the model's token embeddings.
 
     Raises:

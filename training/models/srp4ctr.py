@@ -93,7 +93,8 @@ class QueryingTransformer(nn.Module):
             split_heads(self.value(encoded.output_PE), heads),
         )
         found_QE = self.cross(queries_KE, keys_and_values, segments)
-        return found_QE.view(count, len(self.queries), -1) / len(self.queries) ** 0.5
+        found_SKE: Tensor = found_QE.view(count, len(self.queries), -1) / len(self.queries) ** 0.5
+        return found_SKE
 
 
 def mean_by_sequence(encoded: Encoded) -> Tensor:

@@ -61,12 +61,14 @@ def _segment_sum(values_PE: Tensor, offsets: Tensor) -> Tensor:
 
 def spread(values_BE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
     """Repeats each sample's vector for each of its behaviours, B x E -> P x E, by `row_P`, which ascends."""
-    return _Spread.apply(values_BE, row_P, offsets)
+    values_PE: Tensor = _Spread.apply(values_BE, row_P, offsets)
+    return values_PE
 
 
 def pool(values_PE: Tensor, row_P: Tensor, offsets: Tensor) -> Tensor:
     """Sums vectors per sample, P x E -> B x E; zeros for a sample without behaviours."""
-    return _Pool.apply(values_PE, row_P, offsets)
+    values_BE: Tensor = _Pool.apply(values_PE, row_P, offsets)
+    return values_BE
 
 
 class _Native(torch.autograd.Function):
@@ -117,7 +119,7 @@ def _compiled() -> Any:
 
 
 def _library() -> Any:
-    """None where torch serves."""
+    """Returns the compiled library; None if torch is to compute the attention."""
     return choice.serving("target_attention", problem)
 
 

@@ -44,7 +44,7 @@ def _dropped(values: Tensor, share: float, seed: int) -> Tensor:
 
 
 def _library() -> Any:
-    """None where torch serves."""
+    """Returns the compiled library; None if torch is to compute dropout."""
     return choice.serving("dropout", problem)
 
 

@@ -1,10 +1,10 @@
-"""Embedding tables of raw ids. Row 0 of each is shared by all ids that have none of their own, and begins at zero.
+"""Embedding tables of raw ids. Row 0 of each is shared by all ids without a row of their own, and begins as zeros.
 
-Tables are updated inside the backward pass by row-wise Adagrad, so that a step costs the rows that it touches, whatever
-the table's size. The kernels are FBGEMM's table-batched embeddings on a GPU, and native ones on a CPU
-(`training/native`), where FBGEMM's take longer (docs/adr/0008); where neither can be had, a twin in plain torch gives
-equal results. All features of one width are concatenated in one table, so that a step is one look-up and one update for
-each width. Where several processes train, their rows lie in all of them (`training/modules/sharded.py`).
+Tables are updated inside the backward pass by row-wise Adagrad, so that the cost of a step depends on the rows that it
+touches, not on the table's size. On a GPU the kernels are FBGEMM's table-batched embeddings; on a CPU, where those are
+slower (docs/adr/0008), they are our native ones (`training/native`). Where neither is available, plain torch computes
+equal results. The tables of all features of one width are concatenated to one, so that a step makes one look-up and one
+update for each width. Where several processes train, each holds a part of the rows (`training/modules/sharded.py`).
 
 Row-wise Adagrad (as in DLRM, arXiv 1906.00091, section 3, and FBGEMM): with g the sum of a row's gradients in a step,
 `square += mean(g^2); row -= rate * g / (sqrt(square) + 1e-8)`.
@@ -31,24 +31,30 @@ Kernel = Literal["native", "fbgemm", "torch"]
 
 EPSILON = 1e-8
 _INITIAL_STD = 0.02
-_BLOCKS, _WORTH_THREADS = 16, 4096  # blocks of a native step; from how many look-ups on it uses threads
+_BLOCKS = 16  # into how many blocks a native step divides the rows
+_WORTH_THREADS = 4096  # with fewer look-ups than this, a native step uses one thread
 
 
 def seeded(*parts: object) -> torch.Generator:
-    """A CPU generator whose seed is a hash of the parts: independent of the order in which modules are made."""
+    """Returns a CPU generator whose seed is a hash of the parts, so that it does not depend on the order in which modules are made.
+
+    Args:
+        parts: what identifies the generator, such as the recipe's seed and a feature's name.
+    """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class Table(nn.Module):
-    """One table, updated in the backward pass of each look-up: by native code, or in plain torch with equal results.
+    """One table, which the backward pass of each look-up updates: by native code, or by plain torch with equal results.
 
     Args:
-        rows, width: V and D.
-        in_torch: never by native code.
+        rows: the number of rows, V.
+        width: the width of a row, D.
+        in_torch: whether to use plain torch even where there is native code.
 
     Attributes:
-        learning_rate: of row-wise Adagrad; the engine sets it.
+        learning_rate: the rate of row-wise Adagrad; the engine sets it before a backward pass.
     """
 
     def __init__(self, rows: int, width: int, *, in_torch: bool = False) -> None:
@@ -59,7 +65,7 @@ class Table(nn.Module):
             values = torch.empty(shape)
             native.use_huge_pages(values)
             self.register_buffer(name, values.zero_(), persistent=False)
-        # What autograd hangs the look-up on: the table itself is no leaf with a gradient.
+        # An empty tensor that requires a gradient, so that autograd calls `backward` of a look-up: the table itself does not.
         self._anchor = torch.zeros(0, requires_grad=True)
 
     @property
@@ -79,7 +85,7 @@ class Table(nn.Module):
 
     @torch.no_grad()
     def rows(self, rows_N: Tensor) -> Tensor:
-        """N -> N x D, apart from autograd."""
+        """N -> N x D, without a backward pass."""
         library = self._library()
         if library is None:
             return self.weight.index_select(0, rows_N)
@@ -94,7 +100,12 @@ class Table(nn.Module):
 
     @torch.no_grad()
     def update(self, rows_N: Tensor, gradient_ND: Tensor) -> None:
-        """One step of row-wise Adagrad; a row's gradients are summed first, in the order of the look-ups."""
+        """Makes one step of row-wise Adagrad on the rows that were looked up.
+
+        Args:
+            rows_N: the row of each look-up.
+            gradient_ND: the gradient of each; those of the same row are summed first, in the order of the look-ups.
+        """
         library = self._library()
         if library is not None:
             gradient_ND = gradient_ND.contiguous()
@@ -143,7 +154,13 @@ class _LookUp(torch.autograd.Function):
 
 
 class FbgemmTable(nn.Module):
-    """The same by FBGEMM's kernels."""
+    """A table like `Table`, by FBGEMM's kernels.
+
+    Args:
+        rows: the number of rows, V.
+        width: the width of a row, D; a multiple of 4.
+        device: where the table lies.
+    """
 
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -158,7 +175,7 @@ class FbgemmTable(nn.Module):
         place = (
             (EmbeddingLocation.DEVICE, ComputeDevice.CUDA) if on_gpu else (EmbeddingLocation.HOST, ComputeDevice.CPU)
         )
-        # In a tuple, so that its weights are not taken for the model's parameters: they have their optimiser with them.
+        # In a tuple, so that torch does not count its weights among the model's parameters: this module optimises them itself.
         self._held = (
             SplitTableBatchedEmbeddingBagsCodegen(
                 [(rows, width, *place)],
@@ -175,12 +192,14 @@ class FbgemmTable(nn.Module):
     @property
     def weight(self) -> Tensor:
         """V x D."""
-        return self._held[0].split_embedding_weights()[0]
+        weight: Tensor = self._held[0].split_embedding_weights()[0]
+        return weight
 
     @property
     def square(self) -> Tensor:
         """V: Adagrad's sums of squares."""
-        return self._held[0].split_optimizer_states()[0][0]
+        square: Tensor = self._held[0].split_optimizer_states()[0][0]
+        return square
 
     @property
     def learning_rate(self) -> float:
@@ -216,17 +235,18 @@ class FrozenTable(nn.Module):
 
 
 class IdEmbeddings(nn.Module):
-    """The tables of a model's categorical features.
+    """The embedding tables of a model's categorical features.
 
     Args:
-        row_cnts: rows of each feature by name, the shared one included, in the model's order.
-        dims: width of each.
-        seed: of fresh rows.
-        device: where the tables live.
-        kernel: what they run on; by default FBGEMM's wherever it can.
+        row_cnts: for each feature, by name and in the model's order: the number of its rows, the shared row 0 included.
+        dims: the width of each feature's rows.
+        seed: the seed from which fresh rows are drawn.
+        device: where the tables lie.
+        kernel: what updates them. By default that is native code on a CPU where it has proved faster than torch, else
+            FBGEMM if it is installed and takes the width, else plain torch.
 
     Attributes:
-        tables: the features' rows by width; those of one width are concatenated.
+        tables: one table for each width, by the width; it holds the rows of all features of that width, one after the other.
     """
 
     def __init__(
@@ -242,9 +262,9 @@ class IdEmbeddings(nn.Module):
         self.names = tuple(row_cnts)
         self._rows = dict(row_cnts)
         self._dims = {name: dims[name] for name in self.names}
-        self._starts: dict[str, int] = {}  # of a feature's rows in the table of its width
-        self._columns: dict[str, slice] = {}  # of a feature's vector in the result of `forward`
-        self._members: dict[str, list[int]] = {}  # a width's features, by their positions
+        self._starts: dict[str, int] = {}  # where a feature's rows begin in the table of its width
+        self._columns: dict[str, slice] = {}  # which columns of the result of `forward` are a feature's vector
+        self._members: dict[str, list[int]] = {}  # the positions of a width's features in the model's order
         self.tables = nn.ModuleDict()
         column = 0
         for width in dict.fromkeys(self._dims.values()):
@@ -263,30 +283,34 @@ class IdEmbeddings(nn.Module):
                 self._keep(name, fresh.mul_(_INITIAL_STD))
 
     def columns(self, name: str) -> slice:
-        """Columns of a feature in the result of `forward`."""
+        """Returns which columns of the result of `forward` are a feature's vector."""
         return self._columns[name]
 
     def weight(self, name: str) -> Tensor:
-        """A feature's rows, V x D. In one process changing it changes the table; of several, the first alone gets values (`state_dict`)."""
+        """Returns a feature's rows, V x D.
+
+        In a single process this is a view: changing it changes the table. Where several processes train, all of them must
+        call it together, and only the first one gets values, as a copy (see `write_back`).
+        """
         return self._of(name, "weight")
 
     def square(self, name: str) -> Tensor:
-        """Adagrad's sums of squares of a feature's rows, V; see `weight`."""
+        """Returns Adagrad's sums of squares of a feature's rows, V, in the same way as `weight`."""
         return self._of(name, "square")
 
     def row_cnt(self, name: str) -> int:
-        """V of a feature."""
+        """Returns the number of a feature's rows, V."""
         return self._rows[name]
 
     def forward(self, rows_BF: Tensor, more: Sequence[tuple[str, Tensor]] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Returns the concatenated vectors of the features, and those of more rows in the same step.
+        """Looks up the vectors of a batch, and of further rows in the same step.
 
         Args:
-            rows_BF: rows of each feature, in the model's order.
-            more: a feature, and rows (N) of its table.
+            rows_BF: the row of each feature for each sample, features in the model's order.
+            more: further look-ups, each the name of a feature and rows (N) of its table.
 
         Returns:
-            B x (sum of widths), see `columns`; and N x D for each of `more`.
+            The features' vectors side by side, B x (sum of widths), see `columns`; and the vectors of each of `more`, N x D.
         """
         own, found = [], [torch.empty(0)] * len(more)
         for width, table in self.tables.items():
@@ -302,7 +326,13 @@ class IdEmbeddings(nn.Module):
         return own[0] if len(own) == 1 else torch.cat(own, dim=1), found
 
     def look_up(self, wanted: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
-        """Vectors (N x D) of rows (N) of features. All look-ups of a step belong in one call: each call is an update."""
+        """Looks up the vectors (N x D) of rows (N) of features.
+
+        All look-ups of a step belong in one call, since the backward pass of each call is an update of its own.
+
+        Args:
+            wanted: for each look-up, the name of a feature and rows of its table.
+        """
         found = [torch.empty(0)] * len(wanted)
         for width, table in self.tables.items():
             asked = [number for number, (name, _) in enumerate(wanted) if str(self._dims[name]) == width]
@@ -315,7 +345,10 @@ class IdEmbeddings(nn.Module):
         return found
 
     def freeze(self) -> None:
-        """From here on the tables are only read, whatever kernel trained them. Not where several processes share them."""
+        """Replaces the tables by ones that are only read, with torch's own operations, whatever kernel has trained them.
+
+        Not for tables that lie in several processes.
+        """
         for width, table in self.tables.items():
             weight: Tensor = getattr(table, "weight")  # noqa: B009
             self.tables[width] = FrozenTable(weight.detach())
@@ -327,7 +360,8 @@ class IdEmbeddings(nn.Module):
     def _step(table: Any, rows: Sequence[Tensor]) -> Sequence[Tensor]:
         flat = [part.reshape(-1) for part in rows]
         vectors: Tensor = table(torch.cat(flat) if len(flat) > 1 else flat[0])
-        return vectors.split([part.shape[0] for part in flat])
+        parts: Sequence[Tensor] = vectors.split([part.shape[0] for part in flat])
+        return parts
 
     def _of(self, name: str, what: str) -> Tensor:
         table = self.tables[str(self._dims[name])]
@@ -337,7 +371,7 @@ class IdEmbeddings(nn.Module):
         return values[self._starts[name] : self._starts[name] + self._rows[name]]
 
     def _keep(self, name: str, fresh: Tensor) -> None:
-        """Fresh rows of a feature, all but the shared one."""
+        """Stores fresh values for all rows of a feature but the shared one."""
         table = self.tables[str(self._dims[name])]
         if isinstance(table, ShardedTable):
             table.keep("weight", self._starts[name] + 1, fresh)
@@ -345,13 +379,13 @@ class IdEmbeddings(nn.Module):
             self.weight(name)[1:].copy_(fresh)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """By feature, whatever lies in one table with what: a checkpoint outlives the layout."""
+        """Saves the rows by feature, so that a checkpoint does not depend on which features share a table."""
         for name in self.names:
             destination[f"{prefix}{name}.weight"] = self.weight(name)
             destination[f"{prefix}{name}.square"] = self.square(name)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
-        """Of several processes the first one's values are taken, whatever the others have."""
+        """Loads the rows by feature; where several processes train, those that the first process was given."""
         for name in self.names:
             table = self.tables[str(self._dims[name])]
             for what in ("weight", "square"):
@@ -363,20 +397,27 @@ class IdEmbeddings(nn.Module):
 
 
 def write_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Hands changed tensors of a model's `state_dict` back to it: those of tables that lie in several processes are copies."""
+    """Loads changed tensors of a model's `state_dict` back into the model, if several processes train it.
+
+    The tensors of its tables are copies then; in a single process they are the tables themselves, and nothing is to be done.
+
+    Args:
+        model: the model.
+        state: its `state_dict`, with changed tensors.
+    """
     if processes.count() > 1:
         model.load_state_dict(state)
 
 
 def table_tensors(name: str) -> frozenset[str]:
-    """Names of a feature's tensors in the state of a model that keeps its tables as `embeddings`."""
+    """Returns the names of a feature's tensors in the state of a model whose attribute `embeddings` holds its tables."""
     return frozenset({f"embeddings.{name}.weight", f"embeddings.{name}.square"})
 
 
 def _table(rows: int, width: int, device: torch.device, kernel: Kernel | None) -> Any:
     if processes.count() > 1:
         return ShardedTable(rows, width, device, EPSILON)
-    if kernel is None:  # by what was measured: docs/adr/0008
+    if kernel is None:  # chosen by measurements: docs/adr/0008
         quick_here = device.type == "cpu" and choice.serving("row_wise_adagrad", problem) is not None
         kernel = "native" if quick_here else "fbgemm" if width % 4 == 0 and _has_fbgemm() else "torch"
     if kernel == "fbgemm":
@@ -388,7 +429,7 @@ def _table(rows: int, width: int, device: torch.device, kernel: Kernel | None) -
 def _has_fbgemm() -> bool:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it speaks of experimental operations that its wheel lacks
+            warnings.simplefilter("ignore")  # it warns of experimental operations that its wheel does not have
             import fbgemm_gpu
             import fbgemm_gpu.split_table_batched_embeddings_ops_training  # noqa: F401
     except (ImportError, OSError):
@@ -397,7 +438,7 @@ def _has_fbgemm() -> bool:
 
 
 def problem() -> choice.Ways:
-    """A look-up of 8,192 rows and the step on them."""
+    """The problem of the trial: a look-up of 8,192 rows and the update by their gradients."""
     torch.manual_seed(0)
     rows_N, gradient_ND, ways = torch.randint(10_000, (8192,)), torch.randn(8192, 16), []
     for in_torch in (False, True):

@@ -1,11 +1,11 @@
-"""Embeddings -> linear, ReLU, ... -> one logit: the network of TPM, which reads the most rows of all.
+"""The network of TPM: the embeddings of a sample's features, linear layers with ReLU between them, and one logit.
 
-A field of few distinct rows (hour, position, a segment) is multiplied by its columns of the first layer once for each
-of its rows, not once for each sample; on a CPU all else is one native operation (`training/native/field_mlp.cpp`).
-Elsewhere, and where that cannot be compiled, the same in torch, layer by layer.
+TPM trains on more samples than any other model, so on a CPU everything after the look-ups is one native operation
+(`training/native/field_mlp.cpp`). A field whose table has few rows (hour, position, a segment) is multiplied by its
+columns of the first layer once for each row of the table, not once for each sample. On other devices, and where the
+native code cannot be compiled, torch computes the same, layer by layer.
 
-Shapes: B rows of a batch, F features, V rows of a field's table, D width of the first layer's input, H widths of the
-hidden layers.
+Shapes: B rows of a batch, F features, V rows of a field's table, D width of the first layer's input.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from training import native
 from training.modules.embedding import IdEmbeddings
 from training.native import choice
 
-FEW_ROWS = 256
-_BLOCKS = 8
+FEW_ROWS = 256  # a field has few rows if its table has at most so many
+_BLOCKS = 8  # into how many blocks the native operation divides a batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Places:
-    """Where the fields are.
+    """Where the native operation finds each field.
 
     Attributes:
-        num_layers: hidden layers.
-        few: fields of few rows: which column of the rows, which columns of the first layer.
-        many: the other fields, which x concatenates: their columns of the first layer.
+        num_layers: the number of hidden layers.
+        few: for each field of few rows, its column in `rows_BF` and its columns of the first layer.
+        many: for each other field, its columns of the first layer; their vectors stand side by side in `x_BD`.
     """
 
     num_layers: int
@@ -42,13 +42,13 @@ class _Places:
     many: Sequence[slice]
 
     def groups(self, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Weights and biases of the hidden layers and of the logit, and the vectors of the fields of few rows."""
+        """Splits the operation's tensors: weights and biases of all layers, and the tables (V x width) of the fields of few rows."""
         size = self.num_layers + 1
         return tensors[:size], tensors[size : 2 * size], tensors[2 * size :]
 
 
 class _Native(torch.autograd.Function):
-    """All after the look-ups in one operation: see `training/native/field_mlp.cpp`."""
+    """Everything after the look-ups as one native operation: `training/native/field_mlp.cpp`."""
 
     @staticmethod
     def forward(ctx: Any, rows_BF: Tensor, places: _Places, keeps: bool, x_BD: Tensor, *tensors: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class _Native(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, hidden = ctx.saved_tensors
-        upstream_B = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
+        upstream_B = gradients[0].contiguous()  # a variable keeps it in memory during the call; its address would not
         of_x = torch.empty_like(inputs[1])
         of_others = [torch.zeros_like(tensor) for tensor in inputs[2:]]
         weights, biases, fields = ctx.places.groups(of_others)
@@ -120,16 +120,16 @@ def _compiled() -> Any:
 
 
 def _library() -> Any:
-    """None where torch serves."""
+    """Returns the compiled library; None if torch is to compute the network."""
     return choice.serving("field_mlp", problem)
 
 
 class FieldMlp(nn.Module):
-    """Rows of features -> logits.
+    """Computes one logit for each sample from the rows of its features.
 
     Args:
-        embeddings: tables of the features; the model keeps them.
-        hidden: widths of the hidden layers.
+        embeddings: the features' tables. They stay with the model; here only their widths are read.
+        hidden: the widths of the hidden layers.
     """
 
     def __init__(self, embeddings: IdEmbeddings, hidden: Sequence[int]) -> None:
@@ -138,13 +138,18 @@ class FieldMlp(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, embeddings: IdEmbeddings, rows_BF: Tensor) -> Tensor:
-        """Logits, B."""
+        """Returns the logits, B.
+
+        Args:
+            embeddings: the features' tables.
+            rows_BF: the row of each feature for each sample.
+        """
         if rows_BF.device.type == "cpu" and len(self.layers) > 1 and _fits(embeddings) and _library() is not None:
             return self._native(embeddings, rows_BF)
         return self.in_torch(embeddings, rows_BF)
 
     def in_torch(self, embeddings: IdEmbeddings, rows_BF: Tensor) -> Tensor:
-        """The same, layer by layer."""
+        """Computes what `forward` does by torch, layer by layer."""
         hidden, _ = embeddings(rows_BF)
         for layer in self.layers[:-1]:
             hidden = functional.relu(layer(hidden))
@@ -188,7 +193,7 @@ def _fits(embeddings: IdEmbeddings) -> bool:
 
 
 def problem() -> choice.Ways:
-    """1,024 rows of three fields of many rows and four of few, and their look-ups."""
+    """The problem of the trial: 1,024 samples with three fields of many rows and four of few, look-ups included."""
     torch.manual_seed(0)
     row_cnts = {"a": 6000, "b": 3000, "c": 3500, "d": 3, "e": 8, "f": 22, "g": 19}
     embeddings = IdEmbeddings(row_cnts, dict.fromkeys(row_cnts, 16), seed=0)

@@ -1,11 +1,11 @@
-"""Attention inside segments of packed tokens: sequences are concatenated, and nothing is padded outside of the products.
+"""Attention inside segments of packed tokens: sequences of different lengths are concatenated instead of padded.
 
-On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`); on a GPU in half
-precision flash attention over segments of different lengths (`torch.nn.attention.varlen`). Elsewhere, and where the one
-cannot be compiled, segments of similar lengths are padded to one batch for torch's fused attention.
+On a CPU this is one native operation that pads nothing (`training/native/segment_attention.cpp`). On a GPU in half
+precision it is flash attention over segments of different lengths (`torch.nn.attention.varlen`). In all other cases, and
+where the native code cannot be compiled, segments of similar lengths are padded to a batch for torch's fused attention;
+such a batch is called a chunk.
 
-Shapes: Q query tokens, K key tokens, S segments, H heads, D width of a head, L tokens of the longest segment of a
-chunk.
+Shapes: Q query tokens, K key tokens, S segments, U segments that have both queries and keys, H heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ from training import native
 from training.data.ranges import ranges
 from training.native import choice
 
-_STEPS_PER_OCTAVE = 4  # lengths are rounded up to this many steps between powers of two: at most a quarter of padding
-_SHORTEST = 4
-_BLOCKS = 16  # into how many blocks the native operation cuts the segments
+_STEPS_PER_OCTAVE = (
+    4  # lengths are rounded up to one of so many steps between two powers of two: at most a quarter is padding
+)
+_SHORTEST = 4  # the smallest step of that rounding, in tokens
+_BLOCKS = 16  # into how many blocks the native operation divides the segments
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """Where the query or the key tokens lie among the padded ones, in which chunk stands after chunk.
+    """How the query tokens, or the key tokens, are copied from the packed array to the padded one and back.
+
+    The padded array holds one chunk after the other.
 
     Attributes:
-        at: places of the tokens that are used, in the packed array, ascending; None where all are.
-        to: their places among the padded ones.
-        packed, padded: tokens of the packed and of the padded array.
-        sizes: padded tokens of each chunk.
+        at: the places in the packed array of the tokens that are used, ascending; None if all are.
+        to: the places of the same tokens in the padded array.
+        packed: the number of tokens in the packed array.
+        padded: the number of tokens in the padded array, padding included.
+        sizes: the number of padded tokens of each chunk.
     """
 
     at: Tensor | None
@@ -48,11 +53,12 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Segments of about the same lengths.
+    """Segments of about the same number of keys, which are padded to one batch.
 
     Attributes:
-        shape: segments, padded queries of each, padded keys of each.
-        allowed: segments x 1 x (1 or queries) x keys; None where nothing is padded and all may be seen.
+        shape: the number of segments, of padded queries of each, and of padded keys of each.
+        allowed: which keys a query may see, segments x 1 x (1 or queries) x keys; None if every query may see every key and
+            no key is padding.
     """
 
     shape: tuple[int, int, int]
@@ -61,7 +67,7 @@ class _Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How the segments that have queries and keys are padded to batches."""
+    """How all segments that have both queries and keys are padded to chunks."""
 
     queries: _Side
     keys: _Side
@@ -70,12 +76,12 @@ class _Layout:
 
 @dataclass(frozen=True)
 class Segments:
-    """Which keys the queries of each segment may see.
+    """Where segments lie in packed tokens. A query may see the keys of its own segment.
 
     Args:
-        query_offsets: S + 1; the queries of segment s are `[query_offsets[s], query_offsets[s + 1])`.
-        key_offsets: S + 1.
-        causal: whether a query only sees the keys up to its own position; queries are then the keys' own tokens.
+        query_offsets: S + 1 offsets; the queries of segment s are `[query_offsets[s], query_offsets[s + 1])`.
+        key_offsets: S + 1 offsets of the keys, in the same way.
+        causal: whether a query sees only the keys up to its own position; then queries and keys are of the same tokens.
     """
 
     query_offsets: Tensor
@@ -84,17 +90,17 @@ class Segments:
 
     @classmethod
     def within(cls, offsets: Tensor, *, causal: bool = False) -> Segments:
-        """Self-attention: every token sees its own segment."""
+        """Returns the segments of self-attention, in which queries and keys are of the same tokens."""
         return cls(offsets, offsets, causal)
 
     @cached_property
     def longest(self) -> tuple[int, int]:
-        """Most queries and most keys of a segment."""
+        """The largest number of queries, and of keys, that a segment has."""
         return _longest(self.query_offsets), _longest(self.key_offsets)
 
     @cached_property
     def layout(self) -> _Layout:
-        """Segments by the rounded number of their keys; within a chunk in their own order."""
+        """The chunks: segments whose number of keys rounds to the same value are one chunk, in their own order."""
         used_U = torch.nonzero((self.query_offsets.diff() > 0) & (self.key_offsets.diff() > 0)).squeeze(1)
         keys_U = self.key_offsets.diff()[used_U]
         chunk_U = torch.unique(_rounded(keys_U), return_inverse=True)[1]
@@ -118,7 +124,12 @@ class Segments:
         return _Layout(queries=queries, keys=keys, chunks=chunks)
 
     def _allowed(self, shape: tuple[int, int, int], lengths: Tensor) -> Tensor | None:
-        """Which of the padded keys the queries of a chunk may see, given the keys of each segment."""
+        """Returns which of the padded keys the queries of a chunk may see.
+
+        Args:
+            shape: the chunk's `shape`.
+            lengths: the number of keys of each of its segments.
+        """
         _, queries, keys = shape
         allowed = None
         if bool((lengths < keys).any()):
@@ -131,11 +142,13 @@ class Segments:
 
 @dataclass(frozen=True)
 class Whole:
-    """The keys that a single segment's queries may see: all, however many there are, so that a program of it holds for any number.
+    """A single segment without offsets. A query may see all keys.
+
+    An exported program that attends over it works for any number of tokens, since no length is fixed in it.
 
     Args:
-        has_key: whether there is any, as a tensor; None: the queries are the keys' own tokens.
-        causal: as of `Segments`.
+        has_key: whether there is any key, as a tensor; None if queries and keys are of the same tokens.
+        causal: whether a query sees only the keys up to its own position, as of `Segments`.
     """
 
     has_key: Tensor | None = None
@@ -143,14 +156,19 @@ class Whole:
 
 
 def whole_or_segments(offsets: Tensor | None, *, causal: bool = False) -> Segments | Whole:
-    """Self-attention inside the sequences that offsets cut, or inside the only one."""
+    """Returns the segments of self-attention.
+
+    Args:
+        offsets: S + 1 offsets of the packed sequences; None if all tokens are one sequence.
+        causal: whether a token sees only the tokens up to its own position.
+    """
     return Whole(causal=causal) if offsets is None else Segments.within(offsets, causal=causal)
 
 
 def has_key(queries_QE: Tensor, segments: Segments | Whole) -> Tensor:
-    """Whether the segment of each query has a key, Q x 1; one for all queries of a single segment."""
+    """Returns whether the segment of each query has a key, Q x 1; one value for all queries of a `Whole`."""
     if isinstance(segments, Whole):
-        assert segments.has_key is not None, "who reads keys made elsewhere says whether there are any"
+        assert segments.has_key is not None, "`has_key` has to be given where keys are of other tokens than queries"
         return segments.has_key
     return torch.repeat_interleave(
         segments.key_offsets.diff() > 0, segments.query_offsets.diff(), output_size=len(queries_QE)
@@ -171,14 +189,14 @@ def _rounded(lengths: Tensor) -> Tensor:
 def _side(
     offsets: Tensor, used_U: Tensor, chunk_U: Tensor, order_U: Tensor, counts: Sequence[int]
 ) -> tuple[_Side, list[int]]:
-    """One side's places, and the padded length in each chunk.
+    """Returns how queries, or keys, are copied, and to how many of them each segment of a chunk is padded.
 
     Args:
-        offsets: S + 1, of the packed tokens.
-        used_U: the segments that are used, ascending.
-        chunk_U: the chunk of each.
-        order_U: those of the first chunk, of the second, ...
-        counts: segments of each chunk.
+        offsets: the S + 1 offsets of the queries, or of the keys.
+        used_U: the segments that have both queries and keys, ascending.
+        chunk_U: the chunk of each of them.
+        order_U: positions in `used_U`, sorted by chunk.
+        counts: the number of segments of each chunk.
     """
     starts, ends = offsets[:-1][used_U], offsets[1:][used_U]
     widest = torch.zeros(len(counts), dtype=offsets.dtype, device=offsets.device).scatter_reduce(
@@ -204,7 +222,7 @@ def _packed(tokens: Tensor, side: _Side) -> Tensor:
 
 
 class _Pad(torch.autograd.Function):
-    """Packed tokens among zeros; the way back adds nothing up."""
+    """Copies packed tokens to the padded array, with zeros between them; the backward pass copies, and sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, side: _Side) -> Tensor:
@@ -217,7 +235,7 @@ class _Pad(torch.autograd.Function):
 
 
 class _Pack(torch.autograd.Function):
-    """Padded tokens packed again, zeros where a segment is not used."""
+    """Copies padded tokens back to the packed array, with zeros for segments that are not used."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, side: _Side) -> Tensor:
@@ -230,7 +248,7 @@ class _Pack(torch.autograd.Function):
 
 
 class _Take(torch.autograd.Function):
-    """Rows at distinct places: the way back puts them there, and adds nothing up."""
+    """Selects rows at distinct places; the backward pass copies gradients to these places, and sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, at: Tensor) -> Tensor:
@@ -245,13 +263,18 @@ class _Take(torch.autograd.Function):
 
 
 def take(tokens: Tensor, at: Tensor) -> Tensor:
-    """Rows at distinct places: as `tokens[at]`, without adding anything up on the way back."""
+    """Selects rows like `tokens[at]`, faster in the backward pass, which only copies.
+
+    Args:
+        tokens: the rows to select from.
+        at: the places of the rows, each at most once.
+    """
     found: Tensor = _Take.apply(tokens, at)
     return found
 
 
 class _Native(torch.autograd.Function):
-    """All of the attention in one operation: see `training/native/segment_attention.cpp`."""
+    """The whole attention as one native operation: `training/native/segment_attention.cpp`."""
 
     @staticmethod
     def forward(ctx: Any, query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
@@ -269,7 +292,7 @@ class _Native(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *given, out_QHD, log_sums_QH = ctx.saved_tensors
-        upstream_QHD = gradients[0].contiguous()  # held by its name until the call is over: an address holds nothing
+        upstream_QHD = gradients[0].contiguous()  # a variable keeps it in memory during the call; its address would not
         of_tokens = [torch.empty_like(tokens) for tokens in given[2:]]
         _compiled().attend_segments_back(
             *_arguments(given, ctx.causal), *map(native.address, (out_QHD, log_sums_QH, upstream_QHD, *of_tokens))
@@ -282,7 +305,7 @@ def _compiled() -> Any:
 
 
 def _library() -> Any:
-    """None where torch serves."""
+    """Returns the compiled library; None if torch is to compute the attention."""
     return choice.serving("segment_attention", problem)
 
 
@@ -293,7 +316,17 @@ def _arguments(given: Sequence[Tensor], causal: bool) -> list[Any]:
 
 
 def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments | Whole) -> Tensor:
-    """Scaled dot-product attention of each query over its segment's keys: Q x H x D; zeros where a segment has no key."""
+    """Computes the scaled dot-product attention of each query over the keys of its segment.
+
+    Args:
+        query_QHD: the queries.
+        key_KHD: the keys.
+        value_KHD: the value of each key.
+        segments: which keys each query may see.
+
+    Returns:
+        Q x H x D; zeros for the queries of a segment without keys.
+    """
     if isinstance(segments, Whole):
         query, key, value = (tokens.transpose(0, 1)[None] for tokens in (query_QHD, key_KHD, value_KHD))
         return functional.scaled_dot_product_attention(query, key, value, is_causal=segments.causal)[0].transpose(0, 1)
@@ -311,7 +344,7 @@ def attend(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
 
 
 def in_torch(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segments) -> Tensor:
-    """The same by torch's attention, segments of about the same length at a time."""
+    """Computes what `attend` does with torch's attention, one chunk at a time."""
     layout = segments.layout
     if not layout.chunks:
         return torch.zeros_like(query_QHD)
@@ -323,7 +356,7 @@ def in_torch(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Se
 
 
 def _attend_chunk(query: Tensor, key: Tensor, value: Tensor, chunk: _Chunk) -> Tensor:
-    """The same of a chunk's padded tokens."""
+    """Computes the attention of one chunk's padded tokens."""
     count, queries, keys = chunk.shape
 
     def by_segment(tokens: Tensor, length: int) -> Tensor:
@@ -354,7 +387,7 @@ def _flash(query_QHD: Tensor, key_KHD: Tensor, value_KHD: Tensor, segments: Segm
 
 
 def problem() -> choice.Ways:
-    """Two heads of 64 sequences of 1 to 75 behaviours."""
+    """The problem of the trial: two heads over 64 sequences of 1 to 75 behaviours."""
     torch.manual_seed(0)
     segments = Segments.within(
         torch.cat([torch.zeros(1, dtype=torch.int64), (1 + torch.arange(64) * 31 % 75).cumsum(0)])

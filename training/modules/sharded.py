@@ -1,9 +1,9 @@
-"""A table that lies in all processes, sharded by TorchRec: for tables that outgrow one device.
+"""An embedding table whose rows are divided among all processes by TorchRec, for tables that are too large for one device.
 
-TorchRec sends each look-up to the process that holds the row and the vector back, and updates rows in the backward pass
-by FBGEMM's row-wise Adagrad, of the mean of the processes' gradients. A table is cut by rows into blocks of equal size.
-Rows are numbered by how often their ids were seen, so blocks of consecutive rows would leave nearly all look-ups to the
-first process: rows are dealt out in turn instead, row r to process r modulo their number.
+TorchRec sends each look-up to the process that holds the row, and sends the vector back. In the backward pass it updates
+rows by FBGEMM's row-wise Adagrad with the mean of the processes' gradients. TorchRec gives each process a block of
+consecutive rows of equal size. Rows are numbered by how often their ids were seen, most frequent first, so with their own
+numbers nearly all look-ups would go to the first process. Therefore row r is placed in process r modulo W.
 
 Shapes: N look-ups, D width, V rows of a table, W processes.
 """
@@ -25,12 +25,13 @@ _NAME = "rows"
 
 
 class ShardedTable(nn.Module):
-    """The interface of `Table`, but that its rows are read and written by `read` and `write`, in all processes together.
+    """A table like `Table`, but its rows are read and written by `read` and `write`, which all processes call together.
 
     Args:
-        rows, width: V and D.
-        device: of this process's rows.
-        epsilon: of row-wise Adagrad.
+        rows: the number of rows in all processes together, V.
+        width: the width of a row, D.
+        device: where this process's rows lie.
+        epsilon: what row-wise Adagrad adds to the root of a row's sum of squares.
 
     Raises:
         BadInput: TorchRec is not installed.
@@ -40,7 +41,7 @@ class ShardedTable(nn.Module):
         super().__init__()
         self._rows = rows
         self._rows_each = -(-rows // processes.count())
-        # In a tuple, so that its weights are not taken for the model's parameters: they have their optimiser with them.
+        # In a tuple, so that torch does not count its weights among the model's parameters: this module optimises them itself.
         self._held = (_shard(self._rows_each * processes.count(), width, device, epsilon),)
         with torch.no_grad():
             for values in self._local().values():
@@ -56,10 +57,10 @@ class ShardedTable(nn.Module):
         optimizer = self._held[0].fused_optimizer
         for group in optimizer.param_groups:
             group["lr"] = value
-        optimizer.step()  # Hands the rate to the kernels; rows are only updated in backward passes.
+        optimizer.step()  # passes the rate to the kernels, and changes no row: rows are updated in backward passes
 
     def forward(self, rows_N: Tensor) -> Tensor:
-        """N -> N x D; all processes must call it equally often."""
+        """N -> N x D; all processes must call it the same number of times."""
         from torchrec import KeyedJaggedTensor
 
         if rows_N.device.type == "cpu" and len(rows_N) and not 0 <= int(rows_N.min()) <= int(rows_N.max()) < self._rows:
@@ -74,7 +75,16 @@ class ShardedTable(nn.Module):
 
     @torch.no_grad()
     def read(self, what: str, start: int, count: int) -> Tensor:
-        """Some rows of the weights or of Adagrad's sums: in the first process's memory, a tensor without values in the others."""
+        """Gathers some rows in the first process; all processes must call it together.
+
+        Args:
+            what: `weight`, or `square` for Adagrad's sums of squares.
+            start: the first row.
+            count: how many rows.
+
+        Returns:
+            In the first process the rows, in its host memory; in the others a tensor of the same shape without values.
+        """
         local, shards = self._local()[what], processes.count()
         first, last = start // shards, -(-(start + count) // shards)
         own = local[first:last].contiguous()
@@ -87,7 +97,13 @@ class ShardedTable(nn.Module):
 
     @torch.no_grad()
     def write(self, what: str, start: int, values: Tensor) -> None:
-        """Replaces some rows by the first process's values."""
+        """Replaces some rows by values of the first process; all processes must call it together.
+
+        Args:
+            what: `weight` or `square`.
+            start: the first row.
+            values: in the first process the new rows; in the others a tensor of the same shape.
+        """
         if values.device.type == "meta":
             values = torch.empty(values.shape)
         device = self._local()[what].device
@@ -97,7 +113,13 @@ class ShardedTable(nn.Module):
 
     @torch.no_grad()
     def keep(self, what: str, start: int, values: Tensor) -> None:
-        """Replaces some rows by values that every process has: each takes its own."""
+        """Replaces some rows by values that every process has; each process takes those of the rows that it holds.
+
+        Args:
+            what: `weight` or `square`.
+            start: the first row.
+            values: the new rows.
+        """
         shards = processes.count()
         skipped = (processes.rank() - start) % shards
         own = values[skipped::shards]
@@ -105,7 +127,7 @@ class ShardedTable(nn.Module):
         self._local()[what][place : place + len(own)].copy_(own)
 
     def _local(self) -> dict[str, Tensor]:
-        """This process's rows: views of what TorchRec holds."""
+        """Returns this process's rows, as views of TorchRec's tensors."""
         (weight,) = self._held[0].parameters()
         (state,) = self._held[0].fused_optimizer.state.values()
         return {"weight": weight, "square": state[f"{_NAME}.momentum1"].local_shards()[0].tensor}
@@ -116,8 +138,8 @@ def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
     with (
         torch.random.fork_rng(gpus),
         warnings.catch_warnings(),
-    ):  # Fresh values are drawn but never read: our generator must not advance.
-        warnings.simplefilter("ignore")  # FBGEMM and TorchRec speak of operations that their wheels lack
+    ):  # in a fork, since TorchRec draws initial values, which are not used, and our random numbers must not depend on that
+        warnings.simplefilter("ignore")  # FBGEMM and TorchRec warn of operations that their wheels do not have
         try:
             from fbgemm_gpu.split_embedding_configs import EmbOptimType
             from torchrec import EmbeddingCollection, EmbeddingConfig
@@ -133,12 +155,14 @@ def _shard(rows: int, width: int, device: torch.device, epsilon: float) -> Any:
                 found=str(error),
                 hint="`make setup` installs it for a CPU, `pip install 'tributary[training,fbgemm-gpu,sharding]'` for GPUs.",
             ) from None
-        logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a deprecated call of TorchRec's
+        logging.getLogger("torch.fx._symbolic_trace").setLevel(
+            logging.ERROR
+        )  # it warns of a deprecated call in TorchRec
         whole = EmbeddingCollection(
             device=torch.device("meta"),
             tables=[EmbeddingConfig(name=_NAME, embedding_dim=width, num_embeddings=rows, feature_names=[_NAME])],
         )
-        # Duplicates are sent once where there is a kernel for it: on a GPU.
+        # A row that is looked up several times is sent once, but only on a GPU, where there is a kernel for it.
         sharder = EmbeddingCollectionSharder(
             use_index_dedup=device.type == "cuda",
             fused_params={"optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": epsilon, "learning_rate": 0.0},

@@ -1,10 +1,10 @@
-"""Where CPM and A-CTR get transferred user and item vectors from.
+"""The transferred user and item vectors that CPM and A-CTR read.
 
-CPM runs the aggregator over three frozen monthly snapshots and trains it; afterwards the tables are merged into one,
-which A-CTR looks up, frozen. Both give the same vectors (E-CDCTR, arXiv 2408.16238: aggregation of the last three
-snapshots by self-attention and mean pooling).
+CPM trains an aggregator over three monthly snapshots, whose vectors stay as they are (E-CDCTR, arXiv 2408.16238: the last
+three snapshots are aggregated by self-attention and mean pooling). Once it is trained, its result for each user and item
+is stored in one merged table, which A-CTR only reads. Both give the same vectors.
 
-Shapes: B rows, M months, D width, V entities.
+Shapes: B rows of a batch, M months, D width, V entities.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from training.data.batches import Batch
 from training.data.vectors import VECTOR_ENTITIES, DatedVectors, Entity, EntityIndex, EntityVectors, Snapshots
 
 _MERGE_ROWS = 65_536  # entities merged at a time
-_TEXT_SCALE = 0.1  # from numbers of about 1, many times those of ids' vectors, sparse ads are learned by heart
+_TEXT_SCALE = (
+    0.1  # published values are about 1, many times those of ids' vectors; unscaled, sparse ads were overfitted
+)
 
 
 class Aggregator(nn.Module):
-    """Three snapshot vectors -> one: one layer and head of self-attention, no FFN, then the mean over those present.
+    """Aggregates an entity's snapshot vectors into one: one layer of self-attention with one head and no FFN, then a mean.
+
+    The mean is over the months in which the entity is present.
 
     Args:
-        dim: D.
+        dim: the width of the vectors, D.
     """
 
     def __init__(self, dim: int) -> None:
@@ -39,17 +43,31 @@ class Aggregator(nn.Module):
         self.value = nn.Linear(dim, dim, bias=False)
 
     def forward(self, vectors_BMD: Tensor, present_BM: Tensor) -> Tensor:
-        """B x M x D and B x M -> B x D; months in which the entity is missing are masked, zeros where all are."""
+        """Aggregates the vectors of a batch.
+
+        Args:
+            vectors_BMD: the vectors of each row's months.
+            present_BM: whether the entity is present in each month; months without it are masked.
+
+        Returns:
+            B x D; zeros for an entity that is in no month.
+        """
         scores_BMM = self.query(vectors_BMD) @ self.key(vectors_BMD).transpose(1, 2) / math.sqrt(vectors_BMD.shape[2])
-        # A large negative number, not -inf: an entity without any month would give NaN instead of a masked-out value.
+        # A large negative number, not -inf, of which the softmax would be NaN for an entity that is in no month.
         weights_BMM = torch.softmax(scores_BMM.masked_fill(~present_BM[:, None, :], -1e9), dim=2)
-        mixed_BMD = weights_BMM @ self.value(vectors_BMD)
+        mixed_BMD: Tensor = weights_BMM @ self.value(vectors_BMD)
         mask_BM1 = present_BM[:, :, None].to(mixed_BMD.dtype)
         return (mixed_BMD * mask_BM1).sum(dim=1) / mask_BM1.sum(dim=1).clamp(min=1.0)
 
 
 class TransferSource(nn.Module):
-    """Gives each row's transferred vectors; this base gives none (the variant `none`): zeros, nothing flagged."""
+    """What gives each row its transferred vectors.
+
+    This base class stands for no transfer (the variant `none`): it gives zeros, and flags nothing as missing.
+
+    Args:
+        dims: the width of each entity's vectors.
+    """
 
     def __init__(self, dims: Mapping[Entity, int]) -> None:
         super().__init__()
@@ -57,12 +75,12 @@ class TransferSource(nn.Module):
 
     @property
     def width(self) -> int:
-        """Columns of `forward`: the user's and the item's vector, and a flag for each that is missing."""
+        """The number of columns that `forward` returns: the user's and the item's vector, and for each a flag that it is missing."""
         return sum(self.dims.values()) + len(self.dims)
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
-        """Positions of ids, for the encoding."""
+        """For each entity, the position of each id among the vectors; the encoding of batches needs it."""
         return {}
 
     def forward(self, batch: Batch) -> Tensor:
@@ -71,7 +89,13 @@ class TransferSource(nn.Module):
 
 
 class MergedTable(TransferSource):
-    """A CPM's merged table: one frozen vector per entity. It belongs to the CPM, so it is not part of the model's own weights."""
+    """A CPM's merged table: one vector per entity, which is not trained further.
+
+    The table belongs to the CPM's release, so it is not among the weights that the model saves.
+
+    Args:
+        vectors: the merged table of each entity: ids and their vectors, V x D.
+    """
 
     def __init__(self, vectors: Mapping[Entity, EntityVectors]) -> None:
         super().__init__({entity: vectors[entity].vectors.shape[1] for entity in VECTOR_ENTITIES})
@@ -82,60 +106,63 @@ class MergedTable(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
-        """The index of the transferred vectors, by entity."""
+        """For each entity, the position of each id among the vectors."""
         return self._index
 
     def forward(self, batch: Batch) -> Tensor:
-        """Returns user vector, item vector and two flags for missing ones, B x width."""
+        """Returns the user's vector, the item's vector and a flag for each that is missing, B x `width`."""
         parts = [self.get_buffer("user")[batch.user_at_B], self.get_buffer("item")[batch.item_at_B]]
         flags = [(at == 0).to(parts[0].dtype)[:, None] for at in (batch.user_at_B, batch.item_at_B)]
         return torch.cat([*parts, *flags], dim=1)
 
 
 class TextVectors(nn.Module):
-    """BAHE's Q_u and Q_i, frozen and scaled down: the vectors of both, their product, and a flag for each that is missing.
+    """BAHE's vectors of users (Q_u) and items (Q_i), scaled down and not trained further.
 
-    They belong to BAHE's releases, so they are not part of the model's own weights.
+    They belong to BAHE's releases, so they are not among the weights that the model saves.
+
+    Args:
+        vectors: for users and for items, the vector of each id on each day that has one.
     """
 
     def __init__(self, vectors: Mapping[Entity, DatedVectors]) -> None:
         super().__init__()
         self.vectors = vectors
-        self.dim = vectors["user"].vectors.shape[1]
+        self.dim: int = vectors["user"].vectors.shape[1]
         for entity in VECTOR_ENTITIES:
             self.register_buffer(entity, self.read(vectors[entity].vectors), persistent=False)
 
     @property
     def width(self) -> int:
-        """Columns of `forward`."""
+        """The number of columns that `forward` returns: both vectors, their product, and a flag for each that is missing."""
         return 3 * self.dim + len(VECTOR_ENTITIES)
 
     def newest(self) -> TextVectors:
-        """Returns the same module with only the last vector of each id."""
+        """Returns a module that holds only the newest vector of each id."""
         return TextVectors(
             {entity: DatedVectors.stack({0: dated.newest()}, self.dim) for entity, dated in self.vectors.items()}
         )
 
     @staticmethod
     def read(vectors: NDArray[np.float32]) -> Tensor:
-        """Scales published vectors down, and puts a vector of zeros before them for ids that have none."""
+        """Scales published vectors down, and puts a row of zeros before them, which ids without a vector read."""
         return functional.pad(torch.from_numpy(vectors) * _TEXT_SCALE, (0, 0, 1, 0))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Returns both vectors, their product and the flags, B x `width`."""
+        """Returns the user's vector, the item's vector, their element-wise product and the two flags, B x `width`."""
         user_BD, item_BD = (self.get_buffer(entity)[batch.texts[entity]] for entity in VECTOR_ENTITIES)
         flags = [(batch.texts[entity] == 0).to(user_BD.dtype)[:, None] for entity in VECTOR_ENTITIES]
         return torch.cat([user_BD, item_BD, user_BD * item_BD, *flags], dim=1)
 
 
 class AggregatedSnapshots(TransferSource):
-    """The aggregator over frozen snapshots, as CPM trains it.
+    """The aggregator over monthly snapshots, which CPM trains; the snapshots' vectors are not trained further.
 
     Args:
-        snapshots: each entity's vectors of all months that any day needs.
-        months_of_day: for each day from the encoding's first on, three positions among those months, -1 where a month
-            precedes the history.
-        dims: D of each entity.
+        snapshots: for each entity, its vectors in all months that any of the days needs.
+        months_of_day: for each day, from the first day of the encoded rows on, the positions of its three months in the
+            snapshots; -1 for a month before the deployment's history.
+        dims: the width of each entity's vectors, D.
     """
 
     def __init__(
@@ -163,17 +190,26 @@ class AggregatedSnapshots(TransferSource):
 
     @property
     def index(self) -> dict[Entity, EntityIndex]:
-        """The index of the transferred vectors, by entity."""
+        """For each entity, the position of each id among the vectors."""
         return self._index
 
     def aggregate(self, entity: Entity, at_B: Tensor, months_BM: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the aggregated vectors (B x D) of positions and months, and whether the entity has none (B)."""
+        """Aggregates the vectors of users or of items.
+
+        Args:
+            entity: `user` or `item`.
+            at_B: the position of each row's id among the vectors.
+            months_BM: the positions of each row's months in the snapshots.
+
+        Returns:
+            The aggregated vectors (B x D), and whether the id is in none of its months (B).
+        """
         present_BM = self.get_buffer(f"{entity}_present")[months_BM, at_B[:, None]]
         vectors_BMD = self.get_buffer(f"{entity}_vectors")[months_BM, at_B[:, None]]
         return self.aggregators[entity](vectors_BMD, present_BM), ~present_BM.any(dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Returns the aggregated user and item vectors, and two flags for missing ones, B x width."""
+        """Returns the aggregated user and item vectors and a flag for each that is missing, B x `width`."""
         months_BM = self.get_buffer("months_of_day")[batch.day_B]
         user_BD, no_user_B = self.aggregate("user", batch.user_at_B, months_BM)
         item_BD, no_item_B = self.aggregate("item", batch.item_at_B, months_BM)
@@ -183,7 +219,11 @@ class AggregatedSnapshots(TransferSource):
 
     @torch.no_grad()
     def merge(self, months: Sequence[int]) -> dict[Entity, EntityVectors]:
-        """The merged table of three months: a vector for every entity that is present in any of them."""
+        """Makes the merged table of three months: for each entity, the aggregated vector of every id that is in any of them.
+
+        Args:
+            months: the positions of the months in the snapshots.
+        """
         merged: dict[Entity, EntityVectors] = {}
         for entity in VECTOR_ENTITIES:
             index = self._index[entity]

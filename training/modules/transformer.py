@@ -63,7 +63,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(size)
 
     def keys_and_values(self, tokens_PE: Tensor) -> tuple[Tensor, Tensor]:
-        """P x H x (E / H) each."""
+        """Returns keys and values, P x H x (E / H) each."""
         return split_heads(self.key(tokens_PE), self.heads), split_heads(self.value(tokens_PE), self.heads)
 
     def forward(self, tokens_PE: Tensor, keys_and_values: tuple[Tensor, Tensor], segments: Segments | Whole) -> Tensor:

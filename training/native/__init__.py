@@ -1,8 +1,8 @@
-"""C++ for what torch cannot do in one pass, compiled on the machine that runs it. Every operation has a twin in torch of equal results.
+"""Native operations: C++ for what torch cannot compute in one pass. Each has a twin, which computes equal results with torch's operations.
 
-A library is compiled at its first use, for this very processor, into the user's cache (a few seconds, once), and timed
-next to its twin: the faster one serves (`training/native/choice.py`). Where there is no compiler the twins serve.
-`TRIBUTARY_NATIVE` forces either.
+An operation's library is compiled at its first use, for the processor of this machine, into the user's cache; that takes
+a few seconds, once. Then it is timed against its twin, and the faster of the two is used from then on
+(`training/native/choice.py`). Without a C++ compiler the twins are used. `TRIBUTARY_NATIVE` forces either.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from torch import Tensor
 
 from contracts.settings import native_flags, native_mode
 
-WIDTH = 16  # widths that the operations take are multiples: every processor's vectors divide it (kWidth in kernels.h)
+WIDTH = 16  # operations take only multiples of this width, which is a multiple of every processor's vectors (kWidth in kernels.h)
 FOR_THIS_PROCESSOR = "-march=native"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
-_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # bytes; of Linux's madvise
+_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14  # the size of a page in bytes; the advice's number for Linux's madvise
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def in_torch() -> Iterator[None]:
-    """Inside, every native operation runs as its twin, in all threads: what is exported or counted has to be made of torch's operations."""
+    """A context in which every native operation runs as its twin, in all threads.
+
+    Exporting a program and counting its FLOPs need it, since both see only torch's own operations.
+    """
     module = sys.modules[__name__]
     serving = module.library
     setattr(module, "library", lambda name: None)  # noqa: B010
@@ -46,10 +49,16 @@ def in_torch() -> Iterator[None]:
 
 @cache
 def library(name: str) -> ctypes.CDLL | None:
-    """The library of `<name>.cpp`; None inside `in_torch`, where it is switched off, and where it cannot be had, which is logged once.
+    """Returns the compiled library of `<name>.cpp`.
+
+    None stands for no native code: inside `in_torch`, where `TRIBUTARY_NATIVE` switches it off, and where it cannot be
+    compiled, which is logged once.
+
+    Args:
+        name: the name of the operation.
 
     Raises:
-        BadInput: the environment asks for what there is not.
+        BadInput: `TRIBUTARY_NATIVE` has a value that is none of the known ones.
     """
     if native_mode() == "torch":
         return None
@@ -65,12 +74,12 @@ def library(name: str) -> ctypes.CDLL | None:
 
 
 def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
-    """The file of the library of `<name>.cpp`, which is compiled if it is not there yet.
+    """Returns the file of the library of `<name>.cpp`; it is compiled if it does not exist yet.
 
     Args:
         name: the name of the operation.
         compiler: path of a C++ compiler.
-        flags: the compiler's flags for a processor, in addition to those that all builds have.
+        flags: the compiler's flags that choose the processor, in addition to those of every build.
 
     Raises:
         CalledProcessError: it does not compile; `stderr` has the compiler's message.
@@ -90,19 +99,19 @@ def compiled(name: str, compiler: str, flags: tuple[str, ...]) -> Path:
 
 
 def vectors() -> str:
-    """Which of the processor's vectors native code is compiled for; torch's word for its own where no native code serves."""
+    """Returns which vector instructions native code is compiled for; without native code, those that torch reports for itself."""
     of_any = library("field_mlp")
     return str(torch.backends.cpu.get_cpu_capability()) if of_any is None else vectors_of(of_any)
 
 
 def vectors_of(of_name: ctypes.CDLL) -> str:
-    """Which of the processor's vectors a library was compiled for: AVX-512, AVX2, AVX, SSE2, NEON."""
+    """Returns which vector instructions a library was compiled for: AVX-512, AVX2, AVX, SSE2 or NEON."""
     of_name.vectors.restype = ctypes.c_char_p
     return str(of_name.vectors().decode())
 
 
 def _processor() -> str:
-    """What `-march=native` depends on; psutil knows neither a processor's name nor its flags."""
+    """Returns what `-march=native` depends on: the processor's name and flags, neither of which psutil gives."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -111,9 +120,10 @@ def _processor() -> str:
 
 
 def use_huge_pages(tensor: Tensor) -> None:
-    """Asks Linux to back a large tensor with pages of 2 MiB: rows picked all over a table otherwise miss the address cache each time.
+    """Asks Linux to keep a large tensor in memory pages of 2 MiB.
 
-    To be called before the tensor is first written to; does nothing where it cannot.
+    With small pages almost every look-up of a random row would miss the processor's cache of page addresses (the TLB). It has
+    to be called before the tensor is first written to. On other systems, and for small tensors, it does nothing.
     """
     begin = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
     length = (tensor.data_ptr() + tensor.nbytes - begin) // _HUGE_PAGE * _HUGE_PAGE
@@ -122,7 +132,7 @@ def use_huge_pages(tensor: Tensor) -> None:
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Of a dense tensor's values; null for None."""
+    """Returns the address of the values of a dense tensor on the CPU; null for None."""
     if tensor is None:
         return ctypes.c_void_p(None)
     assert tensor.is_contiguous() and tensor.device.type == "cpu"
@@ -130,15 +140,15 @@ def address(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """An array of the addresses."""
+    """Returns the addresses of several tensors' values, as an array for C."""
     return (ctypes.c_void_p * len(tensors))(*(address(tensor) for tensor in tensors))
 
 
 def integers(*values: int) -> ctypes.Array[ctypes.c_int64]:
-    """An array of int64."""
+    """Returns an array of int64 for C."""
     return (ctypes.c_int64 * len(values))(*values)
 
 
 def padded(width: int) -> int:
-    """The next multiple of WIDTH."""
+    """Rounds a width up to a multiple of WIDTH."""
     return -(-width // WIDTH) * WIDTH

@@ -1,8 +1,8 @@
-"""Whether a native operation serves, or its twin in torch: each is timed once on a machine, on a small problem, and the faster one serves.
+"""The choice between a native operation and its twin in torch: a trial on each machine times both, and the faster one is used.
 
-The choice lies next to the compiled library, so that every later process on the machine computes in the same way: twins
-round differently. Every process logs the choices that it follows. `TRIBUTARY_NATIVE=1` (native code serves wherever it
-can be had) and `TRIBUTARY_NATIVE=0` (torch serves) need no trial.
+The two round differently, so the choice is kept in a file next to the compiled library, and every later process on the
+machine follows it. Every process logs the choices that it follows. With `TRIBUTARY_NATIVE=1` native code is used wherever
+it can be compiled, with `TRIBUTARY_NATIVE=0` torch is used; neither needs a trial.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """One small problem of realistic shape, forward and backward, in both ways.
+    """The two ways to compute a trial's problem: a small one of realistic shape, forward and backward.
+
+    Each function computes the problem once, whatever the value of `TRIBUTARY_NATIVE`, and returns the result and its
+    gradients.
 
     Attributes:
-        native, torch: compute it once, whatever `TRIBUTARY_NATIVE` says; what they return is the result, and its
-            gradients.
+        native: computes it by native code.
+        torch: computes it by the twin.
     """
 
     native: Callable[[], Any]
@@ -42,10 +45,11 @@ class Ways:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a trial has shown.
+    """The result of a trial.
 
     Attributes:
-        native_ms, torch_ms: of the processor's time, each by itself with one thread.
+        native_ms: milliseconds of processor time that native code takes for the problem, with one thread.
+        torch_ms: the same for the twin.
     """
 
     native_ms: float
@@ -53,16 +57,16 @@ class Choice:
 
     @property
     def serves(self) -> str:
-        """`native` or `torch`."""
+        """Which of the two is used: `native` or `torch`."""
         return "native" if self.native_ms <= self.torch_ms else "torch"
 
 
 def serving(name: str, problem: Callable[[], Ways]) -> Any:
-    """The library of a native operation; None where its twin in torch serves.
+    """Returns the library of a native operation; None if its twin in torch is to be used.
 
     Args:
         name: the name of the operation.
-        problem: makes the problem of the trial; called where there has been none on this machine.
+        problem: makes the trial's problem; it is called only if there has been no trial on this machine yet.
     """
     library = native.library(name)
     if library is None or native_mode() == "native":
@@ -89,7 +93,7 @@ def _followed(name: str, library: Path, vectors: str, problem: Callable[[], Ways
 
 
 def _kept_or_made(name: str, library: Path, problem: Callable[[], Ways]) -> Choice:
-    """The choice that was made, or is made now: of several processes one tries, and the others wait for it."""
+    """Returns the kept choice, or makes it by a trial; of several processes one makes the trial, and the others wait for it."""
     path = library.with_name(f"{library.stem}-torch-{torch.__version__}.json")
     try:
         with library.with_suffix(".lock").open("w") as lock:
@@ -112,7 +116,7 @@ def _kept_or_made(name: str, library: Path, problem: Callable[[], Ways]) -> Choi
 
 
 def _read(path: Path) -> Choice | None:
-    """Reads a choice that was kept; None where there is none that can be read, so that it is made again."""
+    """Reads a kept choice; None if there is none that can be read, after which a new trial is made."""
     try:
         kept = json.loads(path.read_text())
         return Choice(native_ms=float(kept["native_ms"]), torch_ms=float(kept["torch_ms"]))
@@ -121,13 +125,13 @@ def _read(path: Path) -> Choice | None:
 
 
 def compare(problem: Callable[[], Ways]) -> Choice:
-    """Times both by turns and takes the shortest of each: what else the machine does makes some turns longer."""
+    """Times both ways in turns, and takes the shortest time of each, since other work on the machine makes some turns longer."""
     threads = torch.get_num_threads()
     times: dict[str, list[float]] = {"native": [], "torch": []}
     torch.set_num_threads(1)
     try:
-        # The training that asks must not notice: neither its random numbers nor what it does without gradients or in
-        # half precision.
+        # The trial runs in the middle of a training. It must not change the training's random numbers, and must not depend on
+        # whether the training is in a block without gradients or in half precision.
         with (
             torch.random.fork_rng(devices=[]),
             torch.inference_mode(False),
@@ -139,7 +143,7 @@ def compare(problem: Callable[[], Ways]) -> Choice:
                 for name, way in (("native", ways.native), ("torch", ways.torch)):
                     began = time.thread_time()
                     way()
-                    if turn:  # the first one warms up
+                    if turn:  # the first turn warms up and is not counted
                         times[name].append(1e3 * (time.thread_time() - began))
     finally:
         torch.set_num_threads(threads)

@@ -1,5 +1,5 @@
-// Dropout in one pass: whether an element stays is a hash of the seed and its place, so that the backward pass draws it again, and no
-// mask is ever in memory.
+// Dropout in one pass. A hash of the seed and the element's place decides whether an element is kept, so the backward pass recomputes
+// the decision, and no mask is stored.
 
 #include "kernels.h"
 
@@ -18,7 +18,8 @@ inline Words mixed(Words word) {
 
 extern "C" {
 
-// sizes: elements, limit (of 2^32 hashes that many drop an element), seed, threads, blocks.
+// sizes: the number of elements, the limit (an element is dropped if its hash, 0 to 2^32 - 1, is below it), the seed, and the numbers of
+// threads and blocks.
 void drop(const int64_t* sizes, const float* values, float* target) {
     const int64_t count = sizes[0], blocks = sizes[4], lanes = (count + kLane - 1) / kLane;
     const uint32_t limit = static_cast<uint32_t>(sizes[1]), low = static_cast<uint32_t>(sizes[2]), high = static_cast<uint32_t>(sizes[2] >> 32);

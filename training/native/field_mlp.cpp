@@ -1,8 +1,9 @@
-// Embeddings -> linear, ReLU, ... -> one logit, forward and backward, a tile of rows at a time: a tile's hidden values stay in the cache.
+// Linear layers with ReLU between them and one logit, over the embeddings of a sample's fields; forward and backward. Samples are
+// computed in tiles, so that a tile's hidden values stay in the processor's cache.
 //
-// The first layer reads fields of many rows from x. A field of few rows is multiplied by its columns of the first layer once for each
-// of those rows (V x H1), not once for each sample, and a row of that is added. Where there is a backward pass, it reads the hidden values
-// that the forward pass left: to make them again would take a third of its time.
+// The vectors of fields of many rows are read from x. The table of a field of few rows is multiplied by the field's columns of the
+// first layer once (V x H1), and each sample adds its row of that product. The forward pass keeps the hidden values for the backward
+// pass, which would take a third longer if it computed them again. D is the width of a vector, H1 the width of the first layer.
 
 #include "kernels.h"
 
@@ -19,19 +20,19 @@ std::vector<float> padded_to(const float* values, int64_t rows, int64_t columns,
 }
 
 struct Layer {
-    int64_t in, out;               // padded
+    int64_t in, out;               // widths, padded to a multiple of kWidth
     std::vector<float> weight;     // out x in, as torch's Linear holds it
     std::vector<float> weight_t;   // in x out
     std::vector<float> bias;
 };
 
 struct Field {
-    int64_t size, width, column, start;  // V; D; where in a row of `field_rows` it is; its first column in the first layer
-    const float* vectors;                // V x D
-    std::vector<float> weight, values;   // D x H1, its columns transposed; V x H1
+    int64_t size, width, column, start;  // V; D; the field's column in `field_rows`; its first column in the first layer
+    const float* vectors;                // the field's table, V x D
+    std::vector<float> weight, values;   // the field's columns of the first layer, transposed, D x H1; their product with the table, V x H1
 };
 
-struct Columns {  // of the first layer, that read x
+struct Columns {  // columns of the first layer that read a part of x
     int64_t start, width;
 };
 
@@ -39,7 +40,7 @@ struct Network {
     int64_t rows, width, num_fields, fields_step;
     const float* x;
     const int64_t* field_rows;
-    int64_t first_width;  // columns of the first layer, fields of few rows included
+    int64_t first_width;  // number of columns of the first layer, those of fields of few rows included
     std::vector<Columns> of_x;
     std::vector<Layer> layers;
     std::vector<Field> fields;
@@ -47,8 +48,9 @@ struct Network {
     float score_bias;
 };
 
-// sizes: rows, width of x, layers, small fields, columns of field_rows, threads, blocks, columns of the first layer, parts of x; then
-// the layers' widths; then V, D, column and start of each field; then start and width of each part of x in the first layer.
+// sizes: the numbers of samples, columns of x, hidden layers, fields of few rows, columns of `field_rows`, threads, blocks, columns of
+// the first layer, parts of x; then the hidden layers' widths; then V, D, column and start of each field of few rows; then the first
+// column and the number of columns that each part of x has in the first layer.
 Network network_of(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases,
                    const float* const* field_vectors, const int64_t* field_rows) {
     Network net{sizes[0], sizes[1], sizes[3], sizes[4], x, field_rows, sizes[7], {}, {}, {}, {}, *biases[sizes[2]]};
@@ -85,7 +87,7 @@ Network network_of(const int64_t* sizes, const float* x, const float* const* wei
     return net;
 }
 
-// Whether every row of the fields of few rows is one that the field has.
+// Whether every row that a sample names in a field of few rows is in the field's table.
 bool rows_are_there(const Network& net) {
     for (const Field& field : net.fields)
         for (int64_t i = 0; i < net.rows; ++i) {
@@ -96,7 +98,7 @@ bool rows_are_there(const Network& net) {
 }
 
 using Values = std::vector<std::vector<float>>;
-using Tile = std::vector<float*>;  // of each layer, rows x out
+using Tile = std::vector<float*>;  // the hidden values of each layer, samples x out
 
 Values tile_of(const Network& net) {
     Values values;
@@ -110,7 +112,7 @@ Tile pointers_to(Values& values) {
     return tile;
 }
 
-// Rows from `begin` on of the hidden values of all rows, layer after layer.
+// Where the hidden values of the samples from `begin` on are, in an array that holds all samples, layer after layer.
 Tile rows_of(const Network& net, float* hidden, int64_t begin) {
     Tile tile;
     for (const Layer& layer : net.layers) {
@@ -120,7 +122,7 @@ Tile rows_of(const Network& net, float* hidden, int64_t begin) {
     return tile;
 }
 
-// The first layer's bias and the fields of few rows of one row.
+// Writes to `out` what one sample's first layer gets from its bias and from the fields of few rows.
 void add_fields(const Network& net, int64_t row, float* out) {
     const Layer& layer = net.layers[0];
     const int64_t* rows = net.field_rows + row * net.fields_step;
@@ -145,7 +147,7 @@ void forward_tile(const Network& net, int64_t begin, int64_t count, const Tile& 
     }
 }
 
-struct Sums {  // gradients of one block of rows
+struct Sums {  // sums of gradients over one block of samples
     Values weights, biases, fields;
     std::vector<float> score;
     float score_bias = 0.0f;
@@ -194,8 +196,8 @@ void add_part(const std::vector<float>& values, int64_t step, int64_t rows, int6
 
 extern "C" {
 
-// Returns 1, having scored nothing, if a row is not in its table. `hidden`: where to leave the hidden values for `score_back`, layer after
-// layer, rows x its width padded to a multiple of kWidth; or null.
+// Computes the logits. Returns 1, and computes nothing, if a row is not in its table. `hidden` receives the hidden values for
+// `score_back`, layer after layer, samples x the layer's width padded to a multiple of kWidth; null if there is no backward pass.
 int score(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases, const float* const* field_vectors,
            const int64_t* field_rows, float* hidden, float* logits) {
     const Network net = network_of(sizes, x, weights, biases, field_vectors, field_rows);
@@ -214,7 +216,8 @@ int score(const int64_t* sizes, const float* x, const float* const* weights, con
     return 0;
 }
 
-// As `score`, with the hidden values that it left; gradients of x, weights, biases and the small fields' vectors. All but that of x are added to what the arrays hold.
+// Computes the gradients of x, weights, biases and the tables of fields of few rows, from the hidden values that `score` has written.
+// The gradient of x replaces what its array holds; the others are added to theirs.
 void score_back(const int64_t* sizes, const float* x, const float* const* weights, const float* const* biases,
                 const float* const* field_vectors, const int64_t* field_rows, float* hidden, const float* d_logits, float* d_x, float* const* d_weights,
                 float* const* d_biases, float* const* d_fields) {

@@ -1,6 +1,6 @@
-// What the operations share: vectors as wide as the processor's, a product of small matrices, and a loop over blocks in threads.
+// What the operations share: vectors as wide as the processor's registers, a product of small matrices, and a loop over blocks in threads.
 //
-// All arrays are dense and float32; widths are multiples of kWidth. Work is cut into a fixed number of blocks whose partial sums are
+// All arrays are dense and float32; widths are multiples of kWidth. Work is divided into a fixed number of blocks whose partial sums are
 // added in order, so that no result depends on the number of threads.
 
 #pragma once
@@ -15,8 +15,9 @@
 
 namespace {
 
-// A vector wider than a register is cut up by the compiler, which then keeps nothing in registers: a product took twenty times as
-// long so. A tile of C is kRows x kColumns vectors; with as many of a row of B and one of A it has to fit into the registers.
+// kLane floats are one register: of wider vectors the compiler keeps nothing in registers, and a product took twenty times as long.
+// A product is computed in tiles of kRows x kColumns vectors of the result C. Such a tile, kColumns vectors of B and one of A have to
+// fit into the registers together.
 #if defined(__AVX512F__)  // 32 registers
 constexpr int64_t kLane = 16;
 constexpr int kRows = 6, kColumns = 4;
@@ -27,7 +28,7 @@ constexpr int kRows = 6, kColumns = 2;
 constexpr const char* kVectors = "AVX2";
 #elif defined(__AVX__)
 constexpr int64_t kLane = 8;
-constexpr int kRows = 5, kColumns = 2;  // a product needs a register of its own before it is added
+constexpr int kRows = 5, kColumns = 2;  // without a fused multiply-add, a product needs one more register
 constexpr const char* kVectors = "AVX";
 #elif defined(__SSE2__)
 constexpr int64_t kLane = 4;
@@ -43,8 +44,8 @@ constexpr int kRows = 2, kColumns = 2;
 constexpr const char* kVectors = "vectors of four";
 #endif
 
-constexpr int64_t kWidth = 16;  // as `WIDTH` in Python: the same on every processor, so that the same models are native everywhere
-static_assert(kWidth % kLane == 0, "widths are whole vectors");
+constexpr int64_t kWidth = 16;  // `WIDTH` in Python; the same on every processor, so that native code takes the same models everywhere
+static_assert(kWidth % kLane == 0, "a width has to be a whole number of vectors");
 
 typedef float Lanes __attribute__((vector_size(4 * kLane), aligned(4), may_alias));
 
@@ -58,26 +59,27 @@ inline float sum_of(const Lanes& values) {
     return total;
 }
 
-// A(m, k) = values[m * row_step + k * step]: rows or columns of an array.
+// The left factor of a product, A(m, k) = values[m * row_step + k * step]: an array, or with the steps exchanged its transpose.
 struct Left {
     const float* values;
     int64_t row_step, step;
 };
 
-// A dense array, or some of its columns.
+// An array to write to, or some of its columns.
 struct Block {
     float* values;
     int64_t row_step;
 };
 
-// The same to be read; with a step of 0 one row for all; null: nothing.
+// An array to read from, or some of its columns. With a `row_step` of 0 all rows are the same one; null stands for no array.
 struct Given {
     const float* values;
     int64_t row_step;
     Given at(int64_t rows, int64_t columns) const { return values ? Given{values + rows * row_step + columns, row_step} : *this; }
 };
 
-// What a product begins with, and what is done to it before it is stored: values become 0 where they, or those of `where`, are not positive.
+// What a product is added to (`from`), and what is done before it is stored: if `rectified`, values that are not positive become 0; if
+// `where` is given, so do values at the places where it is not positive.
 struct Ends {
     Given from;
     bool rectified;
@@ -85,7 +87,8 @@ struct Ends {
     Ends at(int64_t rows, int64_t columns) const { return {from.at(rows, columns), rectified, where.at(rows, columns)}; }
 };
 
-// One tile. Loops of known length are unrolled early: the sums would otherwise pass through memory on their way in and out.
+// Computes one tile of R rows and N vectors. Its loops have constant lengths and are unrolled by a pragma; otherwise the compiler would
+// load and store the sums at each step.
 #define UNROLLED _Pragma("GCC unroll 16")
 template <int N, int R>
 inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
@@ -117,7 +120,7 @@ inline void product_block(int64_t depth, Left a, const float* b, int64_t b_step,
         UNROLLED for (int n = 0; n < N; ++n) store(c.values + m * c.row_step + n * kLane, sums[m][n]);
 }
 
-// The last rows or columns at once too: one by one each would take as long as a whole tile.
+// Computes the rows, or columns, that are left after whole tiles as one smaller tile; one by one, each would take as long as a whole tile.
 template <int N, int R>
 void last_rows(int64_t rows, int64_t depth, Left a, const float* b, int64_t b_step, Block c, Ends ends) {
     if constexpr (R > 0) {
@@ -145,7 +148,7 @@ void last_columns(int64_t columns, int64_t rows, int64_t depth, Left a, const fl
     }
 }
 
-// C[rows x width] = A B, with B[depth x width] at a step of `b_step` between its rows.
+// C = A B, of rows x width, where B is depth x width and its rows are `b_step` floats apart.
 inline void product(int64_t rows, int64_t depth, int64_t width, Left a, const float* b, int64_t b_step, Block c, Ends ends = {}) {
     constexpr int64_t tile = kColumns * kLane;
     for (; width >= tile; width -= tile, b += tile, c.values += tile, ends = ends.at(0, tile))
@@ -180,7 +183,7 @@ inline void add(const std::vector<float>& values, float* target) {
     for (size_t i = 0; i < values.size(); ++i) target[i] += values[i];
 }
 
-// Runs `work(block)` for every block. Threads are made for the call: OpenMP would bring a second pool beside torch's own.
+// Runs `work(block)` for every block. Threads are started for each call: OpenMP would keep a pool of threads in addition to torch's.
 template <typename Work>
 void in_parallel(int64_t threads, int64_t blocks, const Work& work) {
     std::atomic<int64_t> next{0};

@@ -1,6 +1,8 @@
-// Row-wise Adagrad on the rows that a step touched: a row's gradients are summed in the order of the look-ups, then it is moved.
+// Row-wise Adagrad on the rows that a step has looked up. The gradients of a row are summed in the order of the look-ups, then the row is
+// updated.
 //
-// Rows are dealt to a fixed number of blocks by their last bits; a block sums its rows' gradients beside a hash table of its own.
+// The last bits of a row's number decide which of a fixed number of blocks it belongs to. Each block sums the gradients of its rows in an
+// array, and finds a row's sum there by a hash table of its own.
 
 #include <cmath>
 
@@ -8,11 +10,11 @@
 
 extern "C" {
 
-// sizes: look-ups, width, threads, blocks (a power of two).
+// sizes: the numbers of look-ups, columns, threads, and blocks (a power of two).
 void update(const int64_t* sizes, const int64_t* rows, const float* gradient, float* weight, float* square, const double* rate_and_epsilon) {
     const int64_t count = sizes[0], width = sizes[1], blocks = sizes[3];
     const float rate = static_cast<float>(rate_and_epsilon[0]), epsilon = static_cast<float>(rate_and_epsilon[1]);
-    std::vector<std::vector<int64_t>> places(blocks);  // of each block's look-ups, in order
+    std::vector<std::vector<int64_t>> places(blocks);  // which look-ups belong to each block, in order
     for (std::vector<int64_t>& of_block : places) of_block.reserve(2 * count / blocks);
     for (int64_t n = 0; n < count; ++n) places[rows[n] & (blocks - 1)].push_back(n);
     in_parallel(sizes[2], blocks, [&](int64_t block) {
@@ -53,7 +55,7 @@ void update(const int64_t* sizes, const int64_t* rows, const float* gradient, fl
     });
 }
 
-// sizes: look-ups, width, threads, blocks, rows of the table. Returns 1, having read nothing, if a row is not in the table.
+// sizes: the numbers of look-ups, columns, threads, blocks, and rows of the table. Returns 1, and reads nothing, if a row is not in the table.
 int look_up(const int64_t* sizes, const int64_t* rows, const float* weight, float* found) {
     const int64_t count = sizes[0], width = sizes[1], blocks = sizes[3], ahead = 16;
     for (int64_t n = 0; n < count; ++n)

@@ -1,6 +1,6 @@
-// Scaled dot-product attention inside segments of packed tokens, forward and backward, one head of one segment at a time: nothing is
-// padded in memory, and no weight leaves the processor's cache. Weights are made again in the backward pass, from the logarithm of
-// their sum that the forward pass keeps of each query.
+// Scaled dot-product attention inside segments of packed tokens, forward and backward. It computes one head of one segment at a time,
+// so that nothing is padded in memory and the attention weights stay in the processor's cache. The backward pass recomputes them from
+// the logarithm of the softmax's denominator, which the forward pass keeps for each query.
 
 #include <cmath>
 #include <limits>
@@ -10,7 +10,7 @@
 namespace {
 
 typedef int32_t Ints __attribute__((vector_size(4 * kLane)));
-constexpr int64_t kTile = 48;  // queries at a time, so that long segments too stay in the cache
+constexpr int64_t kTile = 48;  // so many queries at a time, so that the weights of long segments stay in the cache too
 
 struct Shape {
     int64_t segments, heads, width;  // width of a head
@@ -26,9 +26,9 @@ struct Tokens {
 
 inline int64_t rounded(int64_t count) { return (count + kLane - 1) / kLane * kLane; }
 
-// e^x of x <= 0, but for the last digit; 0 below -87.
+// e^x for x <= 0, exact but for the last digit; 0 for x < -87.
 inline Lanes exponential(const Lanes& x) {
-    const Lanes shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;  // 1.5 * 2^23 rounds to the nearest integer
+    const Lanes shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;  // adding 1.5 * 2^23 rounds to the nearest integer
     const Lanes rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     Lanes sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
     sum = sum * rest + 8.3334519073e-3f;
@@ -37,10 +37,10 @@ inline Lanes exponential(const Lanes& x) {
     sum = sum * rest + 5.0000001201e-1f;
     sum = sum * rest * rest + rest + 1.0f;
     const Ints power = (__builtin_convertvector(whole, Ints) + 127) << 23;
-    return x < -87.0f ? Lanes{} : sum * reinterpret_cast<const Lanes&>(power);  // and of what is no number: no number
+    return x < -87.0f ? Lanes{} : sum * reinterpret_cast<const Lanes&>(power);  // NaN stays NaN
 }
 
-// One head of one segment; what its queries need of its keys, reused by all segments of a block.
+// Memory for one head of one segment, reused by all segments of a block.
 struct Workspace {
     std::vector<float> key_t, value_t, weights, d_weights;
     Workspace(const Shape& s, int64_t most_keys, bool backward) : key_t(s.width * rounded(most_keys)), weights(kTile * rounded(most_keys)) {
@@ -58,7 +58,7 @@ void transpose(const float* values, int64_t rows, int64_t step, int64_t width, f
     }
 }
 
-// Scaled products of some queries with all keys of the segment; -infinity where a query may not look.
+// Scaled products of some queries with all keys of the segment; -infinity for keys that a query may not see.
 void score(const Shape& s, const float* query, int64_t first, int64_t rows, int64_t keys, Workspace& work) {
     const int64_t padded = rounded(keys);
     product(rows, s.width, padded, {query, s.step(), 1}, work.key_t.data(), padded, {work.weights.data(), padded});
@@ -129,7 +129,7 @@ void back_head(const Shape& s, const float* query, const float* key, const float
     }
 }
 
-// `work(segment, queries, keys, workspace)` for every segment.
+// Runs `work(segment, number of queries, number of keys, workspace)` for every segment.
 template <typename Work>
 void for_segments(const Shape& s, const Tokens& tokens, int64_t threads, int64_t blocks, bool backward, const Work& work) {
     int64_t most_keys = 0;
@@ -149,7 +149,8 @@ Shape shape_of(const int64_t* sizes) {
 
 extern "C" {
 
-// sizes: segments, heads, width of a head, causal, threads, blocks. `log_sums`: of each query and head.
+// sizes: the numbers of segments and heads, the width of a head, whether attention is causal, the numbers of threads and blocks.
+// `log_sums` receives the logarithm of the softmax's denominator for each query and head.
 void attend_segments(const int64_t* sizes, const int64_t* query_offsets, const int64_t* key_offsets, const float* query, const float* key,
                      const float* value, float* out, float* log_sums) {
     const Shape s = shape_of(sizes);
@@ -165,7 +166,7 @@ void attend_segments(const int64_t* sizes, const int64_t* query_offsets, const i
     });
 }
 
-// As `attend_segments`, with what it gave; writes the gradients of queries, keys and values.
+// Writes the gradients of queries, keys and values, given the arguments of `attend_segments` and what it has written.
 void attend_segments_back(const int64_t* sizes, const int64_t* query_offsets, const int64_t* key_offsets, const float* query,
                           const float* key, const float* value, const float* out, const float* log_sums, const float* d_out,
                           float* d_query, float* d_key, float* d_value) {

@@ -1,15 +1,16 @@
-// DIN's target attention over jagged histories, forward and backward, one sample at a time and nothing of it ever in memory twice.
+// DIN's target attention over histories of different lengths, forward and backward, one sample at a time.
 //
-// A behaviour k is scored for a candidate q by an MLP of [q, k, q - k, q * k]. Its first layer is linear in each part, so it
-// reads hidden(k) = from_query + k (Wk + diag(q) Wp): the weights in brackets are made once per sample, and all its behaviours
-// go through one product of E x H1 instead of two. Hidden values are made again in the backward pass, not stored.
+// A behaviour k is scored for a candidate q by an MLP of [q, k, q - k, q * k]. Its first layer is linear in each of these parts, so
+// hidden(k) = from_query + k (Wk + diag(q) Wp). The matrix in brackets (E x H1) is computed once per sample, and all of the sample's
+// behaviours are multiplied by it, one product instead of two. Hidden values are not stored: the backward pass recomputes them. E is
+// the width of a behaviour, H1 and H2 are the widths of the hidden layers.
 
 #include "kernels.h"
 
 namespace {
 
 struct Shape {
-    int64_t samples, width, hidden, second;  // second: 0 for one hidden layer
+    int64_t samples, width, hidden, second;  // width is E, hidden H1, second H2; H2 is 0 if there is one hidden layer
     int64_t last() const { return second ? second : hidden; }
 };
 
@@ -18,7 +19,7 @@ struct Weights {
     const float *key_t, *mixed_t;         // the same, H1 x E
     const float* second;                  // W2, H2 x H1
     std::vector<float> second_t;          // H1 x H2
-    const float *second_bias, *score;     // H2; H2 or H1
+    const float *second_bias, *score;     // H2; H2, or H1 if there is one hidden layer
     float score_bias;
 };
 
@@ -37,13 +38,13 @@ Weights weights_of(const Shape& shape, const float* key, const float* mixed, con
     return w;
 }
 
-struct Parts {  // a token is made of several tables' vectors, each P x its width
+struct Parts {  // a behaviour is the vectors of several tables side by side; each array is behaviours x the table's width
     const float* const* values;
     const int64_t* widths;
     int64_t count;
 };
 
-// What one sample needs, reused by all samples of a block.
+// Memory for one sample, reused by all samples of a block.
 struct Workspace {
     std::vector<float> keys, first, hidden, last, scores, first_t, d_last, d_hidden, d_first, d_keys;
     Workspace(const Shape& s, int64_t longest, bool backward)
@@ -57,7 +58,7 @@ struct Workspace {
     }
 };
 
-// Scores of a sample's behaviours; leaves keys and hidden values in the workspace.
+// Computes the scores of a sample's behaviours; they stay in the workspace, as do the behaviours and their hidden values.
 void score_sample(const Shape& s, const Weights& w, const Parts& parts, const float* query, const float* from_query, int64_t begin,
                   int64_t length, Workspace& work) {
     for (int64_t p = 0, at = 0; p < parts.count; at += parts.widths[p], ++p)
@@ -87,7 +88,7 @@ int64_t longest_of(const int64_t* offsets, int64_t samples) {
     return longest;
 }
 
-// First sample of each block; blocks hold about as many behaviours each.
+// The first sample of each block; all blocks hold about the same number of behaviours.
 std::vector<int64_t> blocks_of(const int64_t* offsets, int64_t samples, int64_t blocks) {
     std::vector<int64_t> first(blocks + 1, samples);
     first[0] = 0;
@@ -96,7 +97,7 @@ std::vector<int64_t> blocks_of(const int64_t* offsets, int64_t samples, int64_t 
     return first;
 }
 
-struct Sums {  // gradients of the weights, of one block of samples
+struct Sums {  // sums of the weights' gradients over one block of samples
     std::vector<float> key, mixed, second, second_bias, score;
     float score_bias = 0.0f;
     explicit Sums(const Shape& s)
@@ -160,7 +161,7 @@ void add_transposed(const std::vector<float>& values, int64_t rows, int64_t colu
 
 extern "C" {
 
-// sizes: samples, width, hidden, second, number of parts, threads, blocks.
+// sizes: samples, E, H1, H2, and the numbers of parts, threads and blocks.
 void attend(const int64_t* sizes, const float* const* values, const int64_t* widths, const int64_t* offsets, const float* query,
             const float* from_query, const float* key, const float* mixed, const float* second, const float* second_bias,
             const float* score, const float* score_bias, float* out) {
@@ -184,7 +185,7 @@ void attend(const int64_t* sizes, const float* const* values, const int64_t* wid
     });
 }
 
-// As `attend`; gradients of all inputs. Those of the weights are added to what the arrays hold.
+// Computes the gradients of all inputs of `attend`. Those of the weights are added to what their arrays hold.
 void attend_back(const int64_t* sizes, const float* const* values, const int64_t* widths, const int64_t* offsets, const float* query,
                  const float* from_query, const float* key, const float* mixed, const float* second, const float* second_bias,
                  const float* score, const float* score_bias, const float* d_out, float* const* d_values, float* d_query,

@@ -21,13 +21,13 @@ Vectors = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids ascending, and th
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """A setting's vectors of one entity on a day, beside those of the day before.
+    """A variant's vectors of one entity on a day, compared with those of the day before.
 
     Attributes:
-        cosine: mean over the ids that both have; None where there is none.
-        shared: ids that both have.
-        new: share of the day's ids that the day before lacks.
-        lost: share of the day before's ids that the day lacks.
+        cosine: the mean cosine over the ids that both days have; None if there is no such id.
+        shared: how many ids both days have.
+        new: the share of the day's ids that the day before does not have.
+        lost: the share of the day before's ids that the day does not have.
         restarted: whether the day's model started again instead of continuing.
     """
 

@@ -21,9 +21,9 @@ class Week:
     """An FG-BERT that an ad model of these days is bound to.
 
     Attributes:
-        hit_rate: share of held-out users whose newest item is among the ten that it thinks likeliest of all.
-        auc: of that item against one drawn by frequency.
-        loss: of its training, all fields together.
+        hit_rate: the share of held-out users whose newest item is among the ten items that the model scores highest.
+        auc: the AUC of that item's scores against those of an item drawn by frequency.
+        loss: its training loss over all fields together.
     """
 
     period: date
@@ -35,7 +35,13 @@ class Week:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """FLOPs of a request by setting, of a user whose histories are full: so many behaviours in the long one and in the short one."""
+    """The FLOPs of a request under one setting, for a user whose histories are full.
+
+    Attributes:
+        variant: the transfer setting.
+        flops: the FLOPs of the parts of a request.
+        lengths: how many behaviours the long and the short history then have.
+    """
 
     variant: str
     flops: Flops
@@ -44,7 +50,12 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
-    """Both, oldest week first; costs of each setting that the days were served by."""
+    """The encoders that the models of some days are bound to.
+
+    Attributes:
+        weeks: the encoders, oldest week first.
+        costs: what a request costs under each setting by which the days were served.
+    """
 
     weeks: tuple[Week, ...]
     costs: tuple[Cost, ...]
@@ -56,7 +67,7 @@ def encoders_of(
     variants: Sequence[str],
     days: Sequence[date],
 ) -> Encoders | None:
-    """None where no setting reads one."""
+    """Gathers the encoders that the active models of some days are bound to; None if no setting reads one."""
     bound = {
         name
         for day in days

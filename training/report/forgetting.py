@@ -1,8 +1,9 @@
 """What a model still knows of older days: the released model of day d scores the ad rows of d, d-7, d-14 and d-28.
 
-An evaluation, and no part of a model: it reads released run folders and changes no release. A model has trained on most
-of those rows (its replay, or its predecessors), which flatters it. Held-out requests are in no training of any model:
-the curve is of them. All rows are shown beside, as what they are.
+This is an evaluation, and no part of a model: it reads released run folders and changes no release. A model has trained
+on most of those rows, itself or through its predecessors, so its figures on them are too good. Held-out requests are in no
+training of any model, so the main curve is that of the held-out rows. The curve of all rows is shown next to it, under
+that name.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ AGES = (0, 7, 14, 28)
 
 @dataclass(frozen=True, kw_only=True)
 class Remembered:
-    """Rows that lie `age` days before the model that scored them.
+    """Rows that are `age` days older than the models that scored them.
 
     Attributes:
-        age: in days.
-        scored: the rows of all models together; a row of a day is scored by one model of each setting.
-        held_out: N; rows in no training.
-        models: days whose models scored them.
+        age: how many days older.
+        scored: the rows of all models together; a row is scored by one model of each setting.
+        held_out: whether each row is in no training, N.
+        models: the days whose models scored the rows.
     """
 
     age: int

@@ -24,7 +24,7 @@ from training.report.gather import Gathered
 from training.slices import LONG_TAIL_SHARE, NEW_DAYS
 from training.tasks.fg_bert import HIT_AT
 
-ALL_BANDS = 3  # of more settings, the bands hide each other: each has a panel of its own, beside no transfer
+ALL_BANDS = 3  # the bands of more settings would hide each other, so each setting gets a panel of its own, with no transfer in it
 SLICES = {
     "long_tail_items": f"Items that are rare: the {LONG_TAIL_SHARE:.0%} of a day's items seen least often",
     "new_items": f"Items that are new: no impression before the last {NEW_DAYS} days",
@@ -70,23 +70,23 @@ def verdicts(found: Gathered) -> list[str]:
         return []
     if NO_TRANSFER not in found.variants:
         return [f"No row was scored without transfer ({NO_TRANSFER}): there is nothing to compare with."]
-    said = []
+    sentences = []
     for name in _compared(found):
         gain = difference(found.scored, name)
         if gain is None:
-            said.append(f"{name}: no user has both a click and an impression without one, so there is no GAUC.")
+            sentences.append(f"{name}: no user has both a click and an impression without one, so there is no GAUC.")
             continue
         if gain.verdict == NOT_A_NUMBER:
-            said.append(f"{name} and {NO_TRANSFER} cannot be compared: scores are not numbers.")
+            sentences.append(f"{name} and {NO_TRANSFER} cannot be compared: scores are not numbers.")
             continue
         by = f"GAUC {gain.value:+.4f}, {_interval_words(gain)}"
-        said.append(
+        sentences.append(
             {
                 "above zero": f"{name} beats {NO_TRANSFER}: {by}.",
                 "below zero": f"{name} is worse than {NO_TRANSFER}: {by}.",
-            }.get(gain.verdict, f"{name} and {NO_TRANSFER} cannot be told apart: {by}.")
+            }.get(gain.verdict, f"{name} does not differ measurably from {NO_TRANSFER}: {by}.")
         )
-    return said
+    return sentences
 
 
 def _interval_words(gain: Estimate) -> str:
@@ -134,7 +134,7 @@ def _days(found: Gathered) -> View:
         for which, title in ((0, "GAUC"), (1, "LogLoss"))
     ]
     if len(found.variants) <= ALL_BANDS:
-        drawn = [[*drawn[0], *drawn[1]]]  # beside each other
+        drawn = [[*drawn[0], *drawn[1]]]  # in one line, next to each other
     names = _shown(found)
     return {
         "plots": drawn,
@@ -343,8 +343,8 @@ def _pair(estimate: Estimate) -> tuple[float, float] | None:
 
 
 def _badge(gain: Estimate) -> tuple[str, str]:
-    """The class and the words of a badge that tells a gain."""
-    return BADGES.get(gain.verdict, ("even", "too few users" if gain.low is None else "not told apart"))
+    """The CSS class and the words of the badge of a gain."""
+    return BADGES.get(gain.verdict, ("even", "too few users" if gain.low is None else "no measurable difference"))
 
 
 def _short(day: date) -> str:

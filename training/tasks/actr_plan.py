@@ -1,9 +1,9 @@
 """Plans the A-CTR of a day: its parents, its days, and whether it starts again.
 
-A variant that is bound to a CPM (`contracts/transfer.py` says which, and what it takes from it) starts again with the
-last ad days whenever its predecessor is bound to another CPM than the one that the day computes; otherwise it continues
-from the predecessor with the newest day alone. One that is bound to none starts on the deployment's first day and
-continues every day.
+A variant that is bound to a CPM (`contracts/transfer.py` declares which are, and what they take from it) starts again with
+the last ad days whenever its predecessor is bound to another CPM than the one that the day computes. Otherwise it continues
+from the predecessor, and trains only on the newest day. A variant that is bound to no CPM starts on the deployment's first
+day and continues every day.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Trains BAHE on a day's requests, continuing from the day before; publishes Q_u of the day's users and Q_i of its items.
 
-Both logs' requests are trained on (ours: ads alone are sparse), each log with a bias of its own. Behaviour texts are
-read as vectors of the offline table alone; a text without one is encoded on demand or reads as unknown, by the recipe,
-and counted. A release keeps what is trained, adapters and head, and the scale that vectors are read on, that of the
-first days' texts; the language model is read from where the recipe says, and a changed one is refused.
+It trains on requests of both logs, each log with a bias of its own (our choice: ads by themselves are sparse). Behaviour
+texts are read as vectors of the offline table. A text without a vector is encoded on demand or read as unknown, which the
+recipe decides, and is counted. A release keeps what was trained (adapters and head), and the scale on which vectors are
+read, that of the first days' texts. The language model is read from the source that the recipe names, and is refused if it
+has changed.
 
 Shapes: B rows of G requests, N sequences, M behaviours, E width of the language model.
 """
@@ -375,7 +376,10 @@ class Items:
 
 
 def shown_items(session: Session, day: date) -> Items:
-    """Of both logs; one that was shown with several texts has the least hash, so that the order of rows does not matter."""
+    """Returns the items of both logs with their texts.
+
+    Of an item that was shown with several texts it takes the smallest hash, so that the order of rows does not matter.
+    """
     ids, hashes = [], []
     for log in LOGS:
         rows = session.reader.read(f"{log}_samples", columns=["item_id", "item_text_hash"], where={"ds": day})

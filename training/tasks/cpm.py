@@ -1,8 +1,8 @@
 """Trains CPM on the last month of the natural log, with the aggregator of the TPM snapshots, and merges the snapshots.
 
-While it trains, each row takes the three months closed before its own day: its label is inside the snapshot of its own
-month. The merged table is of the three months closed before the week began. Where a deployment has transfer settings
-that take a CPM alone, the same is trained without snapshots beside.
+In training, each row reads the snapshots of the three months that had closed before its own day, since the snapshot of its
+own month was trained on its label. The merged table is of the three months that had closed before the week began. If a
+transfer setting of the deployment reads a CPM without snapshots, a second CPM is trained without them.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class Judged:
     Attributes:
         metrics: AUC and the rest over pairs (the item that was clicked, one drawn by its frequency), and how often the
             former is among the ten highest of all items.
-        columns: of `held_out.parquet`; both rows of a pair bear the clicked behaviour's event_id.
+        columns: the columns of `held_out.parquet`; both rows of a pair have the event_id of the clicked behaviour.
     """
 
     metrics: list[Metric]

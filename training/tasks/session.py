@@ -98,7 +98,7 @@ class Session:
             compute=compute,
         )
 
-    def alone(self, variant: str) -> Session:
+    def only_variant(self, variant: str) -> Session:
         """Returns the session restricted to one transfer setting of the deployment.
 
         Raises:
@@ -110,7 +110,7 @@ class Session:
                 "variants",
                 expected=f"{variant} among them",
                 found=", ".join(self.deployment.variants),
-                hint="Add it there, and make it of every day from actr_start on.",
+                hint="Add it there, and train it for every day from actr_start on.",
             )
         return replace(self, deployment=replace(self.deployment, variants=(variant,)))
 

@@ -55,7 +55,7 @@ class Backfill:
 
         Args:
             timeout_seconds: the longest wait.
-            say: prints a line for a person.
+            say: called with a line for the person who watches.
 
         Raises:
             NotReached: the time is over, or runs kept failing.
@@ -69,7 +69,7 @@ class Backfill:
             if not failed:
                 return
             for run in failed:
-                say(f"failed: {run.dag_id} {run.period}: made again. {self._why(run)}")
+                say(f"failed: {run.dag_id} {run.period}: run again. {self._why(run)}")
             for dag in {run.dag_id for run in failed}:
                 self.api.create_backfill(dag, self.first, self.last, max_active_runs=RUNS_AT_A_TIME, reprocess="failed")
         if failed := self._note_failures(self._ended(deadline)):

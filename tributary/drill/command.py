@@ -99,7 +99,7 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
         backfill.finish(timeout_seconds=FINISH_SECONDS, say=say)
     except NotReached as error:
         problems.append(str(error))
-    # The runs that were under way built some days from files that changed after them, as `list_stale` tells a person.
+    # Runs that were under way built some days from files that changed afterwards; `list_stale` would report those days.
     if _tributary("spark_jobs", "repair", "--home", str(home), env=_with_server(home)):
         problems.append("what had become stale could not be repaired")
     build_undisturbed(home, last)
@@ -112,7 +112,7 @@ def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int
         )
     print_kills(kills)
     print(
-        f"backfill: started {backfill.rounds} times, two DAGs over {days} days; runs that failed and were made again: "
+        f"backfill: started {backfill.rounds} times, two DAGs over {days} days; runs that failed and were run again: "
         f"{', '.join(backfill.failed) or 'none'}"
     )
     for problem in problems:

@@ -1,4 +1,4 @@
-"""Landing files that change while parts of the stack are dead: what is started again must not go on with the old ones."""
+"""Landing files that change while parts of the stack are dead: what restarts must not go on with the old ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The stack on one machine: PostgreSQL, a Spark Connect server and Airflow, on loopback only.
 
-`up` starts them, each in a session of its own, and a supervisor that starts again what dies. `down` ends them with
-everything that they have started.
+`up` starts them, each in an operating-system session of its own, and a supervisor that restarts a component that dies.
+`down` ends them with everything that they have started.
 """
 
 from tributary.stack.airflow import airflow_env, password

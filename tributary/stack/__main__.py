@@ -1,4 +1,4 @@
-"""The stack's own processes, which it starts itself: `python -m tributary.stack supervise|postgres HOME`."""
+"""Entry points of processes that the stack starts for itself: `python -m tributary.stack supervise|postgres HOME`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from contracts.locations import Locations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Starts PostgreSQL or the supervisor for a deployment, given as `postgres HOME` or `supervise HOME`."""
+    """Starts PostgreSQL or runs the supervisor of a deployment.
+
+    Args:
+        argv: two words: `postgres` or `supervise`, and the deployment's home folder; None for those of the command line.
+    """
     what, home = sys.argv[1:] if argv is None else argv
     if (
         what == "postgres"
-    ):  # in a process of its own: the wheel that starts it brings libraries that the supervisor can do without
+    ):  # PostgreSQL is started from this process, so that the supervisor need not load the wheel's libraries
         from tributary.stack import postgres
 
         postgres.start(postgres.folder_of(Path(home)), records=Locations(Path(home)).stack)

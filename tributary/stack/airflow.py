@@ -20,8 +20,8 @@ PARALLELISM = 4  # tasks at a time; LocalExecutor keeps as many idle workers
 GPU_POOL = "gpu"
 API_SERVER, SCHEDULER = "api-server", "scheduler"
 
-# `--skip-serve-logs`: the log servers would listen on every interface; on one machine the UI reads the files
-# themselves.
+# `--skip-serve-logs`: Airflow's log servers would listen on every network interface, and they are not needed: on one
+# machine the UI reads the log files directly.
 COMPONENTS: dict[str, tuple[str, ...]] = {  # in the order in which they start
     API_SERVER: ("api-server",),
     "dag-processor": ("dag-processor",),
@@ -36,7 +36,7 @@ def folder_of(home: Path) -> Path:
 
 
 def logs_of(home: Path) -> Path:
-    """Logs of tasks, and of the parsing of DAGs."""
+    """Returns the folder with the logs of tasks, and of the parsing of DAGs."""
     return folder_of(home) / "logs"
 
 
@@ -51,15 +51,15 @@ def password(home: Path) -> str:
 
 
 def executable() -> str:
-    """Airflow's command of this environment; not PATH's, which may be another's."""
+    """Returns the path of the `airflow` command of this Python environment; the one on PATH may belong to another."""
     return str(Path(sys.executable).parent / "airflow")
 
 
 def airflow_env(home: Path) -> dict[str, str]:
-    """Environment of Airflow's processes, and of whoever wants to use its own command line on this deployment.
+    """Returns the environment variables with which Airflow's processes and its command line work on this deployment.
 
-    Settings and secrets lie in `airflow.cfg`, so AIRFLOW_HOME is all it takes. The caller's own AIRFLOW__ variables are
-    left out: they belong to another Airflow. So is SPARK_REMOTE: tasks use this stack's server.
+    Settings and secrets lie in `airflow.cfg`, which AIRFLOW_HOME leads to. The caller's own AIRFLOW_ variables are left
+    out, since they belong to another Airflow; so is SPARK_REMOTE, since tasks use this stack's server.
     """
     env = {
         name: value
@@ -70,19 +70,27 @@ def airflow_env(home: Path) -> dict[str, str]:
     env[HOME_VARIABLE] = str(home)
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
-    if (PROJECT / "pyproject.toml").is_file():  # a checkout: its folders are found from everywhere, installed or not
+    if (
+        PROJECT / "pyproject.toml"
+    ).is_file():  # a checkout: its packages can be imported even if they are not installed
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), env.get("PYTHONPATH")]))
     return env
 
 
 def marked_env(home: Path, component: str) -> dict[str, str]:
-    """Environment of a component of the running stack, and of all that it starts."""
-    # SPT_NOENV: Airflow's processes rename themselves, which would otherwise wipe the environment that `down` looks at.
+    """Returns the environment of a component of the running stack, by which all processes that it starts are recognized."""
+    # SPT_NOENV: Airflow's processes change their title, which by default overwrites the environment that `down` reads.
     return airflow_env(home) | {processes.MARKER: str(home), processes.COMPONENT: component, "SPT_NOENV": "1"}
 
 
 def configure(home: Path, *, ui_port: int, connection: str) -> bool:
-    """Writes `airflow.cfg`, and secrets if there are none yet. Returns whether the password is new."""
+    """Writes `airflow.cfg`, and secrets if there are none yet. Returns whether the password is new.
+
+    Args:
+        home: the deployment's folder.
+        ui_port: the port of Airflow's UI and API.
+        connection: SQLAlchemy's address of Airflow's database.
+    """
     folder = folder_of(home)
     folder.mkdir(parents=True, exist_ok=True)
     kept = _secrets(folder / "secrets.json")
@@ -135,12 +143,14 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
         "api_auth": {"jwt_secret": kept["jwt_secret"]},
         "scheduler": {
             "catchup_by_default": "False",
-            # By default a task waits a second for each step; .2 cost an eighth of a core.
+            # Seconds between two scheduling loops. With the default of 1 a task waits up to a second at each change of its
+            # state; .2 costs an eighth of a core.
             "scheduler_idle_sleep_time": "0.5",
-            # Backfill runs sort behind all others: 20 busy ones would starve them.
+            # How many runs one loop considers. Runs of a backfill come after all others: with the default of 20, as many
+            # busy runs would keep a backfill from starting.
             "max_dagruns_per_loop_to_schedule": "100",
             "task_instance_heartbeat_timeout": "120",
-            # By default tasks of a killed scheduler wait five minutes for their next try.
+            # Seconds. By default the tasks of a killed scheduler wait five minutes for their next try.
             "orphaned_tasks_check_interval": "20",
         },
         "dag_processor": {
@@ -149,7 +159,7 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
             "parsing_processes": "1",
             "print_stats_interval": "0",
             "min_file_process_interval": "300",
-        },  # a file that was changed is parsed at once
+        },  # seconds until a file is parsed again; one that has changed is parsed at once
         "logging": {
             "colored_console_log": "False",
             "file_task_handler_new_folder_permissions": "0o700",
@@ -157,7 +167,7 @@ def _options(home: Path, ui_port: int, connection: str, kept: dict[str, str]) ->
         },
         "workers": {
             "min_heartbeat_interval": "1"
-        },  # else a worker notices only after five seconds that its task has ended
+        },  # seconds; by default a worker may notice only after five that its task has ended
     }
 
 

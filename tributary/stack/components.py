@@ -1,4 +1,4 @@
-"""What the stack consists of, and how each part is started: by `up`, and by the supervisor when one has died."""
+"""The components of the stack, and how each is started: by `up`, and by the supervisor after a component has died."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ class StackFailed(TributaryError):
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What one start of the stack decided, for whoever starts a part of it again.
+    """The choices of one start of the stack, kept for whatever restarts a part of it.
 
     Attributes:
-        ui_port, spark_port: on loopback.
-        database: Airflow's PostgreSQL elsewhere, without its password; "" if the stack has its own.
+        ui_port: the loopback port of Airflow's UI and API.
+        spark_port: the loopback port of Spark Connect.
+        database: the address of Airflow's database without its password, if TRIBUTARY_DATABASE named one; "" if the
+            stack runs a PostgreSQL of its own.
     """
 
     ui_port: int
@@ -59,7 +61,7 @@ class Setup:
 
 
 def names(home: Path) -> tuple[str, ...]:
-    """The components of a home's last start."""
+    """The components of the last start of a home folder; all components if its setup cannot be read."""
     setup = Setup.read(home)
     return ALL if setup is None else setup.names
 
@@ -70,13 +72,16 @@ def log_of(home: Path, name: str) -> Path:
 
 
 def living(home: Path) -> dict[str, processes.Record]:
-    """Records of the components that live, and of the supervisor if it does."""
+    """Returns the records of the components that are alive, the supervisor included, by name."""
     records = {name: processes.read_record(Locations(home).stack, name) for name in (*names(home), SUPERVISOR)}
     return {name: one for name, one in records.items() if one is not None and one.is_alive}
 
 
 def may_start(home: Path, setup: Setup, name: str) -> bool:
-    """Whether what a component needs is there: it would end at once without its database, and tasks fail without the API."""
+    """Whether a component finds what it needs.
+
+    A part of Airflow would end at once without its database, and the scheduler's tasks would fail without the API.
+    """
     if name not in airflow.COMPONENTS:
         return True
     database = processes.read_record(Locations(home).stack, postgres.NAME)
@@ -86,7 +91,9 @@ def may_start(home: Path, setup: Setup, name: str) -> bool:
 
 
 def start(home: Path, setup: Setup, name: str) -> processes.Record:
-    """Starts one component after ending what a former one has left behind; returns as soon as it is recorded.
+    """Starts one component, and returns as soon as its process is recorded.
+
+    What an earlier process of the same component has left behind is ended first.
 
     Raises:
         StackFailed: PostgreSQL did not start.
@@ -124,7 +131,10 @@ def start(home: Path, setup: Setup, name: str) -> processes.Record:
 
 
 def clear(home: Path, name: str) -> None:
-    """Ends what a former component has left behind, and waits until it has gone itself, with its port and its locks."""
+    """Ends the processes that an earlier start of a component has left behind.
+
+    Waits until the component's own process has gone, so that its port and its locks are free.
+    """
     processes.kill_marked(home, component=name)
     record = processes.read_record(Locations(home).stack, name)
     if record is not None:
@@ -132,10 +142,10 @@ def clear(home: Path, name: str) -> None:
 
 
 def tasks_env(home: Path, setup: Setup, name: str) -> dict[str, str]:
-    """Environment of Airflow's components, and so of tasks.
+    """Returns the environment of Airflow's components, which their tasks inherit.
 
-    It names the Spark Connect server: while it is being started again tasks wait for it, instead of starting a writing
-    JVM of their own, which would keep the lake's lock from it.
+    It names the Spark Connect server, so that tasks wait for the server while it restarts. Without that a task would
+    start a writing JVM of its own, which would hold the lake's lock, and the server could not start.
     """
     return airflow.marked_env(home, name) | {
         "SPARK_REMOTE": _spark_address(setup),
@@ -148,7 +158,7 @@ def _spark_address(setup: Setup) -> str:
 
 
 def _token(home: Path) -> str:
-    """Spark Connect's token, made before the server comes up, since tasks are given it."""
+    """Returns Spark Connect's token; it is made before the server starts, since the tasks' environment holds it."""
     given, path = connect_token(), Locations(home).connect_token
     if given is not None:
         return given
@@ -178,6 +188,6 @@ def _start_postgres(home: Path) -> processes.Record:
         ) from None
     record = processes.read_record(folder, postgres.NAME)
     if done.returncode or record is None:
-        said = done.stderr.strip().removeprefix("error: ")
-        raise StackFailed(said or f"postgres: expected it to start, found exit code {done.returncode}")
+        error = done.stderr.strip().removeprefix("error: ")
+        raise StackFailed(error or f"postgres: expected it to start, found exit code {done.returncode}")
     return record

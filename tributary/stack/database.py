@@ -18,7 +18,7 @@ def connection(home: Path) -> str:
 
 
 def shown(address: str | None) -> str:
-    """An address without its password and options, for people; "" if there is none."""
+    """Returns a database's address as messages show it, without password and options; "" for None."""
     if address is None:
         return ""
     parts = urllib.parse.urlsplit(address)
@@ -27,10 +27,10 @@ def shown(address: str | None) -> str:
 
 
 def check(address: str) -> None:
-    """Raises BadInput if the database cannot be reached, or its user may not make tables there."""
+    """Raises BadInput if the database at an address cannot be reached, or its user may not create tables there."""
     import psycopg2
 
-    hint = "Start it, make the database and its user there, or unset the variable: then the stack starts a PostgreSQL of its own."
+    hint = "Start it and create the database and its user, or unset the variable: then the stack starts a PostgreSQL of its own."
     try:
         connected = psycopg2.connect(
             address.replace("postgresql+psycopg2://", "postgresql://"), connect_timeout=CONNECT_SECONDS

@@ -1,4 +1,4 @@
-"""Ending components, with everything that they have started."""
+"""Ends components of the stack, with every process that they have started."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contracts.locations import Locations
 from tributary.stack import airflow, components, postgres, processes
 from tributary.stack.components import SPARK, SUPERVISOR
 
-GRACE_SECONDS = 10.0  # what running tasks have to finish, after which all is killed
+GRACE_SECONDS = 10.0  # how long running tasks may go on before they are killed
 
 
 def end_supervisor(home: Path) -> None:
-    """Ends whatever would start components again while they are ended or started here."""
+    """Ends the supervisor, which would otherwise restart components while this process ends or starts them."""
     record = processes.read_record(Locations(home).stack, SUPERVISOR)
     if record is not None:
         processes.ask_to_end([record], grace_seconds=GRACE_SECONDS / 2)
@@ -21,7 +21,7 @@ def end_supervisor(home: Path) -> None:
 
 
 def end(home: Path, name: str) -> None:
-    """Ends one component and what it has started."""
+    """Ends one component and every process that it has started."""
     if name == postgres.NAME:
         postgres.stop(postgres.folder_of(home))
     record = processes.read_record(Locations(home).stack, name)
@@ -32,11 +32,11 @@ def end(home: Path, name: str) -> None:
 
 
 def end_all(home: Path) -> int:
-    """Ends whatever an `up` of this home has started; returns how many processes there were.
+    """Ends every process that an `up` of this home has started; returns how many there were.
 
-    A task that is asked to end reports a failure and has lost one of its tries; one that finishes, or is killed
-    together with its worker, has not: the next scheduler finds it orphaned and runs it again. So tasks have the grace
-    to finish, with an API to say so to, and are killed after it.
+    Tasks are not asked to end: a task that is asked reports a failure, which uses up one of its tries. Instead they have
+    `GRACE_SECONDS` to finish, during which the API that they report to keeps running, and are then killed together with
+    their workers. That costs no try: the next scheduler finds such a task orphaned and runs it again.
     """
     folder = Locations(home).stack
     database = postgres.folder_of(home)
@@ -51,7 +51,7 @@ def end_all(home: Path) -> int:
     processes.kill_marked(home, spare=[pid for one in last if one.is_alive for pid in processes.session_of(one.pid)])
     processes.ask_to_end(last, grace_seconds=GRACE_SECONDS / 2)
     processes.kill_marked(home)
-    postgres.stop(database)  # what ended in good order has written to it
+    postgres.stop(database)  # last, since components that end in an orderly way still write to it
     processes.wait_until_gone(records.values())
     for name in components.ALL:
         processes.forget(folder, name)

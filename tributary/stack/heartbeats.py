@@ -1,7 +1,7 @@
-"""How long ago Airflow's components wrote their last heartbeat, by its API: a process may live and do nothing.
+"""The age of the last heartbeat of Airflow's components, from Airflow's API.
 
-A scheduler that has lost its database, for one, stops scheduling and waits until its running tasks have ended: hours,
-if one trains.
+A process may be alive and do nothing. For example, a scheduler that has lost its database stops scheduling and waits
+until its running tasks have ended, which takes hours if one of them trains a model.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from tributary.stack import airflow, processes
 
 FIELDS = {airflow.SCHEDULER: "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 TIMEOUT_SECONDS = 5.0
-SILENT_SECONDS = 90.0  # without a heartbeat, after which a component is taken for dead
+SILENT_SECONDS = 90.0  # a component without a heartbeat for this long is treated as dead
 
 
 def silent(home: Path, ui_port: int) -> dict[str, float]:
-    """Components that live, and have had no heartbeat for long: seconds since the last. One that has just started is given time."""
+    """Returns the components that are alive but have had no heartbeat for `SILENT_SECONDS`, with the seconds since their last.
+
+    A component that started less than `SILENT_SECONDS` ago is not among them, since it may not have written one yet.
+    """
     return {
         name: age
         for name, age in ages(ui_port).items()
@@ -31,7 +34,7 @@ def silent(home: Path, ui_port: int) -> dict[str, float]:
 
 
 def ages(ui_port: int) -> dict[str, float]:
-    """Seconds since the last heartbeat of each component that has one; {} if the API or its database does not answer."""
+    """Returns the seconds since the last heartbeat of each component that has one; {} if the API or its database does not answer."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         health = json.loads(_get(ui_port, "/api/v2/monitor/health"))
         if health["metadatabase"]["status"] != "healthy":
@@ -47,7 +50,7 @@ def _lived_seconds(home: Path, name: str) -> float:
 
 
 def _get(port: int, path: str) -> bytes:
-    """The body of an answer, by a socket: an HTTP library would double the supervisor's memory."""
+    """Requests a path from a loopback port and returns the body; without an HTTP library, which would double the supervisor's memory."""
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connected:
         connected.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n\r\n".encode())
         answer = b""

@@ -1,7 +1,7 @@
-"""Logs of the stack: all in its folder, and bounded, so that they cannot fill the disk.
+"""Logs of the stack: all lie in its folder, and their size is bounded, so that they cannot fill the disk.
 
-A component's log begins anew at each of its starts; the former ones are kept as `.1`, `.2`, `.3`. All are written at
-their end (O_APPEND), so one that grows too large can be cut while it is written.
+Each start of a component begins a new log; the three before it are kept as `.1`, `.2` and `.3`. Processes append to their
+logs (O_APPEND), so a log that has grown too large can be cut while a process writes it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from typing import BinaryIO
 
 KEPT = 3
 LIMIT_BYTES = 32 << 20
-AIRFLOW_DAYS = 30  # of the logs of tasks, and of the parsing of DAGs
-NO_SPACE = ("No space left on device", "Disk quota exceeded")  # the C library's words, which Java and PostgreSQL repeat
+AIRFLOW_DAYS = 30  # how long logs of tasks, and of the parsing of DAGs, are kept
+NO_SPACE = (
+    "No space left on device",
+    "Disk quota exceeded",
+)  # messages of the C library, which Java and PostgreSQL log too
 _TAIL_BYTES = 64 << 10
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Opens a log for a process that starts, readable only by its owner; the log before it moves to `.1`, and so on."""
+    """Opens a new log for a process, readable only by its owner; the log before it becomes `.1`, and so on."""
     rotate(path)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
 
 
 def rotate(path: Path) -> None:
-    """Makes way for a new log; of each former one at most the last `LIMIT_BYTES` are kept."""
+    """Renames a log to `.1`, that one to `.2`, and so on; of each at most the last `LIMIT_BYTES` are kept."""
     if not path.is_file() or path.stat().st_size == 0:
         return
     for number in range(KEPT, 1, -1):
@@ -38,18 +41,21 @@ def rotate(path: Path) -> None:
 
 
 def bound(path: Path) -> bool:
-    """Cuts a log while it is written, once it is larger than `LIMIT_BYTES`: its content moves to `.1`. Returns whether it did."""
+    """Empties a log that is larger than `LIMIT_BYTES`, also while a process writes it; returns whether it did.
+
+    The last `LIMIT_BYTES` of its content become `.1`.
+    """
     if not path.is_file() or path.stat().st_size <= LIMIT_BYTES:
         return False
     kept = _last_bytes(path, LIMIT_BYTES)
-    os.truncate(path, 0)  # first: on a full disk there is no room for a copy beside it
+    os.truncate(path, 0)  # before the copy is written, for which a full disk has no room
     with os.fdopen(os.open(_former(path, 1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as former:
         former.write(kept)
     return True
 
 
 def prune(folder: Path, *, days: int = AIRFLOW_DAYS) -> int:
-    """Removes files that were not written for so many days, and folders that become empty; returns how many files."""
+    """Removes files that were not written to for `days` days, and folders that become empty by that; returns how many files."""
     oldest, removed = time.time() - days * 86_400, 0
     emptied: set[str] = set()
     for name, _, files in os.walk(folder, topdown=False):
@@ -68,7 +74,7 @@ def prune(folder: Path, *, days: int = AIRFLOW_DAYS) -> int:
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, for an error message."""
+    """Returns the last lines of a log, for an error message; "" if it cannot be read."""
     with suppress(OSError):
         return "\n".join(_last_bytes(path, _TAIL_BYTES).decode(errors="replace").splitlines()[-lines:])
     return ""

@@ -41,10 +41,10 @@ class StackInfo:
 
     Attributes:
         home: the deployment's folder.
-        ui: address of Airflow's UI and API.
-        spark: address of the Spark Connect server; it asks for the token.
-        user: name for the UI.
-        password_file: the file with the password, readable only by its owner.
+        ui: the address of Airflow's UI and API.
+        spark: the address of the Spark Connect server, which accepts only clients that send the token.
+        user: the user name for the UI.
+        password_file: the file with that user's password, readable only by its owner.
         token_file: the file with Spark Connect's token, readable only by its owner.
     """
 
@@ -56,7 +56,7 @@ class StackInfo:
     token_file: Path
 
     def lines(self) -> list[str]:
-        """Returns the lines that tell a person where the services are and how to log in."""
+        """Returns the lines that are printed after a start: where the services are and how to log in."""
         return [
             f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
             f"Spark Connect  {self.spark}   token in {self.token_file}",
@@ -70,15 +70,15 @@ def _print(line: str) -> None:
 def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> StackInfo:
     """Starts what a deployment needs on one machine, and returns when it can be used.
 
-    Where the stack runs already, nothing is started. Where parts of it run, only the missing parts are started, and the
-    others keep their ports; processes that killed components have left behind are ended first. If a component does not
-    come up, everything that was started here is ended again.
+    If the whole stack runs already, nothing is started. If parts of it run, only the missing ones are started, and the
+    others keep their ports. Processes that killed components have left behind are ended first. If a component fails to
+    start, everything that this call has started is ended again.
 
     Args:
         home: the deployment's folder.
         ui_port: the port of Airflow's UI and API.
         spark_port: the port of Spark Connect.
-        say: prints a line for a person.
+        say: called with a line for the person who starts the stack.
 
     Raises:
         BadInput: there is no deployment, a port is taken, the disk is nearly full, the path is too long for
@@ -102,7 +102,7 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
             is_new = _start(home, setup, setup.names, say)
         else:
             _refuse_other_database(setup, shown)
-            is_new = _mend(home, setup, found, say)
+            is_new = _start_missing(home, setup, found, say)
     answer = info(home)
     for line in answer.lines():
         say(line)
@@ -115,9 +115,9 @@ def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say:
 
 
 def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> None:
-    """Starts only the Spark Connect server, unsupervised, which is all that commands need; `up` can start the rest later.
+    """Starts only the Spark Connect server, without a supervisor; commands need no more, and `up` can start the rest later.
 
-    What would prevent `up` is refused here already. Where any part of a stack runs, this is `up`.
+    It refuses whatever `up` would refuse. If any part of the stack runs already, it does the same as `up`.
 
     Raises:
         BadInput, StackFailed: as `up` does.
@@ -139,10 +139,10 @@ def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT
 
 
 def down(home: Path, *, say: Say = _print) -> None:
-    """Ends the stack with everything that it has started, and checks that no process is left.
+    """Ends the stack with every process that it has started, and checks that none is left.
 
     Raises:
-        StackFailed: a process outlived SIGKILL.
+        StackFailed: a process is still there after SIGKILL.
     """
     home = home.resolve()
     folder = Locations(home).stack
@@ -159,12 +159,12 @@ def down(home: Path, *, say: Say = _print) -> None:
 
 
 def is_up(home: Path) -> bool:
-    """Whether every component lives; the supervisor is not needed for that."""
+    """Whether every component is alive; the supervisor does not count."""
     return set(components.names(home)) <= components.living(home).keys()
 
 
 def info(home: Path) -> StackInfo:
-    """Addresses of the running stack.
+    """Returns the addresses of the running stack.
 
     Raises:
         BadInput: it does not run.
@@ -193,7 +193,7 @@ def info(home: Path) -> StackInfo:
 
 
 def api(home: Path) -> AirflowApi:
-    """The API of the running stack.
+    """Returns a client for Airflow's API of the running stack.
 
     Raises:
         BadInput: it does not run.
@@ -203,7 +203,11 @@ def api(home: Path) -> AirflowApi:
 
 
 def _checked(home: Path) -> str | None:
-    """Makes the stack's folder if the deployment can have one; returns the address of a database elsewhere."""
+    """Makes the stack's folder; returns the address that TRIBUTARY_DATABASE names, or None.
+
+    Raises:
+        BadInput: there is no deployment, or PostgreSQL could not put its socket below the folder.
+    """
     Deployment.load(home)
     external = database_address()
     if external is None:
@@ -213,7 +217,11 @@ def _checked(home: Path) -> str | None:
 
 
 def _usable(home: Path, external: str | None) -> str:
-    """Asks for space, and for the database elsewhere; returns its address without the password, or ""."""
+    """Raises BadInput if the disk is nearly full, or the external database cannot be used.
+
+    Returns:
+        The external database's address without its password; "" if there is none.
+    """
     space.require(home)
     if external is not None:
         database.check(external)
@@ -221,7 +229,7 @@ def _usable(home: Path, external: str | None) -> str:
 
 
 def _clear(home: Path, setup: Setup, say: Say) -> None:
-    """Ends what is left of an earlier start, and raises BadInput if another program listens on a port of the stack."""
+    """Ends what is left of an earlier start. Raises BadInput if another program listens on a port of the stack."""
     if setup.ui_port == setup.spark_port:
         raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=setup.spark_port)
     if ending.end_all(home):
@@ -230,9 +238,9 @@ def _clear(home: Path, setup: Setup, say: Say) -> None:
     _require_ports(home, setup, setup.names)
 
 
-def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
-    """Starts the components that are missing next to those that run; returns whether the password is new."""
-    ending.end_supervisor(home)  # So that it starts nothing meanwhile; a new one is started with all components.
+def _start_missing(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
+    """Starts the components that do not run, and leaves the others as they are; returns whether the password is new."""
+    ending.end_supervisor(home)  # so that it starts nothing meanwhile; `_start` starts a new supervisor
     try:
         silent = heartbeats.silent(home, setup.ui_port) if airflow.API_SERVER in found else {}
         for name, age in silent.items():
@@ -245,12 +253,15 @@ def _mend(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
         return _start(home, setup, missing, say)
     except BaseException:
         if SUPERVISOR in found:
-            components.start(home, setup, SUPERVISOR)  # what goes on is supervised as before
+            components.start(home, setup, SUPERVISOR)  # so that the components that still run are supervised as before
         raise
 
 
 def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
-    """Raises BadInput if another program listens on a missing component's port; remains of a killed component are ended first."""
+    """Raises BadInput if another program listens on the port of a component that is to be started.
+
+    What a killed component has left behind is ended first, since it may still hold the port.
+    """
     for name, port, option in (
         (airflow.API_SERVER, setup.ui_port, "--ui-port"),
         (SPARK, setup.spark_port, "--spark-port"),
@@ -261,7 +272,7 @@ def _require_ports(home: Path, setup: Setup, missing: Collection[str]) -> None:
 
 
 def _refuse_other_database(setup: Setup, shown_database: str) -> None:
-    """Raises BadInput if the parts that run work on another database than those to be started would."""
+    """Raises BadInput if the parts that run use another database than the parts that are to be started would use."""
     if setup.database != shown_database:
         raise BadInput(
             "environment",
@@ -273,7 +284,7 @@ def _refuse_other_database(setup: Setup, shown_database: str) -> None:
 
 
 def _start(home: Path, setup: Setup, missing: Collection[str], say: Say) -> bool:
-    """Starts what is missing, and the supervisor. Returns whether the password is new."""
+    """Starts the missing components and the supervisor; returns whether the password is new."""
     try:
         logs.prune(airflow.logs_of(home))
         logs.bound(components.log_of(home, postgres.NAME))
@@ -291,7 +302,7 @@ def _start(home: Path, setup: Setup, missing: Collection[str], say: Say) -> bool
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keeps two `up` or `down` of one home apart."""
+    """Holds a lock, so that no two `up` or `down` of one home run at the same time."""
     with os.fdopen(os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

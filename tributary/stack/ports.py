@@ -15,9 +15,13 @@ PATIENCE_SECONDS = 5.0
 
 
 def require_free(port: int, *, option: str) -> None:
-    """Raises BadInput, naming port and holder, if something listens on it.
+    """Raises BadInput, which names the port and the process that holds it, if the port is taken.
 
-    One whose holder cannot be seen is given a moment: a process that is just ending looks like that.
+    If no holder can be seen, it waits up to `PATIENCE_SECONDS` for the port: a process that is just ending looks like that.
+
+    Args:
+        port: the loopback port that is needed.
+        option: the command's option that chose it, for the message.
     """
     if not 1 <= port <= 65535:
         raise BadInput("tributary up", option, expected="a port between 1 and 65535", found=port)
@@ -55,7 +59,7 @@ def answers(port: int) -> bool:
 
 
 def holder(port: int) -> str | None:
-    """The process that listens on a port, as far as this user may see; None if he may not."""
+    """Describes the process that listens on a port; None if it belongs to another user or there is none."""
     pid = next(
         (
             one.pid

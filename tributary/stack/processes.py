@@ -1,9 +1,9 @@
-"""Processes of the stack: started in sessions of their own, known again by pid and start time, ended with what they started.
+"""Processes of the stack: each starts in a session of its own, is recognized by pid and start time, and is ended with its children.
 
-A pid alone proves nothing, since the kernel gives it to others later: a record holds the process's start time too.
-Whatever a component has started carries `TRIBUTARY_STACK=<home>` and `TRIBUTARY_COMPONENT=<name>` in its environment,
-which only the stack sets, so leftovers of a killed component are found without a record, and nobody else's process is
-ever ended.
+A pid by itself does not identify a process, since the kernel reuses it; so a record holds the process's start time too.
+Every process that a component has started carries `TRIBUTARY_STACK=<home>` and `TRIBUTARY_COMPONENT=<name>` in its
+environment. Only the stack sets these variables, so what a killed component has left behind is found without a record,
+and no other program's process is ever ended.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ MARKER = "TRIBUTARY_STACK"
 COMPONENT = "TRIBUTARY_COMPONENT"
 _EXITING = 0x4  # PF_EXITING of the kernel
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_children: list[subprocess.Popen[bytes]] = []  # kept, so that a dead child is reaped and not mistaken for a living one
+_children: list[subprocess.Popen[bytes]] = []  # kept so that a dead child is reaped, and not taken for a living process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is needed to know a process again.
+    """What identifies a process.
 
     Attributes:
-        name: the component.
-        pid: its process id, also that of its session and process group.
-        start_ticks: field 22 of /proc/<pid>/stat, clock ticks since boot.
-        boot_id: the kernel's name of this boot; ticks start anew with each.
-        address: where it listens, for people; "" if nowhere.
+        name: the component's name.
+        pid: its process id, which is also the id of its session and process group.
+        start_ticks: when it started, in clock ticks since boot (field 22 of /proc/<pid>/stat).
+        boot_id: the kernel's id of the boot; ticks count from each boot anew.
+        address: where it listens, as `tributary status` shows it; "" if nowhere.
     """
 
     name: str
@@ -50,19 +50,28 @@ class Record:
 
     @property
     def is_there(self) -> bool:
-        """Whether the process is there, dying ones too: they hold their ports and files until they have gone."""
+        """Whether the process exists. One that is about to die does: it holds its ports and files until it has gone."""
         return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is there and not about to die."""
+        """Whether the process exists and is not about to die."""
         return self.is_there and not is_dying(self.pid)
 
 
 def start(
     name: str, command: Sequence[str], *, env: Mapping[str, str], folder: Path, cwd: Path, address: str = ""
 ) -> Record:
-    """Starts a component detached from this terminal, its output in `<folder>/<name>.log`, and records it."""
+    """Starts a component in a session of its own, detached from this terminal, and records its process.
+
+    Args:
+        name: the component's name.
+        command: the program and its arguments.
+        env: its whole environment.
+        folder: where its output (`<name>.log`) and its record (`<name>.json`) are written.
+        cwd: its working folder.
+        address: where it listens, as `tributary status` shows it; "" if nowhere.
+    """
     with logs.open_new(folder / f"{name}.log") as log:
         process = subprocess.Popen(
             command,
@@ -78,7 +87,7 @@ def start(
 
 
 def record(folder: Path, name: str, pid: int, *, address: str = "") -> Record:
-    """Writes `<folder>/<name>.json` for a running process."""
+    """Writes the record of a running process to `<folder>/<name>.json`, and returns it."""
     one = Record(name=name, pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id(), address=address)
     write_private(folder / f"{name}.json", json.dumps(asdict(one)) + "\n")
     return one
@@ -98,7 +107,7 @@ def forget(folder: Path, name: str) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces a file at once, readable by its owner alone."""
+    """Writes a file that only its owner can read; one that exists is replaced in one step."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
@@ -106,14 +115,14 @@ def write_private(path: Path, text: str) -> None:
 
 
 def boot_id() -> str:
-    """The kernel's name of this boot: psutil has only its time, which moves when somebody sets the clock."""
+    """Returns the kernel's id of this boot. psutil has only the boot's time, which changes when somebody sets the clock."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it has gone.
+    """Returns when a process started, in clock ticks since boot; None if it has gone.
 
-    A zombie has, unless threads of it are still ending: a JVM takes its time, and keeps its port.
+    A zombie counts as gone, unless some of its threads are still ending: those of a JVM take a while, and keep its port.
     """
     for child in _children:
         if child.pid == pid:
@@ -125,7 +134,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def is_dying(pid: int) -> bool:
-    """Whether a process is ending, or will as soon as the kernel lets it run: it has been sent SIGKILL."""
+    """Whether a process is ending, or has been sent a SIGKILL that the kernel has yet to deliver."""
     fields = _stat(pid)
     if not fields or int(fields[6]) & _EXITING:
         return True
@@ -138,10 +147,10 @@ def is_dying(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the third, the state, on; [] if it has gone.
+    """Returns the fields of /proc/<pid>/stat from the third (the state) on; [] if the process has gone.
 
-    psutil gives the start as a time of the clock, which moves when the clock is set, and neither flags nor pending
-    signals.
+    psutil cannot replace this: it gives the start as a time of the clock, which changes when the clock is set, and gives
+    neither flags nor pending signals.
     """
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -154,15 +163,19 @@ def exit_code(pid: int) -> int | None:
 
 
 def started_at(ticks: int) -> float:
-    """Seconds since the epoch of a start time in ticks."""
+    """Converts a start time in clock ticks since boot to seconds since the epoch."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / _TICKS_PER_SECOND
 
 
 def marked(home: Path, marker: str = MARKER, *, component: str | None = None) -> Iterator[int]:
-    """Pids of living processes whose environment holds `marker=home`; never this process itself.
+    """Yields the pids of living processes whose environment holds `marker=home`, without this process itself.
 
-    With the default marker: those that the stack of this home has started, directly or not; of one component, if it is
-    named.
+    With the default marker these are the processes that the stack of this home has started, directly or through others.
+
+    Args:
+        home: the deployment's folder.
+        marker: the environment variable to look for.
+        component: the name of the one component whose processes are wanted; None for those of all.
     """
     wanted = {marker: str(home)} | ({COMPONENT: component} if component else {})
     return _living("environ", lambda environ: wanted.items() <= environ.items())
@@ -182,32 +195,43 @@ def _living(attribute: str, is_wanted: Callable[[Any], bool]) -> Iterator[int]:
 
 
 def orphans(home: Path, leaders: Iterable[int]) -> list[int]:
-    """Marked processes that no living leader has started: what a killed component has left behind."""
+    """Returns the pids of marked processes that descend from none of `leaders`: what killed components have left behind.
+
+    Args:
+        home: the deployment's folder.
+        leaders: pids of the components that live.
+    """
     led = set(leaders)
     return [pid for pid in marked(home) if not led & {pid, *ancestors(pid)}]
 
 
 def ancestors(pid: int) -> list[int]:
-    """Its parent, the parent's parent, and so on; [] if it has gone."""
+    """Returns the pids of a process's parent, the parent's parent, and so on; [] if it has gone."""
     with suppress(psutil.Error):
         return [parent.pid for parent in psutil.Process(pid).parents()]
     return []
 
 
 def command_line(pid: int) -> list[str]:
-    """Its arguments; [] if it has gone."""
+    """Returns a process's command line, word by word; [] if it has gone."""
     with suppress(psutil.Error):
         return list(psutil.Process(pid).cmdline())
     return []
 
 
 def working_in(folder: Path) -> list[int]:
-    """Pids of living processes whose working folder is `folder`: PostgreSQL's, which overwrite their environment."""
+    """Returns the pids of living processes whose working folder is `folder`.
+
+    PostgreSQL's processes are found by this, since they overwrite the environment that holds the marker.
+    """
     return list(_living("cwd", lambda cwd: cwd == str(folder)))
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
-    """Proportional memory of processes: pages shared among them count once; resident memory where that is not readable."""
+    """Returns the memory of processes in bytes: their proportional set size, which counts a page that several share once.
+
+    Where this user may not read that, the resident set size is taken.
+    """
     total = 0
     for pid in pids:
         with suppress(psutil.Error):
@@ -220,7 +244,7 @@ def memory_bytes(pids: Sequence[int]) -> int:
 
 
 def session_of(pid: int) -> list[int]:
-    """Living processes of the session that `pid` leads."""
+    """Returns the pids of living processes of the session that `pid` leads."""
     found = []
     for other in psutil.pids():
         with suppress(OSError):
@@ -230,7 +254,12 @@ def session_of(pid: int) -> list[int]:
 
 
 def ask_to_end(records: Iterable[Record], *, grace_seconds: float) -> None:
-    """SIGTERM to living components themselves, not to what they started, and waits for them up to the grace."""
+    """Sends SIGTERM to components, not to the processes that they have started, and waits until they have ended.
+
+    Args:
+        records: the components; those that do not live are left out.
+        grace_seconds: the longest wait.
+    """
     asked = [one for one in records if one.is_alive]
     _signal([one.pid for one in asked], signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
@@ -239,12 +268,15 @@ def ask_to_end(records: Iterable[Record], *, grace_seconds: float) -> None:
 
 
 def kill_marked(home: Path, *, spare: Iterable[int] = (), component: str | None = None) -> None:
-    """SIGKILL to every marked process (of one component, if it is named) but some, until several looks find none.
+    """Sends SIGKILL to every marked process, until three looks in a row find none, and waits until their ports are free.
 
-    Waits until they and their ports are gone.
+    One look would not do: a process may start another meanwhile, and one that is in the middle of an exec shows no
+    environment. A dying process loses its environment before it closes its files, so the killed ones are waited for.
 
-    Several, since one may start another while we look, and a process in the middle of an exec shows no environment. A
-    dying one loses its environment before it closes its files.
+    Args:
+        home: the deployment's folder.
+        spare: pids that are not killed.
+        component: the name of the one component whose processes are killed; None for those of all.
     """
     spared = set(spare)
     killed: dict[int, int | None] = {}
@@ -262,7 +294,7 @@ def kill_marked(home: Path, *, spare: Iterable[int] = (), component: str | None 
 
 
 def kill(pids: Iterable[int], *, timeout_seconds: float = 5) -> None:
-    """SIGKILL to processes, and waits until they have gone."""
+    """Sends SIGKILL to processes, and waits until they have gone, at most `timeout_seconds`."""
     known = {pid: ticks for pid in pids if (ticks := start_ticks(pid)) is not None}
     _signal(known, signal.SIGKILL)
     deadline = time.monotonic() + timeout_seconds
@@ -271,7 +303,7 @@ def kill(pids: Iterable[int], *, timeout_seconds: float = 5) -> None:
 
 
 def wait_until_gone(records: Iterable[Record], *, timeout_seconds: float = 15) -> None:
-    """Waits for processes that somebody has killed: a dying one shows no environment, but holds its port."""
+    """Waits until processes that were killed have gone, at most `timeout_seconds`: until then they hold their ports."""
     left = list(records)
     deadline = time.monotonic() + timeout_seconds
     while any(one.is_there for one in left) and time.monotonic() < deadline:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.errors import BadInput
 
-FLOOR_BYTES = 1 << 30  # PostgreSQL's journal, a day's shuffles and the logs; a database that meets a full disk stops
+FLOOR_BYTES = 1 << 30  # room for PostgreSQL's journal, a day's shuffles and the logs; PostgreSQL stops on a full disk
 
 
 def free_bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Starting components and waiting until they can be used."""
+"""Starts components of the stack, and waits until they can be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ Say = Callable[[str], None]
 
 
 def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> None:
-    """Starts the missing components, the slow ones beside each other, and returns when all of the stack can be used.
+    """Starts the missing components, and returns when the whole stack can be used.
+
+    Spark Connect, which takes long, starts while the others do.
+
+    Args:
+        home: the deployment's folder.
+        setup: the ports and the database of this start.
+        missing: names of the components to start; the others run already.
+        say: called with a line for the person who waits, after each part.
 
     Raises:
         StackFailed: a component ended or did not answer in time.
@@ -39,12 +47,12 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
     if postgres.NAME in missing:
         with _timed("PostgreSQL", say):
             alive.append(components.start(home, setup, postgres.NAME))
-    if set(airflow.COMPONENTS) <= set(missing):  # else one is at work on the database, and at its version
+    if set(airflow.COMPONENTS) <= set(missing):  # if a part of Airflow runs, the database has its version already
         with _timed("Airflow's database", say):
             _migrate(home)
     with _timed("Airflow", say):
         for name in airflow.COMPONENTS:
-            if name == airflow.SCHEDULER:  # it would start tasks at once, which fail without the API and lose a try
+            if name == airflow.SCHEDULER:  # it starts tasks at once, which would fail without the API and use up a try
                 wait(
                     home,
                     lambda: ports.answers(setup.ui_port),
@@ -72,10 +80,17 @@ def start_spark(home: Path, setup: Setup, *, say: Say) -> None:
 def wait(
     home: Path, is_ready: Callable[[], bool], needed: Collection[processes.Record], *, timeout: float, what: str
 ) -> None:
-    """Waits until `is_ready`, as long as all that is needed lives.
+    """Waits until something is ready.
+
+    Args:
+        home: the deployment's folder, whose logs a message names.
+        is_ready: returns whether it is ready; an ApiError counts as no.
+        needed: components that have to stay alive meanwhile.
+        timeout: the longest wait in seconds.
+        what: what is waited for, for the message.
 
     Raises:
-        StackFailed: one ended, or the time is over.
+        StackFailed: a needed component ended, or the time is over.
     """
     folder = Locations(home).stack
     deadline = time.monotonic() + timeout
@@ -127,7 +142,10 @@ def _wait_for_spark(home: Path, setup: Setup, alive: Collection[processes.Record
 
 
 def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Record], say: Say) -> None:
-    """Until API, scheduler and DAG processor are healthy, the DAGs are known and the pool is there."""
+    """Waits until API, scheduler and DAG processor are healthy and the DAGs are known, and makes the pool for training.
+
+    Warns of each DAG file that could not be imported.
+    """
     address = f"http://127.0.0.1:{setup.ui_port}"
     api = AirflowApi(address, airflow.USER, airflow.password(home), deployment=Deployment.load(home))
     wait(home, api.is_healthy, alive, timeout=AIRFLOW_TIMEOUT_SECONDS, what="a healthy Airflow")
@@ -144,7 +162,10 @@ def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Reco
 
 
 def training_slots(devices: Path = Path("/dev")) -> int:
-    """How many trainings at a time: one for each GPU; on a machine without, two if it has two cores, since a training keeps one busy."""
+    """Returns how many trainings may run at a time: one for each GPU; without a GPU two, or one on a single core.
+
+    On a CPU a training keeps about one core busy.
+    """
     return len(list(devices.glob("nvidia[0-9]*"))) or min(2, os.cpu_count() or 1)
 
 

@@ -1,4 +1,4 @@
-"""What runs, since when, with how much memory, and what the supervisor had to do."""
+"""What `tributary status` prints: what runs, since when, with how much memory, and what the supervisor had to restart."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def state_of_dead(home: Path, name: str, watched: dict[str, supervisor.Watched],
         return "dead: no space left"
     if name in watched and watched[name].given_up:
         return "dead: given up"
-    return "dead: is started again" if is_supervised and name != SUPERVISOR else "dead"
+    return "dead: the supervisor restarts it" if is_supervised and name != SUPERVISOR else "dead"
 
 
 def _together(home: Path, is_supervised: bool) -> str:
@@ -81,7 +81,7 @@ def _remarks(home: Path, watched: dict[str, supervisor.Watched]) -> list[str]:
         lines.append(f"database: {setup.database}")
     if machine.is_up(home) and SUPERVISOR not in components.living(home):
         lines.append(
-            f"no supervisor runs: what dies stays dead. `tributary up --home {home}` starts one, and leaves the rest alone."
+            f"no supervisor runs: a component that dies stays dead. `tributary up --home {home}` starts one, and changes nothing else."
         )
     free = space.free_bytes(home) if home.is_dir() else 0
     scarce = (

@@ -1,8 +1,8 @@
-"""The supervisor: looks at the components twice a second, and starts again what has died.
+"""The supervisor: it looks at the components twice a second, and restarts those that have died.
 
 All its state is in files, so it may die too: the stack keeps running, `tributary status` reports it, and the next
-`tributary up` starts another, which knows the components again by their records. A part of Airflow that lives without a
-heartbeat is ended, and started again like one that has died.
+`tributary up` starts another, which finds the components by their records. A part of Airflow that is alive but has no
+heartbeat is ended, and restarted like one that has died.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tributary.stack.components import Setup, StackFailed
 
 FILE = "supervision.json"
 LOOK_SECONDS = 0.5
-STEADY_SECONDS = 120.0  # a component that has lived so long starts with a clean slate
-MOST_FAILURES = 8  # lives shorter than that in a row, after which a component stays down
+STEADY_SECONDS = 120.0  # once a component has lived this long, its failures are counted from 0 again
+MOST_FAILURES = 8  # so many failures without a life that long between them, and a component stays down
 LONGEST_PAUSE_SECONDS = 60.0
 BEAT_SECONDS = 10.0  # between two looks at heartbeats
 LOG_SECONDS = 60.0
@@ -36,10 +36,10 @@ class Watched:
     """What the supervisor knows of one component.
 
     Attributes:
-        restarts: how often it was started again since `up`.
-        failures: deaths in a row, each less than `STEADY_SECONDS` after a start.
-        given_up: whether it stays down.
-        reason: how it died last, for people; "" if it never has.
+        restarts: how often it was restarted since the whole stack was started.
+        failures: how often it has died or failed to start since it last lived for `STEADY_SECONDS`.
+        given_up: whether it is no longer restarted.
+        reason: when and how it failed last, as `tributary status` shows it; "" if it never has.
     """
 
     restarts: int = 0
@@ -49,12 +49,15 @@ class Watched:
 
 
 def pause_seconds(failures: int) -> float:
-    """How long to wait before the next start: not at all after a first death, then twice as long each time."""
+    """Returns how many seconds to wait before the next start.
+
+    0 after the first failure, 2 after the second, then twice as long each time, up to `LONGEST_PAUSE_SECONDS`.
+    """
     return 0.0 if failures <= 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)
 
 
 def read(home: Path) -> dict[str, Watched]:
-    """What the supervisor has written of each component; {} if nothing."""
+    """Reads what the supervisor has written about each component; {} if there is nothing that can be read."""
     try:
         return {
             name: Watched(**values) for name, values in json.loads((Locations(home).stack / FILE).read_text()).items()
@@ -71,12 +74,12 @@ def write(home: Path, watched: Mapping[str, Watched]) -> None:
 
 
 def forget(home: Path) -> None:
-    """Deletes what the supervisor has written of the components."""
+    """Deletes what the supervisor has written about the components."""
     (Locations(home).stack / FILE).unlink(missing_ok=True)
 
 
 def forgive(home: Path, setup: Setup) -> None:
-    """Lets every component start with a clean slate; how often each was started again stays known."""
+    """Forgets the failures of every component, so that each is restarted again; the number of restarts is kept."""
     known = read(home)
     write(home, {name: Watched(restarts=known[name].restarts if name in known else 0) for name in setup.names})
 
@@ -91,7 +94,7 @@ class Supervisor:
         self._silent: set[str] = set()  # without a heartbeat at the last look
 
     def look(self) -> None:
-        """One look at each component, in the order in which they start."""
+        """Looks once at each component, in the order in which they start, and restarts those that are due."""
         for name in self.setup.names:
             one = self.watched.setdefault(name, Watched())
             record = processes.read_record(Locations(self.home).stack, name)
@@ -107,7 +110,10 @@ class Supervisor:
                 self._start(name, one)
 
     def listen(self) -> None:
-        """Ends components that live without a heartbeat, twice in a row: a machine that has slept looks like that once."""
+        """Ends components that were without a heartbeat at two looks in a row.
+
+        At one look it may be that the machine was suspended.
+        """
         silent = heartbeats.silent(self.home, self.setup.ui_port)
         for name in silent.keys() & self._silent:
             one = self.watched.setdefault(name, Watched())
@@ -128,7 +134,7 @@ class Supervisor:
         del self._due[name]
         one.restarts += 1
         write(self.home, self.watched)
-        say(f"{name}: started again, process {record.pid}")
+        say(f"{name}: restarted as process {record.pid}")
 
     def _fail(self, name: str, one: Watched, reason: str) -> None:
         one.failures, one.reason = one.failures + 1, reason
@@ -137,17 +143,17 @@ class Supervisor:
         write(self.home, self.watched)
         processes.kill_marked(
             self.home, component=name
-        )  # At once, since its remaining processes must not run on without it.
+        )  # at once, since the processes that it has started must not go on without it
         what = (
             f"left down after {one.failures} failures in a row: repair it, then `tributary up`"
             if one.given_up
-            else "is started again"
+            else "it is restarted"
         )
         say(f"{name}: {reason}; {what}. Its log: {components.log_of(self.home, name)}")
 
 
 def ended_how(record: processes.Record | None) -> str:
-    """How a component died, as far as its parent can tell."""
+    """Describes how a component ended; just "died" if this process is not its parent, which learns no exit code."""
     code = None if record is None else processes.exit_code(record.pid)
     if code is None:
         return "died"
@@ -165,15 +171,15 @@ def _now() -> str:
 
 
 def run(home: Path) -> int:
-    """Supervises until SIGTERM; the components that it has started keep running without it."""
+    """Supervises until SIGTERM; the components keep running after it."""
     setup = Setup.read(home)
     assert setup is not None
     signal.signal(signal.SIGTERM, _leave)
     supervisor = Supervisor(home, setup)
-    say(f"supervises {', '.join(setup.names)} of {home}")
+    say(f"supervising {', '.join(setup.names)} of {home}")
     listened = bounded = pruned = float("-inf")
     while True:
-        with suppress(OSError):  # a full disk: what could not be started or written is tried again
+        with suppress(OSError):  # on a full disk: what could not be started or written is tried again at the next look
             supervisor.look()
             if time.monotonic() - listened >= BEAT_SECONDS:
                 listened = time.monotonic()
@@ -188,12 +194,12 @@ def run(home: Path) -> int:
 
 
 def bound_logs(home: Path) -> None:
-    """Cuts logs that have grown too large."""
+    """Empties the logs that have grown too large."""
     for path in (*Locations(home).stack.glob("*.log"), postgres.folder_of(home) / "log"):
         with suppress(OSError):
             logs.bound(path)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    say("ends; the components go on")
+    say("ending; the components keep running")
     sys.exit(0)
