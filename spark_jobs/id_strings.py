@@ -34,9 +34,8 @@ def kept_columns(log: Log, deployment: Deployment) -> list[str]:
 
 def with_strings(rows: DataFrame, columns: Sequence[str]) -> DataFrame:
     """Adds to typed rows the string of each of these columns, as it was hashed; null where there is no id."""
-    return rows.withColumns(
-        {STRING + name: F.when(F.col(name).isNotNull(), F.expr(trimmed_text(name))) for name in columns}
-    )
+    strings = (F.when(F.col(name).isNotNull(), F.expr(trimmed_text(name))).alias(STRING + name) for name in columns)
+    return rows.select("*", *strings)  # not withColumns: Spark Connect refuses to add no column
 
 
 def aggregate_strings(rows: DataFrame, columns: Sequence[str]) -> DataFrame:
