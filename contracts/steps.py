@@ -131,6 +131,12 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         folder="sources",
+        name="look",
+        options="~/exports/feed --log natural",
+        meaning="propose settings for a log that lies elsewhere, from a sample of its rows; writes nothing but a proposal",
+    ),
+    Step(
+        folder="sources",
         name="check",
         options="tributary-home/landing/ad/2026-01-31 --strict",
         meaning="show what ingestion would make of landing files; writes nothing",

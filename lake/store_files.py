@@ -104,9 +104,26 @@ def files_like(pattern: str) -> list[AnyFile]:
     return sorted((path for path, names in found if _fits(names, wanted)), key=str)
 
 
-def folder_exists(pattern: str) -> bool:
-    """Whether there is the folder that a pattern without wildcards names; a store knows none without files."""
-    return bool(files_like(pattern)) if pattern.startswith(STORE) else Path(pattern).is_dir()
+def files_below(folder: str) -> Iterable[AnyFile]:
+    """Yields files at any depth of a folder, sorted by path; names that begin with a dot or an underscore are passed over.
+
+    Args:
+        folder: an absolute path or an `s3a://` address.
+
+    Raises:
+        BadInput: the store refuses to list the folder.
+    """
+    if folder.startswith(STORE):
+        found = sorted(_in_store(folder, folder.removeprefix(STORE), True), key=lambda one: str(one[0]))
+        yield from (path for path, names in found if not any(name.startswith((".", "_")) for name in names))
+        return
+    for below in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
+        if below.name.startswith((".", "_")):
+            continue
+        if below.is_dir():
+            yield from files_below(str(below))
+        elif below.is_file():
+            yield below
 
 
 def _fits(names: list[str], wanted: list[str]) -> bool:

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contracts.commands import DAY, Decorator, folder_group, run_line, span, together, with_home, with_landing_files
-from contracts.settings import folder_python
+from contracts.commands import (
+    DAY,
+    Decorator,
+    folder_group,
+    run_line,
+    span,
+    table_text,
+    together,
+    with_home,
+    with_landing_files,
+)
+from contracts.features import LOGS, Log
+from contracts.settings import SETTINGS_FILE, folder_python
 
 if TYPE_CHECKING:
     from sources.original import Converted
@@ -139,6 +150,35 @@ def _taobao(home: Path, data: Path, **options: Any) -> None:
     )
 
 
+@commands.add("look")
+@with_home
+@click.argument("address", metavar="PATH_OR_TABLE")
+@click.option("--log", type=click.Choice(LOGS), default=LOGS[0], show_default=True, help="Which log the rows are.")
+def _look(home: Path, address: str, log: Log) -> None:
+    from sources.proposal import profiles_of, settings_text
+    from sources.sample import sample_of
+
+    sample = sample_of(address)
+    print(f"{len(sample.rows):,} rows of {sample.looked_at}\n")
+    rows = [
+        (one.name, one.type, f"{one.nulls:.0%}", one.distinct, ", ".join(one.examples), ", ".join(one.may_be))
+        for one in profiles_of(sample)
+    ]
+    print(table_text(("column", "type", "empty", "different", "examples", "may be"), rows))
+    days = sample.days
+    if days:
+        print(f"\ndays: {len(days):,}, {days[0]} .. {days[-1]}")
+    first, last = (days[0], days[-1]) if days else (date.today(), None)
+    text = settings_text(sample, log, first=first, last=last)
+    path = home / (SETTINGS_FILE if not (home / SETTINGS_FILE).exists() else f"proposed-{log}.toml")
+    home.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    print(f"\n{text}\nwrote {path}: guesses, so read every line")
+    if path.name != SETTINGS_FILE:
+        print(f"next: copy [landing.{log}] and its columns into {home / SETTINGS_FILE}")
+    print(f"next: tributary sources check --home {home} --log {log} --ds {first}")
+
+
 @commands.add("check")
 @with_landing_files
 def _check(home: Path, paths: Sequence[Path], strict: bool, **given: object) -> int:
@@ -167,7 +207,7 @@ def _print_counts(home: Path, done: Converted) -> None:
 
 
 def _print_next(home: Path, rows: Mapping[str, int]) -> None:
-    from contracts.settings import SETTINGS_FILE, Deployment
+    from contracts.settings import Deployment
 
     first = Deployment.load(home).history_start
     counts = ", ".join(f"{count:,} {log}" for log, count in rows.items())
