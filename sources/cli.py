@@ -155,7 +155,7 @@ def _taobao(home: Path, data: Path, **options: Any) -> None:
 @click.argument("address", metavar="PATH_OR_TABLE")
 @click.option("--log", type=click.Choice(LOGS), default=LOGS[0], show_default=True, help="Which log the rows are.")
 def _look(home: Path, address: str, log: Log) -> None:
-    from sources.proposal import profiles_of, settings_text
+    from sources.proposal import days_of, guesses, profiles_of, settings_text
     from sources.sample import sample_of
 
     sample = sample_of(address)
@@ -165,18 +165,17 @@ def _look(home: Path, address: str, log: Log) -> None:
         for one in profiles_of(sample)
     ]
     print(table_text(("column", "type", "empty", "different", "examples", "may be"), rows))
-    days = sample.days
+    days = days_of(sample, guesses(sample, log))
     if days:
-        print(f"\ndays: {len(days):,}, {days[0]} .. {days[-1]}")
-    first, last = (days[0], days[-1]) if days else (date.today(), None)
-    text = settings_text(sample, log, first=first, last=last)
+        print(f"\ndays: {days[0]} .. {days[-1]}{'' if sample.days else ' in the sample'}")
+    text = settings_text(sample, log)
     path = home / (SETTINGS_FILE if not (home / SETTINGS_FILE).exists() else f"proposed-{log}.toml")
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     print(f"\n{text}\nwrote {path}: guesses, so read every line")
     if path.name != SETTINGS_FILE:
         print(f"next: copy [landing.{log}] and its columns into {home / SETTINGS_FILE}")
-    print(f"next: tributary sources check --home {home} --log {log} --ds {first}")
+    print(f"next: tributary sources check --home {home} --log {log} --ds {days[0] if days else 'DAY'}")
 
 
 @commands.add("check")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from contracts.features import Log
@@ -41,6 +42,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "arrival_ts": ("arrival_ts", "ingest_time", "received", "arrived"),
 }  # fmt: skip
 _ACTION = "action"
+UNKNOWN_AS_0 = ("category_id", "user_segment_id", "position", "dwell_seconds", "campaign_id", "advertiser_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,7 @@ def guesses(sample: Sample, log: Log) -> dict[str, str]:
     """
     values = {name: [row[name] for row in sample.rows if row.get(name) is not None] for name in sample.columns}
     fits: dict[str, Callable[[Sequence[Any]], bool]] = {  # what values must look like; of others names decide
+        "event_id": lambda known: len(set(map(str, known))) == len(known) == len(sample.rows),
         "event_ts": lambda known: time_unit(known) is not None,
         "arrival_ts": lambda known: time_unit(known) is not None,
         "click": is_flag,
@@ -197,7 +200,9 @@ def _are_numbers(known: Sequence[Any]) -> bool:
 def _expression(column: str, name: str, known: Sequence[Any]) -> str:
     quoted = ".".join(part if re.fullmatch(r"[A-Za-z_]\w*", part) else f"`{part}`" for part in name.split("."))
     if column == "click" and {str(value).lower() for value in known} & {"true", "false"}:
-        return f"CAST(TRY_CAST({quoted} AS boolean) AS int)"
+        return f"cast(try_cast({quoted} AS boolean) AS int)"
+    if column == "dwell_seconds" and re.search(r"ms$|milli", name.lower()):
+        return f"try_cast({quoted} AS double) / 1000"
     if column not in ("event_ts", "arrival_ts"):
         return quoted
     unit = time_unit(known)
@@ -208,64 +213,98 @@ def _expression(column: str, name: str, known: Sequence[Any]) -> str:
     return made.format(f"try_cast({quoted} AS bigint)" if is_text else quoted)
 
 
+def made_ids(columns: Mapping[str, str]) -> dict[str, str]:
+    """Ids that were not found, made of the user, the item and the time: a user sees an item at most once at a time."""
+    user, item, time = (columns.get(name) for name in ("user_id", "item_id", "event_ts"))
+    made = {}
+    if user and item and time and "event_id" not in columns:
+        made["event_id"] = f"concat_ws('_', {user}, {item}, {_own_column(time)})"
+    if user and time and "request_id" not in columns:
+        made["request_id"] = f"concat_ws('_', {user}, {_own_column(time)})"
+    return made
+
+
+def _own_column(expression: str) -> str:
+    """The column of which an expression of a time is made."""
+    found = re.search(r"try_cast\((.+) AS bigint\)", expression) or re.search(r"^\w+\((.+?)( div 1000)?\)$", expression)
+    return found[1] if found else expression
+
+
 def string_ids(sample: Sample, columns: Mapping[str, str]) -> list[str]:
-    """Landing columns of ids for which the sample holds other things than whole numbers."""
-    ids = [name for name in LANDING_ID_COLUMNS if name in columns]
-    by_text = {column: [row.get(columns[column].replace("`", "")) for row in sample.rows] for column in ids}
-    return [
-        column
-        for column, values in by_text.items()
-        if any(value is not None and not re.fullmatch(r"\d{1,19}", str(value)) for value in values)
-    ]
+    """Landing columns of ids that are made of others, or for which the sample holds other things than whole numbers."""
+    found = []
+    for column in (name for name in LANDING_ID_COLUMNS if name in columns):
+        values = [row.get(columns[column].replace("`", "")) for row in sample.rows]
+        if columns[column].startswith("concat_ws(") or any(
+            value is not None and not re.fullmatch(r"\d{1,19}", str(value)) for value in values
+        ):
+            found.append(column)
+    return found
 
 
-def settings_text(sample: Sample, log: Log, *, first: date, last: date | None) -> str:
-    """A commented `deployment.toml` for one log; what could not be guessed is said in a comment.
+def days_of(sample: Sample, columns: Mapping[str, str]) -> list[date]:
+    """The first and the last day that are known: those of the paths or the table, else those of the sample's times, in UTC."""
+    if sample.days or "event_ts" not in columns:
+        return list(sample.days)
+    name = _own_column(columns["event_ts"]).replace("`", "")
+    known = [row[name] for row in sample.rows if row.get(name) is not None]
+    least = {unit: least for least, _, unit in EPOCHS}.get(time_unit(known) or "")
+    if least is None:
+        days = {datetime.fromisoformat(value).date() if isinstance(value, str) else value.date() for value in known}
+    else:  # EPOCHS are steps of a thousand, and seconds have 1e9
+        days = {datetime.fromtimestamp(float(value) / (least / 1e9), UTC).date() for value in known}
+    return [min(days), max(days)]
 
-    Args:
-        sample: a sample of the log.
-        log: natural or ad.
-        first: the first day of the history.
-        last: the last day that was seen, if it is another.
-    """
+
+def settings_text(sample: Sample, log: Log) -> str:
+    """A commented `deployment.toml` for one log; what could not be guessed is said in a comment."""
     import tomli_w
 
     columns = guesses(sample, log)
+    made = made_ids(columns)
+    columns |= made
     strings = string_ids(sample, columns)
+    days = days_of(sample, columns) or [date.today()]
     lines = [
         f"# Proposed by `tributary sources look` from {len(sample.rows):,} rows of {sample.looked_at}.",
         "# Guesses: read every line. What the settings mean: docs/your_own_logs.md.",
         "",
-        f"history_start = {first}",
-        f"actr_start = {max(first, last or first)}  # the first day on which the ad model is trained",
+        f"history_start = {days[0]}",
+        f"actr_start = {days[-1]}  # the first day on which the ad model is trained",
         'day_timezone = "UTC"  # whose midnight begins a day',
     ]
     if strings:
-        lines.append(f"string_ids = {tomli_w.dumps({'a': strings}).partition('= ')[2].replace(chr(10), ' ').strip()}")
+        lines.append(f"string_ids = [{', '.join(json.dumps(name) for name in strings)}]")
     lines += ["", f"[landing.{log}]", tomli_w.dumps(dict(sample.place)).strip()]
-    if sample.place.get("path") is not None and not sample.days:
-        lines.append(
-            'day = "..."  # the path names no day: an SQL expression of the day of a row, such as to_date(time)'
-        )
+    if "path" in sample.place and not sample.days:
+        lines.append(f"day = {json.dumps(_day(columns))}  # the path names no day: this gives that of each row")
     lines += ["", f"[landing.{log}.columns]"]
     contract = table(f"{log}_log")
     for name in LANDING_COLUMNS[log]:
         meaning = contract.column(name).meaning
         if name in columns and columns[name] != name:
-            lines.append(f"{tomli_w.dumps({name: columns[name]}).strip()}  # {meaning}")
+            note = "made of other columns: " if name in made else ""
+            lines.append(f"{tomli_w.dumps({name: columns[name]}).strip()}  # {note}{meaning}")
         elif name in columns:
             lines.append(f"# {name}: your column of that name  # {meaning}")
         elif name in OPTIONAL_LANDING_COLUMNS:
             lines.append(f"# {name} = ...  # optional: {meaning}")
         elif name == _ACTION:
             lines.append(f'{name} = "{_action(columns)}"  # {meaning}')
-        elif name in ("category_id", "user_segment_id", "position", "dwell_seconds"):
+        elif name in UNKNOWN_AS_0:
             lines.append(f'{name} = "0"  # not found: 0 is unknown. {meaning}')
         else:
             lines.append(f'{name} = "NULL"  # NOT FOUND, required: {meaning}')
     return "\n".join(lines) + "\n"
 
 
+def _day(columns: Mapping[str, str]) -> str:
+    time = columns.get("event_ts")
+    if time is None:
+        return "NULL"
+    return f"to_date({time})" if time.startswith("timestamp_") else f"to_date(try_to_timestamp({time}))"
+
+
 def _action(columns: Mapping[str, str]) -> str:
     click = columns.get("click")
-    return "0" if click is None else f"CASE WHEN cast({click} AS int) = 1 THEN 1 ELSE 0 END"
+    return "0" if click is None else f"CASE WHEN try_cast({click} AS int) = 1 THEN 1 ELSE 0 END"

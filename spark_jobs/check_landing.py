@@ -181,7 +181,8 @@ def check_files(
     forgotten = Forgotten.read(locations)
     passes: dict[tuple[Log, date | str | None], list[LandingFile]] = defaultdict(list)
     for (log, day), files in readable.items():
-        passes[log, BY_FOLDER if day is not None and by_folder else day] += files
+        by_row = by_folder or not deployment.landing.of(log).has_days
+        passes[log, BY_FOLDER if day is not None and by_row else day] += files
     with _without_constraints(spark):
         for (log, day_of_all), files in passes.items():
             if files:
@@ -189,6 +190,10 @@ def check_files(
                 rows = read_landing(
                     spark, log, distinct(files), source=source, string_ids=deployment.string_ids, day=day_of_all
                 )
+                if not source.has_days:  # files or a table of more days than those that are judged
+                    rows = rows.where(
+                        F.col("ds").isin([day for of_log, day in given if of_log == log]) | F.col("ds").isNull()
+                    )
                 _judge(rows, files, log, deployment, forgotten, done)
     for (log, day), checked in done.items():
         _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
@@ -348,6 +353,10 @@ def _judge(
         counted = with_status(rows.drop("all_broken"), log=log, lateness_days=deployment.allowed_lateness_days)
         of_values = unknown_counts(log, deployment)
         for row in counted.groupBy("ds", "file").agg(*status_counts(), *of_values.values()).collect():
+            if (log, row["ds"]) not in done:
+                for checked in (one for group, one in done.items() if group[0] == log):
+                    checked.problems.append(f"{_name_in_day(row['file'])}: {row['read']:,} rows without a day")
+                continue
             done[log, row["ds"]].files[_name_in_day(row["file"])] = Counter(
                 {name: row[name] for name in (*STATUS_COUNTS, *of_values)}
             )
@@ -376,6 +385,7 @@ def _add_rules(
         F.row_number().over(of_rule.orderBy("file", ROW_INDEX, "raw")).alias("place"),
     )
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
+    shown = [row for row in shown if (files[row["file"]].log, row["ds"]) in done]  # others have no day
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
         if row[ROW_INDEX] is None:  # a row of a text file; for all others Spark gives the row's place

@@ -248,6 +248,12 @@ def test_one_table_for_both_logs_and_files_without_days(
         ad=LandingSource(table=str(table), day="dt", where="id >= 1000", columns=COLUMNS),
     )
     for day in DAYS:  # each by itself
+        given = check_landing.declared(locations, deployment, None, day)
+        checked = check_landing.check_files(spark, locations, deployment, given, by_folder=False)
+        assert [(one.log, one.counts["read"], one.counts["kept"], one.problems) for one in checked] == [
+            ("natural", 20, 20, []),
+            ("ad", 20, 20, []),
+        ]
         ingest_logs.run(spark, locations, deployment, [day])
     for name in TABLES:
         assert reference.content(locations, name) == expected[name], name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def rows(count: int = 60) -> list[dict[str, Any]]:
 
 
 def deployment_of(sample: Sample, log: Any = "natural") -> Deployment:
-    return Deployment.from_toml(settings_text(sample, log, first=DAY, last=None))
+    return Deployment.from_toml(settings_text(sample, log))
 
 
 def test_hourly_parquet_folders_give_settings_that_read_them(tmp_path: Path) -> None:
@@ -61,11 +62,12 @@ def test_hourly_parquet_folders_give_settings_that_read_them(tmp_path: Path) -> 
         "event_ts": "timestamp_millis(time_ms)",
         "user_id": "customer",
         "item_id": "payload.item.id",
-        "click": "CAST(TRY_CAST(clicked AS boolean) AS int)",
+        "click": "cast(try_cast(clicked AS boolean) AS int)",
     }
     assert source.columns["category_id"] == "payload.item.category"
-    assert source.columns["request_id"] == "NULL", "what is required and not found is named, not invented"
-    assert deployment_of(sample).string_ids == ("user_id",)
+    assert source.columns["request_id"] == "concat_ws('_', customer, time_ms)"
+    assert set(deployment_of(sample).string_ids) == {"user_id", "request_id"}
+    assert settings_text(replace(sample, rows=[{"slot": 1}], types={"slot": "int64"}), "ad").count("NOT FOUND") == 6
 
 
 def test_text_files_tell_their_delimiter_header_and_format(tmp_path: Path) -> None:
@@ -91,7 +93,9 @@ def test_text_files_tell_their_delimiter_header_and_format(tmp_path: Path) -> No
     (tmp_path / "lines").write_text("".join(json.dumps(row) + "\n" for row in rows(5)))
     sample = sample_of(str(tmp_path / "lines"))
     assert sample.place["format"] == "jsonl" and sample.types["payload.item.id"] == "integer"
-    assert "day" in settings_text(sample, "natural", first=DAY, last=None)
+    proposed = deployment_of(sample)
+    assert proposed.landing.natural.day == "to_date(timestamp_millis(time_ms))"
+    assert proposed.history_start == DAY
 
 
 def test_a_delta_table_tells_its_day_column(tmp_path: Path) -> None:
