@@ -15,8 +15,12 @@ from contracts.settings import DATA_VARIABLE
 os.environ.setdefault("TRIBUTARY_NATIVE", "1")  # no test depends on which way was faster when it was tried
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes."""
+    """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes.
+
+    The tests of a file stay in one process, and all live ones, which share a stack.
+    """
 
     def place(item: pytest.Item) -> int:
         return 0 if item.get_closest_marker("live") else 1 if item.get_closest_marker("spark") else 2
@@ -25,20 +29,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         first_of_file[item.path] = min(place(item), first_of_file.get(item.path, 2))
     items.sort(key=lambda item: first_of_file[item.path])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("live" if item.get_closest_marker("live") else item.path.stem))
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The session that every Spark test shares; each test writes to a lake of its own.
+    """The session that every Spark test shares; each test writes to a lake of its own."""
+    from stack_fixture import JVM_OPTIONS
 
-    Its JVM makes do with the first of its two compilers: nearly every plan of a test is run once.
-    """
     from lake.session import spark_session
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+        patch.setenv(*JVM_OPTIONS)
         with spark_session(Locations(tmp_path_factory.mktemp("spark-home")), app="tests") as session:
             yield session
+
+
+@pytest.fixture(scope="session")
+def connect(spark: Any) -> Iterator[str]:
+    """The address at which other processes reach the JVM of that session."""
+    from connect_fixture import serving_connect
+
+    with serving_connect(spark) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +61,23 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from chain_fixture import make_chain
 
     return make_chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Any]:
+    """The deployments of `live_fixture`, the stack of one of them up."""
+    from live_fixture import live_deployments
+
+    with live_deployments() as deployments:
+        yield deployments
+
+
+@pytest.fixture(scope="session")
+def failed_day(live: Any) -> Any:
+    """A day that failed in the stack of those deployments."""
+    from live_fixture import fail_a_day
+
+    return fail_a_day(live)
 
 
 @pytest.fixture

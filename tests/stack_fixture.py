@@ -17,6 +17,13 @@ from typing import Any
 from contracts.settings import SETTINGS_FILE, Deployment
 from tributary.stack import processes
 
+# A test's JVM makes do with the first of its two compilers, since nearly every plan is run once; its memory does not grow by
+# full collections; and plans are not written out as text, which is for a UI that is off.
+JVM_OPTIONS = (
+    "SPARK_SUBMIT_OPTS",
+    "-XX:TieredStopAtLevel=1 -Xms1g -XX:MetaspaceSize=512m "
+    "-Dspark.sql.ui.explainMode=simple -Dspark.sql.maxPlanStringLength=100",
+)
 CALENDAR = Deployment(history_start=date(2026, 1, 1), actr_start=date(2026, 1, 5))
 
 

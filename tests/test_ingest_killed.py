@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import multiprocessing
 import os
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,11 @@ from typing import Any
 import features_reference as reference
 import pyarrow as pa
 import pytest
-from connect_fixture import cache_is_empty, serving_connect
+from clients import Client
+from connect_fixture import cache_is_empty
 from deltalake import write_deltalake
 from landing_rows import DAY, csv_bytes, good_row, write, write_parquet
 
-from contracts.errors import run_command
 from contracts.features import LOGS
 from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
@@ -35,28 +31,7 @@ KILLS = int(os.environ.get("TRIBUTARY_KILLS", "2"))
 TABLES = ("natural_log", "ad_log", "quarantine")
 DEPLOYMENT = Deployment(history_start=DAY, actr_start=DAY + timedelta(days=1))
 ROWS = 2_000
-# Clients are forked once these are imported: a try takes seconds, and dies in its job, not in an import.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "spark_jobs.cli",
-        "spark_jobs.ingest_logs",
-        "lake.session",
-        "pyspark.sql.connect.session",
-        "pyspark.sql.connect.dataframe",
-    ]
-)
 PROJECT = Path(locks.__file__).parent.parent
-
-
-def ingest(home: str, address: str, log: str) -> None:
-    """The command, as a person runs it; the body of a client process."""
-    os.environ["SPARK_REMOTE"] = address
-    from spark_jobs.cli import main
-
-    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        code = run_command(main, ["ingest_logs", "--home", home, "--ds", str(DAY)])
-    sys.exit(code)
 
 
 def deliver(locations: Locations, version: int) -> None:
@@ -76,12 +51,6 @@ def deliver(locations: Locations, version: int) -> None:
             os.utime(path, (1_767_400_000, 1_767_400_000))
 
 
-@pytest.fixture(scope="module")
-def address(spark: Any) -> Iterator[str]:
-    with serving_connect(spark) as found:
-        yield found
-
-
 @pytest.fixture
 def locations(tmp_path: Path) -> Locations:
     home = tmp_path / "home"
@@ -90,19 +59,10 @@ def locations(tmp_path: Path) -> Locations:
     return Locations(home)
 
 
-def client(locations: Locations, address: str) -> multiprocessing.process.BaseProcess:
-    process = CONTEXT.Process(target=ingest, args=(str(locations.home), address, str(locations.home / "client.log")))
-    process.start()
-    return process
-
-
-def ingested(locations: Locations, address: str) -> float:
-    """Ingests to the end; returns the seconds it took."""
-    start = time.monotonic()
-    process = client(locations, address)
-    process.join()
-    assert process.exitcode == 0, (locations.home / "client.log").read_text()
-    return time.monotonic() - start
+def client(locations: Locations, address: str) -> Client:
+    """Ingests the day."""
+    command = ("spark_jobs", "ingest_logs", "--home", str(locations.home), "--ds", str(DAY))
+    return Client(command, log=locations.home / "client.log", environment={"SPARK_REMOTE": address})
 
 
 def state_of(locations: Locations) -> dict[str, Any]:
@@ -119,7 +79,7 @@ def state_of(locations: Locations) -> dict[str, Any]:
 
 @pytest.mark.spark
 def test_a_killed_ingest_does_not_feed_the_next_one(
-    spark: Any, address: str, locations: Locations, tmp_path: Path
+    spark: Any, connect: str, locations: Locations, tmp_path: Path
 ) -> None:
     undisturbed = []
     for version in range(2):
@@ -135,20 +95,19 @@ def test_a_killed_ingest_does_not_feed_the_next_one(
     assert sizes[0] == sizes[1]
 
     deliver(locations, 0)
-    seconds = ingested(locations, address)
+    seconds = client(locations, connect).finish()
     assert state_of(locations) == undisturbed[0]
     assert cache_is_empty(spark)
     rng, kept = random.Random(0), 0
     for kill in range(KILLS):
         before, after = kill % 2, 1 - kill % 2
         deliver(locations, before)
-        process = client(locations, address)
-        process.join((kill + rng.random()) / KILLS * seconds)  # each in a part of the time of its own
-        process.kill()
-        process.join()
+        client(locations, connect).kill(
+            (kill + rng.random()) / KILLS * seconds
+        )  # each in a part of the time of its own
         kept += not cache_is_empty(spark)
         deliver(locations, after)
-        ingested(locations, address)
+        client(locations, connect).finish()
         assert state_of(locations) == undisturbed[after], f"kill {kill}"
         assert cache_is_empty(spark), f"kill {kill}"
         assert not list(locations.writing_sessions.iterdir())
@@ -174,14 +133,14 @@ with writing_session(Locations(Path(home)), app="test", partitions={table: ["ds=
 
 @pytest.mark.spark
 def test_what_a_killed_client_kept_is_cleared_by_any_next_one(
-    spark: Any, address: str, locations: Locations, tmp_path: Path
+    spark: Any, connect: str, locations: Locations, tmp_path: Path
 ) -> None:
     """Though nobody asks for the killed one's partitions again; what a living client keeps stays."""
 
     def start(table: str, wait: float) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-c", KEEPS, str(locations.home), table, str(path), str(wait)]
         return subprocess.Popen(
-            arguments, env=os.environ | {"SPARK_REMOTE": address}, text=True, stdout=subprocess.PIPE
+            arguments, env=os.environ | {"SPARK_REMOTE": connect}, text=True, stdout=subprocess.PIPE
         )
 
     def views() -> set[str]:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import random
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from clients import Client
 from deltalake import DeltaTable
 from staged_fixture import DAYS, ITEMS, USERS, stage_cpm, stage_day, write_settings
 
-from contracts.errors import run_command
 from contracts.locations import Locations
 from contracts.releases import MANIFEST, VECTORS_FILE
 from lake import locks
@@ -36,29 +30,6 @@ pytestmark = pytest.mark.spark
 KILLS = int(os.environ.get("TRIBUTARY_KILLS", "2"))
 VARIANT = "tpm+cpm"
 TABLES = ("actr_embeddings", "predictions", "model_metrics", "releases", "activations", "builds")
-# Clients are forked once these are imported: a try takes seconds, and dies in publishing, not in an import.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "publishing.audit",
-        "publishing.cli",
-        "spark_jobs.cli",
-        "spark_jobs.publish_release",
-        "pyspark.sql.connect.session",
-        "pyspark.sql.connect.dataframe",
-    ]
-)
-
-
-def audit_and_publish(home: str, kind: str, period: str, log: str) -> None:
-    """The two commands, as a person runs them; the body of a client process."""
-    from publishing.cli import main as publishing
-    from spark_jobs.cli import main as spark_jobs
-
-    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        options = ["--home", home, "--kind", kind, "--period", period]
-        code = run_command(publishing, ["audit", *options]) or run_command(spark_jobs, ["publish_release", *options])
-    sys.exit(code)
 
 
 def read_current(locations: Locations) -> str:
@@ -111,52 +82,16 @@ class ReadingInALoop(threading.Thread):
         self.join()
 
 
-@pytest.fixture(scope="module")
-def locations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locations]:
-    """A deployment whose Spark Connect server runs."""
-    home = tmp_path_factory.mktemp("killed") / "home"
-    found = write_settings(home)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "lake.server", "--home", str(home), "--port", str(port)], stdout=log, stderr=log
-        )
-    try:
-        _wait_for(port, server)
-        yield found
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the server has ended"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-    raise AssertionError("the server did not start within two minutes")
-
-
-def client(locations: Locations, folder: Path) -> multiprocessing.process.BaseProcess:
-    release, log = read_release(folder), locations.home / "client.log"
-    process = CONTEXT.Process(
-        target=audit_and_publish, args=(str(locations.home), release.kind, str(release.period), str(log))
+def client(locations: Locations, folder: Path, address: str) -> Client:
+    """Audits and publishes a run."""
+    release = read_release(folder)
+    options = ("--home", str(locations.home), "--kind", release.kind, "--period", str(release.period))
+    return Client(
+        ("publishing", "audit", *options),
+        ("spark_jobs", "publish_release", *options),
+        log=locations.home / "client.log",
+        environment={"SPARK_REMOTE": address},
     )
-    process.start()
-    return process
-
-
-def published(locations: Locations, folder: Path) -> float:
-    """Audits and publishes a run to the end; returns the seconds it took."""
-    start = time.monotonic()
-    process = client(locations, folder)
-    process.join()
-    assert process.exitcode == 0, (locations.home / "client.log").read_text()
-    return time.monotonic() - start
 
 
 def state_of(locations: Locations, folder: Path) -> str:
@@ -171,34 +106,36 @@ def state_of(locations: Locations, folder: Path) -> str:
     return "index built" if locations.index(name).exists() else "nothing"
 
 
-def test_publishing_killed_at_random_points_is_never_seen(locations: Locations) -> None:
+def test_publishing_killed_at_random_points_is_never_seen(connect: str, tmp_path: Path) -> None:
+    locations = write_settings(tmp_path / "home")
+
+    def published(folder: Path) -> float:
+        return client(locations, folder, connect).finish()
+
     cpm = stage_cpm(locations)
-    published(locations, cpm)
+    published(cpm)
     first = stage_day(locations, 0, None, cpm)
-    published(locations, first)
+    published(first)
     pending = stage_day(locations, 1, first, cpm, recipe={"number": 0}, seed=100)
-    published(locations, pending)
-    seconds = published(locations, stage_day(locations, 1, first, cpm, recipe={"number": 1}, seed=101))
+    published(pending)
+    seconds = published(stage_day(locations, 1, first, cpm, recipe={"number": 1}, seed=101))
 
     rng, killed, number = random.Random(0), Counter[str](), 2
     pending = stage_day(locations, 1, first, cpm, recipe={"number": number}, seed=100 + number)
     start = time.monotonic()
     with ReadingInALoop(locations) as reading:
         while sum(killed.values()) < KILLS and reading.wrong is None:
-            process = client(locations, pending)
-            process.join(
+            tried = client(locations, pending, connect)
+            if tried.kill(
                 rng.uniform(0, 1.3 * seconds)
-            )  # a try after a kill takes longer: it replaces what was committed
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+            ):  # a try after a kill replaces what was committed: it takes longer
                 killed[state_of(locations, pending)] += 1
             else:
-                assert process.exitcode == 0, (locations.home / "client.log").read_text()
+                tried.finish()
             if state_of(locations, pending) == "active":
                 number += 1
                 pending = stage_day(locations, 1, first, cpm, recipe={"number": number}, seed=100 + number)
-        published(locations, pending)
+        published(pending)
         assert read_current(locations) == pending.name
     if reading.wrong is not None:
         raise reading.wrong

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from test_live import free_port
+from live_fixture import outside_pytest, running
 
 from contracts.locations import Locations
 from lake.reader import LakeReader
@@ -30,29 +30,14 @@ def yesterday() -> date:
 
 
 @pytest.mark.timeout(1800)
-def test_scheduled_manual_and_backfilled_runs_make_the_same_day(tmp_path_factory: pytest.TempPathFactory) -> None:
-    home: Path = tmp_path_factory.mktemp("s") / "home"  # a short path: PostgreSQL's socket lies below it
+def test_scheduled_manual_and_backfilled_runs_make_the_same_day() -> None:
     day = yesterday()
-    simulate(SimulatorSettings(start=day - timedelta(days=2), days=4, world=WorldSettings(users=60, items=60)), home)
-    stack.up(home, ui_port=free_port(), spark_port=free_port())
-    try:
-        api = stack.api(home)
-        api.unpause(DAG)  # the schedule makes the last day that has ended, and none before it
-        made = [built(home)]
-        deadline = time.monotonic() + 300
-        while not (runs := api.runs(DAG)) or runs[0].state in ("queued", "running"):
-            assert time.monotonic() < deadline, runs
-            time.sleep(1)
-        assert [(run.period, run.run_type, run.state) for run in runs] == [(day, "scheduled", "success")]
-        made.append(built(home))
-        assert api.wait_for_run(DAG, api.trigger(DAG, {"ds": str(day)}), timeout_seconds=300).state == "success"
-        made.append(built(home))
-        api.create_backfill(DAG, day, day, reprocess="completed")
-        (run,) = api.wait_for_periods(DAG, day, day, timeout_seconds=300)
-        assert (run.run_type, run.state) == ("backfill", "success")
-        made.append(built(home))
-    finally:
-        stack.down(home)
+    with outside_pytest() as folder:
+        home = folder / "home"
+        world = WorldSettings(users=60, items=60)
+        simulate(SimulatorSettings(start=day - timedelta(days=2), days=4, world=world), home)
+        with running(home):
+            made = made_by_each_kind_of_run(home, day)
     assert made[0] == {} and {table for table, _, _ in made[1]} >= {
         "natural_log",
         "ad_log",
@@ -62,6 +47,25 @@ def test_scheduled_manual_and_backfilled_runs_make_the_same_day(tmp_path_factory
     assert all(f"ds={day}" in owner.split(",") for _, owner, _ in made[1]), "no other day"
     assert made[1].keys() == made[2].keys() == made[3].keys(), "the same partitions with equal content"
     assert all(made[1][key] < made[2][key] < made[3][key] for key in made[1]), "and each run built them"
+
+
+def made_by_each_kind_of_run(home: Path, day: date) -> list[dict[tuple[str, str, str], datetime]]:
+    """What is built before any run, and after each of three."""
+    api = stack.api(home)
+    made = [built(home)]
+    api.unpause(DAG)  # the schedule makes the last day that has ended, and none before it
+    deadline = time.monotonic() + 300
+    while not (runs := api.runs(DAG)) or runs[0].state in ("queued", "running"):
+        assert time.monotonic() < deadline, runs
+        time.sleep(1)
+    assert [(run.period, run.run_type, run.state) for run in runs] == [(day, "scheduled", "success")]
+    made.append(built(home))
+    assert api.wait_for_run(DAG, api.trigger(DAG, {"ds": str(day)}), timeout_seconds=300).state == "success"
+    made.append(built(home))
+    api.create_backfill(DAG, day, day, reprocess="completed")
+    (run,) = api.wait_for_periods(DAG, day, day, timeout_seconds=300)
+    assert (run.run_type, run.state) == ("backfill", "success")
+    return [*made, built(home)]
 
 
 def built(home: Path) -> dict[tuple[str, str, str], datetime]:

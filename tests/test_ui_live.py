@@ -7,71 +7,42 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 from airflow_ui import FRAME, AirflowUi
 from browser import NAMES, browser, executable
-from test_live import free_port
+from live_fixture import BAD, BY_FORM, FailedDay, Live
 
-from contracts.locations import Locations
-from sources.faults import FaultRates
-from sources.simulator import SimulatorSettings, simulate
-from sources.world import WorldSettings
 from tributary import stack
-from tributary.airflow_api import RunFailed
 
 pytestmark = pytest.mark.live
 
-GOOD, BAD = date(2026, 1, 1), date(2026, 1, 2)
 PAGE = "/data-quality"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running stack; half of the second day's natural rows have no event id."""
+def ui(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowUi]:
+    """A browser in which the stack's user has signed in."""
     if executable() is None:
         pytest.skip(
-            f"no Chromium here ({', '.join(NAMES)}): the UI was not looked at. Install it: apt-get install chromium"
+            f"no Chromium here ({', '.join(NAMES)}): nobody looked at the UI. Install it: apt-get install chromium"
         )
-    folder = tmp_path_factory.mktemp("ui") / "home"
-    simulate(
-        SimulatorSettings(start=GOOD, days=2, world=WorldSettings(users=80, items=90, seed=11), faults=FaultRates()),
-        folder,
-    )
-    path = Locations(folder).landing_day("natural", BAD) / "part-00000.csv"
-    header, *rows = path.read_text(errors="replace").splitlines()
-    path.write_text(
-        "\n".join([header, *(row if place % 2 else "," + row.split(",", 1)[1] for place, row in enumerate(rows))])
-        + "\n"
-    )
-    stack.up(folder, ui_port=free_port(), spark_port=free_port())
-    try:
-        yield folder
-    finally:
-        stack.down(folder)
-
-
-@pytest.fixture(scope="module")
-def ui(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowUi]:
-    """A browser in which the stack's user has signed in."""
-    info = stack.info(home)
+    info = stack.info(live.home)
     with browser(tmp_path_factory.mktemp("browser")) as page:
         page.show_as(width=1400, height=1000)
         found = AirflowUi(page, info.ui)
-        found.sign_in(info.user, stack.password(home))
+        found.sign_in(info.user, stack.password(live.home))
         yield found
 
 
-def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: AirflowUi, home: Path) -> None:
+def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: AirflowUi, live: Live) -> None:
     ui.open_dags()
-    for dag_id in stack.api(home).dag_ids():
+    for dag_id in stack.api(live.home).dag_ids():
         ui.page.wait_for(f"document.body.innerText.includes('{dag_id}')")
-    ui.backfill("logs_daily", GOOD)
+    ui.backfill("logs_daily", BY_FORM)
     ui.page.wait_for("document.body.innerText.includes('Backfill in progress')")
-    (run,) = stack.api(home).wait_for_periods("logs_daily", GOOD, GOOD, timeout_seconds=900)
+    (run,) = stack.api(live.home).wait_for_periods("logs_daily", BY_FORM, BY_FORM, timeout_seconds=900)
     ui.page.wait_for("!document.body.innerText.includes('Backfill in progress')", seconds=180)
     assert run.state == "success"
 
@@ -79,21 +50,17 @@ def test_a_day_is_backfilled_by_the_form_and_appears_in_the_calendar(ui: Airflow
     marks = ui.page.evaluate(
         f"[...{FRAME}.querySelectorAll('a.mark')].map(one => [one.title, one.getAttribute('href')])"
     )
-    assert [(title.split(":")[0], address) for title, address in marks] == [
-        (f"{table}, {GOOD}", f"{table}/{GOOD}.html") for table in ("natural_log", "ad_log")
+    assert [(title.split(":")[0], address) for title, address in marks if str(BY_FORM) in title] == [
+        (f"{table}, {BY_FORM}", f"{table}/{BY_FORM}.html") for table in ("natural_log", "ad_log")
     ]
-    ui.page.evaluate(f"{FRAME}.querySelector('a.mark').click()")  # in the frame, as a user would
-    ui.page.wait_for(f"{FRAME}?.querySelector('h1')?.innerText?.startsWith('natural_log, {GOOD}')")
+    ui.page.evaluate(
+        f"{FRAME}.querySelector('a.mark[href=\"natural_log/{BY_FORM}.html\"]').click()"
+    )  # in the frame, as a user would
+    ui.page.wait_for(f"{FRAME}?.querySelector('h1')?.innerText?.startsWith('natural_log, {BY_FORM}')")
 
 
-def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Path) -> None:
-    api = stack.api(home)
-    api.unpause("logs_daily")
-    api.create_backfill("logs_daily", BAD, BAD)
-    with pytest.raises(RunFailed):
-        api.wait_for_periods("logs_daily", BAD, BAD, timeout_seconds=900)
-    (run,) = api.runs("logs_daily", BAD, BAD)
-    ui.open_links_of("logs_daily", run.run_id, "validate_logs")
+def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, failed_day: FailedDay) -> None:
+    ui.open_links_of("logs_daily", failed_day.run_id, "validate_logs")
     ui.page.click("Quality report")
     ui.page.wait_for(f"document.querySelector('h1')?.innerText === '{BAD}'")
     natural, ad = ui.page.evaluate("[...document.querySelectorAll('section')].map(one => one.innerText)")
@@ -108,10 +75,10 @@ def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Pa
     [
         "/",
         "/index.html",
-        f"/day.html?ds={GOOD}&table=ad_log",
-        f"/gate.html?kind=actr&period={GOOD}",
-        f"/ad_log/{GOOD}.html",
-        f"/ad_log/{GOOD}.json",
+        f"/day.html?ds={BY_FORM}&table=ad_log",
+        f"/gate.html?kind=actr&period={BY_FORM}",
+        f"/ad_log/{BY_FORM}.html",
+        f"/ad_log/{BY_FORM}.json",
         "/judged_days.json",
         "/models/x.html",
         "/index.html/",
@@ -123,8 +90,8 @@ def test_a_failed_task_leads_to_the_report_that_says_why(ui: AirflowUi, home: Pa
         "//etc/passwd",
     ],
 )
-def test_nobody_sees_anything_without_signing_in(home: Path, path: str) -> None:
-    address = urlsplit(stack.info(home).ui)
+def test_nobody_sees_anything_without_signing_in(live: Live, path: str) -> None:
+    address = urlsplit(stack.info(live.home).ui)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     for headers, refused in (({}, 401), ({"Cookie": "_token=x.y.z"}, 403)):
         connection.request("GET", PAGE + path, headers=headers)
