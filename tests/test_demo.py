@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
+from contracts.landing import LandingSettings, LandingSource
 from contracts.locations import Locations
 from contracts.periods import Parent
 from contracts.settings import Deployment
@@ -147,6 +148,10 @@ def test_the_days_of_a_teams_own_deployment_are_those_that_landed(tmp_path: Path
     days = [FIRST + timedelta(days=number) for number in range(9)]
     assert whole_days(OWN, locations, LONG_PAST) == days  # the day before history_start is none of them
     assert whole_days(replace(OWN, history_end=days[5]), locations, LONG_PAST) == days[:6]
+    elsewhere = replace(
+        OWN, history_end=days[3], landing=LandingSettings(natural=LandingSource(table="/lake/feed", day="dt"))
+    )
+    assert whole_days(elsewhere, land(tmp_path / "other", natural=range(0), ad=range(9)), LONG_PAST) == days[:4]
     evening = datetime(2026, 1, 5, 23, 30, tzinfo=UTC)
     assert whole_days(OWN, locations, evening)[-1] == date(2026, 1, 4)  # the fifth has not ended
     assert whole_days(replace(OWN, day_timezone="Asia/Shanghai"), locations, evening)[-1] == date(2026, 1, 5)

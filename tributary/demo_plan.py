@@ -100,6 +100,8 @@ def landing_days(locations: Locations, log: Log = "natural") -> list[date]:
 def whole_days(deployment: Deployment, locations: Locations, now: datetime) -> list[date]:
     """The days of the deployment that have ended and whose landing files are there, in order and without a gap.
 
+    Of a log that lies elsewhere all days are taken to be there: ingestion refuses one that is not.
+
     Args:
         deployment: its days are those from `history_start` to `history_end`, or to yesterday if days keep coming.
         locations: the deployment's paths.
@@ -109,7 +111,10 @@ def whole_days(deployment: Deployment, locations: Locations, now: datetime) -> l
         BadInput: there is none, or one is missing in between; the message names the first ones.
     """
     last = deployment.history_end or now.astimezone(deployment.timezone).date() - ONE_DAY
-    landed: dict[Log, set[date]] = {log: set(landing_days(locations, log)) for log in LOGS}
+    ended = list(days_between(deployment.history_start, last + ONE_DAY))
+    landed: dict[Log, set[date]] = {
+        log: set(landing_days(locations, log) if deployment.landing.of(log).is_home else ended) for log in LOGS
+    }
     days = sorted(day for day in landed["natural"] if deployment.history_start <= day <= last)
     if not days:
         raise BadInput(
