@@ -15,10 +15,8 @@ SOURCE ?= simulator
 DATA ?= $(TRIBUTARY_DATA)
 # The deployment that up, down and status are about: TRIBUTARY_HOME, else that of the demo.
 HOME_FOLDER = $(or $(TRIBUTARY_HOME),tributary-home$(if $(filter-out own,$(SOURCE)),/demo-$(SOURCE)))
-# Tests in two processes; tests/conftest.py says which stay together.
-IN_TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-# What runs everywhere: no GPU, no cluster of several hosts, no hour of kills.
-EVERYWHERE := not gpu and not cluster and not drill
+# Tests in two processes; those of a file stay together.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +40,7 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(and $(DATA),$(filter-out own,$(SOURCE))),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: some twenty minutes on two cores
-	@$(BIN)/python -m pytest -q -m "$(EVERYWHERE) and not live" $(IN_TWO)
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" $(IN_TWO)
 
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
 	@$(BIN)/python -m pytest -q -m live

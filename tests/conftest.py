@@ -15,12 +15,8 @@ from contracts.settings import DATA_VARIABLE
 os.environ.setdefault("TRIBUTARY_NATIVE", "1")  # no test depends on which way was faster when it was tried
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes.
-
-    The tests of a file stay in one process, and all live ones, which share a stack.
-    """
+    """The longest files first, so that two processes end together: the live stack, then Spark; within a file nothing changes."""
 
     def place(item: pytest.Item) -> int:
         return 0 if item.get_closest_marker("live") else 1 if item.get_closest_marker("spark") else 2
@@ -29,8 +25,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         first_of_file[item.path] = min(place(item), first_of_file.get(item.path, 2))
     items.sort(key=lambda item: first_of_file[item.path])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("live" if item.get_closest_marker("live") else item.path.stem))
 
 
 @pytest.fixture(scope="session")
