@@ -16,11 +16,13 @@ import pytest
 
 from contracts.features import LOGS
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import FOLDERS, REGISTRY, producers, readers
 from contracts.tables import LANDING_COLUMNS, TABLES
+from lake.reader import LakeReader
 from pages import tables_page
-from spark_jobs.check_landing import by_day, check_files
+from spark_jobs import ingest_logs
+from spark_jobs.check_landing import check_files, declared
 
 DOCS = Path(tables_page.__file__).parent.parent / "docs"
 OWN_LOGS = (DOCS / "your_own_logs.md").read_text(encoding="utf-8")
@@ -72,13 +74,12 @@ def test_the_delivered_columns_are_those_of_the_contracts() -> None:
 
 
 @pytest.mark.spark
-def test_the_example_makes_landing_files_that_are_sound(spark: Any, tmp_path: Path) -> None:
-    (script,) = re.findall(r"^```python\n(.*?)^```", OWN_LOGS, re.M | re.S)
-    (tmp_path / "to_landing.py").write_text(script)
+def test_the_example_reads_the_exports_as_they_are(spark: Any, tmp_path: Path) -> None:
+    example = OWN_LOGS.split("\n## From your own files")[1]
+    (sections,) = re.findall(r"^```toml\n(\[landing.*?)^```", example, re.M | re.S)
     (tmp_path / "exports").mkdir()
     for kind, text in EXPORTS.items():
         (tmp_path / "exports" / f"{kind}_2026-03-01.csv").write_text(text)
-    subprocess.run([sys.executable, "to_landing.py", "exports", "home"], cwd=tmp_path, check=True)
     (init,) = re.findall(r"^tributary (init .*?)\n```", OWN_LOGS, re.M | re.S)
     done = subprocess.run(
         [sys.executable, "-m", "tributary", *init.replace("\\\n", " ").split()],
@@ -89,16 +90,19 @@ def test_the_example_makes_landing_files_that_are_sound(spark: Any, tmp_path: Pa
         env=os.environ | {"PYTHONPATH": str(DOCS.parent)},
     )
     assert done.returncode == 0, done.stderr
-    deployment = Deployment.load(tmp_path / "home")
-    given = by_day([tmp_path / "home" / "landing"], None, None)
-    for checked in check_files(spark, Locations(tmp_path / "home"), deployment, given):
+    settings = tmp_path / "home" / SETTINGS_FILE
+    settings.write_text(settings.read_text() + sections.replace("/srv/exports", str(tmp_path / "exports")))
+    locations, deployment = Locations(tmp_path / "home"), Deployment.load(tmp_path / "home")
+    given = declared(locations, deployment, None, date(2026, 3, 1))
+    for checked in check_files(spark, locations, deployment, given, by_folder=False):
         rows = {"natural": 2, "ad": 1}[checked.log]
-        assert (checked.day, checked.counts["kept"], checked.problems, checked.all_warnings) == (
-            date(2026, 3, 1),
-            rows,
-            [],
-            [],
-        )
+        assert (checked.counts["kept"], checked.problems, checked.all_warnings) == (rows, [], [])
+    ingest_logs.run(spark, locations, deployment, [date(2026, 3, 1)])
+    kept = LakeReader(locations).read("natural_log", columns=["click", "action", "item_text"]).to_pylist()
+    assert sorted((row["click"], row["action"], row["item_text"]) for row in kept) == [
+        (0, 0, "Product 353"),
+        (1, 6, "Product, 349"),
+    ]
 
 
 def test_commands_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:
