@@ -25,7 +25,6 @@ from lake.landing_files import (
     is_bare,
     landing_files,
     look_at,
-    names_read,
     no_rows,
     unread_names,
 )
@@ -86,15 +85,17 @@ class Deliveries:
             return self._open_table().day(day, allow_empty=allow_empty or may_be_bare)
         paths = self.paths(day, allow_empty=allow_empty or may_be_bare)
         files = tuple(self._look_at(path, day) for path in paths)
-        known = LANDING_COLUMNS[self._log] if self.source.is_home else names_read(self._log, self.source)
+        undeclared: set[str] = set()
+        unread: list[str] = []
+        if self.source.is_home:
+            undeclared = {name for file in files for name in file.columns} - set(LANDING_COLUMNS[self._log])
+            unread = unread_names(self._locations.landing_day(self._log, day))
         return LandingDay(
             where=self.place(day),
             files=files,
             digest=digest_of(file.sha256 for file in files),
-            undeclared=frozenset(name for file in files for name in file.columns if name not in known)
-            if self.source.is_home
-            else frozenset(),
-            unread=tuple(unread_names(self._locations.landing_day(self._log, day))) if self.source.is_home else (),
+            undeclared=frozenset(undeclared),
+            unread=tuple(unread),
         )
 
     def paths(self, day: date, *, allow_empty: bool = False) -> Sequence[AnyFile]:
@@ -236,32 +237,30 @@ class _Table:
 
     def digest(self, day: date) -> str:
         """Digest of the files in which rows of the day may lie."""
-        return hashlib.sha256(
-            "\n".join(sorted(key for key, days in self._files if days is None or days[0] <= day <= days[1])).encode()
-        ).hexdigest()
+        return hashlib.sha256("\n".join(sorted(self._files_of(day))).encode()).hexdigest()
 
     def is_bare(self, day: date) -> bool:
         """Whether no file has rows of the day."""
-        return not any(days is None or days[0] <= day <= days[1] for _, days in self._files)
+        return not self._files_of(day)
 
-    def _actions(self) -> list[tuple[str, tuple[date, date] | None]]:
+    def _files_of(self, day: date) -> list[str]:
+        return [key for key, first, last in self._files if first is None or last is None or first <= day <= last]
+
+    def _actions(self) -> list[tuple[str, date | None, date | None]]:
         """For each file what identifies it, and the first and last day in it; None where the table does not say."""
         import pyarrow as pa
 
         rows: list[dict[str, Any]] = pa.table(self._table.get_add_actions(flatten=True)).to_pylist()
         day = self._source.day
-        names = (f"partition.{day}",) * 2 if self._is_partition else (f"min.{day}", f"max.{day}")
+        first, last = (f"partition.{day}",) * 2 if self._is_partition else (f"min.{day}", f"max.{day}")
         found = []
         for row in rows:
             vector = {
-                name: value
-                for name, value in row.items()
-                if name.startswith("deletionVector") or name.startswith("deletion_vector")
+                name: value for name, value in row.items() if name.startswith(("deletionVector", "deletion_vector"))
             }
             key = f"{row['path']} {row['size_bytes']} {vector if any(vector.values()) else ''}"
-            bounds = tuple(as_day(row.get(name)) for name in names)
-            found.append((key, None if None in bounds else (bounds[0], bounds[1])))
-        return found  # type: ignore[return-value]
+            found.append((key, as_day(row.get(first)), as_day(row.get(last))))
+        return found
 
 
 def as_day(value: object) -> date | None:

@@ -207,7 +207,11 @@ def _write(
         for day in days
     }
     inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
-    strings = [] if judged is None else _add_strings(spark, locations, deployment, log, kept, days)
+    strings: list[Build] = []
+    if judged is not None:  # the strings of hashed ids, before the rows that name them by their hashes are there
+        strings, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
+        for text in warnings:
+            warn(text)
     logs = write_partitions(
         spark,
         locations,
@@ -226,21 +230,6 @@ def _write(
         inputs={owner_key(ds=day, log=log): inputs[day] for day in days},
     )
     return logs + quarantined + strings
-
-
-def _add_strings(
-    spark: SparkSession,
-    locations: Locations,
-    deployment: Deployment,
-    log: Log,
-    kept: DataFrame,
-    days: Sequence[date],
-) -> list[Build]:
-    """Keeps the strings of hashed ids, before the rows that name them by their hashes are there."""
-    builds, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
-    for text in warnings:
-        warn(text)
-    return builds
 
 
 def landing_address(locations: Locations, file: str) -> str:
