@@ -1,5 +1,7 @@
 """What ingesting a day costs, by format, compared with an earlier commit: each in a warm session of its own, in turns, on the same files.
 
+A third arm ingests the same rows from a team's own folders and columns, by the settings `[landing.<log>]`.
+
 `python -m benchmarks.ingestion --against COMMIT [--quick] [--work FOLDER]`. Nothing else may run meanwhile.
 """
 
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -19,18 +22,22 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
 
-from benchmarks.made_logs import Size, make_home, parts_of_day, write_landing
+from benchmarks.made_logs import Size, make_home, parts_of_day
 from benchmarks.recording import finish
 from contracts.commands import table_text
-from contracts.features import LOGS
+from contracts.features import LOGS, Log
+from contracts.landing import LandingSettings, LandingSource
 from contracts.locations import Locations
+from contracts.settings import SETTINGS_FILE
 
 DAY = date(2026, 7, 10)
 FORMATS = ("parquet", "csv", "jsonl")
 SOURCES = Path(__file__).parent.parent
 FULL, QUICK = Size(rows=1_000_000, users=50_000), Size(rows=20_000, users=2_000)
 REPEATS = 7  # counted; one more warms up
+THEIRS = "their_"  # begins the names of the columns of the arm that is declared
 
 
 class Arm:
@@ -82,16 +89,24 @@ def main() -> None:
     earlier = work / "sources"
     _git("worktree", "add", "--detach", str(earlier), options.against)
     try:
-        seconds = _measure({"earlier": earlier, "now": SOURCES}, work, size, repeats)
+        seconds = _measure({"earlier": earlier, "now": SOURCES, "declared": SOURCES}, work, size, repeats)
     finally:
         _git("worktree", "remove", "--force", str(earlier))
         shutil.rmtree(work, ignore_errors=True)
+    compared = ("now", "declared")
     rows = [
-        (kind, *(round(median(seconds[kind][arm]), 2) for arm in ("earlier", "now")), round(_ratio(seconds[kind]), 3))
+        (
+            kind,
+            *(round(median(of_arm), 2) for of_arm in seconds[kind].values()),
+            *(round(_ratio(seconds[kind], arm), 3) for arm in compared),
+        )
         for kind in FORMATS
     ]
-    print(table_text(("format", "seconds earlier", "seconds now", "now / earlier"), rows))
-    figures = {f"{kind}_now_over_earlier": round(_ratio(seconds[kind]), 3) for kind in FORMATS}
+    titles = ("format", *(f"seconds {arm}" for arm in seconds[FORMATS[0]]), *(f"{arm} / earlier" for arm in compared))
+    print(table_text(titles, rows))
+    figures = {
+        f"{kind}_{arm}_over_earlier": round(_ratio(seconds[kind], arm), 3) for kind in FORMATS for arm in compared
+    }
     finish(
         "ingestion",
         figures,
@@ -104,11 +119,16 @@ def main() -> None:
 def _measure(sources: dict[str, Path], work: Path, size: Size, repeats: int) -> dict[str, dict[str, list[float]]]:
     homes = {(kind, name): Locations(work / kind / name) for kind in FORMATS for name in sources}
     for kind in FORMATS:
-        shared = Locations(work / "landing" / kind)
+        shared, theirs = work / "landing" / kind, work / "exports" / kind
         _write(shared, kind, size)
+        _write(theirs, kind, size, prefix=THEIRS)
         for name in sources:
-            make_home(homes[kind, name], DAY, DAY)
-            homes[kind, name].landing.symlink_to(shared.landing)
+            deployment = make_home(homes[kind, name], DAY, DAY)
+            if name == "declared":
+                declared = replace(deployment, landing=_declared(theirs, kind, size))
+                (homes[kind, name].home / SETTINGS_FILE).write_text(declared.to_toml())
+            else:
+                homes[kind, name].landing.symlink_to(shared)
     arms = {name: Arm(folder, work / f"session-{name}") for name, folder in sources.items()}
     seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in sources} for kind in FORMATS}
     for repeat in range(repeats + 1):
@@ -124,27 +144,37 @@ def _measure(sources: dict[str, Path], work: Path, size: Size, repeats: int) -> 
     return seconds
 
 
-def _write(locations: Locations, kind: str, size: Size) -> None:
-    if kind == "parquet":
-        write_landing(locations, DAY, size)
-        return
+def _declared(folder: Path, kind: str, size: Size) -> LandingSettings:
+    """Settings that read what `_write` has written with a prefix."""
+
+    def source(log: Log) -> LandingSource:
+        names = next(parts_of_day(log, DAY, replace(size, rows=100))).column_names
+        columns = {name: THEIRS + name for name in names}
+        return LandingSource(path=f"{folder}/{log}/{{day}}/*.{kind}", columns=columns)
+
+    return LandingSettings(natural=source("natural"), ad=source("ad"))
+
+
+def _write(landing: Path, kind: str, size: Size, *, prefix: str = "") -> None:
     for log in LOGS:
-        folder = locations.landing_day(log, DAY)
+        folder = landing / log / str(DAY)
         folder.mkdir(parents=True)
         for number, part in enumerate(parts_of_day(log, DAY, size)):
-            rows = part.set_column(
-                part.schema.get_field_index("item_text"), "item_text", part["item_text"].cast(pa.string())
-            )
-            if kind == "csv":
-                pa_csv.write_csv(rows, folder / f"part-{number:05d}.csv")
+            path = folder / f"part-{number:05d}.{kind}"
+            place = part.schema.get_field_index("item_text")
+            texts = part.set_column(place, "item_text", part["item_text"].cast(pa.string()))
+            rows = (part if kind == "parquet" else texts).rename_columns([prefix + one for one in part.column_names])
+            if kind == "parquet":
+                pa_parquet.write_table(rows, path)
+            elif kind == "csv":
+                pa_csv.write_csv(rows, path)
             else:
-                path = folder / f"part-{number:05d}.jsonl"
                 rows.to_pandas().to_json(path, orient="records", lines=True, date_format="iso", date_unit="us")
 
 
-def _ratio(seconds: dict[str, list[float]]) -> float:
-    """Median of the pairs' ratios."""
-    return median(now / earlier for now, earlier in zip(seconds["now"], seconds["earlier"], strict=True))
+def _ratio(seconds: dict[str, list[float]], arm: str) -> float:
+    """Median of the pairs' ratios of an arm to the earlier commit."""
+    return median(now / earlier for now, earlier in zip(seconds[arm], seconds["earlier"], strict=True))
 
 
 def _git(*arguments: Sequence[str] | str) -> None:

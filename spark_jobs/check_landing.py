@@ -7,8 +7,7 @@ before counts as a duplicate. Days that are not given are not looked at.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -51,7 +50,7 @@ from spark_jobs.ingest_logs import (
     with_judged,
     with_status,
 )
-from spark_jobs.landing import BY_FOLDER, read_landing, reading
+from spark_jobs.landing import BY_FOLDER, read_landing, reading, without_constraints
 from spark_jobs.landing_formats import ROW_INDEX
 from spark_jobs.landing_lines import lines_of
 from spark_jobs.rules import CORRUPT, Rule, readable, rules_for
@@ -183,7 +182,7 @@ def check_files(
     for (log, day), files in readable.items():
         by_row = by_folder or not deployment.landing.of(log).has_days
         passes[log, BY_FOLDER if day is not None and by_row else day] += files
-    with _without_constraints(spark):
+    with without_constraints(spark):
         for (log, day_of_all), files in passes.items():
             if files:
                 source = deployment.landing.of(log)
@@ -198,18 +197,6 @@ def check_files(
     for (log, day), checked in done.items():
         _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
     return list(done.values())
-
-
-@contextmanager
-def _without_constraints(spark: SparkSession) -> Iterator[None]:
-    """Planning a filter by all rules together takes Spark minutes while it derives further filters from it."""
-    name = "spark.sql.constraintPropagation.enabled"
-    before = spark.conf.get(name)
-    spark.conf.set(name, "false")
-    try:
-        yield
-    finally:
-        spark.conf.set(name, str(before))
 
 
 def declared(

@@ -35,7 +35,7 @@ from lake.progress import each
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs import id_strings
-from spark_jobs.landing import read_landing, reading
+from spark_jobs.landing import read_landing, reading, without_constraints
 from spark_jobs.rules import (
     CORRUPT,
     DELIVERED,
@@ -79,7 +79,7 @@ def run(
         log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS
     }  # all are checked before any is written
     forgotten = Forgotten.read(locations)
-    with ExitStack() as kept:  # both are read before either is written
+    with without_constraints(spark), ExitStack() as kept:  # both are read before either is written
         judge = partial(_judged, spark, locations, deployment, forgotten=forgotten, kept=kept)
         judged = side_by_side([partial(judge, log, days, delivered[log]) for log in LOGS])
         written = side_by_side(

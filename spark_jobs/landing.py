@@ -120,6 +120,21 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def without_constraints(spark: SparkSession) -> Iterator[None]:
+    """Plans landing rows without the filters that Spark derives from others.
+
+    Over the rules of a row and the expressions of a team's own columns, finding them takes minutes and gigabytes.
+    """
+    name = "spark.sql.constraintPropagation.enabled"
+    before = spark.conf.get(name)
+    spark.conf.set(name, "false")
+    try:
+        yield
+    finally:
+        spark.conf.set(name, str(before))
+
+
 def _unreadable(found: str, files: Iterable[LandingFile], error: PySparkException) -> BadInput:
     opened = unquote(found) if found.startswith(STORE) else "/" + unquote(found).lstrip("/")
     path = next((file.path for file in files if str(file.opened) == opened), opened)
