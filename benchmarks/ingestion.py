@@ -24,13 +24,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from benchmarks.made_logs import Size, make_home, parts_of_day
+from benchmarks.made_logs import Size, parts_of_day
 from benchmarks.recording import finish
 from contracts.commands import table_text
 from contracts.features import LOGS, Log
 from contracts.landing import LandingSettings, LandingSource
 from contracts.locations import Locations
-from contracts.settings import SETTINGS_FILE
+from contracts.settings import SETTINGS_FILE, Deployment
 
 DAY = date(2026, 7, 10)
 FORMATS = ("parquet", "csv", "jsonl")
@@ -123,12 +123,15 @@ def _measure(sources: dict[str, Path], work: Path, size: Size, repeats: int) -> 
         _write(shared, kind, size)
         _write(theirs, kind, size, prefix=THEIRS)
         for name in sources:
-            deployment = make_home(homes[kind, name], DAY, DAY)
+            settings = f"history_start = {DAY}\nactr_start = {DAY}\n"  # none that an earlier commit does not know
             if name == "declared":
-                declared = replace(deployment, landing=_declared(theirs, kind, size))
-                (homes[kind, name].home / SETTINGS_FILE).write_text(declared.to_toml())
-            else:
-                homes[kind, name].landing.symlink_to(shared)
+                landing = _declared(theirs, kind, size)
+                settings = Deployment(history_start=DAY, actr_start=DAY, landing=landing).to_toml()
+            locations = homes[kind, name]
+            locations.home.mkdir(parents=True)
+            (locations.home / SETTINGS_FILE).write_text(settings)
+            if name != "declared":
+                locations.landing.symlink_to(shared)
     arms = {name: Arm(folder, work / f"session-{name}") for name, folder in sources.items()}
     seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in sources} for kind in FORMATS}
     for repeat in range(repeats + 1):
