@@ -40,7 +40,7 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(and $(DATA),$(filter-out own,$(SOURCE))),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: some twenty minutes on two cores
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill" $(IN_TWO)
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill and not public" $(IN_TWO)
 
 test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
 	@$(BIN)/python -m pytest -q -m live

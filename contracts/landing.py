@@ -1,18 +1,18 @@
-"""Where a log's rows are delivered, and how they become landing rows: `[landing.natural]` and `[landing.ad]` of the settings.
+"""Where rows are delivered, and how they become landing rows: the sections `[landing.*]` of the settings.
 
-Nothing here opens a file. A section that is not there stands for the landing folder in the deployment's home.
+Nothing here opens a file. A log's section that is not there stands for the landing folder in the deployment's home.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.errors import BadInput
-from contracts.features import LOGS, Log
+from contracts.features import FEATURES, LOGS, Log
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -49,14 +49,25 @@ NOT_A_VALUE = frozenset(
 _BARE = ("current_date", "current_time", "current_timestamp", "localtimestamp")
 
 
+SideName = Literal["users", "items"]
+SIDES: tuple[SideName, ...] = ("users", "items")
+ENTITY_OF_SIDE: dict[SideName, str] = {"users": "user_id", "items": "item_id"}
+MISSING = "_missing"  # ends the names of the counts of rows whose user or item a side table lacks
+# Landing columns that may be made of a side table's: what describes an impression, not what happened.
+_MADE_OF_SIDES = (
+    *(f.name for f in FEATURES if f.source == "landing" and f.name not in ENTITY_OF_SIDE.values()),
+    "item_text",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
-class LandingSource:
-    """Where and how one log is delivered.
+class Place:
+    """Where rows are delivered, and how their files are read.
 
     Attributes:
         path: files of a day on a file system or in a store (`s3a://`): a folder (it ends in `/`), a file, or a pattern
             with `*`. `{day}` stands for the day (`2026-01-31`, or as `{day:%Y%m%d}` says), `{hour}` for each of its
-            hours (`00` .. `23`). None: the landing folder in the home folder, unless there is a `table`.
+            hours (`00` .. `23`).
         table: folder of a Delta table.
         day: of rows that no `{day}` in the path tells: for a Delta table, the column that holds the day (a date, or
             `2026-01-31` or `20260131` as text or number); for files, an SQL expression of a date.
@@ -64,9 +75,7 @@ class LandingSource:
         delimiter, quote, header: of CSV files. Without a header their columns are `_c0`, `_c1` ...
         types: Spark types of their columns of CSV and JSON lines, which are texts unless they are named here; a value
             that is none of its type reads as null.
-        where: SQL condition on their columns; rows for which it is not true are not of this log.
-        columns: SQL expression over their columns for a landing column; one that is not named is their column of the
-            same name.
+        where: SQL condition on their columns; rows for which it is not true are left out.
     """
 
     path: str | None = None
@@ -78,17 +87,11 @@ class LandingSource:
     header: bool = True
     types: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_home(self) -> bool:
         """Whether it is the landing folder in the deployment's home."""
         return self.path is None and self.table is None
-
-    @property
-    def is_mapped(self) -> bool:
-        """Whether rows are anything but landing rows as they are delivered."""
-        return bool(self.columns or self.where or self.types or self.day or self.table or not self.header)
 
     @property
     def has_days(self) -> bool:
@@ -100,30 +103,11 @@ class LandingSource:
         """Whether it lies in an S3-compatible store."""
         return (self.path or self.table or "").startswith(STORE)
 
-    def expression(self, column: str) -> str:
-        """SQL of a landing column over their columns."""
-        return self.columns.get(column, f"`{column}`")
-
-    def needed(self, landing_columns: Iterable[str], optional: Collection[str]) -> tuple[str, ...]:
-        """Names of their columns that every file must have.
-
-        Args:
-            landing_columns: the log's landing columns.
-            optional: those of them that need not be delivered.
-        """
-        own = [name for name in landing_columns if name not in self.columns and name not in optional]
-        return tuple(dict.fromkeys([*own, *sorted(self.names_read())]))
-
     def names_read(self) -> frozenset[str]:
         """Names of their columns that the expressions read."""
-        return frozenset(
-            name
-            for text in (*self.columns.values(), self.where, self.day)
-            if text is not None
-            for name in columns_read(text)
-        )
+        return frozenset(name for _, text in self.expressions() for name in columns_read(text))
 
-    def patterns(self, day: date) -> Iterator[tuple[str, str | None]]:
+    def patterns(self, day: date | None) -> Iterator[tuple[str, str | None]]:
         """Where the files of a day lie: patterns of paths, each with its hour if the path has one."""
         assert self.path is not None
         for hour in HOURS if "{hour" in self.path else (None,):
@@ -135,24 +119,24 @@ class LandingSource:
 
             yield _PLACE.sub(filled, self.path), hour
 
-    def check(self, landing_columns: tuple[str, ...], where: str) -> None:
+    def expressions(self) -> Iterator[tuple[str, str]]:
+        """Its SQL texts, each with the name of its setting."""
+        for name in ("where", "day"):
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
+
+    def check(self, where: str) -> None:
         """Checks what can be known without a row.
 
         Args:
-            landing_columns: names of the log's landing columns.
             where: the section, for messages.
 
         Raises:
             BadInput: two places are named, or none; an expression cannot be read, or its value does not follow from a
-                row by itself; a column or format is unknown.
+                row by itself; a format is unknown.
         """
-
-        def require(ok: bool, name: str, expected: str, found: object, hint: str = "") -> None:
-            if not ok:
-                raise BadInput(where, name, expected=expected, found=found, hint=hint)
-
+        require = _requiring(where)
         self._check_place(require)
-        self._check_day(require)
         require(
             self.format in (None, *FORMATS),
             "format",
@@ -163,9 +147,6 @@ class LandingSource:
         for name in ("delimiter", "quote"):
             value = getattr(self, name)
             require(len(value) == 1 and value not in "\r\n", name, "one character", repr(value))
-        for name in self.columns:
-            expected = f"one of the landing columns {', '.join(landing_columns)}"
-            require(name in landing_columns, f"columns.{name}", expected, "an unknown column")
         for name, text in self.expressions():
             _check_expression(name, text, where)
 
@@ -181,26 +162,114 @@ class LandingSource:
         is_used = self.day is not None or self.format is not None
         require(not (self.is_home and is_used), "path", "where the rows lie, as a path or a table", "nothing")
 
-    def _check_day(self, require: Require) -> None:
-        if self.has_days:
-            require(self.day is None, "day", "none, since the path of a file tells it", repr(self.day))
-            return
-        require(self.day is not None, "day", "the day of a row: a column, or an expression for files", "nothing")
+    def _check_day_column(self, require: Require) -> None:
         require(
-            self.table is None or re.fullmatch(r"\w+", self.day or "") is not None,
+            self.table is None or self.day is None or re.fullmatch(r"\w+", self.day) is not None,
             "day",
             "the name of a column of the table",
             repr(self.day),
             "Its statistics tell which files a day reads.",
         )
 
+
+@dataclass(frozen=True, kw_only=True)
+class LandingSource(Place):
+    """Where and how one log is delivered; without a path and a table, in the landing folder in the home folder.
+
+    Attributes:
+        columns: SQL expression over their columns for a landing column; one that is not named is their column of the
+            same name. `users.x` and `items.x` are columns of the side tables.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether rows are anything but landing rows as they are delivered."""
+        return bool(self.columns or self.where or self.types or self.day or self.table or not self.header)
+
+    def expression(self, column: str) -> str:
+        """SQL of a landing column over their columns."""
+        return self.columns.get(column, f"`{column}`")
+
     def expressions(self) -> Iterator[tuple[str, str]]:
         """Its SQL texts, each with the name of its setting."""
-        for name in ("where", "day"):
-            if getattr(self, name) is not None:
-                yield name, getattr(self, name)
+        yield from super().expressions()
         for name, text in self.columns.items():
             yield f"columns.{name}", text
+
+    def check_columns(self, landing_columns: tuple[str, ...], sides: Collection[SideName], where: str) -> None:
+        """Checks what can be known without a row.
+
+        Args:
+            landing_columns: names of the log's landing columns.
+            sides: the side tables that the settings name.
+            where: the section, for messages.
+
+        Raises:
+            BadInput: as for `check`; or a column is unknown, or may not be made of a side table's.
+        """
+        self.check(where)
+        require = _requiring(where)
+        self._check_day(require)
+        for name in self.columns:
+            expected = f"one of the landing columns {', '.join(landing_columns)}"
+            require(name in landing_columns, f"columns.{name}", expected, "an unknown column")
+        allowed = {f"columns.{name}" for name in _MADE_OF_SIDES}
+        for name, text in self.expressions():
+            found = sorted(side_columns(text).keys() & set(sides))
+            expected = f"columns of the log only: side tables may be read for {', '.join(_MADE_OF_SIDES)}"
+            require(not found or name in allowed, name, expected, repr(text))
+
+    def _check_day(self, require: Require) -> None:
+        if self.has_days:
+            require(self.day is None, "day", "none, since the path of a file tells it", repr(self.day))
+            return
+        require(self.day is not None, "day", "the day of a row: a column, or an expression for files", "nothing")
+        self._check_day_column(require)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideSource(Place):
+    """Where a side table lies: attributes of users or items, which the logs' expressions read as `users.x` or `items.x`.
+
+    With `{day}` in its path, or a `day` column of its Delta table, it is a snapshot a day, which holds from the end of that day
+    until a newer one does. With `since`, each row holds from a time of its own until a newer row of its key does. With
+    neither, its rows always hold.
+
+    Attributes:
+        key: SQL expression of the id, as the logs have it.
+        since: SQL expression of the time from which a row holds.
+        holds_days: how many days after its own a snapshot still holds if no newer one has been delivered.
+    """
+
+    key: str
+    since: str | None = None
+    holds_days: int = 31
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether rows hold by days."""
+        return self.day is not None or (self.has_days and not self.is_home)
+
+    def expressions(self) -> Iterator[tuple[str, str]]:
+        """Its SQL texts, each with the name of its setting."""
+        yield from super().expressions()
+        yield "key", self.key
+        if self.since is not None:
+            yield "since", self.since
+
+    def check(self, where: str) -> None:
+        """Checks what can be known without a row; see `Place.check`."""
+        super().check(where)
+        require = _requiring(where)
+        require(not self.is_home, "path", "where the rows lie, as a path or a table", "nothing")
+        is_day_of_table = self.day is None or self.table is not None
+        require(is_day_of_table, "day", "a day of a Delta table; of files, {day} in the path tells it", repr(self.day))
+        self._check_day_column(require)
+        expected = "either rows with the time from which they hold, or a snapshot a day"
+        require(self.since is None or not self.has_snapshots, "since", expected, "both")
+        require(self.holds_days >= 1, "holds_days", "a number >= 1", self.holds_days)
 
 
 HOME = LandingSource()  # landing files as docs/tables.md describes them
@@ -208,19 +277,85 @@ HOME = LandingSource()  # landing files as docs/tables.md describes them
 
 @dataclass(frozen=True, kw_only=True)
 class LandingSettings:
-    """The sections `[landing.<log>]`."""
+    """The sections `[landing.<log>]`, and those of the side tables, `[landing.users]` and `[landing.items]`."""
 
     natural: LandingSource = field(default_factory=LandingSource)
     ad: LandingSource = field(default_factory=LandingSource)
+    users: SideSource | None = None
+    items: SideSource | None = None
 
     def of(self, log: Log) -> LandingSource:
         """One log's section."""
         return self.natural if log == "natural" else self.ad
 
+    def side(self, name: SideName) -> SideSource:
+        """A side table's section, which must be there."""
+        source: SideSource | None = getattr(self, name)
+        assert source is not None, name
+        return source
+
+    @property
+    def sides(self) -> tuple[SideName, ...]:
+        """The side tables that there are."""
+        return tuple(name for name in SIDES if getattr(self, name) is not None)
+
+    def sides_read(self, log: Log) -> tuple[SideName, ...]:
+        """The side tables that a log's columns are made of."""
+        read = {side for text in self.of(log).columns.values() for side in side_columns(text)}
+        return tuple(name for name in self.sides if name in read)
+
+    def attributes(self, side: SideName) -> tuple[str, ...]:
+        """Names of a side table's columns that the logs' columns are made of."""
+        texts = (text for log in LOGS for text in self.of(log).columns.values())
+        return tuple(sorted({name for text in texts for name in side_columns(text).get(side, ())}))
+
+    def own_names(self, log: Log) -> frozenset[str]:
+        """Names of a log's own columns that its expressions read."""
+        return self.of(log).names_read() - set(self.sides_read(log))
+
     @property
     def is_in_store(self) -> bool:
         """Whether any of them lies in an S3-compatible store."""
-        return any(self.of(log).is_in_store for log in LOGS)
+        return any(source.is_in_store for source in (*map(self.of, LOGS), *map(self.side, self.sides)))
+
+    def check(self, landing_columns: Mapping[Log, tuple[str, ...]], where: str) -> None:
+        """Checks all sections.
+
+        Args:
+            landing_columns: names of each log's landing columns.
+            where: the file, for messages.
+
+        Raises:
+            BadInput: see `LandingSource.check_columns` and `SideSource.check`.
+        """
+        for log in LOGS:
+            self.of(log).check_columns(landing_columns[log], self.sides, f"{where} [landing.{log}]")
+        for name in self.sides:
+            section = f"{where} [landing.{name}]"
+            self.side(name).check(section)
+            expected = f"columns of the logs that read {name}.x"
+            if not self.attributes(name):
+                raise BadInput(section, "key", expected=expected, found="none")
+
+
+IN_HOME = LandingSettings()
+
+
+def side_columns(text: str) -> dict[SideName, frozenset[str]]:
+    """Names of the columns of side tables that an SQL expression reads, by side table: those of `users.x` and `items.x`."""
+    from sqlglot import exp
+
+    parts = [column.parts for column in _parsed(text).find_all(exp.Column)]
+    read = {side: frozenset(part[1].name for part in parts if len(part) > 1 and part[0].name == side) for side in SIDES}
+    return {side: names for side, names in read.items() if names}
+
+
+def _requiring(where: str) -> Require:
+    def require(ok: bool, name: str, expected: str, found: object, hint: str = "") -> None:
+        if not ok:
+            raise BadInput(where, name, expected=expected, found=found, hint=hint)
+
+    return require
 
 
 def columns_read(text: str) -> frozenset[str]:

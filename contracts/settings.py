@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts import zones
 from contracts.errors import BadInput
-from contracts.features import LOGS, Log
+from contracts.features import Log
 from contracts.kinds import RECIPES
 from contracts.landing import LandingSettings
 from contracts.locations import Locations
@@ -58,7 +58,7 @@ class Deployment:
             row. None: history_start.
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
             input. None: nobody is notified.
-        landing: where each log is delivered, and how its rows become landing rows.
+        landing: where logs and side tables are delivered, and how their rows become landing rows.
     """
 
     day_timezone: str = "UTC"
@@ -134,8 +134,7 @@ class Deployment:
             self.notify is None or _is_command(self.notify),
             "a command line such as /opt/tell_on_call --channel ads, or none",
         )
-        for log in LOGS:
-            self.landing.of(log).check(LANDING_COLUMNS[log], f"{SETTINGS_FILE} [landing.{log}]")
+        self.landing.check(LANDING_COLUMNS, SETTINGS_FILE)
 
     @property
     def timezone(self) -> ZoneInfo:

@@ -613,6 +613,11 @@ def owner_key(**values: object) -> str:
     return ",".join(f"{name}={value}" for name, value in values.items())
 
 
-def landing_key(log: Log, day: object) -> str:
-    """The key of a landing day among the inputs of a build."""
-    return f"landing/{owner_key(log=log, ds=day)}"
+def landing_key(name: str, day: object) -> str:
+    """The key among the inputs of a build of a log's landing day, or of what a landing day reads of a side table.
+
+    Args:
+        name: natural, ad, users or items.
+        day: the landing day.
+    """
+    return f"landing/{owner_key(log=name, ds=day)}"

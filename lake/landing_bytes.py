@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from contracts.errors import BadInput
-from contracts.landing import HOME, LandingSource
+from contracts.landing import HOME, Place
 from lake.store_files import AnyFile, StoreFile
 
 # How quotes stand in a CSV file. `regular`: each opens at the start of a field, closes at its end, and is doubled
@@ -40,7 +40,7 @@ class Scanned:
     has_plain_lines: bool = False
 
 
-def scan(path: AnyFile, kind: str | None = None, source: LandingSource = HOME) -> Scanned:
+def scan(path: AnyFile, kind: str | None = None, source: Place = HOME) -> Scanned:
     """Reads a landing file once, for all that must be known of its bytes; one in a store only where its text must be looked at.
 
     Args:

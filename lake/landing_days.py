@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime
 
 from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.landing import LandingSource
 from contracts.locations import Locations
-from contracts.settings import SETTINGS_FILE, Deployment
-from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS
+from contracts.settings import Deployment
+from contracts.tables import LANDING_COLUMNS
+from lake.delivered_tables import DeliveredTable
 from lake.landing_bytes import scan
 from lake.landing_files import (
+    Delivery,
     LandingFile,
     digest_of,
     digest_of_files,
@@ -28,10 +27,7 @@ from lake.landing_files import (
     no_rows,
     unread_names,
 )
-from lake.store_files import AnyFile, StoreFile, changed_at, files_like
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
+from lake.store_files import AnyFile, changed_at, files_like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,8 @@ class Deliveries:
         self._locations, self._deployment, self._log = locations, deployment, log
         self.source: LandingSource = deployment.landing.of(log)
         self._looked_at: dict[str, LandingFile] = {}
-        self._table: _Table | None = None
+        self._delivery = Delivery.of_log(log, deployment.landing)
+        self._table: DeliveredTable | None = None
 
     def day(self, day: date, *, allow_empty: bool = False) -> LandingDay:
         """A landing day.
@@ -82,7 +79,7 @@ class Deliveries:
         if may_be_bare and self.is_bare(day):
             return LandingDay(where="", files=(), digest=digest_of(()), undeclared=frozenset(), unread=())
         if self.source.table is not None:
-            return self._open_table().day(day, allow_empty=allow_empty or may_be_bare)
+            return self._day_of_table(day, allow_empty=allow_empty or may_be_bare)
         paths = self.paths(day, allow_empty=allow_empty or may_be_bare)
         files = tuple(self._look_at(path, day) for path in paths)
         undeclared: set[str] = set()
@@ -128,7 +125,7 @@ class Deliveries:
             BadInput: a compressed file ends before its end, or the table cannot be read.
         """
         if self.source.table is not None:
-            return self._open_table().digest(day)
+            return self._open_table().digest(day, day)
         if self.source.is_home:
             return digest_of_files(landing_files(self._locations, self._log, day, allow_empty=True))
         return digest_of(scan(path, format_of(path, self.source), self.source).sha256 for path in self._found(day))
@@ -137,7 +134,7 @@ class Deliveries:
         """Whether nothing of the day has been delivered."""
         if self.source.is_home:
             return is_bare(self._locations.landing_day(self._log, day))
-        return self._open_table().is_bare(day) if self.source.table is not None else not self._found(day)
+        return self._open_table().is_bare(day, day) if self.source.table is not None else not self._found(day)
 
     def changed_since(self, day: date, then: datetime) -> bool:
         """Whether its files may have changed at `then` or after it; a table is always looked at."""
@@ -145,8 +142,7 @@ class Deliveries:
             return True
         if self.source.is_home:
             folder = self._locations.landing_day(self._log, day)
-            changes = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
-            return datetime.fromtimestamp(max(changes), UTC) >= then
+            return max(map(changed_at, (folder, *folder.iterdir()))) >= then
         return any(changed_at(path) >= then for path in self._found(day))
 
     def place(self, day: date) -> str:
@@ -164,116 +160,30 @@ class Deliveries:
         if str(path) not in self._looked_at:
             self._looked_at[str(path)] = look_at(
                 path,
-                self._log,
+                self._delivery,
                 self._locations,
                 self._deployment.string_ids,
-                source=self.source,
                 day=day if self.source.has_days and not self.source.is_home else None,
             )
         return self._looked_at[str(path)]
 
-    def _open_table(self) -> _Table:
-        if self._table is None:
-            self._table = _Table(self.source, self._log)
-        return self._table
-
-
-class _Table:
-    """A Delta table in which a log lies, at the version that it has when it is opened."""
-
-    def __init__(self, source: LandingSource, log: Log) -> None:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-
-        self._source, self._log, self._where = source, log, f"{SETTINGS_FILE} [landing.{log}]"
-        address = source.table or ""
-        try:
-            self._table: DeltaTable = DeltaTable(address)
-        except (DeltaError, OSError) as error:
+    def _day_of_table(self, day: date, *, allow_empty: bool) -> LandingDay:
+        table = self._open_table()
+        if table.is_bare(day, day) and not allow_empty:
             raise BadInput(
-                self._where,
-                "table",
-                expected="the folder of a Delta table",
-                found=f"{address}: {str(error).splitlines()[0]}",
-            ) from None
-        self._columns = tuple(one.name for one in self._table.schema().fields)
-        day = source.day or ""
-        needed = source.needed(LANDING_COLUMNS[log], OPTIONAL_LANDING_COLUMNS)
-        for name, field in ((day, "day"), *((name, name) for name in needed)):
-            if name not in self._columns:
-                raise BadInput(
-                    self._where, field, expected=f"a column of {address}: {', '.join(self._columns)}", found=name
-                )
-        self._is_partition = day in self._table.metadata().partition_columns
-        self._files = self._actions()
-
-    def day(self, day: date, *, allow_empty: bool) -> LandingDay:
-        """The part of a day.
-
-        Raises:
-            BadInput: no file of the table has rows of the day.
-        """
-        if self.is_bare(day) and not allow_empty:
-            raise BadInput(
-                self._source.table,
+                self.source.table,
                 "landing day",
-                expected=f"rows with {self._source.day} = {day}",
-                found=f"none in version {self._table.version()}",
+                expected=f"rows with {self.source.day} = {day}",
+                found=f"none in version {table.file.version}",
                 hint="An absent day is never taken for an empty one: write it, then run this again.",
             )
-        address = self._source.table or ""
-        path: AnyFile = StoreFile(address=address, size=0, changed=datetime.now(UTC))
-        file = LandingFile(
-            path=path,
-            log=self._log,
-            kind="delta",
-            columns=self._columns,
-            sha256=b"",
-            opened=path,
-            shown=address,
-            version=self._table.version(),
-        )
-        return LandingDay(where=address, files=(file,), digest=self.digest(day), undeclared=frozenset(), unread=())
+        digest = table.digest(day, day)
+        return LandingDay(where=table.file.shown, files=(table.file,), digest=digest, undeclared=frozenset(), unread=())
 
-    def digest(self, day: date) -> str:
-        """Digest of the files in which rows of the day may lie."""
-        return hashlib.sha256("\n".join(sorted(self._files_of(day))).encode()).hexdigest()
-
-    def is_bare(self, day: date) -> bool:
-        """Whether no file has rows of the day."""
-        return not self._files_of(day)
-
-    def _files_of(self, day: date) -> list[str]:
-        return [key for key, first, last in self._files if first is None or last is None or first <= day <= last]
-
-    def _actions(self) -> list[tuple[str, date | None, date | None]]:
-        """For each file what identifies it, and the first and last day in it; None where the table does not say."""
-        import pyarrow as pa
-
-        rows: list[dict[str, Any]] = pa.table(self._table.get_add_actions(flatten=True)).to_pylist()
-        day = self._source.day
-        first, last = (f"partition.{day}",) * 2 if self._is_partition else (f"min.{day}", f"max.{day}")
-        found = []
-        for row in rows:
-            vector = {
-                name: value for name, value in row.items() if name.startswith(("deletionVector", "deletion_vector"))
-            }
-            key = f"{row['path']} {row['size_bytes']} {vector if any(vector.values()) else ''}"
-            found.append((key, as_day(row.get(first)), as_day(row.get(last))))
-        return found
-
-
-def as_day(value: object) -> date | None:
-    """A day that is a date, or is written as 2026-01-31 or 20260131; None if it is none."""
-    if isinstance(value, datetime):
-        return None
-    if isinstance(value, date):
-        return value
-    match = re.fullmatch(r"(\d{4})(-?)(\d\d)\2(\d\d)", str(value), re.ASCII)
-    try:
-        return date(int(match[1]), int(match[3]), int(match[4])) if match else None
-    except ValueError:
-        return None
+    def _open_table(self) -> DeliveredTable:
+        if self._table is None:
+            self._table = DeliveredTable(self._delivery)
+        return self._table
 
 
 def distinct(files: Iterable[LandingFile]) -> list[LandingFile]:

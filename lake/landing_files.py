@@ -19,11 +19,17 @@ from urllib.parse import unquote
 
 from contracts.errors import BadInput
 from contracts.features import Log
-from contracts.landing import HOME, LandingSource
+from contracts.landing import HOME, IN_HOME, LandingSettings, LandingSource, Place, SideName
 from contracts.locations import Locations
 from contracts.tables import LANDING_COLUMNS, OPTIONAL_LANDING_COLUMNS
 from lake.landing_bytes import Quotes, not_whole, scan
-from lake.parquet_columns import Delivered, delivered_columns, refuse_damaged, refuse_encrypted
+from lake.parquet_columns import (
+    Delivered,
+    columns_of_any_kind,
+    delivered_columns,
+    refuse_damaged,
+    refuse_encrypted,
+)
 from lake.store_files import AnyFile, parquet_source, size_of
 
 if TYPE_CHECKING:
@@ -45,12 +51,62 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Which columns are read of what is delivered as a log, or as a side table.
+
+    Attributes:
+        name: natural, ad, users or items.
+        source: where it lies.
+        own: columns that are read under these names: landing columns that no expression makes, or the attributes of a
+            side table.
+        optional: those of `own` that need not be delivered.
+        by_expressions: names of their columns that the source's expressions read.
+    """
+
+    name: Log | SideName
+    source: Place
+    own: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    by_expressions: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_log(cls, log: Log, landing: LandingSettings = IN_HOME) -> Delivery:
+        """A log's, under these settings."""
+        source = landing.of(log)
+        own = tuple(name for name in LANDING_COLUMNS[log] if name not in source.columns)
+        optional = tuple(name for name in own if name in OPTIONAL_LANDING_COLUMNS)
+        return cls(name=log, source=source, own=own, optional=optional, by_expressions=landing.own_names(log))
+
+    @classmethod
+    def of_side(cls, side: SideName, landing: LandingSettings) -> Delivery:
+        """A side table's, under these settings."""
+        source = landing.side(side)
+        return cls(name=side, source=source, own=landing.attributes(side), by_expressions=source.names_read())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are landing rows as they are delivered."""
+        return isinstance(self.source, LandingSource) and self.source.is_home and not self.source.is_mapped
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of their columns that every file must have."""
+        own = (name for name in self.own if name not in self.optional)
+        return tuple(dict.fromkeys([*own, *sorted(self.by_expressions)]))
+
+    def names(self, paths: Iterable[AnyFile] = ()) -> list[str]:
+        """Names of their columns that are read if they are there, and of those that the paths' folders name."""
+        partitions = {name for path in paths for name in partition_values(path)} if not self.source.is_home else ()
+        return list(dict.fromkeys([*self.own, *sorted(self.by_expressions), *sorted(partitions)]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LandingFile:
     """A landing file that can be ingested, as it is read; or a version of a Delta table.
 
     Attributes:
         path: the file.
-        log: natural or ad.
+        delivery: what it is delivered as.
         kind: its format.
         columns: the columns that it names, in its order; for JSON lines, the keys that were seen.
         parquet: how its landing columns are read, if it is a Parquet file.
@@ -65,7 +121,7 @@ class LandingFile:
     """
 
     path: AnyFile
-    log: Log
+    delivery: Delivery
     kind: Format
     columns: tuple[str, ...]
     parquet: Mapping[str, Delivered] = field(default_factory=dict)
@@ -80,26 +136,25 @@ class LandingFile:
 
 def look_at(
     path: AnyFile,
-    log: Log,
+    delivery: Delivery,
     locations: Locations,
     string_ids: tuple[str, ...],
     *,
-    source: LandingSource = HOME,
     day: date | None = None,
 ) -> LandingFile:
     """Everything that ingestion must know of a landing file; reads it once to its end.
 
     Args:
         path: the file.
-        log: natural or ad.
+        delivery: what it is delivered as.
         locations: the deployment's paths, for a link to a file whose name Spark cannot open.
         string_ids: landing columns that the deployment declares as string ids.
-        source: how the log is delivered.
-        day: the landing day that its path tells.
+        day: the day that its path tells.
 
     Raises:
         BadInput: the file is cut off, lacks a column, or has one of a type, codec or encoding that cannot be read.
     """
+    source = delivery.source
     kind = format_of(path, source)
     if kind is None:
         raise BadInput(
@@ -108,16 +163,18 @@ def look_at(
             expected=f"a name that ends in {', '.join(SUFFIXES)}, or the setting `format`",
             found=path.name,
         )
-    columns, _ = check_columns(path, log, source)
-    is_plain = source.is_home and not source.is_mapped
-    names = None if is_plain else (name for name in names_read(log, source, [path]) if name in columns)
-    parquet = delivered_columns(path, log, string_ids, names) if kind == "parquet" else {}
+    columns, _ = check_columns(path, delivery)
+    parquet: dict[str, Delivered] = {}
+    if kind == "parquet" and delivery.is_plain:
+        parquet = delivered_columns(path, cast(Log, delivery.name), string_ids)
+    elif kind == "parquet":
+        parquet = columns_of_any_kind(path, [name for name in delivery.names([path]) if name in columns])
     scanned = scan(path, kind, source)
     if kind == "parquet" and isinstance(path, Path):
         refuse_damaged(path, {name: how for name, how in parquet.items() if how.kind != "nested"})
     return LandingFile(
         path=path,
-        log=log,
+        delivery=delivery,
         kind=kind,
         columns=columns,
         parquet=parquet,
@@ -130,21 +187,14 @@ def look_at(
     )
 
 
-def shown_name(path: AnyFile, source: LandingSource) -> str:
+def shown_name(path: AnyFile, source: Place) -> str:
     """What the column `file` says of a file; see `LandingFile`."""
     if source.is_home and isinstance(path, Path):
         return os.fsencode("/".join(path.parts[-3:])).decode(errors="replace")
     return str(path)
 
 
-def names_read(log: Log, source: LandingSource, paths: Iterable[AnyFile] = ()) -> list[str]:
-    """Names of their columns that any landing column may be read from, and of those that the paths' folders name."""
-    own = [name for name in LANDING_COLUMNS[log] if name not in source.columns]
-    partitions = {name for path in paths for name in partition_values(path)} if not source.is_home else ()
-    return list(dict.fromkeys([*own, *sorted(source.names_read()), *sorted(partitions)]))
-
-
-def format_of(path: AnyFile, source: LandingSource = HOME) -> Format | None:
+def format_of(path: AnyFile, source: Place = HOME) -> Format | None:
     """Returns the format that the settings or a file's name give; None for a file that is no landing file."""
     if source.format is not None:
         return cast(Format, source.format)
@@ -222,7 +272,7 @@ def no_rows(path: AnyFile) -> BadInput:
     )
 
 
-def columns_of(path: AnyFile, needed: Iterable[str] = (), source: LandingSource = HOME) -> tuple[str, ...]:
+def columns_of(path: AnyFile, needed: Iterable[str] = (), source: Place = HOME) -> tuple[str, ...]:
     """The columns that a file names, in its order: in the header, the keys of the lines, or its schema.
 
     Args:
@@ -247,13 +297,13 @@ def columns_of(path: AnyFile, needed: Iterable[str] = (), source: LandingSource 
         raise not_whole(path, error) from None
 
 
-def check_columns(path: AnyFile, log: Log, source: LandingSource = HOME) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def check_columns(path: AnyFile, delivery: Delivery) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns of a landing file, in its order, and those among them that nothing reads.
 
     Raises:
         BadInput: a column that is read is missing or named twice; or as for `columns_of`.
     """
-    needed = source.needed(LANDING_COLUMNS[log], OPTIONAL_LANDING_COLUMNS)
+    needed, source = delivery.needed, delivery.source
     columns = columns_of(path, needed, source)
     kind = format_of(path, source)
     where = {"csv": "in the header", "jsonl": "in its lines"}.get(kind or "csv", "in its schema")
@@ -265,9 +315,9 @@ def check_columns(path: AnyFile, log: Log, source: LandingSource = HOME) -> tupl
                 name,
                 expected=f"a column of this name {where} (needed: {', '.join(needed)})",
                 found=f"columns {', '.join(columns) or 'none'}",
-                hint=_hint(name, columns, source),
+                hint=_hint(name, columns, delivery),
             )
-    names = names_read(log, source, [path])
+    names = delivery.names([path])
     for name in names:
         if columns.count(name) > 1:
             raise BadInput(path, name, expected="a column named once", found="named twice")
@@ -297,7 +347,7 @@ def digest_of(files: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def has_rows(path: AnyFile, source: LandingSource = HOME) -> bool:
+def has_rows(path: AnyFile, source: Place = HOME) -> bool:
     """Whether a file has any row after its header; blank lines do not count.
 
     Raises:
@@ -335,7 +385,7 @@ def open_text(path: AnyFile) -> IO[str]:
     return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
-def _csv_header(path: AnyFile, file: IO[str], source: LandingSource) -> tuple[str, ...]:
+def _csv_header(path: AnyFile, file: IO[str], source: Place) -> tuple[str, ...]:
     """The names in the first line that is not blank, after which the file is then positioned; without a header `_c0`, `_c1` ..."""
     lines = (line for line in iter(lambda: file.readline(_CHUNK), "") if line.strip())
     try:
@@ -437,10 +487,11 @@ def _openable(path: Path, locations: Locations) -> Path:
     return link
 
 
-def _hint(name: str, columns: Sequence[str], source: LandingSource) -> str:
+def _hint(name: str, columns: Sequence[str], delivery: Delivery) -> str:
+    source = delivery.source
     for delimiter, what in OTHER_DELIMITERS.items():
         if len(columns) == 1 and delimiter in columns[0] and delimiter != source.delimiter:
             return f"Fields are separated by {_DELIMITERS.get(source.delimiter, repr(source.delimiter))}; here they seem to be by {what}."
-    if not source.is_home and name not in source.names_read():
+    if isinstance(source, LandingSource) and not source.is_home and name not in delivery.by_expressions:
         return f"Say by `columns.{name}` in the settings how it follows from theirs."
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,25 +77,56 @@ def refuse_encrypted(path: AnyFile) -> None:
             )
 
 
-def delivered_columns(
-    path: AnyFile, log: Log, string_ids: tuple[str, ...], names: Iterable[str] | None = None
-) -> dict[str, Delivered]:
-    """How columns of a Parquet file are read; others are not looked at.
+def delivered_columns(path: AnyFile, log: Log, string_ids: tuple[str, ...]) -> dict[str, Delivered]:
+    """How the landing columns of a Parquet file are read; others are not looked at.
 
     Args:
         path: the file.
         log: natural or ad.
         string_ids: landing columns that the deployment declares as string ids.
-        names: columns that expressions read, of any type; None: the landing columns, of types of their values.
 
     Raises:
         BadInput: a column cannot be read because of its type, codec or encoding, or two columns differ only in
             letter case.
     """
+
+    def how(schema: pq.ParquetSchema, name: str) -> Delivered:
+        return _delivered(path, schema, log, name, string_ids)
+
+    return _columns_of(path, LANDING_COLUMNS[log], how)
+
+
+def columns_of_any_kind(path: AnyFile, names: Sequence[str]) -> dict[str, Delivered]:
+    """How columns of a Parquet file are read whose types expressions take; raises BadInput as `delivered_columns` does."""
+
+    def how(schema: pq.ParquetSchema, name: str) -> Delivered:
+        return _of_any_kind(path, schema, name)
+
+    return _columns_of(path, names, how)
+
+
+def _columns_of(
+    path: AnyFile, names: Iterable[str], how: Callable[[pq.ParquetSchema, str], Delivered]
+) -> dict[str, Delivered]:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        return _columns_of(path, log, string_ids, None if names is None else list(names))
+        file = pq.ParquetFile(parquet_source(path))
+        columns: dict[str, Delivered] = {}
+        for name in names:
+            alike = sorted({field.name for field in file.schema_arrow if field.name.lower() == name.lower()})
+            if len(alike) > 1 and name in alike:
+                raise BadInput(
+                    path,
+                    name,
+                    expected="one column of this name: Spark ignores upper and lower case in the names of Parquet columns",
+                    found=f"columns {', '.join(alike)}",
+                )
+            if name in alike:
+                columns[name] = how(file.schema, name)
+        _refuse_unreadable(path, file.metadata, columns)
+        return columns
     except BadInput:
         raise
     except (
@@ -104,32 +135,6 @@ def delivered_columns(
         ValueError,
     ) as error:  # metadata that is damaged, but not so much that it cannot be opened
         raise not_whole(path, _first_line(error)) from None
-
-
-def _columns_of(
-    path: AnyFile, log: Log, string_ids: tuple[str, ...], names: Sequence[str] | None
-) -> dict[str, Delivered]:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(parquet_source(path))
-    columns: dict[str, Delivered] = {}
-    for name in names or LANDING_COLUMNS[log]:
-        alike = sorted({field.name for field in file.schema_arrow if field.name.lower() == name.lower()})
-        if len(alike) > 1 and name in alike:
-            raise BadInput(
-                path,
-                name,
-                expected="one column of this name: Spark ignores upper and lower case in the names of Parquet columns",
-                found=f"columns {', '.join(alike)}",
-            )
-        if name in alike:
-            columns[name] = (
-                _delivered(path, file.schema, log, name, string_ids)
-                if names is None
-                else _of_any_kind(path, file.schema, name)
-            )
-    _refuse_unreadable(path, file.metadata, columns)
-    return columns
 
 
 def refuse_damaged(path: AnyFile, columns: Mapping[str, Delivered]) -> None:

@@ -73,8 +73,11 @@ def size_of(path: AnyFile) -> int:
 
 
 def changed_at(path: AnyFile) -> datetime:
-    """When the file was written last."""
-    return path.changed if isinstance(path, StoreFile) else datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    """When the file was written last, or put where it is: a file that is moved keeps the time of its writing."""
+    if isinstance(path, StoreFile):
+        return path.changed
+    status = path.stat()
+    return datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
 
 
 def parquet_source(path: AnyFile) -> Any:

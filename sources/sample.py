@@ -14,7 +14,7 @@ from typing import Any
 
 from contracts.errors import BadInput
 from contracts.landing import STORE, LandingSource
-from lake.landing_days import as_day
+from lake.delivered_tables import as_day
 from lake.landing_files import columns_of, format_of, open_text, partition_values
 from lake.store_files import AnyFile, files_below, files_like, parquet_source
 

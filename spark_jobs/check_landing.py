@@ -19,16 +19,18 @@ from pyspark.sql import functions as F
 from contracts.commands import stage, table_text
 from contracts.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 from contracts.features import LOGS, Log
-from contracts.landing import STORE, LandingSettings, LandingSource
+from contracts.landing import IN_HOME, STORE, LandingSettings
 from contracts.locations import Locations
 from contracts.masking import MASKED_FIELDS, mask, printable
 from contracts.quality import UNKNOWN
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
+from lake.delivered_tables import as_day
 from lake.forgotten import Forgotten
-from lake.landing_days import Deliveries, as_day, distinct
+from lake.landing_days import Deliveries, distinct
 from lake.landing_files import (
     SUFFIXES,
+    Delivery,
     LandingFile,
     files_in,
     format_of,
@@ -39,6 +41,7 @@ from lake.landing_files import (
     unread_names,
 )
 from lake.progress import each
+from lake.side_tables import SideTable
 from lake.store_files import AnyFile, files_like
 from spark_jobs.ingest_logs import (
     NOT_READ,
@@ -54,13 +57,13 @@ from spark_jobs.landing import BY_FOLDER, read_landing, reading, without_constra
 from spark_jobs.landing_formats import ROW_INDEX
 from spark_jobs.landing_lines import lines_of
 from spark_jobs.rules import CORRUPT, Rule, readable, rules_for
+from spark_jobs.side_tables import read_sides
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 EXAMPLES = 3  # shown of each rule
 LONGEST_SHOWN = 60
-_IN_HOME = LandingSettings()
 LONGEST_RAW = 100_000  # characters of a row by which its line is looked up
 Group = tuple[Log, date | None]
 
@@ -185,14 +188,20 @@ def check_files(
     with without_constraints(spark):
         for (log, day_of_all), files in passes.items():
             if files:
-                source = deployment.landing.of(log)
+                days = [day for of_log, day in given if of_log == log and day is not None]
+                tables = [SideTable(locations, deployment, name) for name in deployment.landing.sides_read(log)]
+                sides = read_sides(spark, deployment, log, tables, days)
                 rows = read_landing(
-                    spark, log, distinct(files), source=source, string_ids=deployment.string_ids, day=day_of_all
+                    spark,
+                    log,
+                    distinct(files),
+                    landing=deployment.landing,
+                    string_ids=deployment.string_ids,
+                    day=day_of_all,
+                    sides=sides,
                 )
-                if not source.has_days:  # files or a table of more days than those that are judged
-                    rows = rows.where(
-                        F.col("ds").isin([day for of_log, day in given if of_log == log]) | F.col("ds").isNull()
-                    )
+                if not deployment.landing.of(log).has_days:  # files or a table of more days than those that are judged
+                    rows = rows.where(F.col("ds").isin(days) | F.col("ds").isNull())
                 _judge(rows, files, log, deployment, forgotten, done)
     for (log, day), checked in done.items():
         _conclude(checked, given[log, day], may_be_empty=day is not None and deployment.may_be_empty(log, day))
@@ -216,7 +225,7 @@ def declared(
 
 
 def by_day(
-    paths: Sequence[Path], log: Log | None, day: date | None, landing: LandingSettings = _IN_HOME
+    paths: Sequence[Path], log: Log | None, day: date | None, landing: LandingSettings = IN_HOME
 ) -> dict[Group, list[AnyFile]]:
     """Groups landing files by log and landing day, which the options or `landing/<log>/<day>/` in their paths name."""
     found: dict[Group, list[AnyFile]] = defaultdict(list)
@@ -292,7 +301,8 @@ def _look_at(path: AnyFile, locations: Locations, deployment: Deployment, done: 
         (file,) = Deliveries(locations, deployment, done.log).day(done.day).files
         done.files[file.shown] = Counter()
         return file
-    file = look_at(path, done.log, locations, deployment.string_ids, source=source, day=day)
+    delivery = Delivery.of_log(done.log, deployment.landing)
+    file = look_at(path, delivery, locations, deployment.string_ids, day=day)
     done.files[_name_in_day(file.shown)] = Counter()
     if not source.is_mapped:
         undeclared = list(dict.fromkeys(name for name in file.columns if name not in LANDING_COLUMNS[done.log]))
@@ -349,14 +359,14 @@ def _judge(
             )
         if not any(checked.counts["quarantined"] for (of_log, _), checked in done.items() if of_log == log):
             return
-        _add_rules(rows, rules, {file.shown: file for file in files}, deployment.landing.of(log), done)
+        _add_rules(rows, rules, {file.shown: file for file in files}, log, done)
 
 
 def _add_rules(
     rows: DataFrame,
     rules: Sequence[Rule],
     files: Mapping[str, LandingFile],
-    source: LandingSource,
+    log: Log,
     done: Mapping[Group, Checked],
 ) -> None:
     bad = rows.where(F.col("rule").isNotNull() & ~F.col("is_forgotten")).withColumn("one", F.explode("all_broken"))
@@ -372,14 +382,14 @@ def _add_rules(
         F.row_number().over(of_rule.orderBy("file", ROW_INDEX, "raw")).alias("place"),
     )
     shown = bad.where(F.col("place") <= EXAMPLES).orderBy("ds", "number", "place").collect()
-    shown = [row for row in shown if (files[row["file"]].log, row["ds"]) in done]  # others have no day
+    shown = [row for row in shown if (log, row["ds"]) in done]  # others have no day
     of_file: dict[str, set[str]] = defaultdict(set)
     for row in shown:
         if row[ROW_INDEX] is None:  # a row of a text file; for all others Spark gives the row's place
             of_file[row["file"]].add(row["raw"])
-    lines = {name: lines_of(files[name], raws, source) for name, raws in of_file.items() if name in files}
+    lines = {name: lines_of(files[name], raws) for name, raws in of_file.items() if name in files}
     for row in shown:
-        checked, rule = done[files[row["file"]].log, row["ds"]], rules[row["number"]]
+        checked, rule = done[log, row["ds"]], rules[row["number"]]
         checked.broken[rule.name], checked.expected[rule.name] = row["rows"], rule.expected
         line = row[ROW_INDEX] + 1 if row[ROW_INDEX] is not None else lines.get(row["file"], {}).get(row["raw"])
         found = shown_value(row["found"], masked=rule.field in MASKED_FIELDS or rule.field == "*")

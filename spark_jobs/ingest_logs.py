@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from contracts import tables
 from contracts.errors import BadInput
 from contracts.features import LOGS, Log
-from contracts.landing import STORE
+from contracts.landing import MISSING, STORE, SideName
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.quality import UNKNOWN
@@ -32,6 +32,7 @@ from lake.landing_days import Deliveries, LandingDay, distinct
 from lake.landing_files import SUFFIXES
 from lake.persisted import persisted
 from lake.progress import each
+from lake.side_tables import SideTable
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs import id_strings
@@ -49,6 +50,7 @@ from spark_jobs.rules import (
     value_rules_for,
 )
 from spark_jobs.side_by_side import side_by_side
+from spark_jobs.side_tables import SIDES_MISSING, read_sides
 
 UNKNOWN_RULES = "unknown"
 NOT_READ = f"not read, since only files that end in {', '.join(SUFFIXES)} and lie in the day's folder itself are"
@@ -75,16 +77,17 @@ def run(
     Raises:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
+    side_tables = {name: SideTable(locations, deployment, name) for name in deployment.landing.sides}
     delivered = {
-        log: _delivered(locations, deployment, log, days, allow_empty) for log in LOGS
+        log: _delivered(locations, deployment, log, days, allow_empty, side_tables) for log in LOGS
     }  # all are checked before any is written
     forgotten = Forgotten.read(locations)
     with without_constraints(spark), ExitStack() as kept:  # both are read before either is written
         judge = partial(_judged, spark, locations, deployment, forgotten=forgotten, kept=kept)
-        judged = side_by_side([partial(judge, log, days, delivered[log]) for log in LOGS])
+        judged = side_by_side([partial(judge, days, delivered[log]) for log in LOGS])
         written = side_by_side(
             [
-                partial(_write, spark, locations, deployment, log, days, delivered[log], of_log)
+                partial(_write, spark, locations, deployment, days, delivered[log], of_log)
                 for log, of_log in zip(LOGS, judged, strict=True)
             ]
         )
@@ -107,9 +110,39 @@ def partitions(days: Sequence[date], deployment: Deployment) -> dict[str, list[s
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What a log's days are made from.
+
+    Attributes:
+        log: natural or ad.
+        landing_days: the landing days that are read.
+        side_tables: those that the log's columns are made of.
+    """
+
+    log: Log
+    landing_days: Mapping[date, LandingDay]
+    side_tables: tuple[SideTable, ...]
+
+    def inputs(self, day: date, deployment: Deployment) -> dict[str, str]:
+        """Digests of the landing days, and of the part of the side tables, that a day reads, as its build records them."""
+        first = day - timedelta(days=deployment.allowed_lateness_days)
+        read = {
+            landing_key(self.log, of_day): landing_day.digest
+            for of_day, landing_day in self.landing_days.items()
+            if first <= of_day <= day
+        }
+        return read | {landing_key(table.name, day): table.digest(day) for table in self.side_tables}
+
+
 def _delivered(
-    locations: Locations, deployment: Deployment, log: Log, days: Sequence[date], allow_empty: bool
-) -> dict[date, LandingDay]:
+    locations: Locations,
+    deployment: Deployment,
+    log: Log,
+    days: Sequence[date],
+    allow_empty: bool,
+    side_tables: Mapping[SideName, SideTable],
+) -> Delivered:
     """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
 
     Before the deployment's `ad_start` a day needs no ad files: it has no rows, as declared. Files that exist are read
@@ -129,7 +162,8 @@ def _delivered(
         ):
             if names and day >= days[0]:
                 warn(f"{found.where}: {what}: {', '.join(names)}")
-    return landing_days
+    read = tuple(side_tables[name] for name in deployment.landing.sides_read(log))
+    return Delivered(log=log, landing_days=landing_days, side_tables=read)
 
 
 def warn(text: str) -> None:
@@ -154,22 +188,24 @@ def _judged(
     spark: SparkSession,
     locations: Locations,
     deployment: Deployment,
-    log: Log,
     days: Sequence[date],
-    delivered: Mapping[date, LandingDay],
+    delivered: Delivered,
     *,
     forgotten: Forgotten | None,
     kept: ExitStack,
 ) -> Judged | None:
     """Reads and judges a log's rows, which Spark keeps until `kept` is closed; None where no file is needed."""
-    files = distinct(file for of_day in delivered.values() for file in of_day.files)
+    log, landing_days = delivered.log, delivered.landing_days
+    files = distinct(file for of_day in landing_days.values() for file in of_day.files)
     if not files:
         return None
-    source = deployment.landing.of(log)
-    with reading(files):
-        rows = read_landing(spark, log, files, source=source, string_ids=deployment.string_ids)
-        if not source.has_days:  # files or a table of more days than these; a row without a day is counted, and refused
-            rows = rows.where(F.col("ds").between(min(delivered), days[-1]) | F.col("ds").isNull())
+    sides = read_sides(spark, deployment, log, delivered.side_tables, list(landing_days))
+    with reading([*files, *(sides.files if sides else ())]):
+        rows = read_landing(
+            spark, log, files, landing=deployment.landing, string_ids=deployment.string_ids, sides=sides
+        )
+        if not deployment.landing.of(log).has_days:  # files or a table of more days; a row without a day is refused
+            rows = rows.where(F.col("ds").between(min(landing_days), days[-1]) | F.col("ds").isNull())
         strings = id_strings.kept_columns(log, deployment)
         rows = id_strings.with_strings(with_judged(rows, log, deployment, forgotten), strings)
         rows = with_broken_rule(rows, log, deployment, keep=[id_strings.STRING + name for name in strings])
@@ -187,12 +223,12 @@ def _write(
     spark: SparkSession,
     locations: Locations,
     deployment: Deployment,
-    log: Log,
     days: Sequence[date],
-    delivered: Mapping[date, LandingDay],
+    delivered: Delivered,
     judged: Judged | None,
 ) -> list[Build]:
     """Writes a log and its quarantine; without `judged` the days have no rows, as declared."""
+    log = delivered.log
     of_files = judged.counts if judged is not None else []
     of_values = unknown_counts(log, deployment)
     if judged is None:
@@ -203,10 +239,10 @@ def _write(
         owner_key(ds=day): {
             name: sum(row[name] for row in of_files if row["ds"] == day) for name in (*STATUS_COUNTS, *of_values)
         }
-        | {"undeclared_columns": len(delivered[day].undeclared)}
+        | {"undeclared_columns": len(delivered.landing_days[day].undeclared)}
         for day in days
     }
-    inputs = {day: landing_inputs(log, day, delivered, deployment) for day in days}
+    inputs = {day: delivered.inputs(day, deployment) for day in days}
     strings: list[Build] = []
     if judged is not None:  # the strings of hashed ids, before the rows that name them by their hashes are there
         strings, warnings = id_strings.add_strings(spark, locations, deployment, log, kept, days)
@@ -249,12 +285,6 @@ def _refuse_without_day(of_files: Sequence[Mapping[str, Any]], log: Log) -> None
         )
 
 
-def landing_inputs(log: Log, day: date, delivered: Mapping[date, LandingDay], deployment: Deployment) -> dict[str, str]:
-    """Digests of the landing days that a day reads, as its build records them."""
-    first = day - timedelta(days=deployment.allowed_lateness_days)
-    return {landing_key(log, d): delivered[d].digest for d in delivered if first <= d <= day}
-
-
 def with_judged(rows: DataFrame, log: Log, deployment: Deployment, forgotten: Forgotten | None) -> DataFrame:
     """Delivered rows as rules judge them: typed, and with `is_forgotten`."""
     return with_forgotten(with_typed(rows, log, deployment), forgotten, hashed="user_id" in deployment.string_ids)
@@ -269,6 +299,11 @@ def with_typed(rows: DataFrame, log: Log, deployment: Deployment) -> DataFrame:
     }
     event_day = F.to_date(F.from_utc_timestamp("event_ts", deployment.day_timezone))
     rows = with_unknown(rows.withColumns(values), value_rules_for(log, deployment))
+    if deployment.landing.sides_read(log):
+        missing = F.transform(SIDES_MISSING, lambda side: F.concat(side, F.lit(MISSING)))
+        rows = rows.withColumn(
+            UNKNOWN_RULES, F.concat(F.coalesce(UNKNOWN_RULES, F.array().cast("array<string>")), missing)
+        )
     return rows.withColumns({"event_day": event_day}).withColumns({"late": F.col("event_day") < F.col("ds")})
 
 
@@ -326,7 +361,9 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     )
     any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
     fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
-    raw = f"CASE WHEN {CORRUPT} IS NULL THEN coalesce({DELIVERED}, to_json(struct({fields}))) ELSE to_json(struct({CORRUPT} AS line)) END"
+    is_struct = dict(rows.dtypes)[DELIVERED] != "string"  # made JSON only where it is kept: of a row that breaks a rule
+    delivered = f"to_json({DELIVERED})" if is_struct else f"coalesce({DELIVERED}, to_json(struct({fields})))"
+    raw = f"CASE WHEN {CORRUPT} IS NULL THEN {delivered} ELSE to_json(struct({CORRUPT} AS line)) END"
     rows = rows.withColumn("broken", F.expr(f"CASE WHEN {any_broken} THEN CASE {verdicts} END END"))
     rows = rows.withColumn("raw", F.expr(f"CASE WHEN broken IS NOT NULL THEN {readable(raw)} END"))
     names = [*LANDING_COLUMNS[log], UNKNOWN_RULES, "is_forgotten", "late", "file", "ds", *keep]
@@ -374,13 +411,14 @@ def to_quarantine(rows: DataFrame, log: Log) -> DataFrame:
 
 
 def unknown_counts(log: Log, deployment: Deployment) -> dict[str, Column]:
-    """Aggregates by name: rows kept in which a rule made a value unknown."""
+    """Aggregates by name: rows kept in which a rule, or a side table without the row's user or item, made a value unknown."""
     kept = F.col("status") == "kept"
+    rules = [rule.name for rule in value_rules_for(log, deployment)]
     return {
-        UNKNOWN + rule.name: F.sum(F.when(kept & F.array_contains(UNKNOWN_RULES, rule.name), 1).otherwise(0)).alias(
-            UNKNOWN + rule.name
+        UNKNOWN + name: F.sum(F.when(kept & F.array_contains(UNKNOWN_RULES, name), 1).otherwise(0)).alias(
+            UNKNOWN + name
         )
-        for rule in value_rules_for(log, deployment)
+        for name in (*rules, *(side + MISSING for side in deployment.landing.sides_read(log)))
     }
 
 

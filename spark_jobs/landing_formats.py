@@ -12,9 +12,9 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from contracts.landing import LandingSource
+from contracts.landing import Place
 from lake.landing_bytes import Quotes
-from lake.landing_files import LandingFile, partition_values
+from lake.landing_files import Delivery, LandingFile, partition_values
 from lake.parquet_columns import Delivered
 from spark_jobs.rules import CORRUPT, DELIVERED
 
@@ -46,18 +46,22 @@ class Frame:
     types: Mapping[str, str | None]
     files: Sequence[LandingFile]
 
+    @property
+    def delivery(self) -> Delivery:
+        """What its files are delivered as."""
+        return self.files[0].delivery
 
-def frames_of(
-    spark: SparkSession, files: Iterable[LandingFile], names: Sequence[str], source: LandingSource
-) -> list[Frame]:
+
+def frames_of(spark: SparkSession, files: Iterable[LandingFile], delivery: Delivery) -> list[Frame]:
     """All rows of the files.
 
     Args:
         spark: the session.
-        files: landing files of any days, formats and orders of columns.
-        names: their columns that are read; a file may lack some.
-        source: how the log is delivered.
+        files: files of any days, formats and orders of columns.
+        delivery: what they are delivered as.
     """
+    files, source = list(files), delivery.source
+    names = delivery.names(file.path for file in files)
     by_kind: dict[str, list[LandingFile]] = defaultdict(list)
     for file in files:
         by_kind[file.kind].append(file)
@@ -72,7 +76,7 @@ def frames_of(
 
 
 def _csv_frames(
-    spark: SparkSession, files: Sequence[LandingFile], wanted: Sequence[str], source: LandingSource
+    spark: SparkSession, files: Sequence[LandingFile], wanted: Sequence[str], source: Place
 ) -> Iterator[Frame]:
     """A frame for each order of the columns that are read: fields are told apart by their places."""
     alike: dict[tuple[Quotes, tuple[str, ...]], list[LandingFile]] = defaultdict(list)
@@ -105,7 +109,7 @@ def _read_lines(
     files: Sequence[LandingFile],
     names: Sequence[str],
     options: Mapping[str, Any],
-    source: LandingSource,
+    source: Place,
 ) -> DataFrame:
     """Rows of CSV files of irregular quotes, line by line; a line whose last field opens a quote that does not close is set aside whole."""
     reader = spark.read.schema(_texts(["line", "beyond"])).options(
@@ -125,7 +129,7 @@ def _read_lines(
 
 
 def _json_frames(
-    spark: SparkSession, files: Sequence[LandingFile], names: Sequence[str], source: LandingSource
+    spark: SparkSession, files: Sequence[LandingFile], names: Sequence[str], source: Place
 ) -> Iterator[Frame]:
     """A frame for files of plain lines and one for all others, whatever keys the lines have."""
     of_folders = {name for file in files for name in partition_values(file.path)} - {
@@ -137,22 +141,23 @@ def _json_frames(
     for is_plain in (True, False):
         alike = [file for file in files if file.has_plain_lines == is_plain]
         if alike:
-            rows = (_read_plain_objects if is_plain else _read_objects)(spark, names, schema, alike)
-            values = {name: F.when(F.col(CORRUPT).isNull(), F.col("values")[name]) for name in names}
+            rows, fields = (_read_plain_objects if is_plain else _read_objects)(spark, names, schema, alike)
+            values = {name: F.when(F.col(CORRUPT).isNull(), value) for name, value in fields.items()}
             yield _text_frame(rows, values, alike, source)
 
 
 def _read_plain_objects(
     spark: SparkSession, names: Sequence[str], schema: str, files: Sequence[LandingFile]
-) -> DataFrame:
+) -> tuple[DataFrame, dict[str, Column]]:
     reader = spark.read.schema(f"{schema}, {CORRUPT} string").options(
         mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT
     )
-    rows = reader.json(_paths(files))
-    return rows.select(F.col(_FILE_PATH).alias(PATH), F.struct(*map(_quoted, names)).alias("values"), CORRUPT)
+    return reader.json(_paths(files)), {name: F.col(_quoted(name)) for name in names}
 
 
-def _read_objects(spark: SparkSession, _: Sequence[str], schema: str, files: Sequence[LandingFile]) -> DataFrame:
+def _read_objects(
+    spark: SparkSession, names: Sequence[str], schema: str, files: Sequence[LandingFile]
+) -> tuple[DataFrame, dict[str, Column]]:
     """Lines are read as text and parsed as a whole: Spark's JSON reader would drop what follows the first object of a line."""
     line_schema = f"object struct<{schema}>, {_quoted(_END_OF_LINE)} string"
     lines = spark.read.text(_paths(files)).select("value", F.col(_FILE_PATH).alias(PATH))
@@ -161,12 +166,11 @@ def _read_objects(spark: SparkSession, _: Sequence[str], schema: str, files: Seq
     rows = lines.select("value", PATH, F.from_json(whole, line_schema, {"mode": "PERMISSIVE"}).alias("parsed"))
     values = F.col("parsed")["object"]
     corrupt = F.when(values.isNull() | F.col("parsed")[_END_OF_LINE].isNull(), F.col("value"))
-    return rows.select(PATH, values.alias("values"), corrupt.alias(CORRUPT))
+    rows = rows.select(PATH, values.alias("values"), corrupt.alias(CORRUPT))
+    return rows, {name: F.col("values")[name] for name in names}
 
 
-def _text_frame(
-    rows: DataFrame, values: Mapping[str, Column], files: Sequence[LandingFile], source: LandingSource
-) -> Frame:
+def _text_frame(rows: DataFrame, values: Mapping[str, Column], files: Sequence[LandingFile], source: Place) -> Frame:
     """Texts in the types that the settings name; a text that is none of its type reads as null."""
     types: dict[str, str | None] = {name: source.types.get(name, "string") for name in values}
     typed = dict(values)

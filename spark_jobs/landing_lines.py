@@ -8,20 +8,18 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from contracts.landing import HOME, LandingSource
-from lake.landing_files import LandingFile, names_read, open_text
+from lake.landing_files import LandingFile, open_text
 
 Row = dict[str, str]
 
 
-def lines_of(file: LandingFile, raws: set[str], source: LandingSource = HOME) -> dict[str, int]:
+def lines_of(file: LandingFile, raws: set[str]) -> dict[str, int]:
     """The first line of each row that is found.
 
     Args:
         file: a CSV or JSON file.
         raws: rows as `quarantine` keeps them, as JSON: their fields (of a log in columns of a team, below
             `delivered`), or `{"line": ...}` of a line without fields.
-        source: how its log is delivered.
 
     Returns:
         Row -> line, from 1. A row that reads in another way here than Spark read it is left out.
@@ -34,9 +32,9 @@ def lines_of(file: LandingFile, raws: set[str], source: LandingSource = HOME) ->
             continue
         wanted[_bare(row["line"]) if set(row) == {"line"} else _key(row.get("delivered", row))] = raw
     found: dict[str, int] = {}
-    names = names_read(file.log, source, [file.path])
+    names = file.delivery.names([file.path])
     try:
-        for number, line, row in _rows(file, source):
+        for number, line, row in _rows(file):
             for key in (_bare(line), _key({name: row[name] for name in names if name in row})):
                 if key in wanted:
                     found[wanted.pop(key)] = number
@@ -56,8 +54,9 @@ def _key(row: Mapping[str, object]) -> frozenset[tuple[str, str]]:
     return frozenset((name, _bare(text)) for name, text in texts.items() if _bare(text))
 
 
-def _rows(file: LandingFile, source: LandingSource) -> Iterator[tuple[int, str, Row]]:
+def _rows(file: LandingFile) -> Iterator[tuple[int, str, Row]]:
     """Line, its text and its fields by landing column."""
+    source = file.delivery.source
     with open_text(file.path) as lines:
         if file.kind == "jsonl":
             for number, line in enumerate(lines, 1):

@@ -12,9 +12,7 @@ from lake.sql import literals
 from spark_jobs import times
 
 CORRUPT = "_corrupt"  # the reader's column for lines that do not have the header's number of fields
-DELIVERED = (
-    "_delivered"  # a row in the columns of a team's own files, as JSON; null where those are the landing columns
-)
+DELIVERED = "_delivered"  # a row in the columns of a team's own files; null where those are the landing columns
 PARTITION = "_partition"  # how a row contradicts the folder that its file lies in; null where it does not
 RAW = "raw_"  # prefix of a column as it was delivered, next to its typed value
 POSITIVE_BITS = 0x7FFFFFFFFFFFFFFF  # masks a hash to an id >= 0

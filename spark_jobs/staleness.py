@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any, cast
 
 from contracts.features import LOGS, Log
+from contracts.landing import SideName
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY
 from contracts.settings import Deployment
@@ -20,6 +21,7 @@ from contracts.tables import TABLES
 from lake.landing_days import Deliveries
 from lake.progress import each
 from lake.reader import LakeReader
+from lake.side_tables import SideTable
 from spark_jobs.days import span_option
 
 # Jobs in the order in which a change flows through them, each with the tables that it writes.
@@ -131,21 +133,24 @@ def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mappi
                 differing.add(key)
             recorded[key] = (digest, min(built, before[1]) if before else built)
     deployment = Deployment.load(locations.home)
-    deliveries = {log: Deliveries(locations, deployment, log) for log in LOGS}
+    deliveries: dict[str, Deliveries | SideTable] = {log: Deliveries(locations, deployment, log) for log in LOGS}
+    deliveries |= {name: SideTable(locations, deployment, name) for name in deployment.landing.sides}
     current = {}
     suspect = []
     for key, (digest, built) in recorded.items():
-        log, day = landing_day_of(key)
         current[key] = digest
-        if not deliveries[log].is_bare(day) and (key in differing or deliveries[log].changed_since(day, built)):
+        name, day = landing_day_of(key)
+        if name not in deliveries:  # a side table that the settings name no more
+            continue
+        if not deliveries[name].is_bare(day) and (key in differing or deliveries[name].changed_since(day, built)):
             suspect.append(key)
     for key in each(suspect, description="look at landing files", unit="day") if suspect else []:
-        log, day = landing_day_of(key)
-        current[key] = deliveries[log].digest(day)
+        name, day = landing_day_of(key)
+        current[key] = deliveries[name].digest(day)
     return current
 
 
-def landing_day_of(key: str) -> tuple[Log, date]:
-    """The log and the day of a landing day, by its key among a build's inputs."""
+def landing_day_of(key: str) -> tuple[Log | SideName, date]:
+    """The log or side table, and the day of a landing day, by its key among a build's inputs."""
     values = dict(part.split("=") for part in key.removeprefix("landing/").split(","))
-    return cast(Log, values["log"]), date.fromisoformat(values["ds"])
+    return cast(Log | SideName, values["log"]), date.fromisoformat(values["ds"])

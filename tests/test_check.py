@@ -19,7 +19,7 @@ from landing_rows import DAY, csv_bytes, good_row, jsonl_bytes, write, write_par
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from lake.landing_files import LandingFile, look_at
+from lake.landing_files import Delivery, LandingFile, look_at
 from lake.xxhash import xxhash64
 from spark_jobs import check_landing
 from spark_jobs.check_landing import Checked, Example, by_day, check_files
@@ -72,7 +72,7 @@ def test_files_are_of_the_log_and_day_that_their_path_or_the_options_tell(tmp_pa
 
 
 def looked_at(path: Path) -> LandingFile:
-    return look_at(path, "natural", Locations(path.parent), ())
+    return look_at(path, Delivery.of_log("natural"), Locations(path.parent), ())
 
 
 def raw_of(row: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from landing_rows import DAY, csv_bytes, good_row, jsonl_bytes, write, write_par
 from contracts.errors import BadInput
 from contracts.locations import Locations
 from contracts.tables import LANDING_COLUMNS
-from lake.landing_files import check_columns, columns_of, digest_of_files, landing_files
+from lake.landing_files import Delivery, check_columns, columns_of, digest_of_files, landing_files
 
 ROWS = [good_row(n) for n in range(50)]
 COLUMNS = LANDING_COLUMNS["natural"]
@@ -34,7 +34,7 @@ def test_every_format_names_its_columns(tmp_path: Path, name: str) -> None:
         )
     assert landing_files(Locations(tmp_path), "natural", DAY) == [path]
     assert set(columns_of(path)) == set(COLUMNS)
-    assert check_columns(path, "natural")[1] == ()
+    assert check_columns(path, Delivery.of_log("natural"))[1] == ()
 
 
 def test_files_on_their_way_are_not_taken(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_ingested_is_named(tmp_path: Path, spoil: Callable
     with pytest.raises(BadInput, match=message):
         files = landing_files(Locations(tmp_path), "natural", DAY)
         for path in files:
-            check_columns(path, "natural")
+            check_columns(path, Delivery.of_log("natural"))
         digest_of_files(files)
 
 
@@ -113,7 +113,7 @@ def test_an_extra_column_is_named_and_optional_ones_may_be_missing(tmp_path: Pat
         folder(tmp_path) / "a.csv",
         csv_bytes(rows, [name for name in rows[0] if name not in ("arrival_ts", "item_text")]),
     )
-    columns, undeclared = check_columns(path, "natural")
+    columns, undeclared = check_columns(path, Delivery.of_log("natural"))
     assert undeclared == ("mood",)
     assert set(COLUMNS) - set(columns) == {"arrival_ts", "item_text"}
 

@@ -21,7 +21,7 @@ from contracts.errors import BadInput
 from contracts.features import Log
 from contracts.locations import Locations
 from contracts.settings import Deployment
-from lake.landing_files import LandingFile, look_at, open_binary
+from lake.landing_files import Delivery, LandingFile, look_at, open_binary
 from spark_jobs.ingest_logs import status_counts, with_broken_rule, with_judged, with_status
 from spark_jobs.landing import read_landing, reading
 
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_refused_or_every_row_is_counted(spark: Any, tmp_path:
         name, content = fuzzed(seed, kinds)
         (folder / name).write_bytes(content)
         try:
-            files.append(look_at(folder / name, LOG, locations, STRING_IDS))
+            files.append(look_at(folder / name, Delivery.of_log(LOG), locations, STRING_IDS))
         except BadInput as error:
             assert str(folder / name) in str(error)
             refused[name] += 1

@@ -24,7 +24,7 @@ from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import owner_key
 from lake.landing_bytes import LineScanner, QuoteScanner
-from lake.landing_files import look_at
+from lake.landing_files import Delivery, look_at
 from lake.reader import LakeReader
 from lake.xxhash import xxhash64
 from spark_jobs import check_landing, ingest_logs
@@ -175,7 +175,7 @@ def refused(name: str, content: bytes, tmp_path: Path) -> str:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(BadInput) as raised:
-        look_at(path, "natural", Locations(tmp_path), STRING_IDS)
+        look_at(path, Delivery.of_log("natural"), Locations(tmp_path), STRING_IDS)
     return str(raised.value).removeprefix(f"{path}: ")
 
 
@@ -352,7 +352,7 @@ def test_plain_lines_read_as_any_others(spark: Any, tmp_path: Path) -> None:
         b'{"item_text": "\\ud800 \\u0000"}',
     ]
     path = write(tmp_path / "natural" / str(DAY) / "a.jsonl", b"\n".join([*lines, lines[0]]))
-    file = look_at(path, "natural", Locations(tmp_path), ())
+    file = look_at(path, Delivery.of_log("natural"), Locations(tmp_path), ())
     assert file.has_plain_lines
     plain, other = (
         sorted(map(repr, read_landing(spark, "natural", [replace(file, has_plain_lines=way)]).collect()))

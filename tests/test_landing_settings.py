@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+import os
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from contracts.errors import BadInput
 from contracts.landing import LandingSettings, LandingSource, columns_read
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
-from lake.landing_days import as_day
+from lake.delivered_tables import as_day
 from lake.landing_files import partition_values
-from lake.store_files import files_like
+from lake.store_files import changed_at, files_like
 
 DAY = date(2026, 1, 31)
 
@@ -78,7 +79,7 @@ def test_names_that_look_like_functions_are_columns() -> None:
     source = LandingSource(
         path="/a/{day}/", columns={"user_id": "user", "item_id": "payload.now", "click": "'now()' = `uuid`"}
     )
-    source.check(LANDING_COLUMNS["natural"], "settings")
+    source.check_columns(LANDING_COLUMNS["natural"], (), "settings")
     assert source.names_read() == {"user", "payload", "uuid"}
     assert columns_read("transform(list, x -> x.a + slot)") >= {"list", "slot"}
 
@@ -121,3 +122,11 @@ def test_days_are_told_from_dates_texts_and_numbers() -> None:
 def test_partition_columns_are_those_of_the_folders() -> None:
     path = Path("/data/dt=2026-01-31/city=S%C3%A3o%2FPaulo/=x/part=1.parquet")
     assert partition_values(path) == {"dt": "2026-01-31", "city": "S\u00e3o/Paulo"}
+
+
+def test_a_file_that_is_moved_counts_as_changed_then(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"x")
+    os.utime(tmp_path / "a.csv", (0, 0))
+    before = datetime.now(UTC) - timedelta(seconds=1)  # the clock of a file system is coarser
+    (tmp_path / "a.csv").rename(tmp_path / "b.csv")
+    assert changed_at(tmp_path / "b.csv") >= before
