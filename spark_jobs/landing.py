@@ -13,6 +13,7 @@ from functools import reduce
 from pathlib import Path
 from urllib.parse import unquote
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -87,7 +88,7 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
     """Turns Spark's error about a file that it cannot read, or about a value that an expression cannot take, into BadInput."""
     try:
         yield
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:  # the latter: what a session of its own does not translate
         text = str(error).replace("\n", " ")
         match = re.search(r"reading file (?:file:)?(\S+?)\. ", text) if "FAILED_READ_FILE" in text else None
         if match is not None:
@@ -102,7 +103,7 @@ def reading(files: Iterable[LandingFile]) -> Iterator[None]:
             f"{SETTINGS_FILE} [landing]",
             "columns",
             expected="expressions that have a value, or null, for every row",
-            found=str(error).splitlines()[0],
+            found=_said(error),
             hint="Functions whose names begin with try_, such as try_cast, give null instead, and the row goes to quarantine.",
         ) from error
 
@@ -122,17 +123,32 @@ def without_constraints(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(name, str(before))
 
 
-def _unreadable(found: str, files: Iterable[LandingFile], error: PySparkException) -> BadInput:
+def _unreadable(found: str, files: Iterable[LandingFile], error: Exception) -> BadInput:
     opened = unquote(found) if found.startswith(STORE) else "/" + unquote(found).lstrip("/")
+    causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")] or [_said(error)]
+    for file in files:
+        if file.kind == "delta" and opened.startswith(f"{file.path}/"):
+            return BadInput(
+                file.path,
+                "table",
+                expected=f"the files of its version {file.version}",
+                found=f"{opened} cannot be read: {causes[-1]}",
+                hint="If the table was rewritten and vacuumed meanwhile, run this again: it reads the newest version.",
+            )
     path = next((file.path for file in files if str(file.opened) == opened), opened)
-    causes = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
     return BadInput(
         path,
         "file",
         expected="a file that Spark can read",
-        found=causes[-1] if causes else str(error).splitlines()[0],
+        found=causes[-1],
         hint="It may have been damaged on its way: deliver it again.",
     )
+
+
+def _said(error: Exception) -> str:
+    """The line of an error that names its class, `[...]`; else the first."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "[" in line), lines[0])
 
 
 def _ours(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -12,6 +14,7 @@ from contracts.errors import BadInput
 from contracts.landing import LandingSettings, LandingSource, columns_read
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
+from lake import store_files
 from lake.delivered_tables import as_day
 from lake.landing_files import partition_values
 from lake.store_files import changed_at, files_like
@@ -130,3 +133,41 @@ def test_a_file_that_is_moved_counts_as_changed_then(tmp_path: Path) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)  # the clock of a file system is coarser
     (tmp_path / "a.csv").rename(tmp_path / "b.csv")
     assert changed_at(tmp_path / "b.csv") >= before
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A store that answers every request with what S3 says to a key without permission."""
+
+    def do_GET(self) -> None:
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def test_a_bucket_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    store_files._store.cache_clear()
+    try:
+        with pytest.raises(
+            BadInput, match=r"s3a://logs/feed/dt=2026-01-31/: path: expected a folder of a bucket .*"
+        ) as error:
+            files_like(f"s3a://logs/feed/dt={DAY}/")
+        assert "ACCESS_DENIED" in str(error.value) or "Access Denied" in str(error.value)
+    finally:
+        store_files._store.cache_clear()
+        server.shutdown()
+        server.server_close()

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import features_reference as reference
@@ -268,6 +270,68 @@ def test_one_table_for_both_logs_and_files_without_days(
     }
     ingest_logs.run(spark, locations, deployment, [DAYS[1]])
     assert len(LakeReader(locations).read("ad_log", where={"ds": DAYS[1]})) == 10
+
+
+def test_ids_and_times_of_every_type(spark: Any, tmp_path: Path) -> None:
+    """Ids as UUIDs, bytes, unsigned and decimal numbers and doubles; times in four units."""
+    keys = [UUID(int=n) for n in range(8)]
+    seconds = [int(datetime(2026, 1, 1, 10, 0, n, tzinfo=UTC).timestamp()) for n in range(8)]
+    rows = pa.table(
+        {
+            "key": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([key.bytes for key in keys], pa.binary(16))),
+            "visit": pa.array([b"page-%d" % n for n in range(8)]),
+            "user": pa.array([2**63 - 1 - n for n in range(7)] + [2**63], pa.uint64()),
+            "thing": pa.array([Decimal(n) for n in range(8)], pa.decimal128(20, 0)),
+            "kind": pa.array([float(n) for n in range(6)] + [1.5, None]),
+            "n": pa.array(range(8)),
+            **{
+                unit: pa.array([second * factor for second in seconds])
+                for unit, factor in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))
+            },
+        }
+    )
+    columns = {
+        "event_id": "key",
+        "event_ts": "CASE n % 4 WHEN 0 THEN timestamp_seconds(s) WHEN 1 THEN timestamp_millis(ms) "
+        "WHEN 2 THEN timestamp_micros(us) ELSE timestamp_micros(ns div 1000) END",
+        "request_id": "visit",
+        "user_id": "user",
+        "item_id": "thing",
+        "category_id": "kind",
+        **dict.fromkeys(("user_segment_id", "position", "click", "action", "dwell_seconds"), "0"),
+    }
+    pa_parquet.write_table(rows, tmp_path / "a.parquet")
+    natural = LandingSource(path=f"{tmp_path}/*.parquet", day="to_date(timestamp_seconds(s))", columns=columns)
+    deployment = replace(
+        BASE,
+        string_ids=("event_id", "request_id"),
+        ad_start=DAYS[1],
+        landing=LandingSettings(natural=natural),
+    )
+    locations = Locations(tmp_path / "home")
+    ingest_logs.run(spark, locations, deployment, DAYS[:1])
+    kept = LakeReader(locations).read("natural_log").sort_by("event_ts").to_pylist()
+    assert [(row["user_id"], row["item_id"], row["category_id"]) for row in kept] == [
+        (2**63 - 1 - n, n, n) for n in range(6)
+    ]
+    assert [int(row["event_ts"].timestamp()) for row in kept] == seconds[:6]
+    assert len({row["event_id"] for row in kept}) == len({row["request_id"] for row in kept}) == 6
+    bad = LakeReader(locations).read("quarantine").to_pylist()
+    assert sorted((row["rule"], row["found"]) for row in bad) == [
+        ("category_id_type", "1.5"),
+        ("user_id_type", "9223372036854775808"),
+    ]
+
+
+def test_a_table_whose_files_are_gone_is_said(spark: Any, tmp_path: Path) -> None:
+    rows = pa.Table.from_pylist(theirs(DAYS[0], "natural"), SCHEMA)
+    write_deltalake(tmp_path / "table", rows.append_column("dt", pa.array([str(DAYS[0])] * len(rows))))
+    natural = LandingSource(table=f"{tmp_path}/table", day="dt", columns=COLUMNS)
+    locations, deployment = deployed(tmp_path / "home", natural, LandingSource())
+    for file in (tmp_path / "table").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(BadInput, match=r"/table: table: expected the files of its version 0, .* vacuumed meanwhile"):
+        ingest_logs.run(spark, locations, replace(deployment, ad_start=DAYS[1]), DAYS[:1])
 
 
 PARQUET = replace(PAIRS[1]["natural"][1], path=None)
