@@ -1,7 +1,7 @@
 # `make help` lists the targets. Set-up needs Linux, Python 3.11 and Java 17.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-live lint up down status
+.PHONY: help setup demo test test-fast test-live test-long lint up down status
 
 # What a command imports is compiled by the first that imports it, and kept: with this variable every command would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,10 +40,13 @@ demo: setup  ## the whole platform from nothing; SOURCE=simulator|kuairand|movie
 	@$(BIN)/tributary demo --source $(SOURCE) $(if $(and $(DATA),$(filter-out own,$(SOURCE))),--data $(DATA))
 
 test: setup  ## pure tests, Spark, DAG policies: some twenty minutes on two cores
-	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill and not public" $(IN_TWO)
+	@$(BIN)/python -m pytest -q -m "not gpu and not cluster and not live and not drill and not long" $(IN_TWO)
 
-test-live: setup  ## the stack for real: backfills through Airflow, killed commands; some twenty minutes
-	@$(BIN)/python -m pytest -q -m live
+test-live: setup  ## the stack for real: a day through the UI, a failed one, killed commands; some four minutes
+	@$(BIN)/python -m pytest -q -m "live and not long"
+
+test-long: setup  ## all DAGs at once against hand commands, a day by the schedule, whole public data sets; some twenty minutes
+	@$(BIN)/python -m pytest -q -m long
 
 test-fast: setup  ## pure tests: no JVM, no network, about a minute on two cores
 	@$(BIN)/python -m pytest -q $(IN_TWO)

@@ -72,7 +72,7 @@ class Deployed:
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """Two deployments with the same landing files, the same history and the same models of it.
+    """Two deployments with the same landing files and the same history.
 
     Attributes:
         deployed: the one whose stack is up.
@@ -85,6 +85,12 @@ class Live:
     @property
     def home(self) -> Path:
         return self.deployed.locations.home
+
+    def copy(self) -> None:
+        """Makes the second deployment what the first one is now."""
+        second = self.by_hand.locations.home
+        shutil.rmtree(second, ignore_errors=True)
+        shutil.copytree(self.home, second, ignore=shutil.ignore_patterns("locks", "stack"), symlinks=True)
 
 
 def features(first: date, last: date) -> list[tuple[str, ...]]:
@@ -150,9 +156,10 @@ def live_deployments() -> Iterator[Live]:
         spoil(Locations(first).landing_day("natural", BAD) / "part-00000.csv")
         with running(first) as info:
             deployed, by_hand = (Deployed(locations=Locations(home), info=info) for home in (first, second))
-            deployed.run(*features(*HISTORY), *release("tpm", HISTORY[0]), *release("cpm", HISTORY[0]))
-            shutil.copytree(first, second, ignore=shutil.ignore_patterns("locks", "stack"), symlinks=True)
-            yield Live(deployed=deployed, by_hand=by_hand)
+            deployed.run(*features(*HISTORY))
+            live = Live(deployed=deployed, by_hand=by_hand)
+            live.copy()
+            yield live
 
 
 def spoil(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from live_fixture import ALL_DAGS, RECIPE, Live, features, release
+from live_fixture import ALL_DAGS, HISTORY, RECIPE, Live, features, release
 
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import HOME_VARIABLE
@@ -12,7 +12,7 @@ from lake.reader import LakeReader
 from spark_jobs.compare_tables import FEATURE_TABLES
 from tributary import dags_command, stack
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]  # the first test also waits for the stack
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.timeout(1800)]  # the first test also waits for the stack
 
 TABLES = (*FEATURE_TABLES, "tpm_embeddings", "merged_embeddings", "actr_embeddings")
 FIRST, LAST = ALL_DAGS
@@ -21,6 +21,8 @@ MIDDLE = FIRST + ONE_DAY
 
 def test_all_dags_at_once_equal_hand_commands(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs and features are made newest first: features wait for the logs, models for both, and chained models go forwards."""
+    live.deployed.run(*release("tpm", HISTORY[0]), *release("cpm", HISTORY[0]))
+    live.copy()
     monkeypatch.setenv(HOME_VARIABLE, str(live.home))
     span = ("--from", str(FIRST), "--to", str(LAST))
     assert dags_command.main(["backfill", *span, "--backwards", "--max-active-runs", "2", *RECIPE]) == 0

@@ -32,7 +32,7 @@ from sources import cli
 from sources.deployments import KUAIRAND_DAYS
 
 pytestmark = [
-    pytest.mark.public,
+    pytest.mark.long,
     pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"set {DATA_VARIABLE} to the folder of kuairand-pure/"),
 ]
 

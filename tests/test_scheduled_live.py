@@ -15,7 +15,7 @@ from sources.simulator import SimulatorSettings, simulate
 from sources.world import WorldSettings
 from tributary import stack
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 DAG = "logs_daily"
 BEFORE_MIDNIGHT = timedelta(minutes=12)  # within it another day might be the last that has ended before the test ends
