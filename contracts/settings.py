@@ -15,12 +15,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from contracts import zones
+from contracts.completeness import Completeness
 from contracts.errors import BadInput
-from contracts.features import Log
+from contracts.features import LOGS, Log
 from contracts.kinds import RECIPES
 from contracts.landing import LandingSettings
 from contracts.locations import Locations
-from contracts.periods import Lineage, Period, PeriodSettings
+from contracts.periods import ONE_DAY, Lineage, Period, PeriodSettings
 from contracts.tables import ENTITY_ID_COLUMNS, LANDING_COLUMNS, LANDING_ID_COLUMNS, VECTOR_ID_COLUMNS
 from contracts.transfer import DEFAULT_VARIANTS, TRANSFER_SETTINGS
 
@@ -59,6 +60,8 @@ class Deployment:
         notify: a command line that is run when a task has failed or a run is late, with a JSON object on its standard
             input. None: nobody is notified.
         landing: where logs and side tables are delivered, and how their rows become landing rows.
+        completeness: when a landing day may be read by the daily pipeline. None: it is read at its end, and refused if a
+            log has no row.
     """
 
     day_timezone: str = "UTC"
@@ -78,6 +81,7 @@ class Deployment:
     ad_start: date | None = None
     notify: str | None = None
     landing: LandingSettings = field(default_factory=LandingSettings)
+    completeness: Completeness | None = None
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -135,6 +139,9 @@ class Deployment:
             "a command line such as /opt/tell_on_call --channel ads, or none",
         )
         self.landing.check(LANDING_COLUMNS, SETTINGS_FILE)
+        if self.completeness is not None:
+            sections = [(f"[landing.{log}]", self.landing.of(log)) for log in LOGS]
+            self.completeness.check(sections, f"{SETTINGS_FILE} [completeness]")
 
     @property
     def timezone(self) -> ZoneInfo:
@@ -157,6 +164,10 @@ class Deployment:
         """
         whole = period.cadence == "day" or self.periods.is_calendar
         return self.day_start(period.start if whole else period.days()[-1])
+
+    def day_end(self, day: date) -> datetime:
+        """The instant at which `day` ends, in UTC."""
+        return self.day_start(day + ONE_DAY)
 
     def may_be_empty(self, log: Log, day: date) -> bool:
         """Whether a landing day without a row is what this deployment expects."""
@@ -220,6 +231,7 @@ def _is_command(text: str) -> bool:
 _AS_WRITTEN: dict[type, str] = {
     str: "a text in quotation marks",
     int: "a whole number, unquoted",
+    float: "a number, unquoted",
     bool: "true or false, unquoted",
     date: "a date such as 2026-01-31, unquoted",
     tuple: 'a list of texts such as ["user_id"]',
@@ -288,6 +300,8 @@ def _is_written_as(value: Any, kind: type) -> bool:
         return type(value) is list and all(type(item) is str for item in value)
     if kind is Mapping:
         return type(value) is dict and all(type(item) is str for item in value.values())
+    if kind is float:
+        return type(value) in (int, float)
     return type(value) is kind
 
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from contracts.errors import BadInput
 from contracts.landing import STORE
@@ -85,6 +85,27 @@ def parquet_source(path: AnyFile) -> Any:
     return path if isinstance(path, Path) else _store().open_input_file(path.address.removeprefix(STORE))
 
 
+def kind_of(address: str) -> Literal["file", "folder"] | None:
+    """What lies at a place: a file, a folder, or nothing; a store has a folder where any file lies below it.
+
+    Args:
+        address: an absolute path or an `s3a://` address, without wildcards.
+
+    Raises:
+        BadInput: the store refuses to tell.
+    """
+    if not address.startswith(STORE):
+        path = Path(address)
+        return "file" if path.is_file() else "folder" if path.is_dir() else None
+    from pyarrow.fs import FileType
+
+    try:
+        info = _store().get_file_info(address.removeprefix(STORE))
+    except OSError as error:
+        raise _refused(address, error) from None
+    return "file" if info.type == FileType.File else "folder" if info.type == FileType.Directory else None
+
+
 def files_like(pattern: str) -> list[AnyFile]:
     """Files whose whole path fits a pattern, sorted by it; one that ends in `/` stands for the files of that folder.
 
@@ -152,16 +173,20 @@ def _in_store(pattern: str, folder: str, recursive: bool) -> Iterable[tuple[AnyF
     try:
         infos: list[FileInfo] = _store().get_file_info(FileSelector(folder, allow_not_found=True, recursive=recursive))
     except OSError as error:
-        raise BadInput(
-            pattern,
-            "path",
-            expected="a folder of a bucket that may be listed with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
-            found=str(error).splitlines()[0],
-        ) from None
+        raise _refused(pattern, error) from None
     for info in infos:
         if info.type == FileType.File:
             file = StoreFile(address=STORE + info.path, size=info.size, changed=info.mtime)
             yield file, info.path.removeprefix(folder + "/").split("/")
+
+
+def _refused(address: str, error: OSError) -> BadInput:
+    return BadInput(
+        address,
+        "path",
+        expected="a folder of a bucket that may be listed with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+        found=str(error).splitlines()[0],
+    )
 
 
 @cache
