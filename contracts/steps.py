@@ -40,6 +40,8 @@ class Step:
         judged: tables whose checks follow it; whoever reads them in the same DAG comes after the checks.
         check_task: the task of these checks.
         begins: the DAG that waits until this command exits with 0, before anything else.
+        awaits: what makes the inputs that it finds missing: other runs; or a delivery, which only a deployment with
+            `[completeness]` in its settings waits for.
         when_it_stops: what a person should do.
         checks_stop: what a person should do when the checks stop the day.
         options: those of its example; a range of days by default, where it takes one.
@@ -56,6 +58,7 @@ class Step:
     judged: tuple[str, ...] = ()
     check_task: str = ""
     begins: str | None = None
+    awaits: Literal["runs", "delivery"] = "runs"
     when_it_stops: str = TRIED_AGAIN
     checks_stop: str = ""
     options: str = ""
@@ -140,6 +143,17 @@ STEPS: tuple[Step, ...] = (
         name="check",
         options="tributary-home/landing/ad/2026-01-31 --strict",
         meaning="show what ingestion would make of landing files; writes nothing",
+    ),
+    Step(
+        folder="sources",
+        name="ready",
+        options="--ds 2026-01-31",
+        task="wait_for_delivery",
+        begins="logs_daily",
+        awaits="delivery",
+        meaning="whether a landing day may be read, by the rules of `[completeness]` in the settings (exit 75: not yet)",
+        when_it_stops="its log names what is still missing after the deadline. Deliver it and clear the task; or, if the day "
+        "is as it should be, run `logs_daily`'s commands by hand.",
     ),
     Step(
         folder="spark_jobs",
@@ -417,6 +431,16 @@ DAY_JOBS = tuple(one.name for one in day_steps())
 def rebuilt_steps() -> tuple[Step, ...]:
     """The steps whose partitions go stale when what they read changes, in the order in which a change flows through them."""
     return tuple(one for one in STEPS if one.span)
+
+
+def begin_steps(dag: str, *, has_completeness: bool) -> tuple[Step, ...]:
+    """The steps for which a daily DAG waits before anything else.
+
+    Args:
+        dag: the DAG.
+        has_completeness: whether the deployment has rules of when a landing day may be read.
+    """
+    return tuple(one for one in STEPS if one.begins == dag and (has_completeness or one.awaits != "delivery"))
 
 
 def producers(table: str) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ from dags.dagkit.defaults import OWNER, task_defaults
 from dags.dagkit.deployment import deployment
 from dags.dagkit.notify import late_after
 from dags.dagkit.page import page
-from dags.dagkit.pipeline import check_operator, day_page_tasks, step_operator
+from dags.dagkit.pipeline import check_operator, step_operator, step_page_tasks
 
 SPAN = ["--from", "{{ params['from'] }}", "--to", "{{ params['to'] }}"]
 LAST = max(deployment().history_start, deployment().actr_start - ONE_DAY)
@@ -20,7 +20,7 @@ PAGE = page(
     "Fill in the form (`from`, `to`: first and last day, both included), or: `tributary dags trigger bootstrap --from ... --to ...`. "
     "Afterwards unpause the daily DAGs, and backfill the models: `tributary dags backfill tpm_monthly --from ... --to ...`, and so on. "
     "It may run again at any time, over any range: the rows are the same.",
-    tasks=day_page_tasks(day_steps()),
+    tasks=step_page_tasks(day_steps()),
     ends=[],
 )
 

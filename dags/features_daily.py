@@ -2,19 +2,16 @@
 
 from airflow.sdk import DAG
 
-from contracts.steps import DAY_DAGS, STEPS, day_steps
+from contracts.steps import DAY_DAGS
 from dags.dagkit.defaults import defaults
-from dags.dagkit.page import page, wait_task
+from dags.dagkit.page import page
 from dags.dagkit.pipeline import day_page_tasks, day_tasks
 
 PAGE = page(
     f"{DAY_DAGS['features_daily']}.",
     "A day is built from the partials of every day since `history_start`, never from the features of the day before. So days may be built "
     "in any order, as soon as `logs_daily` has built the days before.",
-    tasks=[
-        *(wait_task(one) for one in STEPS if one.begins == "features_daily"),
-        *day_page_tasks(day_steps("features_daily")),
-    ],
+    tasks=day_page_tasks("features_daily"),
     ends=[
         "A range of days: `tributary dags backfill features_daily --from ... --to ...`, in any order; it may be started before the "
         "backfill of `logs_daily`."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,22 @@ from contracts.commands import (
     DAY,
     Decorator,
     folder_group,
+    one_day,
     run_line,
     span,
     table_text,
     together,
+    with_deployment,
     with_home,
     with_landing_files,
 )
+from contracts.errors import NotYet
 from contracts.features import LOGS, Log
 from contracts.settings import SETTINGS_FILE, folder_python
 
 if TYPE_CHECKING:
+    from contracts.locations import Locations
+    from contracts.settings import Deployment
     from sources.original import Converted
     from sources.simulator import SimulatorSettings
 
@@ -196,6 +201,34 @@ def _check(home: Path, paths: Sequence[Path], strict: bool, **given: object) -> 
     ]
     sys.stdout.flush()
     return subprocess.run(command, check=False).returncode
+
+
+@commands.add("ready")
+@with_deployment
+@one_day("Day of arrival.", required=True)
+@click.option("--json", "as_json", is_flag=True, help="Also print what is missing as JSON.")
+def _ready(locations: Locations, deployment: Deployment, ds: date, as_json: bool) -> None:
+    from lake.completeness import findings, readiness
+
+    following = f"tributary spark_jobs ingest_logs --home {locations.home} --ds {ds}"
+    if deployment.completeness is None:
+        print(f"{locations.home / SETTINGS_FILE} has no [completeness]: a day may be read once it has ended")
+        print(f"next: {following}")
+        return
+    found = findings(locations, deployment, ds, datetime.now(UTC))
+    answer = readiness(deployment, ds, found)
+    for one in found:
+        print(f"{'holds' if one.holds else 'MISSING'}: {one}")
+    if not answer.missing:
+        print(f"{ds} may be read\nnext: {following}")
+        return
+    if as_json:
+        print(answer.line())
+    raise NotYet(
+        f"{ds} may not be read yet: {len(answer.missing)} of {len(found)} rules do not hold. The scheduler waits for the day until "
+        f"{answer.deadline.astimezone(deployment.timezone):%Y-%m-%d %H:%M} in {deployment.day_timezone}. "
+        f"Run this again when what is missing has been delivered; to read the day as it is, run: {following}"
+    )
 
 
 def _print_counts(home: Path, done: Converted) -> None:

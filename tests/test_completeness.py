@@ -1,4 +1,4 @@
-"""When a landing day may be read: the settings, the decision by each rule and in each kind of place."""
+"""When a landing day may be read: the settings, the decision by each rule and in each kind of place, and the command."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from deltalake import write_deltalake
 from pyarrow import orc
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from contracts.completeness import Completeness
-from contracts.errors import BadInput
+from contracts.completeness import Completeness, Readiness
+from contracts.errors import EXIT_NOT_YET, EXIT_OK, BadInput, run_command
 from contracts.features import LOGS
 from contracts.landing import HOME, LandingSettings, LandingSource
 from contracts.locations import Locations
-from contracts.settings import Deployment
+from contracts.settings import SETTINGS_FILE, Deployment
+from contracts.steps import begin_steps
 from lake import store_files
 from lake.completeness import missing
 from lake.landing_counts import rows_of, table_rows
+from sources.cli import main as sources
 
 DAY = date(2026, 1, 31)
 BEFORE = [DAY - timedelta(days=number) for number in range(1, 10)]
@@ -106,6 +108,13 @@ class TestSettings:
     )
     def test_markers_of_every_other_place_are_taken(self, marker: str, section: str) -> None:
         Deployment.from_toml(f'{START}[completeness]\nmarker = "{marker}"\n{section}\n')
+
+
+def test_only_deployments_with_rules_wait() -> None:
+    assert begin_steps("logs_daily", has_completeness=False) == ()
+    assert [str(one) for one in begin_steps("logs_daily", has_completeness=True)] == ["sources ready"]
+    for either in (False, True):
+        assert [one.name for one in begin_steps("features_daily", has_completeness=either)] == ["check_partials"]
 
 
 def write(path: Path, rows: int = 10) -> Path:
@@ -396,3 +405,38 @@ class TestRows:
             path.write_bytes(b"no such file" * 10)
             with pytest.raises(BadInput, match=f"a.{kind}: file: expected a whole {kind} file"):
                 rows_of(path, LandingSource(path="/{day}", format=kind))
+
+
+class TestCommand:
+    def run(self, home: Path, deployment: Deployment, *options: str) -> int:
+        home.mkdir(exist_ok=True)
+        (home / SETTINGS_FILE).write_text(deployment.to_toml())
+        return run_command(lambda _: sources(["ready", "--home", str(home), "--ds", str(DAY), *options]))
+
+    def test_without_rules_a_day_may_be_read(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(tmp_path, BASE) == EXIT_OK
+        assert capsys.readouterr().out == (
+            f"{tmp_path}/deployment.toml has no [completeness]: a day may be read once it has ended\n"
+            f"next: tributary spark_jobs ingest_logs --home {tmp_path} --ds {DAY}\n"
+        )
+
+    def test_tells_what_is_missing_and_what_to_do(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        deliver(tmp_path, logs=("natural",))
+        deployment = rules(delay_minutes=30, deadline_hours=2)
+        assert self.run(tmp_path, deployment, "--json") == EXIT_NOT_YET
+        shown = capsys.readouterr()
+        assert f"MISSING: ad log of {DAY}: expected files with rows" in shown.out
+        assert (
+            f"holds: natural log of {DAY}: expected files with rows that have been delivered, found 1 in " in shown.out
+        )
+        assert shown.err.startswith(f"error: {DAY} may not be read yet: 1 of 3 rules do not hold. The scheduler waits")
+        assert "until 2026-02-01 02:30 in Europe/Berlin" in shown.err and "ingest_logs --home" in shown.err
+        found = Readiness.read(shown.out.splitlines())
+        assert len(found.missing) == 1 and found.missing[0].startswith(f"ad log of {DAY}: expected")
+        assert (found.day, found.opens) == (DAY, datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
+        assert found.deadline == datetime(2026, 2, 1, 1, 30, tzinfo=UTC)
+
+        deliver(tmp_path)
+        assert self.run(tmp_path, deployment, "--json") == EXIT_OK
+        out = capsys.readouterr().out
+        assert f"{DAY} may be read\nnext: tributary spark_jobs ingest_logs" in out and "readiness" not in out

@@ -124,6 +124,60 @@ def test_a_wait_is_a_trigger_and_ends_with_the_command_that_helps(home: Path) ->
     )
 
 
+DELIVERY = """
+import asyncio, json
+from datetime import UTC, date, datetime, timedelta
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk._shared.module_loading import import_string
+from contracts.completeness import Readiness
+from dags.dagkit import waiting
+
+NOW = datetime.now(UTC)
+wait = waiting.DeliveryOperator(task_id="wait_for_delivery", command=["sources", "ready"], cadence="day")
+answers = []
+wait.run_command = lambda context: answers.pop(0)
+wait._child = type("Child", (), {"arguments": ["sources", "ready"], "error_line": lambda self: "error: bad"})()
+
+def run(code, hours_to_opening=0.0, hours_to_deadline=0.0, resumed=True):
+    one = Readiness(day=date(2026, 1, 31), missing=("ad log: expected files, found none",),
+                    opens=NOW + timedelta(hours=hours_to_opening), deadline=NOW + timedelta(hours=hours_to_deadline))
+    answers.append((code, ["some line", one.line(), "error: not yet"]))
+    try:
+        wait.execute_complete({}, None) if resumed else wait.execute({})
+    except TaskDeferred as deferred:
+        path, values = deferred.trigger.serialize()
+        return [deferred.method_name, path, round((values["moment"] - NOW).total_seconds() / 60)]
+    except AirflowException as failed:
+        return [type(failed).__name__, str(failed)]
+    return None
+
+async def fires(moment):
+    async for event in import_string(waiting.DateTimeTrigger(moment=moment).serialize()[0])(moment=moment).run():
+        return True
+
+out = {"first": run(75, -1, 10, resumed=False), "again": run(75, -1, 10), "early": run(75, 2, 14), "last": run(75, -12, 0.02),
+       "over": run(75, -12, -0.01), "there": run(0), "there_after_all": run(0, -12, -0.01), "bad": run(2),
+       "command": wait.command, "fires": asyncio.run(fires(NOW))}
+print("RESULT" + json.dumps(out))
+"""
+
+
+def test_a_delivery_is_looked_for_again_until_its_deadline(home: Path) -> None:
+    found = said(home, DELIVERY)
+    assert found["command"] == ["sources", "ready", "--json"] and found["fires"]
+    trigger = ["execute_complete", "airflow.providers.standard.triggers.temporal.DateTimeTrigger"]
+    assert found["first"] == found["again"] == [*trigger, 5]
+    assert found["early"] == [*trigger, 120], "before the day may be read nobody looks"
+    assert found["last"] == [*trigger, 1], "the last look is at the deadline"
+    kind, message = found["over"]
+    assert kind == "AirflowFailException"
+    assert (
+        "is not complete: ad log: expected files, found none. Deliver what is missing, then clear this task" in message
+    )
+    assert found["there"] is found["there_after_all"] is None
+    assert found["bad"] == ["AirflowFailException", "tributary sources ready: exit code 2 (bad input): error: bad"]
+
+
 LATE = """
 import asyncio, json
 from airflow.dag_processing.dagbag import DagBag

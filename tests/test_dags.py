@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import dags
+from contracts.completeness import Completeness
 from contracts.errors import EXIT_NOT_YET, BadInput
 from contracts.kinds import KINDS, RECIPES, Cadence
 from contracts.periods import PeriodSettings
@@ -405,6 +407,19 @@ class TestDags:
                 )
         assert _refused(commands, tmp_path / "nowhere") == []
         assert _refused([["spark_jobs", "ingest_logs", "--period", "2026-02-05"]], tmp_path / "nowhere") != []
+
+    def test_only_a_deployment_with_rules_waits_for_its_deliveries(self, tmp_path: Path) -> None:
+        with_rules = replace(CALENDAR, completeness=Completeness(delay_minutes=30))
+        (tmp_path / SETTINGS_FILE).write_text(with_rules.to_toml())
+        found = parse(tmp_path, tmp_path / "airflow")
+        assert found["errors"] == {} and found["heavy"] == []
+        dag = found["dags"]["logs_daily"]
+        wait = dag["tasks"][0]
+        assert (wait["id"], wait["kind"], wait["down"]) == ("wait_for_delivery", "DeliveryOperator", ["ingest_logs"])
+        assert (wait["command"], wait["option"], wait["cadence"]) == (["sources", "ready", "--json"], "--ds", "day")
+        assert wait["tells"] == ["dags.dagkit.notify.task_failed"] and "`wait_for_delivery`" in dag["doc"]
+        assert "wait_for_delivery" not in [task["id"] for name in CADENCES for task in found["dags"][name]["tasks"][1:]]
+        assert _refused([[*wait["command"], "--ds", "2026-02-05"]], tmp_path / "nowhere") == []
 
     def test_waiting_holds_no_worker_and_training_takes_turns(self, parsed: dict[str, Any]) -> None:
         tasks = [task for dag in parsed["calendar"]["dags"].values() for task in dag["tasks"]]

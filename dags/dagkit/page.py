@@ -9,6 +9,7 @@ from contracts.kinds import KINDS, Cadence, Kind, ParentRule
 from contracts.steps import Step, awaited_table, maker, release_parts
 
 _WAITS = "*While it waits* (deferred), the runs that its log names are running or queued."
+_ASKS = "*While it waits* (deferred), it looks again every few minutes; its log names what is missing, and until when it waits."
 _NOBODY = "no run is making what is missing. Its log ends with the command that does: run that, then clear this task."
 _BLOCKS = {
     "day": "",
@@ -68,6 +69,10 @@ def check_task(step: Step) -> Task:
 
 def wait_task(step: Step) -> Task:
     """Describes the task that waits until a check step passes."""
+    if step.awaits == "delivery":
+        return Task(
+            task=step.task_id, does=f"waits until this holds: {step.meaning}", waits=_ASKS, stops=step.when_it_stops
+        )
     return Task(
         task=f"wait_for_{step.name.removeprefix('check_')}",
         does=f"waits until this holds: {step.meaning}",

@@ -1,28 +1,30 @@
-"""Waits until a command finds its inputs; where no run is making them, the task fails with the command that does."""
+"""Waits until a command finds its inputs; where nothing is making them any more, the task fails with what a person does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from contracts.awaited import Awaited
+from contracts.completeness import Readiness
 from contracts.errors import EXIT_NOT_YET, EXIT_OK
 from contracts.kinds import Cadence
 from dags.dagkit.commands import Command
 from dags.dagkit.runs import RunsTrigger
 
 WAIT = timedelta(hours=12)  # The longest wait for other runs; after it a person should look.
+ASK_AGAIN = timedelta(minutes=5)  # Between two looks at a delivery; each takes a worker for some seconds.
 
 
-class WaitOperator(Command, BaseOperator):
+class AskOperator(Command, BaseOperator):
     """Runs `tributary <command> --json` until it exits with 0; exit code 75 means that something is missing.
 
-    The operator then waits for the runs that make it, and runs the command again when they have ended. It holds no
-    worker meanwhile (`dagkit.coming` explains why no runs can block each other).
+    Between two tries the task is deferred, so that it holds no worker. How long, a subclass decides in `not_yet`.
     """
 
     template_fields: Sequence[str] = ("command",)
@@ -36,21 +38,49 @@ class WaitOperator(Command, BaseOperator):
         """Runs the command for the first time."""
         self._ask(context, None)
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
+    def execute_complete(self, context: Any, event: Any) -> None:
         """Runs the command again after the trigger has fired: only the command decides whether the inputs are there.
 
         Args:
             context: the context that Airflow gives to the task.
-            event: what `Watch.judge` decided.
+            event: what the trigger gave.
         """
         self._ask(context, event)
 
-    def _ask(self, context: Any, event: dict[str, Any] | None) -> None:
+    def _ask(self, context: Any, event: Any) -> None:
         code, lines = self.run_command(context)
         if code == EXIT_OK:
             return
         if code != EXIT_NOT_YET:
             self.refuse(code)
+        self.not_yet(context, lines, event)
+
+    def not_yet(self, context: Any, lines: Sequence[str], event: Any) -> None:
+        """Defers the task, or gives the wait up.
+
+        Args:
+            context: the context that Airflow gives to the task.
+            lines: what the command wrote.
+            event: what the last trigger gave; None at the first try.
+
+        Raises:
+            AirflowFailException: nothing is coming any more.
+        """
+        raise NotImplementedError
+
+    def on_kill(self) -> None:
+        """Ends the command when Airflow ends the task."""
+        self.end_child()
+
+
+class WaitOperator(AskOperator):
+    """Waits for the runs that make what the command misses, and asks it again when they have ended.
+
+    `dagkit.coming` explains why no runs can block each other.
+    """
+
+    def not_yet(self, context: Any, lines: Sequence[str], event: Any) -> None:
+        """Waits for the runs, or gives up where none is going to make what is missing."""
         missing = Awaited.read(lines)
         refused = [one for one in missing if event is not None and event["final"] and one.dag == event["dag"]]
         if event is not None and refused:
@@ -71,9 +101,24 @@ class WaitOperator(Command, BaseOperator):
             ),
         )
 
-    def on_kill(self) -> None:
-        """Ends the command when Airflow ends the task."""
-        self.end_child()
+
+class DeliveryOperator(AskOperator):
+    """Waits for what a team delivers: asks again every few minutes until the deadline that the command names.
+
+    A day whose deadline is over, as most days of a backfill, is looked at once.
+    """
+
+    def not_yet(self, context: Any, lines: Sequence[str], event: Any) -> None:
+        """Waits some minutes, or until the day may be read at all; after the deadline it gives up."""
+        found, now = Readiness.read(lines), datetime.now(UTC)
+        if now >= found.deadline:
+            raise AirflowFailException(
+                f"{found.day} was waited for until {found.deadline}, and is not complete: {'; '.join(found.missing)}. Deliver what "
+                f"is missing, then clear this task; tributary sources ready --ds {found.day} shows whether the day may be read."
+            )
+        moment = min(max(now + ASK_AGAIN, found.opens), found.deadline)
+        self.log.info("asks again at %s, and waits until %s", moment, found.deadline)
+        self.defer(method_name="execute_complete", trigger=DateTimeTrigger(moment=moment))
 
 
 def why(one: Awaited, state: str) -> str:
