@@ -167,7 +167,9 @@ class _LogDay:
             why = f" ({share:g} of {median:,.0f}, the median of {len(before)} ingested days of the week before)"
         elif share is not None:
             why = " (no day of the week before has been ingested)"
-        return self._finding(f"at least {least:,} rows{why}", f"{rows:,} in {place}", rows >= least)
+        return self._finding(
+            f"at least {least:,} row{'' if least == 1 else 's'}{why}", f"{rows:,} in {place}", rows >= least
+        )
 
     def _rows_before(self) -> list[int]:
         """Rows of each day of the week before that has been ingested.

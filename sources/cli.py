@@ -215,7 +215,8 @@ def _ready(locations: Locations, deployment: Deployment, ds: date, as_json: bool
         print(f"{locations.home / SETTINGS_FILE} has no [completeness]: a day may be read once it has ended")
         print(f"next: {following}")
         return
-    found = findings(locations, deployment, ds, datetime.now(UTC))
+    now = datetime.now(UTC)
+    found = findings(locations, deployment, ds, now)
     answer = readiness(deployment, ds, found)
     for one in found:
         print(f"{'holds' if one.holds else 'MISSING'}: {one}")
@@ -225,7 +226,8 @@ def _ready(locations: Locations, deployment: Deployment, ds: date, as_json: bool
     if as_json:
         print(answer.line())
     raise NotYet(
-        f"{ds} may not be read yet: {len(answer.missing)} of {len(found)} rules do not hold. The scheduler waits for the day until "
+        f"{ds} may not be read yet: {len(answer.missing)} of {len(found)} rules do not hold. "
+        f"The scheduler {'waits' if now < answer.deadline else 'waited'} for the day until "
         f"{answer.deadline.astimezone(deployment.timezone):%Y-%m-%d %H:%M} in {deployment.day_timezone}. "
         f"Run this again when what is missing has been delivered; to read the day as it is, run: {following}"
     )

@@ -171,7 +171,7 @@ class TestDelivered:
             for log in LOGS
         ]
         assert lacks(tmp_path, rules(least_share=0.5)) == [
-            f"{log} log of {DAY}: expected at least 1 rows (no day of the week before has been ingested), "
+            f"{log} log of {DAY}: expected at least 1 row (no day of the week before has been ingested), "
             f"found 0 in /landing/{log}/{DAY}"
             for log in LOGS
         ]
@@ -341,7 +341,7 @@ class TestShare:
         assert found == f"natural log of {DAY}: expected files with rows that have been delivered, found none in /t"
         add({DAY - timedelta(days=2): 1, DAY + timedelta(days=1): 1})  # a file whose statistics hold the day too
         (found,) = lacks(tmp_path, rules(deployment.landing))
-        assert "found none in /t" in found if partitioned else found.endswith("at least 1 rows, found 0 in /t")
+        assert "found none in /t" in found if partitioned else found.endswith("at least 1 row, found 0 in /t")
         add({DAY: 20})
         ingested(tmp_path, {BEFORE[0]: 100})
         (found,) = lacks(tmp_path, deployment)
@@ -429,12 +429,17 @@ class TestCommand:
         assert (
             f"holds: natural log of {DAY}: expected files with rows that have been delivered, found 1 in " in shown.out
         )
-        assert shown.err.startswith(f"error: {DAY} may not be read yet: 1 of 3 rules do not hold. The scheduler waits")
+        assert shown.err.startswith(f"error: {DAY} may not be read yet: 1 of 3 rules do not hold. The scheduler waited")
         assert "until 2026-02-01 02:30 in Europe/Berlin" in shown.err and "ingest_logs --home" in shown.err
         found = Readiness.read(shown.out.splitlines())
         assert len(found.missing) == 1 and found.missing[0].startswith(f"ad log of {DAY}: expected")
         assert (found.day, found.opens) == (DAY, datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
         assert found.deadline == datetime(2026, 2, 1, 1, 30, tzinfo=UTC)
+
+        waits_on = replace(deployment, completeness=Completeness(deadline_hours=1_000_000))
+        assert self.run(tmp_path, waits_on) == EXIT_NOT_YET
+        shown = capsys.readouterr()
+        assert "The scheduler waits for the day until 2140-" in shown.err and "readiness" not in shown.out
 
         deliver(tmp_path)
         assert self.run(tmp_path, deployment, "--json") == EXIT_OK
