@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from contracts.completeness import Completeness, Readiness, marker_folders
@@ -21,6 +22,7 @@ from lake.landing_days import Deliveries
 from lake.reader import LakeReader
 from lake.store_files import kind_of
 
+_HOUR = re.compile(r"\{hour[^{}]*\}")
 WEEK = timedelta(days=7)
 _LAST_HOUR = HOURS[-1]
 _DELIVERED = "files with rows that have been delivered"
@@ -114,6 +116,12 @@ class _LogDay:
         self._reader, self._log, self._day = reader, log, day
         self._deliveries = Deliveries(locations, deployment, log)
         self._what = f"{log} log of {day}"
+        path = self._deliveries.source.path
+        self._place = (
+            self._deliveries.place(day)
+            if path is None
+            else next(replace(self._deliveries.source, path=_HOUR.sub("*", path)).patterns(day))[0]
+        )
 
     def findings(self) -> Iterator[Finding]:
         """Applies the rules about deliveries."""
@@ -121,7 +129,7 @@ class _LogDay:
         if self._deliveries.is_bare(self._day):
             yield self._finding(
                 "nothing, since it lies before ad_start" if may_be_empty else _DELIVERED,
-                f"none in {self._deliveries.place(self._day)}",
+                f"none in {self._place}",
                 may_be_empty,
             )
             return
@@ -155,7 +163,7 @@ class _LogDay:
 
     def _rows_found(self, at_least: int) -> Finding:
         """The day's rows, and as many as the trailing week's days lead to expect."""
-        place, share = self._deliveries.place(self._day), self._rules.least_share
+        place, share = self._place, self._rules.least_share
         if share is None and self._deliveries.source.table is None:  # whether a file has a row is faster to find out
             paths = self._deliveries.paths(self._day, allow_empty=at_least == 0)
             return self._finding(_DELIVERED, f"{len(paths)} in {place}", True)

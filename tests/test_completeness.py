@@ -279,6 +279,11 @@ class TestMarker:
         (folder / "06").mkdir()
         (found,) = lacks(tmp_path, deployment)
         assert found.endswith("06/_OK, found a folder without it")
+        ingested(tmp_path, {BEFORE[0]: 50})
+        assert lacks(tmp_path, deployment)[1:] == [
+            f"natural log of {DAY}: expected at least 25 rows (0.5 of 50, the median of 1 ingested days of the week before), "
+            f"found 20 in {shown}/dt={DAY}/*/"
+        ]
 
 
 class TestShare:
