@@ -153,7 +153,7 @@ STEPS: tuple[Step, ...] = (
         awaits="delivery",
         meaning="whether a landing day may be read, by the rules of `[completeness]` in the settings (exit 75: not yet)",
         when_it_stops="its log names what is still missing after the deadline. Deliver it and clear the task; or, if the day "
-        "is as it should be, run `logs_daily`'s commands by hand.",
+        "is as it should be, mark the task as a success.",
     ),
     Step(
         folder="spark_jobs",

@@ -26,8 +26,6 @@ _HOUR = re.compile(r"\{hour[^{}]*\}")
 WEEK = timedelta(days=7)
 _LAST_HOUR = HOURS[-1]
 _DELIVERED = "files with rows that have been delivered"
-# Names of the fields by which `BadInput` tells that a day's files are absent, empty or cut off, and not that a setting is wrong.
-_UNDELIVERED = ("landing day", "rows", "file", "lines")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +135,7 @@ class _LogDay:
             yield from self._markers(self._rules.marker)
         try:
             yield self._rows_found(0 if may_be_empty else 1)
-        except BadInput as error:
-            if error.field not in _UNDELIVERED:
-                raise
+        except BadInput as error:  # a file without rows, or one that cannot be read, as while it is still being written
             yield self._finding(error.expected, f"{error.found} in {error.where}", False)
 
     def _finding(self, expected: str, found: str, holds: bool) -> Finding:

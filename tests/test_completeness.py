@@ -25,7 +25,7 @@ from contracts.landing import HOME, LandingSettings, LandingSource
 from contracts.locations import Locations
 from contracts.settings import SETTINGS_FILE, Deployment
 from contracts.steps import begin_steps
-from lake import store_files
+from lake import landing_counts, store_files
 from lake.completeness import missing
 from lake.landing_counts import rows_of, table_rows
 from sources.cli import main as sources
@@ -354,6 +354,17 @@ class TestShare:
         add({DAY: 30, BEFORE[0]: 5})
         assert [table_rows(table, "dt", day) for day in (DAY, *BEFORE[:3])] == [50, 105, 31, 0]
         assert lacks(tmp_path, deployment) == []
+
+
+def test_a_tables_values_are_read_only_where_a_file_holds_several_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing_counts, "_read_rows", lambda *_: -1)
+    table = pa.table({"dt": [DAY] * 3 + [BEFORE[0]] * 2, "event_id": range(5)})
+    write_deltalake(tmp_path / "partitioned", table, partition_by=["dt"])
+    write_deltalake(tmp_path / "plain", table.slice(0, 3))
+    write_deltalake(tmp_path / "mixed", table)
+    assert [table_rows(str(tmp_path / name), "dt", DAY) for name in ("partitioned", "plain", "mixed")] == [3, 3, -1]
 
 
 NATURAL = (
