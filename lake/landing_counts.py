@@ -10,8 +10,8 @@ from datetime import date
 from typing import IO, Any
 
 from contracts.landing import HOME, LandingSource
+from lake.delivered_tables import as_day
 from lake.landing_bytes import not_whole, scan
-from lake.landing_days import as_day
 from lake.landing_files import format_of, open_text
 from lake.store_files import AnyFile, StoreFile, parquet_source
 
