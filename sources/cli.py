@@ -166,7 +166,14 @@ def _look(home: Path, address: str, log: Log) -> None:
     sample = sample_of(address)
     print(f"{len(sample.rows):,} rows of {sample.looked_at}\n")
     rows = [
-        (one.name, one.type, f"{one.nulls:.0%}", one.distinct, ", ".join(one.examples), ", ".join(one.may_be))
+        (
+            one.name or "(no name)",
+            one.type,
+            f"{one.nulls:.0%}",
+            one.distinct,
+            ", ".join(one.examples),
+            ", ".join(one.may_be),
+        )
         for one in profiles_of(sample)
     ]
     print(table_text(("column", "type", "empty", "different", "examples", "may be"), rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,9 +139,10 @@ def is_flag(known: Sequence[Any]) -> bool:
 
 def _number(value: object) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(str(value))
+        number = float(str(value))
     except ValueError:
         return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None  # a hash such as 12e4567 is none
 
 
 def _rank(column: str, name: str) -> tuple[int, int] | None:
@@ -166,14 +168,15 @@ def guesses(sample: Sample, log: Log) -> dict[str, str]:
     values = {name: [row[name] for row in sample.rows if row.get(name) is not None] for name in sample.columns}
     fits: dict[str, Callable[[Sequence[Any]], bool]] = {  # what values must look like; of others names decide
         "event_id": lambda known: len(set(map(str, known))) == len(known) == len(sample.rows),
+        **dict.fromkeys(("user_id", "item_id", "request_id"), _tells_apart),
         "event_ts": lambda known: time_unit(known) is not None,
         "arrival_ts": lambda known: time_unit(known) is not None,
         "click": is_flag,
         "position": _are_numbers,
         "dwell_seconds": _are_numbers,
     }
-    ranked = sorted(
-        (rank, column, name)
+    ranked = sorted(  # of columns whose names say as much, the one of most values
+        (rank, column, -len(set(map(str, values[name]))), name)
         for column in LANDING_COLUMNS[log]
         for name in values
         if (rank := _rank(column, name)) is not None
@@ -182,7 +185,7 @@ def guesses(sample: Sample, log: Log) -> dict[str, str]:
     )
     found: dict[str, str] = {}
     used: set[str] = set()
-    for _, column, name in ranked:
+    for _, column, _, name in ranked:
         if column not in found and name not in used:
             found[column] = name
             used.add(name)
@@ -191,6 +194,11 @@ def guesses(sample: Sample, log: Log) -> dict[str, str]:
         for column in LANDING_COLUMNS[log]
         if column in found
     }
+
+
+def _tells_apart(known: Sequence[Any]) -> bool:
+    """Whether values may be the ids of several entities: neither all the same nor flags."""
+    return len(set(map(str, known))) > 1 and not is_flag(known)
 
 
 def _are_numbers(known: Sequence[Any]) -> bool:

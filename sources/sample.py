@@ -188,7 +188,8 @@ def _csv_rows(path: AnyFile, place: dict[str, Any]) -> tuple[list[dict[str, Any]
     if delimiter != ",":
         place["delimiter"] = delimiter
     fields = next(csv.reader(lines[:1], delimiter=delimiter), [])
-    if any(re.fullmatch(r"[-+]?[\d.]+|", name.strip()) for name in fields) or len(set(fields)) < len(fields):
+    named = [name.strip() for name in fields if name.strip()]  # pandas gives its index no name
+    if not named or any(re.fullmatch(r"[-+]?[\d.]+", name) for name in named) or len(set(named)) < len(named):
         place["header"] = False
     source = LandingSource(path="/", format="csv", delimiter=delimiter, header=place.get("header", True))
     names = columns_of(path, source=source)

@@ -59,7 +59,6 @@ class Sides:
             types: Spark's types of the columns, as in `Frame`.
             frame: what the rows are of.
         """
-        own = rows.columns
         rows = self._with_keys(rows, types, frame)
         for side, attributes in self.rows.items():
             found = attributes.withColumnRenamed(_KEY, _KEY + side)
@@ -72,7 +71,7 @@ class Sides:
                 held = F.filter(_VERSIONS, lambda version: version[_SINCE] <= F.col(_EVENT_TS))
                 rows = rows.withColumn(side, F.try_element_at(held, F.lit(-1))[side]).drop(_VERSIONS)
         missing = (F.when(F.col(side).isNull(), F.lit(side)) for side in self.rows)
-        return rows.select(*own, *self.rows, F.array_compact(F.array(*missing)).alias(SIDES_MISSING))
+        return rows.withColumn(SIDES_MISSING, F.array_compact(F.array(*missing)))
 
     def known(self, value: Column, text: str, kind: str, column: tables.Column) -> Column:
         """The value of an expression; the unknown one where it reads a side table that lacks the row's user or item.

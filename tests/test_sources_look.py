@@ -98,6 +98,17 @@ def test_text_files_tell_their_delimiter_header_and_format(tmp_path: Path) -> No
     assert proposed.history_start == DAY
 
 
+def test_an_index_without_a_name_and_hashes_that_read_as_numbers(tmp_path: Path) -> None:
+    """A CSV file as pandas writes it; of the columns named after a user neither a constant nor flags can tell users apart."""
+    lines = [f"{n},2019-11-24 00:00:{n:02}.5+00:00,{n % 7},0.0,{n % 2},12e456{n % 9},{n % 2}" for n in range(40)]
+    (tmp_path / "a.csv").write_text(",timestamp,item_id,user_score,user_is_new,user_hash,click\n" + "\n".join(lines))
+    sample = sample_of(str(tmp_path / "a.csv"))
+    assert list(sample.columns)[:3] == ["", "timestamp", "item_id"] and "header" not in sample.place
+    assert next(one for one in profiles_of(sample) if one.name == "user_hash").may_be == ("user_id",)
+    found = guesses(sample, "natural")
+    assert (found["user_id"], found["click"], found["event_ts"]) == ("user_hash", "click", "timestamp")
+
+
 def test_a_delta_table_tells_its_day_column(tmp_path: Path) -> None:
     for day in (20260131, 20260201):
         table = pa.Table.from_pylist(rows()).drop(["payload"])
