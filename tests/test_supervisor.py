@@ -16,7 +16,18 @@ from stack_fixture import FakeAirflow, free_port, run, wait_for
 
 from contracts.errors import BadInput
 from tributary import stack
-from tributary.stack import airflow, components, database, heartbeats, machine, processes, starting, supervisor
+from tributary.stack import (
+    airflow,
+    components,
+    database,
+    heartbeats,
+    machine,
+    ports,
+    postgres,
+    processes,
+    starting,
+    supervisor,
+)
 from tributary.stack.components import SUPERVISOR, Setup
 
 
@@ -242,3 +253,125 @@ class TestRepair:
                 BadInput, match=rf"expected a free port, found {self.SETUP.ui_port}, used by process {os.getpid()}"
             ):
                 stack.up(home, say=lambda line: None)
+
+
+class TestOnly:
+    """`up --only spark`, and what may follow it."""
+
+    @pytest.fixture(autouse=True)
+    def stand_ins(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Shell scripts in the place of all components; those of Airflow and its database are only counted."""
+        self.started: list[str] = []
+        self.said: list[str] = []
+        monkeypatch.setattr(components, "start", self.start)
+        monkeypatch.setattr(starting, "_start_airflow", self.start_airflow)
+        monkeypatch.setattr(ports, "answers", lambda port: True)
+        yield
+        processes.kill_marked(home)
+
+    def start(self, home: Path, setup: Setup, name: str) -> processes.Record:
+        self.started.append(name)
+        script = f"echo {setup.spark_port}; sleep 60"
+        return processes.start(
+            name,
+            ["sh", "-c", script],
+            env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
+            folder=home / "stack",
+            cwd=home,
+            address=f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "sc://localhost:2",
+        )
+
+    def start_airflow(
+        self, home: Path, setup: Setup, missing: list[str], alive: list[processes.Record], say: object
+    ) -> None:
+        for name in airflow.COMPONENTS:
+            alive.append(self.start(home, setup, name))
+
+    def up(self, home: Path, only: str = "spark", ui_port: int | None = None) -> stack.StackInfo:
+        self.said.clear()
+        self.started.clear()
+        return stack.up(home, only=only, ui_port=ui_port or free_port(), spark_port=free_port(), say=self.said.append)
+
+    def test_starts_nothing_else_and_tells_what_comes_next(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRIBUTARY_DATABASE", "no database, which a part of the stack does not need")
+        monkeypatch.setattr(airflow, "executable", lambda: pytest.fail("Airflow is not needed"))
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            info = self.up(home, ui_port=taken.getsockname()[1])
+        assert self.started == [components.SPARK, SUPERVISOR] and stack.is_up(home)
+        assert (info.ui, info.spark) == ("", "sc://localhost:2")
+        assert not airflow.folder_of(home).exists() and not postgres.folder_of(home).exists()
+        told = "\n".join(self.said)
+        assert f"`tributary up --home {home}` adds the rest" in told and f"`tributary down --home {home}`" in told
+        assert "Airflow" not in told
+        table = stack.status(home)
+        assert "started with `--only spark`" in table and "together       up" in table
+        assert "scheduler" not in table and "postgres " not in table
+        with pytest.raises(BadInput, match="api-server: expected a running process, found none"):
+            stack.api(home)
+
+    def test_a_second_start_starts_nothing(self, home: Path) -> None:
+        self.up(home)
+        self.up(home)
+        assert self.started == [] and self.said[0] == "already up:"
+
+    def test_a_path_that_only_postgres_refuses(self, home: Path) -> None:
+        spaced = home / "with space"
+        (spaced / "stack").mkdir(parents=True)
+        (spaced / "deployment.toml").write_text((home / "deployment.toml").read_text())
+        self.up(spaced)
+        try:
+            with pytest.raises(BadInput, match="no white space"):
+                self.up(spaced, only="")
+            assert components.living(spaced).keys() == {components.SPARK, SUPERVISOR}
+        finally:
+            processes.kill_marked(spaced)
+
+    def test_a_later_start_of_all_leaves_spark_running(self, home: Path) -> None:
+        self.up(home)
+        before, port = components.living(home)[components.SPARK], free_port()
+        first = Setup.read(home)
+        self.up(home, only="", ui_port=port)
+        assert self.said[0] == "still running: spark-connect"
+        assert self.started == [postgres.NAME, *airflow.COMPONENTS, SUPERVISOR]
+        assert first is not None and Setup.read(home) == Setup(ui_port=port, spark_port=first.spark_port)
+        assert components.living(home)[components.SPARK] == before
+        assert components.living(home).keys() == {*components.ALL, SUPERVISOR}
+        self.up(home)
+        assert self.started == [] and self.said[0] == "already up:"
+
+    def test_where_the_rest_does_not_come_up_spark_stays_as_it_was(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.up(home)
+        before, setup = components.living(home), Setup.read(home)
+
+        def fail(*_: object) -> None:
+            raise stack.StackFailed("why")
+
+        monkeypatch.setattr(starting, "_start_airflow", fail)
+        with pytest.raises(stack.StackFailed, match="why"):
+            self.up(home, only="")
+        assert Setup.read(home) == setup and stack.is_up(home)
+        after = components.living(home)
+        assert after.keys() == before.keys() and after[components.SPARK] == before[components.SPARK]
+
+    def test_next_to_other_parts_without_spark_it_is_refused(self, home: Path) -> None:
+        Setup(ui_port=1, spark_port=2).write(home)
+        run(home, "triggerer", "sleep 60")
+        with pytest.raises(
+            BadInput, match="--only: expected that nothing else runs, or that spark-connect does, found triggerer"
+        ):
+            self.up(home)
+        assert components.living(home).keys() == {"triggerer"} and self.started == []
+
+    def test_what_died_is_started_again_without_the_rest(self, home: Path) -> None:
+        self.up(home)
+        setup = Setup.read(home)
+        assert setup is not None
+        watcher = supervisor.Supervisor(home, setup)
+        processes.kill([components.living(home)[components.SPARK].pid])
+        self.started.clear()
+        wait_for(lambda: is_up_after_look(watcher, home))
+        assert self.started == [components.SPARK]

@@ -11,14 +11,18 @@ from contracts.locations import Locations
 from contracts.settings import Deployment, folder_python, home_folder, lake_address
 from tributary import first_periods, stack
 from tributary.own import own_command
+from tributary.stack.components import ONLY
 from tributary.stack.options import with_ports
 
 
 @own_command("up")
 @with_ports
-def up(ui_port: int, spark_port: int) -> None:
-    """Starts the stack."""
-    stack.up(home_folder(), ui_port=ui_port, spark_port=spark_port)
+@click.option(
+    "--only", type=click.Choice(list(ONLY)), help="Start only this part of the stack; a later `up` adds the rest."
+)
+def up(ui_port: int, spark_port: int, only: str | None) -> None:
+    """Starts the stack, or a part of it."""
+    stack.up(home_folder(), ui_port=ui_port, spark_port=spark_port, only=only or "")
 
 
 @own_command("down")

@@ -85,7 +85,8 @@ def drill(kills: int, seed: int | None, days: int, keep_up: bool, **of_stack: in
 
 def _drill(home: Path, count: int, seed: int, days: int, of_stack: dict[str, int]) -> int:
     def up() -> None:
-        stack.up(home, **of_stack, say=lambda line: say(f"  {line}"))
+        ui_port, spark_port = of_stack["ui_port"], of_stack["spark_port"]
+        stack.up(home, ui_port=ui_port, spark_port=spark_port, say=lambda line: say(f"  {line}"))
 
     up()
     last = START + timedelta(days=days - 1)

@@ -1,6 +1,7 @@
 """The stack on one machine: PostgreSQL, a Spark Connect server and Airflow, on loopback only.
 
-`up` starts them, each in an operating-system session of its own, and a supervisor that restarts a component that dies.
+`up` starts them, or only a part of them, each in an operating-system session of its own, and a supervisor that restarts
+a component that dies.
 `down` ends them with everything that they have started.
 """
 

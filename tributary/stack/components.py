@@ -18,6 +18,7 @@ SPARK = "spark-connect"
 SUPERVISOR = "supervisor"
 SETUP_FILE = "setup.json"
 ALL = (postgres.NAME, SPARK, *airflow.COMPONENTS)  # in the order in which they start
+ONLY: dict[str, tuple[str, ...]] = {"spark": (SPARK,)}  # the parts of ALL that `up --only` starts, by its argument
 POSTGRES_TIMEOUT_SECONDS = postgres.RECOVERY_SECONDS + 60
 
 
@@ -36,16 +37,24 @@ class Setup:
         spark_port: the loopback port of Spark Connect.
         database: the address of Airflow's database without its password, if TRIBUTARY_DATABASE named one; "" if the
             stack runs a PostgreSQL of its own.
+        only: the key in `ONLY` of the part that was started; "" for the whole stack.
     """
 
     ui_port: int
     spark_port: int
     database: str = ""
+    only: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The components of this setup; PostgreSQL is absent where the deployment names another database."""
-        return tuple(name for name in ALL if not (self.database and name == postgres.NAME))
+        chosen = ONLY[self.only] if self.only else ALL
+        return tuple(name for name in chosen if not (self.database and name == postgres.NAME))
+
+    @property
+    def has_airflow(self) -> bool:
+        """Whether Airflow, and with it a database, is part of this setup."""
+        return airflow.API_SERVER in self.names
 
     def write(self, home: Path) -> None:
         """Writes the setup into the deployment's folder, readable only by its owner."""

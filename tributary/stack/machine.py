@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts.errors import BadInput
@@ -41,7 +41,7 @@ class StackInfo:
 
     Attributes:
         home: the deployment's folder.
-        ui: the address of Airflow's UI and API.
+        ui: the address of Airflow's UI and API; "" if Airflow does not run.
         spark: the address of the Spark Connect server, which accepts only clients that send the token.
         user: the user name for the UI.
         password_file: the file with that user's password, readable only by its owner.
@@ -57,8 +57,9 @@ class StackInfo:
 
     def lines(self) -> list[str]:
         """Returns the lines that are printed after a start: where the services are and how to log in."""
+        of_airflow = f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}"
         return [
-            f"Airflow        {self.ui}   user {self.user}, password in {self.password_file}",
+            *([of_airflow] if self.ui else []),
             f"Spark Connect  {self.spark}   token in {self.token_file}",
         ]
 
@@ -67,51 +68,65 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def up(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> StackInfo:
+def up(
+    home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, only: str = "", say: Say = _print
+) -> StackInfo:
     """Starts what a deployment needs on one machine, and returns when it can be used.
 
-    If the whole stack runs already, nothing is started. If parts of it run, only the missing ones are started, and the
-    others keep their ports. Processes that killed components have left behind are ended first. If a component fails to
+    If all that is asked for runs already, nothing is started. If parts of it run, only the missing ones are started, and
+    the others keep their ports. Processes that killed components have left behind are ended first. If a component fails to
     start, everything that this call has started is ended again.
 
     Args:
         home: the deployment's folder.
         ui_port: the port of Airflow's UI and API.
         spark_port: the port of Spark Connect.
+        only: the key in `components.ONLY` of the part that is needed; "" for the whole stack, which completes a part
+            that runs.
         say: called with a line for the person who starts the stack.
 
     Raises:
         BadInput: there is no deployment, a port is taken, the disk is nearly full, the path is too long for
-            PostgreSQL's socket, or there is no database at the address that TRIBUTARY_DATABASE names.
+            PostgreSQL's socket, there is no database at the address that TRIBUTARY_DATABASE names, or only a part is
+            asked for where other parts run.
         StackFailed: a component ended or did not answer in time.
     """
     home = home.resolve()
-    external = _checked(home)
+    external = _checked(home, only)
     with _one_at_a_time(Locations(home).stack):
         found = components.living(home)
-        setup = Setup.read(home) if found.keys() - {SUPERVISOR} else None
-        if setup is not None and {*setup.names, SUPERVISOR} <= found.keys():
+        former = Setup.read(home) if found.keys() - {SUPERVISOR} else None
+        if former is not None and _runs_already(former, found, only):
             say("already up:")
             for line in info(home).lines():
                 say(f"  {line}")
             return info(home)
-        shown = _usable(home, external)
-        if setup is None:
-            setup = Setup(ui_port=ui_port, spark_port=spark_port, database=shown)
+        setup = Setup(ui_port=ui_port, spark_port=spark_port, database=_usable(home, external), only=only)
+        if former is None:
             _clear(home, setup, say)
             is_new = _start(home, setup, setup.names, say)
+        elif former.only == only:
+            _refuse_other_database(former, setup.database)
+            is_new = _start_missing(home, former, former, found, say)
         else:
-            _refuse_other_database(setup, shown)
-            is_new = _start_missing(home, setup, found, say)
+            is_new = _start_missing(home, replace(setup, spark_port=former.spark_port), former, found, say)
     answer = info(home)
     for line in answer.lines():
         say(line)
+    if only:
+        say(f"commands use it from now on, for example `tributary --home {home} sources check --ds DAY`")
+        say(rest_of(home))
     if setup.database:
         say(f"PostgreSQL     {setup.database}, from {DATABASE_VARIABLE}")
     if is_new:
         say(f"The password of {answer.user} is {airflow.password(home)} (printed only once).")
     say(f"end it with `tributary down --home {home}`")
     return answer
+
+
+def rest_of(home: Path) -> str:
+    """Returns the line that tells whoever has started only a part of the stack how to add the rest."""
+    return f"`tributary up --home {home}` adds the rest of the stack, and leaves what runs as it is"
 
 
 def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT, say: Say = _print) -> None:
@@ -126,13 +141,13 @@ def up_spark(home: Path, *, ui_port: int = UI_PORT, spark_port: int = SPARK_PORT
     if components.living(home):
         up(home, ui_port=ui_port, spark_port=spark_port, say=say)
         return
-    external = _checked(home)
+    external = _checked(home, "")
     with _one_at_a_time(Locations(home).stack):
         setup = Setup(ui_port=ui_port, spark_port=spark_port, database=_usable(home, external))
         _clear(home, setup, say)
         setup.write(home)
         try:
-            starting.start_spark(home, setup, say=say)
+            starting.start(home, replace(setup, only="spark"), [SPARK], say=say)
         except BaseException:
             ending.end(home, SPARK)
             raise
@@ -159,7 +174,7 @@ def down(home: Path, *, say: Say = _print) -> None:
 
 
 def is_up(home: Path) -> bool:
-    """Whether every component is alive; the supervisor does not count."""
+    """Whether every component of the last start is alive; the supervisor does not count."""
     return set(components.names(home)) <= components.living(home).keys()
 
 
@@ -167,25 +182,14 @@ def info(home: Path) -> StackInfo:
     """Returns the addresses of the running stack.
 
     Raises:
-        BadInput: it does not run.
+        BadInput: its Spark Connect server does not run.
     """
     home = home.resolve()
     locations = Locations(home)
-    found = {name: processes.read_record(locations.stack, name) for name in (airflow.API_SERVER, SPARK)}
-    for name, record in found.items():
-        if record is None or not record.is_alive:
-            raise BadInput(
-                locations.stack,
-                name,
-                expected="a running process",
-                found="none",
-                hint=f"Start the stack: `tributary up --home {home}`",
-            )
-    ui, spark = (record.address for record in found.values() if record is not None)
     return StackInfo(
         home=home,
-        ui=ui,
-        spark=spark,
+        ui=_address(home, airflow.API_SERVER) if airflow.API_SERVER in components.living(home) else "",
+        spark=_address(home, SPARK),
         user=airflow.USER,
         password_file=airflow.password_file(home),
         token_file=locations.connect_token,
@@ -196,21 +200,60 @@ def api(home: Path) -> AirflowApi:
     """Returns a client for Airflow's API of the running stack.
 
     Raises:
-        BadInput: it does not run.
+        BadInput: its API does not run.
     """
-    found = info(home)
-    return AirflowApi(found.ui, found.user, airflow.password(found.home), deployment=Deployment.load(found.home))
+    home = home.resolve()
+    address = _address(home, airflow.API_SERVER)
+    return AirflowApi(address, airflow.USER, airflow.password(home), deployment=Deployment.load(home))
 
 
-def _checked(home: Path) -> str | None:
+def _address(home: Path, name: str) -> str:
+    """The address of a component; raises BadInput if it does not run."""
+    folder = Locations(home).stack
+    record = processes.read_record(folder, name)
+    if record is None or not record.is_alive:
+        hint = f"Start the stack: `tributary up --home {home}`"
+        raise BadInput(folder, name, expected="a running process", found="none", hint=hint)
+    return record.address
+
+
+def _runs_already(former: Setup, found: Collection[str], only: str) -> bool:
+    """Whether nothing has to be started.
+
+    Args:
+        former: the setup of the start that has left components running.
+        found: the names of the components that run.
+        only: as `up` takes it.
+
+    Raises:
+        BadInput: only a part is asked for, of which not all runs, where more has been started than that part.
+    """
+    if former.only == only:
+        return {*former.names, SUPERVISOR} <= set(found)
+    if not only:
+        return False
+    if set(components.ONLY[only]) <= set(found):
+        return True
+    raise BadInput(
+        "tributary up",
+        "--only",
+        expected=f"that nothing else runs, or that {', '.join(components.ONLY[only])} does",
+        found=", ".join(found),
+        hint="Without `--only`, `tributary up` starts what is missing; `tributary down` ends what runs.",
+    )
+
+
+def _checked(home: Path, only: str) -> str | None:
     """Makes the stack's folder; returns the address that TRIBUTARY_DATABASE names, or None.
+
+    Only a whole stack needs a database: for a part of it, the variable is not looked at.
 
     Raises:
         BadInput: there is no deployment, or PostgreSQL could not put its socket below the folder.
     """
     Deployment.load(home)
-    external = database_address()
-    if external is None:
+    external = None if only else database_address()
+    if external is None and not only:
         postgres.check_folder(postgres.folder_of(home))
     Locations(home).stack.mkdir(parents=True, exist_ok=True, mode=0o700)
     return external
@@ -230,7 +273,7 @@ def _usable(home: Path, external: str | None) -> str:
 
 def _clear(home: Path, setup: Setup, say: Say) -> None:
     """Ends what is left of an earlier start. Raises BadInput if another program listens on a port of the stack."""
-    if setup.ui_port == setup.spark_port:
+    if setup.has_airflow and setup.ui_port == setup.spark_port:
         raise BadInput("tributary up", "--spark-port", expected="a port other than --ui-port", found=setup.spark_port)
     if ending.end_all(home):
         say("ended what was left of an earlier start")
@@ -238,8 +281,16 @@ def _clear(home: Path, setup: Setup, say: Say) -> None:
     _require_ports(home, setup, setup.names)
 
 
-def _start_missing(home: Path, setup: Setup, found: Collection[str], say: Say) -> bool:
-    """Starts the components that do not run, and leaves the others as they are; returns whether the password is new."""
+def _start_missing(home: Path, setup: Setup, former: Setup, found: Collection[str], say: Say) -> bool:
+    """Starts the components that do not run, and leaves the others as they are; returns whether the password is new.
+
+    Args:
+        home: the deployment's folder.
+        setup: what is to run then.
+        former: the setup of the start that has left components running; it stays the home's where this start fails.
+        found: the names of the components that run.
+        say: called with a line for the person who starts the stack.
+    """
     ending.end_supervisor(home)  # so that it starts nothing meanwhile; `_start` starts a new supervisor
     try:
         silent = heartbeats.silent(home, setup.ui_port) if airflow.API_SERVER in found else {}
@@ -252,8 +303,9 @@ def _start_missing(home: Path, setup: Setup, found: Collection[str], say: Say) -
         _require_ports(home, setup, missing)
         return _start(home, setup, missing, say)
     except BaseException:
+        former.write(home)
         if SUPERVISOR in found:
-            components.start(home, setup, SUPERVISOR)  # so that the components that still run are supervised as before
+            components.start(home, former, SUPERVISOR)  # so that the components that still run are supervised as before
         raise
 
 
@@ -289,7 +341,9 @@ def _start(home: Path, setup: Setup, missing: Collection[str], say: Say) -> bool
         logs.prune(airflow.logs_of(home))
         logs.bound(components.log_of(home, postgres.NAME))
         setup.write(home)
-        is_new = airflow.configure(home, ui_port=setup.ui_port, connection=database.connection(home))
+        is_new = setup.has_airflow and airflow.configure(
+            home, ui_port=setup.ui_port, connection=database.connection(home)
+        )
         starting.start(home, setup, missing, say=say)
         supervisor.forgive(home, setup)
         components.start(home, setup, SUPERVISOR)

@@ -23,13 +23,13 @@ Say = Callable[[str], None]
 
 
 def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> None:
-    """Starts the missing components, and returns when the whole stack can be used.
+    """Starts the missing components, and returns when all components of the setup can be used.
 
     Spark Connect, which takes long, starts while the others do.
 
     Args:
         home: the deployment's folder.
-        setup: the ports and the database of this start.
+        setup: the components, the ports and the database of this start.
         missing: names of the components to start; the others run already.
         say: called with a line for the person who waits, after each part.
 
@@ -47,6 +47,20 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
     if postgres.NAME in missing:
         with _timed("PostgreSQL", say):
             alive.append(components.start(home, setup, postgres.NAME))
+    if setup.has_airflow:
+        _start_airflow(home, setup, missing, alive, say)
+    with _timed("Spark Connect", say):
+        wait(
+            home,
+            lambda: ports.answers(setup.spark_port),
+            alive,
+            timeout=SPARK_TIMEOUT_SECONDS,
+            what=f"port {setup.spark_port}",
+        )
+
+
+def _start_airflow(home: Path, setup: Setup, missing: Collection[str], alive: list[processes.Record], say: Say) -> None:
+    """Starts the missing parts of Airflow, adds them to the components that have to stay alive, and waits for Airflow."""
     if set(airflow.COMPONENTS) <= set(missing):  # if a part of Airflow runs, the database has its version already
         with _timed("Airflow's database", say):
             _migrate(home)
@@ -63,18 +77,6 @@ def start(home: Path, setup: Setup, missing: Collection[str], *, say: Say) -> No
             if name in missing:
                 alive.append(components.start(home, setup, name))
         _wait_for_airflow(home, setup, alive, say)
-    with _timed("Spark Connect", say):
-        _wait_for_spark(home, setup, alive)
-
-
-def start_spark(home: Path, setup: Setup, *, say: Say) -> None:
-    """Starts only Spark Connect, and returns when it can be used.
-
-    Raises:
-        StackFailed: it ended or did not answer in time.
-    """
-    with _timed("Spark Connect", say):
-        _wait_for_spark(home, setup, [components.start(home, setup, SPARK)])
 
 
 def wait(
@@ -129,16 +131,6 @@ def _migrate(home: Path) -> None:
         raise StackFailed(
             f"`airflow db migrate`: expected exit code 0, found {done.returncode}. {log_path}:\n{logs.tail(log_path)}"
         )
-
-
-def _wait_for_spark(home: Path, setup: Setup, alive: Collection[processes.Record]) -> None:
-    wait(
-        home,
-        lambda: ports.answers(setup.spark_port),
-        alive,
-        timeout=SPARK_TIMEOUT_SECONDS,
-        what=f"port {setup.spark_port}",
-    )
 
 
 def _wait_for_airflow(home: Path, setup: Setup, alive: Collection[processes.Record], say: Say) -> None:

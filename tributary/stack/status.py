@@ -16,7 +16,7 @@ def status(home: Path) -> str:
     """Returns a table of the components, the supervisor's notes on those that died, where the logs are, and the free space."""
     home = home.resolve()
     living, watched, setup = components.living(home), supervisor.read(home), Setup.read(home)
-    silent = heartbeats.silent(home, setup.ui_port) if setup is not None and living else {}
+    silent = heartbeats.silent(home, setup.ui_port) if setup is not None and setup.has_airflow and living else {}
     rows: list[tuple[str, ...]] = [TITLES]
     counted: set[int] = set()
     total = 0
@@ -79,6 +79,8 @@ def _remarks(home: Path, watched: dict[str, supervisor.Watched]) -> list[str]:
     setup = Setup.read(home)
     if setup is not None and setup.database:
         lines.append(f"database: {setup.database}")
+    if setup is not None and setup.only and machine.is_up(home):
+        lines.append(f"started with `--only {setup.only}`: {machine.rest_of(home)}")
     if machine.is_up(home) and SUPERVISOR not in components.living(home):
         lines.append(
             f"no supervisor runs: a component that dies stays dead. `tributary up --home {home}` starts one, and changes nothing else."

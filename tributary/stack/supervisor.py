@@ -181,7 +181,7 @@ def run(home: Path) -> int:
     while True:
         with suppress(OSError):  # on a full disk: what could not be started or written is tried again at the next look
             supervisor.look()
-            if time.monotonic() - listened >= BEAT_SECONDS:
+            if setup.has_airflow and time.monotonic() - listened >= BEAT_SECONDS:
                 listened = time.monotonic()
                 supervisor.listen()
         if time.monotonic() - bounded >= LOG_SECONDS:
