@@ -317,16 +317,16 @@ class TestOnly:
         assert self.started == [] and self.said[0] == "already up:"
 
     def test_a_path_that_only_postgres_refuses(self, home: Path) -> None:
-        spaced = home / "with space"
-        (spaced / "stack").mkdir(parents=True)
-        (spaced / "deployment.toml").write_text((home / "deployment.toml").read_text())
-        self.up(spaced)
+        deep = home / ("x" * postgres.SOCKET_PATH_BYTES)
+        (deep / "stack").mkdir(parents=True)
+        (deep / "deployment.toml").write_text((home / "deployment.toml").read_text())
+        self.up(deep)
         try:
-            with pytest.raises(BadInput, match="no white space"):
-                self.up(spaced, only="")
-            assert components.living(spaced).keys() == {components.SPARK, SUPERVISOR}
+            with pytest.raises(BadInput, match="since PostgreSQL's socket lies below it"):
+                self.up(deep, only="")
+            assert components.living(deep).keys() == {components.SPARK, SUPERVISOR}
         finally:
-            processes.kill_marked(spaced)
+            processes.kill_marked(deep)
 
     def test_a_later_start_of_all_leaves_spark_running(self, home: Path) -> None:
         self.up(home)
