@@ -6,7 +6,6 @@ Nothing here opens a file.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -14,11 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from contracts.errors import BadInput
-from contracts.landing import FORMATS, LandingSource
+from contracts.landing import FORMATS, HIDDEN, PLACE, WILD, LandingSource
 
-HIDDEN = (".", "_")  # begin the names that a pattern with a leading wildcard, and a landing folder, pass over
-_WILD = frozenset("*?[")
-_PLACE = re.compile(r"\{(day|hour)[^{}]*\}")
 _SOME_DAYS = (date(2026, 1, 1), date(2026, 1, 2), date(2026, 2, 1), date(2027, 1, 1))  # they differ in one part each
 _PREFIX = "readiness: "
 
@@ -117,12 +113,12 @@ def marker_folders(source: LandingSource, day: date) -> Iterator[tuple[str, str 
 def _day_folder(source: LandingSource) -> str | None:
     """The path up to the last folder that names the day or the hour; None where each day has no folder of its own."""
     path = source.path or ""
-    ends = [place.end() for place in _PLACE.finditer(path) if "/" in path[place.end() :]]
+    ends = [place.end() for place in PLACE.finditer(path) if "/" in path[place.end() :]]
     if not ends:
         return None
     folder = path[: path.index("/", ends[-1])]
     names = {next(replace(source, path=folder).patterns(day))[0] for day in _SOME_DAYS}
-    return folder if len(names) == len(_SOME_DAYS) and not _WILD & set(folder) else None
+    return folder if len(names) == len(_SOME_DAYS) and not WILD & set(folder) else None
 
 
 def _reads(source: LandingSource, name: str) -> bool:
@@ -130,7 +126,7 @@ def _reads(source: LandingSource, name: str) -> bool:
     if source.is_home:
         return not name.startswith(HIDDEN) and any(f".{one}" in name for one in FORMATS)
     last = next(source.patterns(_SOME_DAYS[0]))[0].rpartition("/")[2] or "*"
-    return fnmatchcase(name, last) and not (name.startswith(HIDDEN) and last[0] in _WILD)
+    return fnmatchcase(name, last) and not (name.startswith(HIDDEN) and last[0] in WILD)
 
 
 @dataclass(frozen=True, kw_only=True)

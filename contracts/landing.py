@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.errors import BadInput
@@ -21,7 +22,9 @@ TEXT_FORMATS = ("csv", "jsonl")
 FORMATS = (*TEXT_FORMATS, "parquet", "orc", "avro")
 STORE = "s3a://"
 HOURS = tuple(f"{hour:02}" for hour in range(24))
-_PLACE = re.compile(r"\{(day|hour)(?::([^{}]*))?\}")
+PLACE = re.compile(r"\{(day|hour)(?::([^{}]*))?\}")  # of a day or an hour in a path
+WILD = frozenset("*?[")
+HIDDEN = (".", "_")  # begin the names that a pattern with a leading wildcard, and a landing folder, pass over
 _DAY_FORMAT = "%Y-%m-%d"
 _IS_ABSOLUTE = re.compile(r"/|s3a://[a-z0-9][a-z0-9.-]+/")
 Require = Callable[..., None]
@@ -117,7 +120,7 @@ class Place:
                 value = values[place[1]]
                 return value.strftime(place[2] or _DAY_FORMAT) if isinstance(value, date) else str(value)
 
-            yield _PLACE.sub(filled, self.path), hour
+            yield PLACE.sub(filled, self.path), hour
 
     def expressions(self) -> Iterator[tuple[str, str]]:
         """Its SQL texts, each with the name of its setting."""
@@ -155,7 +158,7 @@ class Place:
         for name, value in (("path", self.path), ("table", self.table)):
             example = "an absolute path such as /data/feed/dt={day}/, or s3a://bucket/feed/dt={day}/"
             require(value is None or _IS_ABSOLUTE.match(value) is not None, name, example, repr(value))
-        rest = _PLACE.sub("", self.path or "")
+        rest = PLACE.sub("", self.path or "")
         require("{" not in rest and "}" not in rest, "path", "no other braces than {day} and {hour}", repr(self.path))
         has_hour = "{hour" in (self.path or "")
         require(not has_hour or self.has_days, "path", "a {day} before the {hour}", repr(self.path))
@@ -341,7 +344,8 @@ class LandingSettings:
 IN_HOME = LandingSettings()
 
 
-def side_columns(text: str) -> dict[SideName, frozenset[str]]:
+@cache
+def side_columns(text: str) -> Mapping[SideName, frozenset[str]]:
     """Names of the columns of side tables that an SQL expression reads, by side table: those of `users.x` and `items.x`."""
     from sqlglot import exp
 
@@ -358,6 +362,7 @@ def _requiring(where: str) -> Require:
     return require
 
 
+@cache
 def columns_read(text: str) -> frozenset[str]:
     """Names of the columns that an SQL expression reads, without what is read inside of them."""
     from sqlglot import exp

@@ -4,15 +4,62 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import BadInput
 from contracts.landing import SideSource
 from contracts.settings import SETTINGS_FILE
 from lake.landing_files import Delivery, LandingFile
 from lake.store_files import StoreFile
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFile:
+    """A file of a Delta table, as the table's log tells of it.
+
+    Attributes:
+        key: what identifies it and which of its rows are deleted.
+        first, last: the first and last day in it; None where the log does not say.
+        rows: number of its rows; None where the log does not say, or where some are deleted.
+    """
+
+    key: str
+    first: date | None
+    last: date | None
+    rows: int | None
+
+
+def files_of(table: DeltaTable, column: str | None) -> list[TableFile]:
+    """The files of a table, with what its log says of the days in them.
+
+    Args:
+        table: the table.
+        column: its column of days: dates or times, or text or numbers such as 2026-01-31 or 20260131; None: it has none.
+    """
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    is_partition = column in table.metadata().partition_columns
+    first, last = (f"partition.{column}",) * 2 if is_partition else (f"min.{column}", f"max.{column}")
+    found = []
+    for row in rows:
+        vector = {name: value for name, value in row.items() if name.startswith(("deletionVector", "deletion_vector"))}
+        has_deleted = any(vector.values())
+        found.append(
+            TableFile(
+                key=f"{row['path']} {row['size_bytes']} {vector if has_deleted else ''}",
+                first=_day_of(row.get(first)),
+                last=_day_of(row.get(last)),
+                rows=None if has_deleted else row.get("num_records"),
+            )
+        )
+    return found
 
 
 class DeliveredTable:
@@ -32,7 +79,7 @@ class DeliveredTable:
         source, where = delivery.source, f"{SETTINGS_FILE} [landing.{delivery.name}]"
         address = source.table or ""
         try:
-            self._table: DeltaTable = DeltaTable(address)
+            self._table = DeltaTable(address)
         except (DeltaError, OSError) as error:
             raise BadInput(
                 where, "table", expected="the folder of a Delta table", found=f"{address}: {str(error).splitlines()[0]}"
@@ -43,9 +90,8 @@ class DeliveredTable:
             if name not in self._columns:
                 raise BadInput(where, field, expected=f"a column of {address}: {', '.join(self._columns)}", found=name)
         since = source.since if isinstance(source, SideSource) else None
-        self._day = source.day or (since if since in self._columns else None)
         self._delivery = delivery
-        self._files = self._actions()
+        self._files = files_of(self._table, source.day or (since if since in self._columns else None))
 
     @cached_property
     def file(self) -> LandingFile:
@@ -73,26 +119,10 @@ class DeliveredTable:
 
     def _files_of(self, first: date | None, last: date) -> list[str]:
         return [
-            key
-            for key, least, most in self._files
-            if (least is None or least <= last) and (most is None or first is None or first <= most)
+            file.key
+            for file in self._files
+            if (file.first is None or file.first <= last) and (file.last is None or first is None or first <= file.last)
         ]
-
-    def _actions(self) -> list[tuple[str, date | None, date | None]]:
-        """For each file what identifies it, and the first and last day in it; None where the table does not say."""
-        import pyarrow as pa
-
-        rows: list[dict[str, Any]] = pa.table(self._table.get_add_actions(flatten=True)).to_pylist()
-        is_partition = self._day in self._table.metadata().partition_columns
-        first, last = (f"partition.{self._day}",) * 2 if is_partition else (f"min.{self._day}", f"max.{self._day}")
-        found = []
-        for row in rows:
-            vector = {
-                name: value for name, value in row.items() if name.startswith(("deletionVector", "deletion_vector"))
-            }
-            key = f"{row['path']} {row['size_bytes']} {vector if any(vector.values()) else ''}"
-            found.append((key, _day_of(row.get(first)), _day_of(row.get(last))))
-        return found
 
 
 def _day_of(value: object) -> date | None:

@@ -10,10 +10,10 @@ from datetime import date
 from typing import IO, Any
 
 from contracts.landing import HOME, LandingSource
-from lake.delivered_tables import as_day
+from lake.delivered_tables import files_of
 from lake.landing_bytes import not_whole, scan
-from lake.landing_files import format_of, open_text
-from lake.store_files import AnyFile, StoreFile, parquet_source
+from lake.landing_files import avro_file, format_of, open_text, orc_file
+from lake.store_files import AnyFile, parquet_source
 
 
 def rows_of(path: AnyFile, source: LandingSource = HOME) -> int:
@@ -44,19 +44,14 @@ def _parquet_rows(path: AnyFile) -> int:
 
 
 def _orc_rows(path: AnyFile) -> int:
-    from pyarrow import orc
-
-    return int(orc.ORCFile(parquet_source(path) if isinstance(path, StoreFile) else path).nrows)
+    return int(orc_file(path).nrows)
 
 
 def _avro_rows(path: AnyFile) -> int:
     from fastavro import block_reader
 
-    try:
-        with path.open("rb") as file:
-            return sum(block.num_records for block in block_reader(file))
-    except (EOFError, ValueError, LookupError, TypeError) as error:
-        raise not_whole(path, error) from None
+    with avro_file(path, block_reader) as blocks:
+        return sum(block.num_records for block in blocks)
 
 
 def _text_rows(path: AnyFile, kind: str | None, source: LandingSource) -> int:
@@ -83,21 +78,16 @@ def table_rows(address: str, column: str, day: date) -> int:
         column: its column of the day: a date, or text or a number such as 2026-01-31 or 20260131.
         day: the day.
     """
-    import pyarrow as pa
     from deltalake import DeltaTable
 
     table = DeltaTable(address)
-    is_partition = column in table.metadata().partition_columns
-    first, last = (f"partition.{column}",) * 2 if is_partition else (f"min.{column}", f"max.{column}")
     counted = 0
-    for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        begin, end, rows = as_day(file.get(first)), as_day(file.get(last)), file.get("num_records")
-        if begin is not None and end is not None and not begin <= day <= end:
+    for file in files_of(table, column):
+        if file.first is not None and file.last is not None and not file.first <= day <= file.last:
             continue
-        has_deleted = any(value for name, value in file.items() if name.startswith("deletion"))
-        if begin != end or begin is None or rows is None or has_deleted:
+        if file.first != file.last or file.first is None or file.rows is None:
             return _read_rows(table, column, day)
-        counted += rows
+        counted += file.rows
     return counted
 
 

@@ -12,22 +12,19 @@ from contracts.landing import LandingSource
 from contracts.locations import Locations
 from contracts.settings import Deployment
 from contracts.tables import LANDING_COLUMNS
-from lake.delivered_tables import DeliveredTable
-from lake.landing_bytes import scan
+from lake.delivered_files import DeliveredFiles
 from lake.landing_files import (
     Delivery,
     LandingFile,
     digest_of,
     digest_of_files,
-    format_of,
     has_rows,
     is_bare,
     landing_files,
-    look_at,
     no_rows,
     unread_names,
 )
-from lake.store_files import AnyFile, changed_at, files_like
+from lake.store_files import AnyFile, changed_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +58,7 @@ class Deliveries:
     def __init__(self, locations: Locations, deployment: Deployment, log: Log) -> None:
         self._locations, self._deployment, self._log = locations, deployment, log
         self.source: LandingSource = deployment.landing.of(log)
-        self._looked_at: dict[str, LandingFile] = {}
-        self._delivery = Delivery.of_log(log, deployment.landing)
-        self._table: DeliveredTable | None = None
+        self._delivered = DeliveredFiles(locations, deployment, Delivery.of_log(log, deployment.landing))
 
     def day(self, day: date, *, allow_empty: bool = False) -> LandingDay:
         """A landing day.
@@ -81,7 +76,8 @@ class Deliveries:
         if self.source.table is not None:
             return self._day_of_table(day, allow_empty=allow_empty or may_be_bare)
         paths = self.paths(day, allow_empty=allow_empty or may_be_bare)
-        files = tuple(self._look_at(path, day) for path in paths)
+        day_of_path = day if self.source.has_days and not self.source.is_home else None
+        files = tuple(self._delivered.look_at(path, day_of_path) for path in paths)
         undeclared: set[str] = set()
         unread: list[str] = []
         if self.source.is_home:
@@ -105,7 +101,7 @@ class Deliveries:
             return landing_files(self._locations, self._log, day, allow_empty=allow_empty)
         if self.source.table is not None:
             return [file.path for file in self.day(day, allow_empty=allow_empty).files]
-        found = self._found(day)
+        found = self._delivered.paths(day)
         if not found:
             raise BadInput(
                 self.place(day),
@@ -125,16 +121,18 @@ class Deliveries:
             BadInput: a compressed file ends before its end, or the table cannot be read.
         """
         if self.source.table is not None:
-            return self._open_table().digest(day, day)
+            return self._delivered.table.digest(day, day)
         if self.source.is_home:
             return digest_of_files(landing_files(self._locations, self._log, day, allow_empty=True))
-        return digest_of(scan(path, format_of(path, self.source), self.source).sha256 for path in self._found(day))
+        return digest_of(map(self._delivered.sha256, self._delivered.paths(day)))
 
     def is_bare(self, day: date) -> bool:
         """Whether nothing of the day has been delivered."""
         if self.source.is_home:
             return is_bare(self._locations.landing_day(self._log, day))
-        return self._open_table().is_bare(day, day) if self.source.table is not None else not self._found(day)
+        if self.source.table is not None:
+            return self._delivered.table.is_bare(day, day)
+        return not self._delivered.paths(day)
 
     def changed_since(self, day: date, then: datetime) -> bool:
         """Whether its files may have changed at `then` or after it; a table is always looked at."""
@@ -143,7 +141,7 @@ class Deliveries:
         if self.source.is_home:
             folder = self._locations.landing_day(self._log, day)
             return max(map(changed_at, (folder, *folder.iterdir()))) >= then
-        return any(changed_at(path) >= then for path in self._found(day))
+        return self._delivered.changed_since(day, then)
 
     def place(self, day: date) -> str:
         """Where the day lies, for messages."""
@@ -153,22 +151,8 @@ class Deliveries:
             return self.source.table
         return next(pattern for pattern, _ in self.source.patterns(day))
 
-    def _found(self, day: date) -> list[AnyFile]:
-        return [path for pattern, _ in self.source.patterns(day) for path in files_like(pattern)]
-
-    def _look_at(self, path: AnyFile, day: date) -> LandingFile:
-        if str(path) not in self._looked_at:
-            self._looked_at[str(path)] = look_at(
-                path,
-                self._delivery,
-                self._locations,
-                self._deployment.string_ids,
-                day=day if self.source.has_days and not self.source.is_home else None,
-            )
-        return self._looked_at[str(path)]
-
     def _day_of_table(self, day: date, *, allow_empty: bool) -> LandingDay:
-        table = self._open_table()
+        table = self._delivered.table
         if table.is_bare(day, day) and not allow_empty:
             raise BadInput(
                 self.source.table,
@@ -179,11 +163,6 @@ class Deliveries:
             )
         digest = table.digest(day, day)
         return LandingDay(where=table.file.shown, files=(table.file,), digest=digest, undeclared=frozenset(), unread=())
-
-    def _open_table(self) -> DeliveredTable:
-        if self._table is None:
-            self._table = DeliveredTable(self._delivery)
-        return self._table
 
 
 def distinct(files: Iterable[LandingFile]) -> list[LandingFile]:

@@ -360,9 +360,9 @@ def has_rows(path: AnyFile, source: Place = HOME) -> bool:
         _parquet_schema(path)
         return bool(pa_parquet.ParquetFile(parquet_source(path)).metadata.num_rows)
     if kind == "orc":
-        return bool(_orc_file(path).nrows)
+        return bool(orc_file(path).nrows)
     if kind == "avro":
-        with _avro_file(path) as rows:
+        with avro_file(path) as rows:
             return next(rows, None) is not None
     try:
         with open_text(path) as file:
@@ -433,7 +433,8 @@ def _parquet_schema(path: AnyFile) -> list[str]:
         raise not_whole(path, str(error).splitlines()[0]) from None
 
 
-def _orc_file(path: AnyFile) -> orc.ORCFile:
+def orc_file(path: AnyFile) -> orc.ORCFile:
+    """An ORC file that is open; raises BadInput where it is cut off, or none of ORC."""
     import pyarrow as pa
     from pyarrow import orc
 
@@ -444,25 +445,30 @@ def _orc_file(path: AnyFile) -> orc.ORCFile:
 
 
 @contextmanager
-def _avro_file(path: AnyFile) -> Iterator[Any]:
+def avro_file(path: AnyFile, read: Callable[[IO[bytes]], Any] | None = None) -> Iterator[Any]:
+    """An Avro file, opened by a reader of fastavro: by default the one that gives rows.
+
+    Raises:
+        BadInput: the file is cut off, or none of Avro.
+    """
     from fastavro import reader
 
     try:
         with path.open("rb") as file:
-            yield reader(file)
+            yield (read or reader)(file)
     except (EOFError, ValueError, LookupError, TypeError) as error:
         raise not_whole(path, error) from None
 
 
 def _avro_schema(path: AnyFile) -> list[str]:
-    with _avro_file(path) as rows:
+    with avro_file(path) as rows:
         return [one["name"] for one in rows.writer_schema.get("fields", ())]
 
 
 # How the names of the columns are read from files that hold a schema.
 _SCHEMAS: dict[str | None, Callable[[AnyFile], list[str]]] = {
     "parquet": _parquet_schema,
-    "orc": lambda path: list(_orc_file(path).schema.names),
+    "orc": lambda path: list(orc_file(path).schema.names),
     "avro": _avro_schema,
 }
 

@@ -11,14 +11,12 @@ from contracts.landing import SideName, SideSource
 from contracts.locations import Locations
 from contracts.periods import ONE_DAY, days_between
 from contracts.settings import SETTINGS_FILE, Deployment
-from lake.delivered_tables import DeliveredTable
-from lake.landing_bytes import scan
-from lake.landing_files import Delivery, LandingFile, digest_of, format_of, look_at
-from lake.store_files import AnyFile, changed_at, files_like
+from lake.delivered_files import DeliveredFiles
+from lake.landing_files import Delivery, LandingFile, digest_of
 
 
 class SideTable:
-    """A side table as it lies there now; each file is looked at once.
+    """A side table as it lies there now.
 
     Args:
         locations: the deployment's paths.
@@ -27,15 +25,11 @@ class SideTable:
     """
 
     def __init__(self, locations: Locations, deployment: Deployment, name: SideName) -> None:
-        self._locations, self._deployment = locations, deployment
         self._lateness = timedelta(days=deployment.allowed_lateness_days)
         self.name = name
         self.source: SideSource = deployment.landing.side(name)
         self.delivery = Delivery.of_side(name, deployment.landing)
-        self._found: dict[date | None, list[AnyFile]] = {}
-        self._looked_at: dict[str, LandingFile] = {}
-        self._scanned: dict[str, bytes] = {}
-        self._table: DeliveredTable | None = None
+        self._delivered = DeliveredFiles(locations, deployment, self.delivery)
 
     def event_days(self, day: date) -> list[date]:
         """The days on which events of rows of a landing day may have happened."""
@@ -53,9 +47,12 @@ class SideTable:
             BadInput: the table has no file, a file lacks a column, or is cut off.
         """
         if self.source.table is not None:
-            return [self._open_table().file]
-        snapshots = self._snapshots(event_days)
-        files = [self._look_at(path, day) for day in snapshots for path in self._paths(day)]
+            return [self._delivered.table.file]
+        files = [
+            self._delivered.look_at(path, day)
+            for day in self._snapshots(event_days)
+            for path in self._delivered.paths(day)
+        ]
         if not files and not self.source.has_snapshots:
             raise BadInput(
                 f"{SETTINGS_FILE} [landing.{self.name}]",
@@ -76,20 +73,21 @@ class SideTable:
 
     def is_bare(self, day: date) -> bool:
         """Whether nothing is there that ingestion of a landing day could read."""
-        if self.source.table is not None and not self.source.has_snapshots:
-            return self._open_table().is_bare(None, day)
-        return not any(map(self._has_snapshot, self._snapshots(self._read_by(day))))
+        if self.source.has_snapshots:
+            return not self._snapshots(self._read_by(day))
+        if self.source.table is not None:
+            return self._delivered.table.is_bare(None, day)
+        return not self._delivered.paths(None)
 
     def changed_since(self, day: date, then: datetime) -> bool:
         """Whether what ingestion of a landing day reads may have changed at `then` or after it; a table is always looked at."""
         if self.source.table is not None:
             return True
-        paths = (path for of_day in self._snapshots(self._read_by(day)) for path in self._paths(of_day))
-        return any(changed_at(path) >= then for path in paths)
+        return any(self._delivered.changed_since(of_day, then) for of_day in self._snapshots(self._read_by(day)))
 
     def _read_by(self, day: date) -> list[date]:
         """Event days of all rows that ingestion of a landing day reads: it looks for repeated events on the days before, too."""
-        return sorted({*self.event_days(day), *self.event_days(day - self._lateness)})
+        return list(days_between(day - 2 * self._lateness, day + ONE_DAY))
 
     def _snapshots(self, event_days: Iterable[date]) -> Sequence[date | None]:
         """The days of the snapshots that hold on these days; [None] of a table without snapshots."""
@@ -97,39 +95,18 @@ class SideTable:
             return [None]
         return sorted({found for day in event_days if (found := self.snapshot_for(day)) is not None})
 
-    def _has_snapshot(self, day: date | None) -> bool:
+    def _has_snapshot(self, day: date) -> bool:
         if self.source.table is not None:
-            assert day is not None
-            return not self._open_table().is_bare(day, day)
-        return bool(self._paths(day))
+            return not self._delivered.table.is_bare(day, day)
+        return bool(self._delivered.paths(day))
 
     def _digest_of(self, snapshot: date | None, day: date) -> str:
         if self.source.table is not None:
             # A time of `since` is in UTC, which may be a day behind the deployment's.
-            return self._open_table().digest(snapshot, snapshot or day + ONE_DAY)
-        return digest_of(self._sha256(path) for path in self._paths(snapshot))
+            return self._delivered.table.digest(snapshot, snapshot or day + ONE_DAY)
+        return digest_of(map(self._delivered.sha256, self._delivered.paths(snapshot)))
 
-    def _paths(self, day: date | None) -> list[AnyFile]:
-        if day not in self._found:
-            self._found[day] = [path for pattern, _ in self.source.patterns(day) for path in files_like(pattern)]
-        return self._found[day]
 
-    def _look_at(self, path: AnyFile, day: date | None) -> LandingFile:
-        key = str(path)
-        if key not in self._looked_at:
-            string_ids = self._deployment.string_ids
-            self._looked_at[key] = look_at(path, self.delivery, self._locations, string_ids, day=day)
-        return self._looked_at[key]
-
-    def _sha256(self, path: AnyFile) -> bytes:
-        key = str(path)
-        if key in self._looked_at:
-            return self._looked_at[key].sha256
-        if key not in self._scanned:
-            self._scanned[key] = scan(path, format_of(path, self.source), self.source).sha256
-        return self._scanned[key]
-
-    def _open_table(self) -> DeliveredTable:
-        if self._table is None:
-            self._table = DeliveredTable(self.delivery)
-        return self._table
+def side_tables(locations: Locations, deployment: Deployment) -> dict[SideName, SideTable]:
+    """The side tables that a deployment's settings name."""
+    return {name: SideTable(locations, deployment, name) for name in deployment.landing.sides}

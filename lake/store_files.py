@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from contracts.errors import BadInput
-from contracts.landing import STORE
+from contracts.landing import HIDDEN, STORE, WILD
 from contracts.settings import store_endpoint, store_region
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, S3FileSystem
-
-_WILD = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +116,7 @@ def files_like(pattern: str) -> list[AnyFile]:
         BadInput: the store refuses to list the folder.
     """
     parts = (pattern + "*" if pattern.endswith("/") else pattern).removeprefix(STORE).split("/")
-    fixed = next((place for place, part in enumerate(parts) if _WILD & set(part)), len(parts) - 1)
+    fixed = next((place for place, part in enumerate(parts) if WILD & set(part)), len(parts) - 1)
     folder, wanted = "/".join(parts[:fixed]), parts[fixed:]
     found = (
         _in_store(pattern, folder, len(wanted) > 1)
@@ -139,10 +137,10 @@ def files_below(folder: str) -> Iterable[AnyFile]:
     """
     if folder.startswith(STORE):
         found = sorted(_in_store(folder, folder.removeprefix(STORE), True), key=lambda one: str(one[0]))
-        yield from (path for path, names in found if not any(name.startswith((".", "_")) for name in names))
+        yield from (path for path, names in found if not any(name.startswith(HIDDEN) for name in names))
         return
     for below in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
-        if below.name.startswith((".", "_")):
+        if below.name.startswith(HIDDEN):
             continue
         if below.is_dir():
             yield from files_below(str(below))
@@ -152,7 +150,7 @@ def files_below(folder: str) -> Iterable[AnyFile]:
 
 def _fits(names: list[str], wanted: list[str]) -> bool:
     return len(names) == len(wanted) and all(
-        fnmatchcase(name, part) and not (name.startswith((".", "_")) and _WILD & set(part[:1]))
+        fnmatchcase(name, part) and not (name.startswith(HIDDEN) and WILD & set(part[:1]))
         for name, part in zip(names, wanted, strict=True)
     )
 

@@ -41,7 +41,7 @@ from lake.landing_files import (
     unread_names,
 )
 from lake.progress import each
-from lake.side_tables import SideTable
+from lake.side_tables import side_tables
 from lake.store_files import AnyFile, files_like
 from spark_jobs.ingest_logs import (
     NOT_READ,
@@ -185,11 +185,12 @@ def check_files(
     for (log, day), files in readable.items():
         by_row = by_folder or not deployment.landing.of(log).has_days
         passes[log, BY_FOLDER if day is not None and by_row else day] += files
+    all_sides = side_tables(locations, deployment)
     with without_constraints(spark):
         for (log, day_of_all), files in passes.items():
             if files:
                 days = [day for of_log, day in given if of_log == log and day is not None]
-                tables = [SideTable(locations, deployment, name) for name in deployment.landing.sides_read(log)]
+                tables = [all_sides[name] for name in deployment.landing.sides_read(log)]
                 sides = read_sides(spark, deployment, log, tables, days)
                 rows = read_landing(
                     spark,

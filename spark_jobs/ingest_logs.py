@@ -32,7 +32,7 @@ from lake.landing_days import Deliveries, LandingDay, distinct
 from lake.landing_files import SUFFIXES
 from lake.persisted import persisted
 from lake.progress import each
-from lake.side_tables import SideTable
+from lake.side_tables import SideTable, side_tables
 from lake.sql import literal
 from lake.writing import Build, record_builds, write_partitions
 from spark_jobs import id_strings
@@ -77,9 +77,9 @@ def run(
     Raises:
         BadInput: a landing day is missing or empty, a file lacks a column, or is cut off.
     """
-    side_tables = {name: SideTable(locations, deployment, name) for name in deployment.landing.sides}
+    sides = side_tables(locations, deployment)
     delivered = {
-        log: _delivered(locations, deployment, log, days, allow_empty, side_tables) for log in LOGS
+        log: _delivered(locations, deployment, log, days, allow_empty, sides) for log in LOGS
     }  # all are checked before any is written
     forgotten = Forgotten.read(locations)
     with without_constraints(spark), ExitStack() as kept:  # both are read before either is written
@@ -141,7 +141,7 @@ def _delivered(
     log: Log,
     days: Sequence[date],
     allow_empty: bool,
-    side_tables: Mapping[SideName, SideTable],
+    sides: Mapping[SideName, SideTable],
 ) -> Delivered:
     """The landing days that `days` are made from: themselves, and those of the allowed lateness before.
 
@@ -162,7 +162,7 @@ def _delivered(
         ):
             if names and day >= days[0]:
                 warn(f"{found.where}: {what}: {', '.join(names)}")
-    read = tuple(side_tables[name] for name in deployment.landing.sides_read(log))
+    read = tuple(sides[name] for name in deployment.landing.sides_read(log))
     return Delivered(log=log, landing_days=landing_days, side_tables=read)
 
 
@@ -361,7 +361,9 @@ def with_broken_rule(rows: DataFrame, log: Log, deployment: Deployment, *, keep:
     )
     any_broken = " OR ".join(rule.broken for rule in rules)  # tried first, since nearly every row keeps them all
     fields = ", ".join(f"{RAW}{name} AS {name}" for name in LANDING_COLUMNS[log])
-    is_struct = dict(rows.dtypes)[DELIVERED] != "string"  # made JSON only where it is kept: of a row that breaks a rule
+    is_home = deployment.landing.of(log).is_home
+    # Made JSON only where it is kept: of a row that breaks a rule.
+    is_struct = not is_home and dict(rows.select(DELIVERED).dtypes)[DELIVERED] != "string"
     delivered = f"to_json({DELIVERED})" if is_struct else f"coalesce({DELIVERED}, to_json(struct({fields})))"
     raw = f"CASE WHEN {CORRUPT} IS NULL THEN {delivered} ELSE to_json(struct({CORRUPT} AS line)) END"
     rows = rows.withColumn("broken", F.expr(f"CASE WHEN {any_broken} THEN CASE {verdicts} END END"))

@@ -173,7 +173,7 @@ def _ours(
     contract = tables.table(f"{log}_log")
     nothing = F.lit(None).cast("string")
 
-    def raw(name: str) -> Column:
+    def value_of(name: str) -> Column:
         if name not in texts:
             return nothing
         column, value = contract.column(name), F.expr(texts[name])
@@ -181,12 +181,13 @@ def _ours(
             value = sides.known(value, texts[name], kinds[name], column)
         return accepted(value, kinds[name], column, frame, hashed=name in string_ids)
 
-    columns: list[Column | str] = [*(raw(name).alias(RAW + name) for name in LANDING_COLUMNS[log]), CORRUPT, PATH]
-    columns += [ROW_INDEX, *([SIDES_MISSING] if sides is not None else [])]
+    raw = {name: value_of(name) for name in LANDING_COLUMNS[log]}
+    columns: list[Column | str] = [*(value.alias(RAW + name) for name, value in raw.items()), CORRUPT, PATH, ROW_INDEX]
+    columns += [SIDES_MISSING] if sides is not None else []
     if source.is_home:
         return rows.select(*columns, nothing.alias(DELIVERED), nothing.alias(PARTITION))
     # Under a name of ours, so that whoever deletes a user's rows finds them whatever the team calls its users.
-    user_id = raw("user_id").cast("string").alias("user_id")
+    user_id = raw["user_id"].cast("string").alias("user_id")
     delivered = F.struct(user_id, F.col(DELIVERED).alias("delivered")) if types else nothing
     ds = day_of(rows, frame) if day == BY_FOLDER else F.lit(day).cast("date")
     return rows.select(*columns, delivered.alias(DELIVERED), F.col(PARTITION), ds.alias("ds"))

@@ -125,10 +125,10 @@ def day_of(rows: DataFrame, frame: Frame) -> Column:
     if _kind_of(kind) not in ("integer", "text"):
         hint = "It must be a date, or 2026-01-31 or 20260131 as text or number."
         raise _does_not_fit("day", source.day, frame, f"the type {kind}", hint)
-    return day_of_text(value.cast("string"))
+    return _day_of_text(value.cast("string"))
 
 
-def day_of_text(text: Column) -> Column:
+def _day_of_text(text: Column) -> Column:
     """A day that is written as 2026-01-31 or 20260131; null where it is neither."""
     return F.coalesce(F.try_to_date(text, "yyyy-MM-dd"), F.try_to_date(text, "yyyyMMdd"))
 
@@ -148,7 +148,7 @@ def accepted(
         column: the landing column in its contract.
         frame: whose value it is, for messages.
         hashed: whether it is declared as a string id.
-        setting: name of the setting that makes it, for messages; by default that of the column.
+        setting: what the settings call it, for messages; by default the column's name.
 
     Raises:
         BadInput: values of this type hold none of the landing column.
@@ -158,7 +158,7 @@ def accepted(
         hint = _UNIT_HINT if column.type == "timestamp" and of_kind in ("integer", "double", "decimal") else ""
         raise BadInput(
             _section(frame),
-            setting or _setting(column.name, frame),
+            _setting(setting or column.name, frame),
             expected=f"{'an id' if hashed else column.legal_values}",
             found=f"the type {kind} in {frame.files[0].path}",
             hint=hint,

@@ -92,9 +92,9 @@ class Sides:
     def _with_keys(self, rows: DataFrame, types: Mapping[str, str | None], frame: Frame) -> DataFrame:
         """Adds the ids and the time by which a row finds its attributes, typed as ingestion types them."""
         source = self.deployment.landing.of(self.log)
-        texts = {_ID + side: (ENTITY_OF_SIDE[side], source.expression(ENTITY_OF_SIDE[side])) for side in self.rows}
-        texts[_EVENT_TS] = ("event_ts", source.expression("event_ts"))
-        rows = _with_typed(rows, texts, frame, self.deployment)
+        columns = {_ID + side: ENTITY_OF_SIDE[side] for side in self.rows} | {_EVENT_TS: "event_ts"}
+        keys = {made: _Key(column=of, setting=of, text=source.expression(of)) for made, of in columns.items()}
+        rows = _with_typed(rows, keys, frame, self.deployment)
         return rows.withColumn(_EVENT_DAY, F.to_date(F.from_utc_timestamp(_EVENT_TS, self.deployment.day_timezone)))
 
     def _snapshot_of(self, side: SideName) -> Column:
@@ -161,56 +161,55 @@ def _attributes(frame: Frame, deployment: Deployment, table: SideTable) -> DataF
     source, entity = table.source, ENTITY_OF_SIDE[table.name]
     rows, _ = with_places(frame)
     rows = rows.where(f"{CORRUPT} IS NULL" + (f" AND ({source.where})" if source.where is not None else ""))
-    texts = {_KEY: (entity, source.key)}
+    keys = {_KEY: _Key(column=entity, setting="key", text=source.key)}
     if source.since is not None:
-        texts[_SINCE] = ("event_ts", source.since)
-    rows = _with_typed(rows, texts, frame, deployment, settings={_KEY: "key", _SINCE: "since"})
-    columns: list[Column | str] = [*texts]
+        keys[_SINCE] = _Key(column="event_ts", setting="since", text=source.since)
+    rows = _with_typed(rows, keys, frame, deployment)
+    columns: list[Column | str] = [*keys]
     if source.has_snapshots:
         columns.append(day_of(rows, frame).alias(_DAY))
     attributes = F.struct(*(F.col(f"`{name}`") for name in table.delivery.own))
     return rows.select(*columns, attributes.alias(table.name))
 
 
-def _with_typed(
-    rows: DataFrame,
-    texts: Mapping[str, tuple[str, str]],
-    frame: Frame,
-    deployment: Deployment,
-    *,
-    settings: Mapping[str, str] | None = None,
-) -> DataFrame:
-    """Adds values of expressions as the types of landing columns, as ingestion types them.
+@dataclass(frozen=True, kw_only=True)
+class _Key:
+    """An expression that is read as a landing column is: the column whose type it takes, and the setting that it stands in."""
+
+    column: str
+    setting: str
+    text: str
+
+
+def _with_typed(rows: DataFrame, keys: Mapping[str, _Key], frame: Frame, deployment: Deployment) -> DataFrame:
+    """Adds the values of expressions as ingestion types them.
 
     Args:
         rows: rows in a team's columns.
-        texts: by name of the new column, the landing column whose type it takes, and the expression.
+        keys: by name of the new column.
         frame: what the rows are of.
         deployment: the deployment's settings.
-        settings: names of the settings of the new columns, for messages; by default those of the landing columns.
     """
     contract = tables.table("natural_log")  # ids and times are the same in both logs
-    kinds = types_of(rows, {name: text for name, (_, text) in texts.items()}, frame)
+    kinds = types_of(rows, {key.setting: key.text for key in keys.values()}, frame)
+    hashed = {name: key.column in deployment.string_ids for name, key in keys.items()}
     raw = {
-        RAW + name: accepted(
-            F.expr(text),
-            kinds[name],
-            contract.column(of),
+        name: accepted(
+            F.expr(key.text),
+            kinds[key.setting],
+            contract.column(key.column),
             frame,
-            hashed=of in deployment.string_ids,
-            setting=(settings or {}).get(name),
+            hashed=hashed[name],
+            setting=key.setting,
         )
-        for name, (of, text) in texts.items()
+        for name, key in keys.items()
     }
-    rows = rows.select("*", *(value.alias(name) for name, value in raw.items()))
+    rows = rows.select("*", *(value.alias(RAW + name) for name, value in raw.items()))
     types = dict(rows.dtypes)
-    values = {
-        name: F.expr(
-            typed(replace(contract.column(of), name=name), types[RAW + name], hashed=of in deployment.string_ids)
-        )
-        for name, (of, _) in texts.items()
-    }
-    return rows.withColumns(values)
+    columns = {name: replace(contract.column(key.column), name=name) for name, key in keys.items()}
+    return rows.withColumns(
+        {name: F.expr(typed(column, types[RAW + name], hashed=hashed[name])) for name, column in columns.items()}
+    )
 
 
 def _refuse_other_types(frames: Sequence[DataFrame], files: Sequence[LandingFile], table: SideTable) -> None:

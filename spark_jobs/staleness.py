@@ -21,7 +21,7 @@ from contracts.tables import TABLES
 from lake.landing_days import Deliveries
 from lake.progress import each
 from lake.reader import LakeReader
-from lake.side_tables import SideTable
+from lake.side_tables import SideTable, side_tables
 from spark_jobs.days import span_option
 
 # Jobs in the order in which a change flows through them, each with the tables that it writes.
@@ -134,7 +134,7 @@ def landing_digests(locations: Locations, builds: Mapping[tuple[str, str], Mappi
             recorded[key] = (digest, min(built, before[1]) if before else built)
     deployment = Deployment.load(locations.home)
     deliveries: dict[str, Deliveries | SideTable] = {log: Deliveries(locations, deployment, log) for log in LOGS}
-    deliveries |= {name: SideTable(locations, deployment, name) for name in deployment.landing.sides}
+    deliveries.update((name, table) for name, table in side_tables(locations, deployment).items())
     current = {}
     suspect = []
     for key, (digest, built) in recorded.items():

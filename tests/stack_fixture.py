@@ -34,14 +34,15 @@ def make_home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(home: Path, name: str, script: str) -> processes.Record:
-    """Starts a shell script in the place of a component."""
+def run(home: Path, name: str, script: str, address: str = "") -> processes.Record:
+    """Starts a shell script in the place of a component, at this address."""
     return processes.start(
         name,
         ["sh", "-c", script],
         env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
         folder=home / "stack",
         cwd=home,
+        address=address,
     )
 
 

@@ -180,6 +180,11 @@ def test_a_row_holds_from_its_time_until_the_next(spark: Any, tmp_path: Path, is
             {},
             r"users.csv: whom: expected a column of this name in the header .* found columns who, club",
         ),
+        (
+            {"key": "who.id"},
+            {},
+            r"\[landing.users\]: key: expected an expression over the columns of .*, found 'who.id'",
+        ),
         ({"key": "array(who)"}, {}, r"\[landing.users\]: key: expected .*, found the type array<string>"),
         (
             {"key": "who", "since": "cast(club AS int)"},

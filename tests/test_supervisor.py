@@ -271,15 +271,8 @@ class TestOnly:
 
     def start(self, home: Path, setup: Setup, name: str) -> processes.Record:
         self.started.append(name)
-        script = f"echo {setup.spark_port}; sleep 60"
-        return processes.start(
-            name,
-            ["sh", "-c", script],
-            env=os.environ | {processes.MARKER: str(home), processes.COMPONENT: name},
-            folder=home / "stack",
-            cwd=home,
-            address=f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "sc://localhost:2",
-        )
+        address = f"http://127.0.0.1:{setup.ui_port}" if name == airflow.API_SERVER else "sc://localhost:2"
+        return run(home, name, f"echo {setup.spark_port}; sleep 60", address)
 
     def start_airflow(
         self, home: Path, setup: Setup, missing: list[str], alive: list[processes.Record], say: object
